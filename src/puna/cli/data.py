@@ -1,0 +1,212 @@
+"""`puna data`: turn text into shards, and look at what is in them.
+
+`prepare` draws a bar on a terminal and writes a line every few seconds elsewhere (to standard error either way); the
+tables go to standard output.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from puna.data.manifest import Manifest
+    from puna.data.prepare import Progress
+
+app = typer.Typer(
+    name="data",
+    help="Turn text into shards of token ids, and look at what is in them.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+_SECONDS_BETWEEN_LINES = 5.0
+_SAMPLE_TOKENS = 120
+
+
+@app.command()
+def prepare(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Text: folders, files, quoted globs, .jsonl, .parquet, dataset folders, or python-stdlib.",
+            show_default=False,
+        ),
+    ],
+    tokenizer: Annotated[Path, typer.Option(help="A folder that holds tokenizer.json.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder to write the shards into.", show_default=False)],
+    validation_fraction: Annotated[
+        float, typer.Option(help="The share of documents held out, chosen by the hash of each document's text.")
+    ] = 0.05,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that tokenise; one a core when left out, fewer for little text.", show_default=False),
+    ] = None,
+    shard_tokens: Annotated[int, typer.Option(help="Tokens after which a shard ends.")] = 2**24,
+    max_bytes: Annotated[
+        int | None, typer.Option(help="Stop after this many bytes of text; all of it when left out.", show_default=False)
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="The JSON key or column that holds the text.")] = "text",
+) -> None:
+    """Tokenise text into a folder of shards that training reads.
+
+    Examples:
+
+        puna data prepare python-stdlib --tokenizer runs/tokenizer --out runs/data
+
+        puna data prepare books/ 'web/*.jsonl.zst' --tokenizer runs/tokenizer --out runs/data --validation-fraction 0.01
+
+        puna data prepare wiki.parquet --text-field body --max-bytes 100000000 --tokenizer runs/tokenizer --out runs/wiki
+
+    Exact copies of a document are left out. An interrupted run continues when the same command is given again, and ends
+    with the same bytes. For a mixture, prepare each source into a folder of its own.
+    """
+    from rich.console import Console
+
+    from puna.data.prepare import prepare as prepare_shards
+    from puna.tokenizer.tokenizer import Tokenizer
+
+    messages = Console(stderr=True)
+    try:
+        with _progress(messages) as on_progress:
+            manifest = prepare_shards(
+                sources,
+                Tokenizer.load(tokenizer),
+                out,
+                validation_fraction=validation_fraction,
+                workers=workers,
+                shard_tokens=shard_tokens,
+                max_bytes=max_bytes,
+                text_field=text_field,
+                on_progress=on_progress,
+            )
+    except KeyboardInterrupt:
+        messages.print("Interrupted; the same command continues after the last finished shard.")
+        raise typer.Exit(130) from None
+    console = Console()
+    _print_manifest(console, out, manifest)
+    if validation_fraction > 0 and not manifest.splits["validation"].documents:
+        console.print(
+            "No document fell to validation; training on this folder will measure nothing. Prepare it again with a "
+            "larger --validation-fraction or from more documents.",
+            style="yellow",
+        )
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `prepare` wrote.", show_default=False)],
+    verify: Annotated[bool, typer.Option(help="Read every shard and compare its checksum.")] = True,
+) -> None:
+    """Show what a folder of shards holds, check it, and decode its beginning.
+
+    Examples:
+
+        puna data inspect runs/data
+
+        puna data inspect runs/data --no-verify
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from puna.data.manifest import SPLITS, Manifest
+    from puna.data.shards import check_sizes, open_split, verify_shards
+    from puna.tokenizer.tokenizer import Tokenizer
+
+    console = Console()
+    manifest = Manifest.load(folder)
+    _print_manifest(console, folder, manifest)
+    check_sizes(folder, manifest)
+    if verify:
+        console.print(f"{sum(1 for _ in verify_shards(folder, manifest))} shards verified: every checksum is right")
+    tokenizer = Tokenizer.load(folder)
+    for split in SPLITS:
+        if manifest.splits[split].documents:
+            stream = open_split(folder, split, verify=False)
+            start = stream.read(0, min(_SAMPLE_TOKENS, stream.num_tokens))
+            console.print(f"\n{split} begins:", style="bold")
+            console.print(Text(tokenizer.decode(start.tolist())))
+
+
+@contextmanager
+def _progress(console: "Console") -> "Iterator[Callable[[Progress], None]]":
+    """A bar with amount, speed and time left on a terminal; elsewhere a plain line every few seconds."""
+    if not console.is_terminal:
+        yield _plain_lines(console)
+        return
+    from rich import progress as bars
+
+    started = time.monotonic()
+    with bars.Progress(
+        bars.TextColumn("tokenising"),
+        bars.BarColumn(),
+        bars.TaskProgressColumn(),
+        bars.TextColumn("{task.fields[amount]}"),
+        bars.TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task("", total=1.0, amount="")
+
+        def show(progress: "Progress") -> None:
+            bar.update(task, completed=progress.fraction, amount=_amount(progress, time.monotonic() - started))
+
+        yield show
+
+
+def _plain_lines(console: "Console") -> "Callable[[Progress], None]":
+    started = time.monotonic()
+    printed = started
+
+    def show(progress: "Progress") -> None:
+        nonlocal printed
+        now = time.monotonic()
+        if now - printed >= _SECONDS_BETWEEN_LINES or progress.fraction == 1.0:
+            printed = now
+            console.print(f"{progress.fraction:4.0%}  {_amount(progress, now - started)}", highlight=False)
+
+    return show
+
+
+def _amount(progress: "Progress", seconds: float) -> str:
+    megabytes = progress.bytes / 1e6
+    return f"{megabytes:,.1f} MB, {megabytes / max(seconds, 1e-3):,.1f} MB/s, {progress.documents:,} documents"
+
+
+def _print_manifest(console: "Console", folder: Path, manifest: "Manifest") -> None:
+    from rich.table import Table
+
+    from puna.data.manifest import SPLITS
+
+    table = Table(title=str(folder), title_justify="left", title_style="bold")
+    table.add_column("split")
+    for unit in ("documents", "tokens", "text MB", "bytes/token", "shards"):
+        table.add_column(unit, justify="right")
+    for name in SPLITS:
+        split = manifest.splits[name]
+        ratio = f"{split.bytes / split.tokens:.3f}" if split.tokens else "-"
+        table.add_row(
+            name,
+            f"{split.documents:,}",
+            f"{split.tokens:,}",
+            f"{split.bytes / 1e6:,.2f}",
+            ratio,
+            f"{len(split.shards):,}",
+        )
+    console.print(table)
+    inputs = manifest.inputs
+    console.print(f"sources: {', '.join(source.name for source in inputs.sources)}", markup=False, highlight=False)
+    console.print(
+        f"left out: {manifest.duplicates:,} copies, {manifest.empty:,} empty, {manifest.not_utf8:,} not UTF-8",
+        highlight=False,
+    )
+    console.print(
+        f"tokenizer {inputs.tokenizer_hash[:12]} of {inputs.vocab_size:,} tokens, stored as {manifest.dtype}; "
+        f"content {manifest.content_hash[:12]}",
+        highlight=False,
+    )

@@ -1,0 +1,53 @@
+"""The `puna` command: its groups, its version, and how errors look.
+
+Imports of torch and its friends wait inside the commands, so that `puna --help` answers at once.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from puna.cli import data, evaluate, generate, quickstart, tokenizer, train
+from puna.errors import PunaError
+
+app = typer.Typer(
+    name="puna",
+    help="Raise a LLaMA: from raw text to a trained, measured, generating model.",
+    epilog="Begin with: puna quickstart",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("quickstart")(quickstart.quickstart)
+app.add_typer(tokenizer.app)
+app.add_typer(data.app)
+app.command("train")(train.train)
+app.command("verify-resume")(train.verify_resume)
+app.command("eval")(evaluate.evaluate)
+app.command("generate")(generate.generate)
+app.command("chat")(generate.chat)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"puna {installed('puna')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. What the user can mend is one line on standard error and exit code 1; the rest is a traceback."""
+    try:
+        app()
+    except PunaError as error:
+        sys.exit(f"error: {error}")
+    except BrokenPipeError:  # the reader of a pipe left, as `| head` does
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:  # a full or read-only disk, a permission: the system says it best
+        if error.strerror is None:
+            raise
+        sys.exit(f"error: {error.strerror}" + (f": {error.filename}" if error.filename else ""))

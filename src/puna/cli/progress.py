@@ -1,0 +1,76 @@
+"""How long work looks in a terminal, and in a file: a live bar here, plain lines there."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from puna.train.recipe import Recipe
+
+
+@contextmanager
+def progress_bar(console: Console, title: str) -> Iterator[Callable[[float], None]]:
+    """A bar for a fraction between 0 and 1; without a terminal a line at every fifth."""
+    if console.is_terminal:
+        with Progress(SpinnerColumn(), TextColumn(title), BarColumn(), TaskProgressColumn(), console=console, transient=True) as bar:
+            task = bar.add_task(title, total=1.0)
+            yield lambda fraction: bar.update(task, completed=fraction)
+        return
+    shown = 0
+
+    def line(fraction: float) -> None:
+        nonlocal shown
+        if int(fraction * 5) > shown:
+            shown = int(fraction * 5)
+            console.print(f"{title}: {shown * 20}%", highlight=False)
+
+    yield line
+
+
+class RunProgress:
+    """A training run as it goes: an `Observer` that shows loss, bits per byte, tokens/s, MFU and the time left."""
+
+    def __init__(self, console: Console, recipe: Recipe, run: Path) -> None:
+        self._console, self._steps, self._run = console, recipe.train.steps, run
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=self._steps, numbers="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def logged(self, record: dict[str, Any]) -> None:
+        """Show one record of the log."""
+        step = record["step"]
+        if record["kind"] == "validation":
+            text = f"loss {record['loss']:.3f}, {record['bits_per_byte']:.3f} bits per byte on held-out text"
+            self._console.print(f"step {step:,}: {text}", highlight=False)
+            return
+        if not record["applied"]:
+            self._console.print(f"step {step:,}: the gradient was not finite, so nothing was changed", style="yellow", highlight=False)
+        numbers = (
+            f"loss {record['loss']:.3f}  {record['bits_per_byte']:.3f} bits/byte  "
+            f"{record['tokens_per_second']:,.0f} tokens/s  MFU {record['mfu']:.0%}"
+        )
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=step, numbers=numbers)
+        else:
+            left = (self._steps - step) * record["seconds"] / step
+            self._console.print(f"step {step:,}/{self._steps:,}  {numbers}  {left:,.0f} s left", highlight=False, soft_wrap=True)
+
+    def saved(self, path: Path) -> None:
+        """Checkpoints are quiet."""

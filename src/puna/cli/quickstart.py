@@ -1,0 +1,120 @@
+"""`puna quickstart`: from raw text to a model of one's own, in a few minutes, with a line on each stage."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from puna.train.recipe import Recipe
+
+
+def quickstart(
+    minutes: Annotated[float, typer.Option(help="Time to train, about.", min=0.05)] = 2.5,
+    text: Annotated[Path | None, typer.Option(help="Your own text: a folder or a file.", show_default="Python's library")] = None,
+    run: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/quickstart"),
+) -> None:
+    """Raise a small LLaMA: train a tokenizer, prepare a corpus, train a model, measure it, and let it write.
+
+    Examples:
+
+        puna quickstart
+
+        puna quickstart --text my-notes/ --minutes 10 --run runs/notes
+
+    Interrupted, it goes on where it stopped when it is called again. Finished, it shows what it found.
+    """
+    from rich.console import Console
+
+    from puna.cli.run import make_missing_data, read_summary, train_run
+    from puna.cli.train import print_result
+    from puna.errors import TrainingError
+    from puna.train.trainer import read_stored_recipe
+
+    console = Console()
+    source = str(text) if text else "python-stdlib"
+    summary = read_summary(run)
+    begun = (run / "recipe.yaml").exists()
+    if begun:
+        recipe = read_stored_recipe(run)
+        if recipe.data.mixture[0].sources != (source,):
+            raise TrainingError(f"{run} was raised on {recipe.data.mixture[0].sources[0]}, not on {source}: choose another --run")
+        state = "is finished" if summary else "is unfinished and goes on"
+        console.print(f"{run} {state}; --run OTHER starts a new one", highlight=False)
+    if summary is None:
+        _explain(console, "1/4", "Tokenizer and corpus", f"{source}: learn {VOCABULARY:,} tokens, drop copies, hold out a part, store ids.")
+        if not begun:
+            recipe = quickstart_recipe(run, source, steps=1)
+            make_missing_data(recipe, console)
+            recipe = quickstart_recipe(run, source, steps=steps_within(recipe, minutes))
+        _explain(
+            console,
+            "2/4",
+            "Training",
+            f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict each next token, and nudge the weights.",
+        )
+        _explain(console, "3/4", "Measuring", "follows: bits per byte on held-out text, beside gzip and xz, which know only that text.")
+        summary = train_run(recipe, run, console, resume=begun)
+    _explain(console, "4/4", "Done", "your model, measured:")
+    print_result(summary, run, console)
+    console.print(
+        f"\nWhat next:\n  puna generate {run / 'model'} 'import '      let it write\n"
+        f"  puna eval {run / 'model'} --text README.md    measure it on any text\n"
+        f"  puna tokenizer inspect {run / 'model'}        look at its vocabulary\n"
+        f"  puna quickstart --text FOLDER --run runs/mine   raise one on your own text",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+VOCABULARY = 2048
+
+
+def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
+    """A recipe for a few minutes on a CPU; benchmarks/results says how its numbers were found."""
+    from puna.config import validate
+    from puna.train.recipe import Recipe
+
+    values: dict[str, Any] = {
+        "run": str(run),
+        "tokenizer": {"path": str(run / "tokenizer"), "vocab_size": VOCABULARY},
+        "data": {"mixture": [{"path": str(run / "data"), "sources": [source]}]},
+        "model": {"preset": "puna-4m"},
+        "optimizer": {
+            "name": "muon",
+            "learning_rate": 6e-3,
+            "muon_learning_rate": 0.02,
+            "schedule": "linear",
+            "warmup_steps": max(0, steps // 20),
+            "final_factor": 0.0,
+        },
+        "train": {
+            "steps": steps,
+            "batch_size": 16,
+            "context_length": 256,
+            "log_every": 5,
+            "validate_every": max(1, steps // 5),
+            "validation_tokens": 20_000,
+            "checkpoint_every": 100,
+        },
+    }
+    return validate(Recipe, values, origin="quickstart")
+
+
+def steps_within(recipe: "Recipe", minutes: float) -> int:
+    """How many steps of this recipe take `minutes` here, by timing a few; at least 20.
+
+    Once chosen, the number is part of the recipe, so a resumed run ends where it would have.
+    """
+    import time
+
+    from puna.cli.run import open_data
+    from puna.train.rehearsal import rehearse
+
+    begin = time.perf_counter()
+    seconds = rehearse(recipe, open_data(recipe).inputs.batch)
+    return max(20, int((minutes * 60 - (time.perf_counter() - begin)) / seconds))
+
+
+def _explain(console: Any, number: str, title: str, text: str) -> None:
+    console.print(f"[bold]{number} {title}[/bold]  {text}", highlight=False, soft_wrap=True)

@@ -1,0 +1,27 @@
+"""The run's numbers as TensorBoard event files, for those who have the `tensorboard` extra."""
+
+from pathlib import Path
+from typing import Any
+
+from puna.errors import ConfigError
+
+
+class TensorBoard:
+    """An `Observer` that writes every number of a record as a scalar, named kind/number."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError("TensorBoard is not installed: pip install 'puna[tensorboard]', or leave out --tensorboard") from error
+        self._writer = SummaryWriter(folder)
+
+    def logged(self, record: dict[str, Any]) -> None:
+        """Write one record."""
+        for key, value in record.items():
+            if isinstance(value, float):
+                self._writer.add_scalar(f"{record['kind']}/{key}", value, record["step"])
+        self._writer.flush()
+
+    def saved(self, path: Path) -> None:
+        """Checkpoints are not for TensorBoard."""

@@ -1,0 +1,174 @@
+"""`puna train` and `puna verify-resume`: a recipe becomes a run."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from puna.train.recipe import Recipe
+    from puna.train.trainer import Trainer
+
+RecipeFile = Annotated[Path, typer.Argument(help="A recipe, such as recipes/tiny.yaml.", show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="Values to replace, such as train.steps=200.")]
+
+
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run from its newest checkpoint.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print sizes, memory, time and epochs, and spend nothing.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files too (the tensorboard extra).")] = False,
+) -> None:
+    """Train a model from a recipe. What the recipe's data and tokenizer lack is made first.
+
+    Examples:
+
+        puna train recipes/tiny.yaml
+
+        puna train recipes/tiny.yaml train.steps=200 optimizer.learning_rate=1e-3 run=runs/faster
+
+        puna train recipes/tiny.yaml --resume
+
+    Ctrl-C and SIGTERM save and exit; --resume goes on, to the same weights as without the pause.
+    """
+    from rich.console import Console
+
+    from puna.train.recipe import read_recipe
+
+    console = Console()
+    resolved = read_recipe(recipe, overrides or [])
+    run = Path(resolved.run or "")
+    if dry_run:
+        return _print_plan(resolved, console)
+    from puna.cli.run import train_run
+
+    summary = train_run(resolved, run, console, resume=resume, tensorboard=tensorboard)
+    print_result(summary, run, console)
+    return None
+
+
+def print_result(summary: dict[str, Any], run: Path, console: "Console") -> None:
+    """The end of a run in a few lines."""
+    console.print(
+        f"held-out text: [bold]{summary['val_bits_per_byte']:.3f}[/bold] bits per byte "
+        f"(gzip -9 {summary['gzip_bits_per_byte']:.3f}, xz -9 {summary['xz_bits_per_byte']:.3f})\n"
+        f"{summary['tokens']:,} tokens in {summary['train_seconds']:,.0f} s: {summary['tokens_per_second']:,.0f} tokens/s, "
+        f"MFU {summary['mfu']:.0%} of a measured {summary['matmul_peak_gflops']:,.0f} GFLOP/s\n"
+        f"model   {summary['model']}\nreport  {run / 'report.html'}",
+        highlight=False,
+    )
+
+
+def _print_plan(recipe: "Recipe", console: "Console") -> None:
+    from rich.table import Table
+
+    from puna.data.mixture import epochs
+    from puna.device import choose_device, choose_precision, measure_matmul_peak
+    from puna.model.accounting import count_parameters, training_flops_per_token, training_memory_bytes
+
+    device = choose_device(recipe.train.device)
+    precision = choose_precision(recipe.train.precision, device)
+    peak = measure_matmul_peak(device, precision)
+    tokens = recipe.train.steps * recipe.tokens_per_step
+    flops = training_flops_per_token(recipe.model, recipe.context_length)
+    memory = training_memory_bytes(
+        recipe.model,
+        recipe.micro_batch_size,
+        recipe.context_length,
+        half=precision == "bfloat16",
+        checkpointing=recipe.train.activation_checkpointing,
+    )
+    parameters = count_parameters(recipe.model)
+    table = Table(title=f"{recipe.run}: nothing is spent yet", title_justify="left", show_header=False)
+    rows = {
+        "parameters": f"{parameters.total:,}",
+        "  embedding, attention, feed-forward": f"{parameters.embedding:,}, {parameters.attention:,}, {parameters.feed_forward:,}",
+        "tokens": f"{tokens:,} ({recipe.train.steps:,} steps of {recipe.tokens_per_step:,}), {tokens / parameters.total:.1f} a parameter",
+        "training FLOPs": f"{flops:.3g} a token, {flops * tokens:.3g} in all",
+        "memory": f"about {memory / 1e9:.2f} GB",
+        "device": f"{device}, {precision}, matmul peak {peak / 1e9:,.0f} GFLOP/s (measured)",
+        "time": f"about {flops * tokens / (0.5 * peak) / 60:,.1f} minutes at half of that peak",
+    }
+    unique = {corpus.path: _train_tokens(Path(corpus.path)) for corpus in recipe.data.mixture}
+    if all(unique.values()):
+        seen = epochs({corpus.path: corpus.weight for corpus in recipe.data.mixture}, unique, tokens)
+        rows |= {f"epochs of {name}": f"{count:.2f}" for name, count in seen.items()}
+    else:
+        rows["epochs"] = "known once the data is prepared"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _train_tokens(folder: Path) -> int:
+    from puna.data.manifest import Manifest
+
+    return Manifest.load(folder).splits["train"].tokens if (folder / "manifest.json").exists() else 0
+
+
+def verify_resume(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    steps: Annotated[int, typer.Option(help="Steps to compare.", min=2)] = 20,
+) -> None:
+    """Show that a run which is stopped and resumed equals one that is not, bit for bit.
+
+    The first STEPS steps of the recipe are trained twice, once in one piece and once with a stop in the middle and a resume from the
+    checkpoint; weights, optimizer state and logged numbers are compared. Exits with 1 when anything differs.
+
+    Example:
+
+        puna verify-resume recipes/tiny.yaml
+    """
+    from rich.console import Console
+
+    from puna.cli.run import make_missing_data, open_data
+    from puna.report.metrics import read_metrics
+    from puna.train.checkpoint import optimizer_tensors
+    from puna.train.recipe import read_recipe
+    from puna.train.trainer import Trainer
+
+    console = Console()
+    resolved = read_recipe(recipe, overrides or [])
+    steps = min(steps, resolved.train.steps)
+    make_missing_data(resolved, console)
+    inputs = open_data(resolved).inputs
+
+    def trained(folder: Path, stops: tuple[int, ...]) -> "Trainer":
+        for number, until in enumerate(stops):
+            trainer = Trainer(resolved, folder, inputs)
+            trainer.start(resume=number > 0)
+            trainer.train(until=until)
+        return trainer
+
+    with tempfile.TemporaryDirectory(prefix="puna-verify-resume-") as scratch:
+        whole, parted = Path(scratch) / "whole", Path(scratch) / "parted"
+        with console.status(f"training {steps} steps twice"):
+            one, two = trained(whole, (steps,)), trained(parted, (steps // 2, steps))
+        different = [f"weight {name}" for name, value in one.model.state_dict().items() if not value.equal(two.model.state_dict()[name])]
+        states = optimizer_tensors(one.model, one.optimizers), optimizer_tensors(two.model, two.optimizers)
+        different += [f"optimizer {name}" for name in states[0] | states[1] if not _equal(states[0].get(name), states[1].get(name))]
+        logs = [[_untimed(record) for record in read_metrics(folder / "metrics.jsonl")] for folder in (whole, parted)]
+        if logs[0] != logs[1]:
+            different.append("metrics.jsonl")
+    if different:
+        console.print(f"different after {steps} steps: {', '.join(different)}", style="red")
+        raise typer.Exit(1)
+    console.print(
+        f"identical after {steps} steps: {len(one.model.state_dict())} weights, {len(states[0])} optimizer tensors and "
+        f"{len(logs[0])} log records, stopped at step {steps // 2} and resumed",
+        highlight=False,
+    )
+
+
+def _equal(one: Any, two: Any) -> bool:
+    return one is not None and two is not None and bool(one.equal(two))
+
+
+def _untimed(record: dict[str, Any]) -> dict[str, Any]:
+    """A log record without what depends on the clock."""
+    return {key: value for key, value in record.items() if key not in ("seconds", "tokens_per_second", "mfu")}

@@ -1,0 +1,158 @@
+"""What a folder of shards holds: the manifest that `prepare` writes last and every reader reads first.
+
+    DIR/manifest.json            this file's `Manifest`
+    DIR/tokenizer.json           the tokenizer that made the ids, and its tokenizer_config.json
+    DIR/train-00000.tokens       little-endian ids: uint16 for a vocabulary of up to 65,536 tokens, uint32 beyond
+    DIR/train-00000.offsets      where each document of the shard begins, then its end: documents + 1 uint64
+    DIR/validation-00000.tokens  and so on
+
+A document is <|begin_of_text|> ids <|end_of_text|> (without the first in a vocabulary that has none), and never spans
+two shards. `bytes` always counts the UTF-8 bytes of the text, special tokens excluded: the unit of bits per byte.
+
+What it is not: it does not open the shards (`shards.py` does).
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+from puna.config import Config
+from puna.errors import DataError
+
+MANIFEST_NAME = "manifest.json"
+
+SplitName = Literal["train", "validation"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation")
+
+
+class Shard(Config):
+    """One pair of shard files: `NAME.tokens` and `NAME.offsets`."""
+
+    name: str
+    tokens: int = Field(gt=0)
+    documents: int = Field(gt=0)
+    bytes: int = Field(gt=0)
+    tokens_xxh3: str
+    """128-bit xxh3 of the tokens file, 32 hex digits."""
+    offsets_xxh3: str
+    """128-bit xxh3 of the offsets file, 32 hex digits."""
+
+
+class Split(Config):
+    """The shards of one split in reading order, and their sums."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    shards: tuple[Shard, ...]
+
+    @classmethod
+    def of(cls, shards: tuple[Shard, ...]) -> Self:
+        """The split that consists of `shards`."""
+        return cls(
+            documents=sum(shard.documents for shard in shards),
+            tokens=sum(shard.tokens for shard in shards),
+            bytes=sum(shard.bytes for shard in shards),
+            shards=shards,
+        )
+
+    @model_validator(mode="after")
+    def _sums_agree(self) -> Self:
+        for unit in ("documents", "tokens", "bytes"):
+            total = sum(getattr(shard, unit) for shard in self.shards)
+            if getattr(self, unit) != total:
+                raise ValueError(f"{unit} is {getattr(self, unit)}, but its shards add up to {total}")
+        return self
+
+
+class SourceRecord(Config):
+    """A source as it was when it was read."""
+
+    name: str
+    files: int
+    size: int
+    """Bytes as stored, compressed where the files are."""
+    files_hash: str
+    """`Source.fingerprint`: the files' names, sizes and modification times."""
+
+
+class Inputs(Config):
+    """All that the shards depend on: the same inputs give the same bytes."""
+
+    sources: tuple[SourceRecord, ...]
+    tokenizer_hash: str
+    vocab_size: int = Field(gt=0, le=2**32)
+    text_field: str
+    validation_fraction: float = Field(ge=0, lt=1)
+    max_bytes: int | None = Field(gt=0)
+    shard_tokens: int = Field(gt=0)
+
+    def differences(self, other: "Inputs") -> list[str]:
+        """What differs, in words; a source's spelling does not count, its files do."""
+        found = []
+        if len(self.sources) != len(other.sources):
+            found.append(f"{len(self.sources)} sources became {len(other.sources)}")
+        for ours, theirs in zip(self.sources, other.sources, strict=False):
+            if ours.files_hash != theirs.files_hash:
+                found.append(f"the files of {theirs.name} are not those that were read as {ours.name}")
+        for name in ("tokenizer_hash", "text_field", "validation_fraction", "max_bytes", "shard_tokens"):
+            before, now = getattr(self, name), getattr(other, name)
+            if before != now:
+                found.append(f"{name} was {before} and is {now}")
+        return found
+
+
+class Manifest(Config):
+    """The content of a folder of shards. Immutable; equal content has an equal `content_hash`."""
+
+    format: Literal[1]
+    inputs: Inputs
+    dtype: Literal["uint16", "uint32"]
+    splits: dict[SplitName, Split]
+    duplicates: int
+    """Documents left out because their text was there before."""
+    not_utf8: int
+    """Files and rows left out because they are no UTF-8 text."""
+    empty: int
+    """Documents left out because they hold nothing but white space."""
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Read `folder`/manifest.json; DataError if it is missing, damaged or of another format version."""
+        path = Path(folder) / MANIFEST_NAME
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise DataError(f"{folder} has no {MANIFEST_NAME}; run `puna data prepare` to its end first") from error
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise DataError(f"{path} is not a manifest of format 1: {where} {problem['msg']}") from error
+
+    @property
+    def storage(self) -> np.dtype[Any]:
+        """The numpy type of the tokens files."""
+        return storage_of(self.inputs.vocab_size)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 (hex) of tokenizer and shards: equal for equal data wherever it was made; a model's provenance."""
+        parts = [self.inputs.tokenizer_hash]
+        for split in SPLITS:
+            parts += [split, *(shard.tokens_xxh3 + shard.offsets_xxh3 for shard in self.splits[split].shards)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def dtype_of(vocab_size: int) -> Literal["uint16", "uint32"]:
+    """The narrower type that holds every id below `vocab_size`."""
+    return "uint16" if vocab_size <= 2**16 else "uint32"
+
+
+def storage_of(vocab_size: int) -> np.dtype[Any]:
+    """The same type for numpy, little-endian as on disk."""
+    return np.dtype(dtype_of(vocab_size)).newbyteorder("<")

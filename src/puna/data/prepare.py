@@ -1,0 +1,304 @@
+"""From sources to a folder of shards: read, drop copies, split, tokenise on all cores, write.
+
+This process reads, hashes and writes; worker processes turn batches of text into ids. Batches come back in the order in
+which they were sent, so the bytes on disk do not depend on the number of workers.
+
+After every shard the list of finished shards (`journal.json`) is replaced. A run that was ended at any moment, by a
+signal, a power cut or a full disk, is continued by the same call: the sources are read and hashed again, which is fast,
+and only documents that no finished shard holds are tokenised. The manifest is written last, and ends the journal.
+
+What it is not: it trains no tokenizer and mixes no sources; prepare each source of a mixture into a folder of its own.
+
+Cost: the tokenizer's time, divided by the workers. Memory: one shard a split (2 bytes a token), a few batches of half a
+megabyte, the longest document, and the hashes of `dedup.py`; otherwise the size of the corpus does not matter.
+"""
+
+import errno
+import fcntl
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from puna import durable
+from puna.config import Config
+from puna.data.dedup import SeenDocuments, document_hash, split_of
+from puna.data.encode import available_cores, encode_batches
+from puna.data.manifest import (
+    MANIFEST_NAME,
+    SPLITS,
+    Inputs,
+    Manifest,
+    Shard,
+    SourceRecord,
+    Split,
+    SplitName,
+    dtype_of,
+    storage_of,
+)
+from puna.data.shards import ShardWriter, check_sizes, is_intact
+from puna.data.sources import Skipped, Source, find_sources, read_documents
+from puna.errors import DataError
+from puna.tokenizer.tokenizer import Tokenizer
+
+SHARD_TOKENS = 2**24
+"""Tokens a shard: 32 MiB as uint16, about 60 MB of English; an interruption loses at most this much of each split."""
+
+JOURNAL_NAME = "journal.json"
+
+_BATCH_BYTES = 2**19
+_STORED_BYTES_PER_WORKER = 2**23  # below this a further worker takes longer to start than it saves
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Progress(NamedTuple):
+    """How far `prepare` has come, with what an earlier run of it did."""
+
+    fraction: float
+    """Of the sources, or of `max_bytes` where that is nearer: 0 to 1."""
+    documents: int
+    """Documents kept so far."""
+    bytes: int
+    """UTF-8 bytes of their text."""
+
+
+class Journal(Config):
+    """What an unfinished folder was begun from, and the shards that are done."""
+
+    inputs: Inputs
+    shards: dict[SplitName, tuple[Shard, ...]]
+
+
+class _Label(NamedTuple):
+    """What is known of a batch's documents before they are tokenised."""
+
+    splits: list[SplitName]
+    sizes: list[int]
+    progress: Progress
+
+
+@dataclass
+class _Counts:
+    """What was read so far."""
+
+    skipped: Skipped = field(default_factory=Skipped)
+    duplicates: int = 0
+    documents: int = 0
+    bytes: int = 0
+
+
+def prepare(
+    sources: Sequence[str],
+    tokenizer: Tokenizer,
+    out: Path | str,
+    *,
+    validation_fraction: float = 0.05,
+    workers: int | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+    max_bytes: int | None = None,
+    text_field: str = "text",
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Manifest:
+    """Tokenise `sources` into the folder `out`, or continue what an interrupted call with the same inputs began there.
+
+    sources: as `sources.py` lists them. validation_fraction: the share of documents that is held out, decided by each
+    document's hash. workers: processes; None takes one a core, fewer for a small corpus; 1 tokenises in this process.
+    shard_tokens: a shard ends with the document that reaches it. max_bytes: end with the document that brings the text
+    kept, both splits together, to this many UTF-8 bytes. text_field: see `read_documents`.
+
+    Returns the manifest. A folder that is complete and was made from the same inputs is left as it is.
+    Raises DataError for bad sources and options, for a folder that holds something else, and for a full disk; what was
+    finished stays, and the same call continues it.
+    The usual mistake: to call it with several workers from a script without `if __name__ == "__main__":`, which each
+    worker then runs from its beginning.
+    """
+    out = Path(out)
+    found = find_sources(sources)
+    for source in sources:
+        if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+            raise DataError(f"the output {out} lies inside the source {source}, which would read it; put it elsewhere")
+    inputs = _inputs(found, tokenizer, validation_fraction, shard_tokens, max_bytes, text_field)
+    if workers is None:
+        workers = min(available_cores(), 1 + sum(source.size for source in found) // _STORED_BYTES_PER_WORKER)
+    if workers < 1:
+        raise DataError(f"workers is {workers}, but at least one process must tokenise")
+    with _writing(out):
+        if (out / MANIFEST_NAME).exists():
+            return _completed(out, inputs)
+        shards = _begun(out, inputs)
+        tokenizer.save(out)
+        return _fill(out, inputs, shards, found, workers, on_progress)
+
+
+def _fill(
+    out: Path,
+    inputs: Inputs,
+    shards: dict[SplitName, list[Shard]],
+    sources: list[Source],
+    workers: int,
+    on_progress: Callable[[Progress], None] | None,
+) -> Manifest:
+    """Write the shards that are still to come, adding each to `shards` and the journal, and then the manifest."""
+
+    def remember(split: SplitName, shard: Shard) -> None:
+        shards[split].append(shard)
+        _write_journal(out, inputs, shards)
+
+    finished = {split: sum(shard.documents for shard in shards[split]) for split in SPLITS}
+    writers = {split: ShardWriter(out, split, inputs.shard_tokens, len(shards[split]), remember) for split in SPLITS}
+    counts = _Counts()
+    batches = _batches(sources, inputs, finished, counts)
+    for encoded, label in encode_batches(batches, out, storage_of(inputs.vocab_size), workers):
+        for ids, split, size in zip(encoded.documents(), label.splits, label.sizes, strict=True):
+            writers[split].add(ids, size)
+        if on_progress is not None:
+            on_progress(label.progress)
+    for writer in writers.values():
+        writer.finish()
+    if not shards["train"]:
+        raise DataError(
+            f"all {counts.documents} documents fell to validation, by their hash and a validation fraction of "
+            f"{inputs.validation_fraction}; lower the fraction or add documents"
+        )
+    manifest = Manifest(
+        format=1,
+        inputs=inputs,
+        dtype=dtype_of(inputs.vocab_size),
+        splits={split: Split.of(tuple(shards[split])) for split in SPLITS},
+        duplicates=counts.duplicates,
+        not_utf8=counts.skipped.not_utf8,
+        empty=counts.skipped.empty,
+    )
+    durable.write_json(out / MANIFEST_NAME, manifest.model_dump(mode="json"))
+    (out / JOURNAL_NAME).unlink()
+    return manifest
+
+
+def _batches(sources: list[Source], inputs: Inputs, finished: dict[SplitName, int], counts: _Counts) -> Iterator[tuple[list[str], _Label]]:
+    """Read the sources and batch the documents that are kept, but for the first `finished` of each split.
+
+    Adds to `counts`. A stretch without a document to tokenise gives empty batches, so that progress shows.
+    """
+    stored = sum(source.size for source in sources)
+    seen, taken = SeenDocuments(), dict.fromkeys(SPLITS, 0)
+    texts: list[str] = []
+    splits: list[SplitName] = []
+    sizes: list[int] = []
+    volume = 0
+    for document in read_documents(sources, text_field=inputs.text_field, skipped=counts.skipped):
+        text = document.text.encode()
+        volume += len(text)
+        identity = document_hash(text)
+        if seen.add(identity):
+            split = split_of(identity, inputs.validation_fraction)
+            counts.documents += 1
+            counts.bytes += len(text)
+            taken[split] += 1
+            if taken[split] > finished[split]:
+                texts.append(document.text)
+                splits.append(split)
+                sizes.append(len(text))
+        else:
+            counts.duplicates += 1
+        if inputs.max_bytes is not None and counts.bytes >= inputs.max_bytes:
+            break
+        if volume >= _BATCH_BYTES:
+            done = max(document.position / stored, counts.bytes / inputs.max_bytes if inputs.max_bytes else 0.0)
+            yield texts, _Label(splits, sizes, Progress(done, counts.documents, counts.bytes))
+            texts, splits, sizes, volume = [], [], [], 0
+    yield texts, _Label(splits, sizes, Progress(1.0, counts.documents, counts.bytes))
+
+
+def _inputs(
+    sources: list[Source],
+    tokenizer: Tokenizer,
+    validation_fraction: float,
+    shard_tokens: int,
+    max_bytes: int | None,
+    text_field: str,
+) -> Inputs:
+    _ = tokenizer.eos_id  # a vocabulary without an end of text is refused here, not in a worker
+    try:
+        return Inputs(
+            sources=tuple(
+                SourceRecord(name=source.name, files=len(source.files), size=source.size, files_hash=source.fingerprint)
+                for source in sources
+            ),
+            tokenizer_hash=tokenizer.hash,
+            vocab_size=tokenizer.vocab_size,
+            text_field=text_field,
+            validation_fraction=validation_fraction,
+            max_bytes=max_bytes,
+            shard_tokens=shard_tokens,
+        )
+    except ValidationError as error:
+        rules = [f"{problem['loc'][0]} = {problem['input']!r}: {problem['msg']}" for problem in error.errors()]
+        raise DataError("; ".join(rules)) from error
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Make `out` and keep it to this process; a disk that is full or not writable becomes a DataError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it however this process ends
+            for leftover in out.glob(".*.partial"):
+                leftover.unlink()
+            yield
+        finally:
+            os.close(descriptor)
+    except BlockingIOError as error:
+        raise DataError(f"another process is writing to {out}; wait for it, or give another folder") from error
+    except OSError as error:
+        remedy = "free some space" if error.errno in _NO_SPACE else "make it a folder that can be written to"
+        raise DataError(f"cannot write to {out}: {error.strerror}; {remedy} and run the same again, which continues") from error
+
+
+def _completed(out: Path, inputs: Inputs) -> Manifest:
+    manifest = Manifest.load(out)
+    _require_same(out, manifest.inputs, inputs)
+    check_sizes(out, manifest)
+    (out / JOURNAL_NAME).unlink(missing_ok=True)
+    return manifest
+
+
+def _begun(out: Path, inputs: Inputs) -> dict[SplitName, list[Shard]]:
+    """The finished shards of a folder that was begun from the same inputs; an empty folder is begun."""
+    path = out / JOURNAL_NAME
+    if path.exists():
+        try:
+            journal = Journal.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise DataError(f"{path} is damaged; delete {out} and prepare it again") from error
+        if any(journal.shards.values()):
+            _require_same(out, journal.inputs, inputs)
+            return {split: _intact(out, journal.shards[split], inputs) for split in SPLITS}
+    elif any(not entry.name.startswith(".") for entry in out.iterdir()):
+        raise DataError(f"{out} holds files, but no shards that could be continued; give an empty or new folder")
+    shards: dict[SplitName, list[Shard]] = {split: [] for split in SPLITS}
+    _write_journal(out, inputs, shards)
+    return shards
+
+
+def _intact(out: Path, shards: Sequence[Shard], inputs: Inputs) -> list[Shard]:
+    """The shards before the first that is missing or has another size; that and the later ones are written again."""
+    storage = storage_of(inputs.vocab_size)
+    return list(itertools.takewhile(lambda shard: is_intact(out, shard, storage), shards))
+
+
+def _require_same(out: Path, before: Inputs, now: Inputs) -> None:
+    differences = before.differences(now)
+    if differences:
+        raise DataError(f"{out} was begun from other inputs: {'; '.join(differences)}; give another folder, or delete {out}")
+
+
+def _write_journal(out: Path, inputs: Inputs, shards: dict[SplitName, list[Shard]]) -> None:
+    journal = Journal(inputs=inputs, shards={split: tuple(shards[split]) for split in SPLITS})
+    durable.write_json(out / JOURNAL_NAME, journal.model_dump(mode="json"))

@@ -1,0 +1,81 @@
+"""The machine that we are on: device, number format, matmul peak, memory."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+from puna.errors import ConfigError
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" takes CUDA, then Apple's MPS, then the CPU. Raises ConfigError for one that is not there."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"the device {name!r} cannot be used here: {str(error).splitlines()[0]}; try auto or cpu") from error
+    return device
+
+
+def has_bfloat16_arithmetic(device: torch.device) -> bool:
+    """Whether bfloat16 products run in hardware (AVX512-BF16, AMX, Arm BF16, Ampere and later) rather than by slow emulation."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+    return False
+
+
+def choose_precision(name: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+    """The number format of the matrix products; "auto" asks the hardware."""
+    if name == "auto":
+        return "bfloat16" if has_bfloat16_arithmetic(device) else "float32"
+    return name
+
+
+def autocast(device: torch.device, precision: Precision) -> Callable[[], AbstractContextManager[object]]:
+    """A maker of contexts in which matrix products run in `precision`; weights and sums stay float32."""
+    if precision == "float32":
+        return nullcontext
+    return lambda: torch.autocast(device.type, torch.bfloat16)
+
+
+def measure_matmul_peak(device: torch.device, precision: Precision, seconds: float = 0.5) -> float:
+    """FLOP/s of the best of several square matrix products in this format: the denominator of MFU here.
+
+    2048 wide on a CPU, 8192 on an accelerator. A vendor's peak is never reached; a measured one says what the machine gives today.
+    """
+    size = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, precision)) for _ in range(2))
+    best, start = float("inf"), time.perf_counter()
+    while time.perf_counter() - start < seconds or best == float("inf"):
+        begin = time.perf_counter()
+        a @ b
+        synchronise(device)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was asked."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def memory_bytes(device: torch.device) -> int | None:
+    """Memory that a run can hope for: free on a CUDA device, physical on the host; None where it cannot be told."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None

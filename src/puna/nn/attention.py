@@ -1,0 +1,108 @@
+"""Grouped-query causal self-attention, three ways to compute it, and the protocol through which a cache takes part.
+
+`softmax_attention` is the definition in plain sight. `F.scaled_dot_product_attention` is PyTorch's fused kernel. `blocked_attention` is
+for training on a CPU. Tests hold the three together; `causal_attention` chooses by device and shape.
+"""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from puna.nn.rope import rotate
+
+
+class KeyValueCache(Protocol):
+    """What attention needs of a cache for one layer: keep the new keys and values, give back all so far."""
+
+    def append(
+        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B K T C"]
+    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B K S C"]]:
+        """Store T further positions and return all S >= T positions, oldest first. Changes the cache."""
+        ...
+
+
+def softmax_attention(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K S C"], v: Float[Tensor, "B K S C"]) -> Float[Tensor, "B H T C"]:
+    """softmax(q k^T / sqrt(C) + causal mask) v, the reference: the whole T x S square, softmax in float32.
+
+    The T queries are the last T of the S positions; query t sees keys up to S - T + t. Query head h reads key head h // (H / K).
+
+    Source: Vaswani et al. 2017, section 3.2.1; Ainslie et al. 2023, GQA, section 2.2.
+    Usual mistake: a mask that is right for T = S and lets a cached query see nothing, or the future.
+    """
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+    steps, seen = scores.shape[-2:]
+    visible = torch.ones(steps, seen, dtype=torch.bool, device=q.device).tril(seen - steps)
+    weights: Tensor = scores.masked_fill(~visible, -torch.inf).softmax(-1).to(v.dtype)
+    return weights @ v
+
+
+BLOCK = 128  # queries a block: smaller ones pay for more calls, larger ones compute more of the masked half
+
+
+def blocked_attention(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B H T C"], v: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
+    """Causal attention in blocks of queries: each block meets only the keys at or before it, so most of the masked half is skipped.
+
+    Plain batched matmuls, softmax in float32. Faster than PyTorch's CPU kernel in training, mostly in the backward pass (measured by
+    benchmarks/attention.py). Keeps the probabilities, about B H T^2 / 2 elements a layer, for the backward pass.
+    """
+    future = torch.full((BLOCK, BLOCK), -torch.inf, device=q.device).triu(1)
+    q = q * q.shape[-1] ** -0.5
+    blocks = []
+    for start in range(0, q.shape[2], BLOCK):
+        rows = q[:, :, start : start + BLOCK]
+        size = rows.shape[2]
+        scores = (rows @ k[:, :, : start + size].transpose(-1, -2)).float()
+        scores = torch.cat((scores[..., :start], scores[..., start:] + future[:size, :size]), dim=-1)
+        blocks.append(scores.softmax(-1).to(v.dtype) @ v[:, :, : start + size])
+    return torch.cat(blocks, dim=2)
+
+
+def causal_attention(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K S C"], v: Float[Tensor, "B K S C"]) -> Float[Tensor, "B H T C"]:
+    """What `softmax_attention` computes, by the fastest road for the device and shape."""
+    steps, seen = q.shape[2], k.shape[2]
+    grouped = q.shape[1] != k.shape[1]
+    if q.device.type == "cpu" and q.requires_grad and steps == seen and 2 * BLOCK <= steps <= 2048:
+        groups = q.shape[1] // k.shape[1]
+        return blocked_attention(q, k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1))
+    if steps == seen or steps == 1:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=steps > 1, enable_gqa=grouped)
+    visible = torch.ones(steps, seen, dtype=torch.bool, device=q.device).tril(seen - steps)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=grouped)
+
+
+class Attention(nn.Module):
+    """y = concat_h(attention(rotate(x W_q), rotate(x W_k), x W_v)) W_o, without biases.
+
+    Shapes: x [B, T, D] -> [B, T, D]; H query heads and K key/value heads of width C. K = H is multi-head, K = 1 multi-query.
+    `rotary`: cos and sin of the T positions, as `RotaryEmbedding` gives them. `cache`: this layer's; it is changed.
+    """
+
+    def __init__(self, width: int, num_heads: int, num_kv_heads: int, head_width: int) -> None:
+        super().__init__()
+        if num_heads % num_kv_heads:
+            raise ValueError(f"{num_heads} query heads cannot be shared out evenly over {num_kv_heads} key/value heads")
+        self.head_width = head_width
+        self.q_proj = nn.Linear(width, num_heads * head_width, bias=False)
+        self.k_proj = nn.Linear(width, num_kv_heads * head_width, bias=False)
+        self.v_proj = nn.Linear(width, num_kv_heads * head_width, bias=False)
+        self.o_proj = nn.Linear(num_heads * head_width, width, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], rotary: tuple[Tensor, Tensor], cache: KeyValueCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        q, k, v = (self._split(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = rotate(q, *rotary), rotate(k, *rotary)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        heads = causal_attention(q, k, v)
+        out: Tensor = self.o_proj(heads.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:
+        batch, steps, _ = x.shape
+        return x.view(batch, steps, -1, self.head_width).transpose(1, 2)

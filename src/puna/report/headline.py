@@ -1,0 +1,146 @@
+"""What a run comes to: the number to quote, the yardsticks it is held against, the cards, and the table of the rest.
+
+It prefers the summary of a finished run, and falls back on the last logged records of an unfinished one. No HTML.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from puna.report.curves import Yardstick
+from puna.report.formats import duration, quantity
+from puna.report.metrics import finite
+
+MEANINGS: Final[Mapping[str, str]] = {
+    "parameters": "weights that training moved",
+    "tokens": "tokens trained on, repeats included",
+    "train_seconds": "seconds of training, without evaluation",
+    "tokens_per_second": "tokens trained on per second of training",
+    "mfu": "model FLOPs utilisation, a fraction of the measured matmul peak",
+    "matmul_peak_gflops": "measured matmul peak, GFLOP/s",
+    "val_loss": "held-out loss, nats per token",
+    "val_perplexity": "exp of the held-out loss",
+    "val_bits_per_byte": "held-out bits per UTF-8 byte",
+    "val_bytes": "UTF-8 bytes of the held-out text",
+    "gzip_bits_per_byte": "gzip -9 on the same text",
+    "xz_bits_per_byte": "xz -9 on the same text",
+    "recipe_hash": "names the configuration: equal hashes, equal recipes",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One number at a glance: what it is, its value with unit, and a line that gives it scale."""
+
+    label: str
+    value: str
+    unit: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of the comparison in bits per byte; width in percent of the longest."""
+
+    label: str
+    value: str
+    width: str
+    model: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: key and value as they stand in the summary, and what the key means where we know."""
+
+    key: str
+    value: str
+    meaning: str
+
+
+def held_out_bits_per_byte(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> float | None:
+    """The headline: from the summary, else from the last validation that gave a finite value, else None."""
+    found = finite(summary.get("val_bits_per_byte"))
+    return found if found is not None else _last(records, "validation", "bits_per_byte")
+
+
+def compressors(summary: Mapping[str, Any]) -> list[Yardstick]:
+    """gzip -9 and xz -9 in bits per byte of the held-out text, those that were measured."""
+    measured = ((name, finite(summary.get(f"{name}_bits_per_byte"))) for name in ("gzip", "xz"))
+    return [Yardstick(f"{name}\N{NO-BREAK SPACE}-9", value) for name, value in measured if value is not None]
+
+
+def bars(model: float, yardsticks: Sequence[Yardstick]) -> list[Bar]:
+    """The model and its yardsticks side by side; shorter is better."""
+    longest = max([model, *(yardstick.value for yardstick in yardsticks)]) or 1.0
+    levels = [("this model", model), *((yardstick.label, yardstick.value) for yardstick in yardsticks)]
+    return [Bar(label, f"{value:.3f}", f"{100 * value / longest:.2f}", model=index == 0) for index, (label, value) in enumerate(levels)]
+
+
+def verdict(model: float, yardsticks: Sequence[Yardstick]) -> str:
+    """One sentence that says which wins, by how much; empty without yardsticks."""
+    if not yardsticks:
+        return ""
+    best = min(yardsticks, key=lambda yardstick: yardstick.value)
+    worst = max(yardsticks, key=lambda yardstick: yardstick.value)
+    if model < best.value:
+        rest = f" and {_percent(model, worst.value)} fewer than {worst.label}" if worst is not best else ""
+        return f"The model wins: it needs {_percent(model, best.value)} fewer bits than {best.label}{rest}."
+    if model == best.value:
+        return f"The model and {best.label} are level."
+    lost = f"{best.label} wins: the model needs {_percent(model, best.value)} more bits"
+    if model < worst.value:
+        return f"{lost}, though {_percent(model, worst.value)} fewer than {worst.label}."
+    return f"{lost}."
+
+
+def cards(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> list[Card]:
+    """Parameters, tokens, time, throughput and MFU, those that are known."""
+    parameters = finite(summary.get("parameters"))
+    tokens = _known(summary, records, "tokens")
+    seconds = finite(summary.get("train_seconds"))
+    rate = _known(summary, records, "tokens_per_second")
+    mfu = _known(summary, records, "mfu")
+    peak = finite(summary.get("matmul_peak_gflops"))
+    found: list[Card] = []
+    if parameters is not None:
+        found.append(Card("Parameters", quantity(parameters), note=f"{parameters:,.0f}"))
+    if tokens is not None:
+        each = f"{quantity(tokens / parameters)} per parameter" if parameters else ""
+        found.append(Card("Tokens", quantity(tokens), note=each))
+    if seconds is not None:
+        device = summary.get("device")
+        found.append(Card("Training time", duration(seconds), note=f"on {device}" if device else ""))
+    if rate is not None:
+        found.append(Card("Throughput", quantity(rate), "tokens/s", str(summary.get("dtype") or "")))
+    if mfu is not None:
+        found.append(Card("MFU", f"{100 * mfu:.1f}%", note=f"of {_flops(peak)}" if peak is not None else ""))
+    return found
+
+
+def rows(summary: Mapping[str, Any]) -> list[Row]:
+    """Every key of the summary, in its order, with unknown keys too."""
+    return [
+        Row(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), MEANINGS.get(key, ""))
+        for key, value in summary.items()
+    ]
+
+
+def _known(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    found = finite(summary.get(key))
+    return found if found is not None else _last(records, "train", key)
+
+
+def _last(records: Sequence[Mapping[str, Any]], kind: str, key: str) -> float | None:
+    values = (finite(record.get(key)) for record in reversed(records) if record["kind"] == kind)
+    return next((value for value in values if value is not None), None)
+
+
+def _percent(ours: float, theirs: float) -> str:
+    """How far apart, of theirs; small differences keep a decimal so that none reads as 0%."""
+    apart = 100 * abs(1 - ours / theirs)
+    return f"{apart:.0f}%" if apart >= 10 else f"{apart:.2g}%"
+
+
+def _flops(gflops: float) -> str:
+    return f"{gflops / 1000:.3g} TFLOP/s" if gflops >= 1000 else f"{gflops:.3g} GFLOP/s"

@@ -1,0 +1,122 @@
+"""Checkpoints: a model folder plus the state of training, whole on disk or not there at all.
+
+    RUN/checkpoints/step-00000200/   config.json, model.safetensors, tokenizer files, ..., optimizer.safetensors, training.json
+    RUN/best.json                    which of them validated best
+
+Only safetensors and JSON. Costs 16 bytes a parameter on disk, 12 of them for the optimizer.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from puna.durable import new_folder, write_json
+from puna.errors import TrainingError
+from puna.model.transformer import Transformer
+from puna.model.weights import read_model, write_model
+from puna.train.optimizer import Optimizers
+
+OPTIMIZER, PROGRESS = "optimizer.safetensors", "training.json"
+NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. steps: updates done, which is also the position in the data. seconds: spent in training steps."""
+
+    step: int = 0
+    seconds: float = 0.0
+    recipe_hash: str = ""
+    data_hash: str = ""
+
+
+def save_checkpoint(
+    run: Path,
+    model: Transformer,
+    optimizers: Optimizers,
+    progress: Progress,
+    *,
+    write_tokenizer: Callable[[Path], None],
+    special_ids: dict[str, Any],
+    provenance: dict[str, Any],
+) -> Path:
+    """Write `step-N` aside, fsync it, rename it. A step that is there already is left alone."""
+    path = run / "checkpoints" / f"step-{progress.step:08d}"
+    if path.exists():
+        return path
+    with new_folder(path) as aside:
+        write_model(aside, model, **special_ids, provenance=provenance)
+        write_tokenizer(aside)
+        save_file(optimizer_tensors(model, optimizers), aside / OPTIMIZER)
+        write_json(aside / PROGRESS, asdict(progress))
+    return path
+
+
+def load_checkpoint(path: Path, model: Transformer, optimizers: Optimizers) -> Progress:
+    """Fill the model and the optimizers from a checkpoint, in place."""
+    try:
+        progress = Progress(**json.loads((path / PROGRESS).read_text()))
+        tensors = load_file(path / OPTIMIZER)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise TrainingError(f"the checkpoint {path} cannot be read ({error}); delete it to resume from the one before") from error
+    weights = read_model(path)
+    model.load_state_dict(weights.state_dict())
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    for optimizer in optimizers.optimizers:
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                prefix = f"{names[id(weight)]}:"
+                state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+                # step counters stay where they are; moments go to their weight
+                optimizer.state[weight] = {
+                    key: value if value.ndim == 0 and weight.device.type == "cpu" else value.to(weight.device)
+                    for key, value in state.items()
+                }
+    return progress
+
+
+def optimizer_tensors(model: Transformer, optimizers: Optimizers) -> dict[str, Tensor]:
+    """The optimizers' whole state as `parameter:key` tensors."""
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    return {
+        f"{names[id(weight)]}:{key}": torch.as_tensor(value).cpu()
+        for optimizer in optimizers.optimizers
+        for weight, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def checkpoints(run: Path) -> dict[int, Path]:
+    """The whole checkpoints of a run by step, oldest first; what a kill left half written is not among them."""
+    folder = run / "checkpoints"
+    found = {int(match[1]): path for path in folder.glob("step-*") if (match := NAME.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
+def prune(run: Path, keep_last: int) -> None:
+    """Delete all checkpoints but the newest `keep_last` and the best, and what a kill left half written."""
+    found = checkpoints(run)
+    keep = {*list(found)[-keep_last:], best(run)[0]}
+    for step, path in found.items():
+        if step not in keep:
+            shutil.rmtree(path)
+    for leftover in (run / "checkpoints").glob(".step-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def best(run: Path) -> tuple[int | None, float]:
+    """Step and validation loss of the best checkpoint so far; (None, inf) before the first."""
+    try:
+        values = json.loads((run / "best.json").read_text())
+    except FileNotFoundError:
+        return None, float("inf")
+    return values["step"], values["loss"]

@@ -1,0 +1,94 @@
+"""What turns gradients into updates: AdamW, and Muon for the matrices of the blocks.
+
+Weights, gradients and state are float32.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from puna.model.transformer import Transformer
+from puna.train.recipe import OptimizerRecipe
+
+
+def orthogonalise(gradient: Float[Tensor, "R C"], iterations: int = 5) -> Float[Tensor, "R C"]:
+    """A matrix with the singular vectors of `gradient` and singular values near 1, in float32.
+
+    Newton-Schulz: X <- a X + b (X X^T) X + c (X X^T)^2 X, from X = G / |G|, which drives every singular value s by a s + b s^3 + c s^5.
+
+    Source: Jordan et al. 2024, Muon, with its quintic coefficients: the values end between about 0.7 and 1.2, not at 1 exactly.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = gradient.shape[0] > gradient.shape[1]
+    x = gradient.mT if tall else gradient
+    x = x / (x.norm() + 1e-7)
+    for _ in range(iterations):
+        square = x @ x.mT
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon(Optimizer):
+    """w <- w - lr (orthogonalise(m) sqrt(max(1, R/C)) + decay w), with Nesterov momentum m; for matrices [R, C] only.
+
+    Source: Jordan et al. 2024, Muon. Embeddings and norms are not for it: give those to AdamW.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every matrix that has a gradient."""
+        assert closure is None, "the gradients are there already"
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                momentum.lerp_(weight.grad, 1 - group["momentum"])
+                update = orthogonalise(weight.grad.lerp(momentum, group["momentum"]))
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update, alpha=-group["lr"] * max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5)
+
+
+class Optimizers:
+    """The optimizers of one model, stepped together with a common factor on their learning rates."""
+
+    def __init__(self, optimizers: list[Optimizer]) -> None:
+        self.optimizers = optimizers
+        self._tops = [group["lr"] for group in self._groups()]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def step(self, factor: float) -> None:
+        """Update the weights with every learning rate at `factor` of its top."""
+        for group, top in zip(self._groups(), self._tops, strict=True):
+            group["lr"] = factor * top
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients and give their memory back."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+
+def build_optimizers(model: Transformer, recipe: OptimizerRecipe) -> Optimizers:
+    """The recipe's optimizers; weight decay acts on matrices (embeddings included), never on the norms' weights."""
+    matrices = [weight for weight in model.parameters() if weight.ndim == 2]
+    vectors = [weight for weight in model.parameters() if weight.ndim < 2]
+    optimizers: list[Optimizer] = []
+    if recipe.name == "muon":
+        inside = {id(weight) for weight in model.layers.parameters() if weight.ndim == 2}
+        hidden = [weight for weight in matrices if id(weight) in inside]
+        matrices = [weight for weight in matrices if id(weight) not in inside]
+        optimizers.append(Muon(hidden, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay))
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizers.append(AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True))
+    return Optimizers(optimizers)

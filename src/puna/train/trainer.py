@@ -1,0 +1,303 @@
+"""The training run: steps, log, validation, checkpoints, resume.
+
+It knows tensors and files, not terminals: what happens is told to an `Observer`. What it needs of other rooms is passed in: batches as a
+function of the step, validation as a function of the model.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+
+from puna.config import read_yaml, validate
+from puna.device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    measure_matmul_peak,
+    memory_bytes,
+    synchronise,
+)
+from puna.durable import write_json, write_text
+from puna.errors import ConfigError, TrainingError
+from puna.model.accounting import training_flops_per_token, training_memory_bytes
+from puna.model.init import init_weights
+from puna.model.transformer import Transformer, build_transformer
+from puna.train import checkpoint
+from puna.train.checkpoint import Progress
+from puna.train.metrics import MetricsLog
+from puna.train.optimizer import build_optimizers
+from puna.train.recipe import Recipe
+from puna.train.schedule import learning_rate_factor
+from puna.train.step import train_step
+
+REFUSALS = 20  # steps in a row whose gradients may be non-finite before the run gives up
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What one look at held-out text found. loss: nats per token; bits_per_byte: over the text's UTF-8 bytes."""
+
+    loss: float
+    bits_per_byte: float
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run needs of the data and tokenizer rooms.
+
+    batch: (step) -> ids [batch_size, context + 1], a pure function. bytes_per_token: of the training text, to show bits per byte.
+    write_tokenizer: adds the tokenizer's files to a model folder. special_ids: `bos_id` and `eos_ids` for `write_model`.
+    """
+
+    batch: Callable[[int], Int[NDArray[Any], "B T+1"]]
+    validate: Callable[[Transformer], Validation]
+    bytes_per_token: float
+    data_hash: str
+    write_tokenizer: Callable[[Path], None]
+    special_ids: dict[str, Any]
+
+
+class Observer(Protocol):
+    """Whoever wants to know how a run goes. Records are those of metrics.jsonl."""
+
+    def logged(self, record: dict[str, Any]) -> None: ...
+    def saved(self, path: Path) -> None: ...
+
+
+class Trainer:
+    """One run of one recipe in one folder. `train` does it; `model` is then the trained model.
+
+    Raises TrainingError for a folder that holds another run, a device that is not there, or a recipe that does not fit in memory.
+    """
+
+    def __init__(self, recipe: Recipe, run: Path, inputs: RunInputs, observers: tuple[Observer, ...] = ()) -> None:
+        self.recipe, self.run, self.inputs, self.observers = recipe, run, inputs, observers
+        self.device = choose_device(recipe.train.device)
+        self.precision = choose_precision(recipe.train.precision, self.device)
+        self._refuse_too_large()
+        self.model = build_transformer(recipe.model, self.device)
+        init_weights(self.model, recipe.seed)
+        self.model.activation_checkpointing = recipe.train.activation_checkpointing
+        self.optimizers = build_optimizers(self.model, recipe.optimizer)
+        self.progress = Progress(recipe_hash=recipe_hash(recipe), data_hash=inputs.data_hash)
+        self.peak = measure_matmul_peak(self.device, self.precision)
+        hidden_states = self.model.hidden_states
+        self.hidden_states = torch.compile(hidden_states) if recipe.train.compile else hidden_states
+
+    def _refuse_too_large(self) -> None:
+        train = self.recipe.train
+        needed = training_memory_bytes(
+            self.recipe.model,
+            self.recipe.micro_batch_size,
+            self.recipe.context_length,
+            half=self.precision == "bfloat16",
+            checkpointing=train.activation_checkpointing,
+        )
+        available = memory_bytes(self.device)
+        if available is not None and needed > available:
+            raise TrainingError(
+                f"this recipe needs about {needed / 1e9:.1f} GB on {self.device}, which has {available / 1e9:.1f} GB: lower "
+                "train.micro_batch_size, set train.activation_checkpointing=true, or choose a smaller model"
+            )
+
+    def start(self, resume: bool) -> None:
+        """Take the run folder: a new one is begun, an existing one is continued from its newest checkpoint."""
+        stored = self.run / "recipe.yaml"
+        if not resume:
+            if stored.exists():
+                raise TrainingError(f"{self.run} holds a run already: --resume continues it, run=OTHER starts another")
+            write_text(stored, dump_recipe(self.recipe))
+            return
+        if not stored.exists():
+            raise TrainingError(f"{self.run} holds no run to resume; leave out --resume to start one")
+        before = read_stored_recipe(self.run)
+        if recipe_hash(before) != self.progress.recipe_hash:
+            raise TrainingError(
+                f"{self.run} was started with other values of {', '.join(differences(before, self.recipe))}: resume it with those, or "
+                "start another run with run=OTHER"
+            )
+        found = checkpoint.checkpoints(self.run)
+        if not found:
+            return  # killed before its first checkpoint: begin again
+        progress = checkpoint.load_checkpoint(list(found.values())[-1], self.model, self.optimizers)
+        if progress.data_hash != self.progress.data_hash:
+            raise TrainingError(f"the data or the tokenizer changed since {self.run} was started; a resumed run would mix the two")
+        self.progress = progress
+
+    def train(self, stop: Callable[[], bool] = lambda: False, until: int | None = None) -> bool:
+        """Train to the recipe's last step, or to step `until`, or until `stop` says so; True if the recipe is finished.
+
+        Whatever ends it, a checkpoint of the last step is on disk.
+        """
+        recipe = self.recipe
+        last = min(recipe.train.steps, until or recipe.train.steps)
+        log = MetricsLog(self.run / "metrics.jsonl")
+        meter = _Meter(self)
+        refused = 0
+        self.model.train()
+        try:
+            while self.progress.step < last and not stop():
+                factor, result = self._step(meter)
+                refused = 0 if result.applied else refused + 1
+                if refused == REFUSALS:
+                    raise TrainingError(
+                        f"{REFUSALS} steps in a row had gradients that are not finite, up to step {self.progress.step}: lower "
+                        "optimizer.learning_rate or optimizer.clip_norm, or use train.precision=float32"
+                    )
+                step = self.progress.step
+                if step % recipe.train.log_every == 0 or step == recipe.train.steps or not result.applied:
+                    learning_rate = factor * recipe.optimizer.learning_rate
+                    self._record(log, meter.record(result.loss, result.gradient_norm, learning_rate, result.applied))
+                validate_now = step % recipe.train.validate_every == 0 or step == recipe.train.steps
+                if validate_now or step % recipe.train.checkpoint_every == 0:
+                    self.save()
+                if validate_now:
+                    self._validate(log)
+            self.save()
+        finally:
+            log.close()
+        self.model.eval()
+        return self.progress.step == recipe.train.steps
+
+    def _step(self, meter: "_Meter") -> tuple[float, Any]:
+        recipe, step = self.recipe, self.progress.step
+        begin = time.perf_counter()
+        ids = torch.from_numpy(self.inputs.batch(step)).to(self.device, non_blocking=True)
+        factor = learning_rate_factor(
+            step,
+            schedule=recipe.optimizer.schedule,
+            steps=recipe.train.steps,
+            warmup=recipe.optimizer.warmup_steps,
+            final=recipe.optimizer.final_factor,
+        )
+        result = train_step(
+            self.model,
+            self.hidden_states,
+            self.optimizers,
+            torch.split(ids, recipe.micro_batch_size),
+            factor=factor,
+            clip_norm=recipe.optimizer.clip_norm,
+            autocast=autocast(self.device, self.precision),
+        )
+        synchronise(self.device)
+        seconds = time.perf_counter() - begin
+        meter.add(seconds)
+        self.progress = replace(self.progress, step=step + 1, seconds=self.progress.seconds + seconds)
+        return factor, result
+
+    def _record(self, log: MetricsLog, record: dict[str, Any]) -> None:
+        log.append(record)
+        for observer in self.observers:
+            observer.logged(record)
+
+    def _validate(self, log: MetricsLog) -> None:
+        self.model.eval()
+        found = self.inputs.validate(self.model)
+        self.model.train()
+        step = self.progress.step
+        tokens = step * self.recipe.tokens_per_step
+        self._record(
+            log,
+            {"kind": "validation", "step": step, "tokens": tokens, **asdict(found), "seconds": self.progress.seconds},
+        )
+        if found.loss < checkpoint.best(self.run)[1]:
+            write_json(self.run / "best.json", {"step": step, **asdict(found)})
+        checkpoint.prune(self.run, self.recipe.train.keep_last)
+
+    def save(self) -> Path:
+        """Write the checkpoint of this step, tell the observers, and delete what need not be kept."""
+        path = checkpoint.save_checkpoint(
+            self.run,
+            self.model,
+            self.optimizers,
+            self.progress,
+            write_tokenizer=self.inputs.write_tokenizer,
+            special_ids=self.inputs.special_ids,
+            provenance=self.provenance(),
+        )
+        checkpoint.prune(self.run, self.recipe.train.keep_last)
+        for observer in self.observers:
+            observer.saved(path)
+        return path
+
+    def provenance(self) -> dict[str, Any]:
+        """What the model was made of, for puna.json."""
+        return {
+            "recipe_hash": self.progress.recipe_hash,
+            "data_hash": self.progress.data_hash,
+            "puna_version": version("puna"),
+            "torch_version": torch.__version__,
+            "step": self.progress.step,
+            "tokens": self.progress.step * self.recipe.tokens_per_step,
+        }
+
+
+class _Meter:
+    """Throughput between two log records, without the time that validation and checkpoints take."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.steps, self.seconds = 0, 0.0
+        self.flops_per_token = training_flops_per_token(trainer.recipe.model, trainer.recipe.context_length)
+
+    def add(self, seconds: float) -> None:
+        self.steps, self.seconds = self.steps + 1, self.seconds + seconds
+
+    def record(self, loss: float, gradient_norm: float, learning_rate: float, applied: bool) -> dict[str, Any]:
+        trainer = self.trainer
+        rate = self.steps * trainer.recipe.tokens_per_step / self.seconds
+        self.steps, self.seconds = 0, 0.0
+        return {
+            "kind": "train",
+            "step": trainer.progress.step,
+            "tokens": trainer.progress.step * trainer.recipe.tokens_per_step,
+            "loss": loss,
+            "bits_per_byte": loss / 0.6931471805599453 / trainer.inputs.bytes_per_token,
+            "learning_rate": learning_rate,
+            "gradient_norm": gradient_norm,
+            "applied": applied,
+            "tokens_per_second": rate,
+            "mfu": rate * self.flops_per_token / trainer.peak,
+            "seconds": trainer.progress.seconds,
+        }
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """The recipe's fingerprint without the name of its run folder: the same run elsewhere is the same run."""
+    return recipe.model_copy(update={"run": None}).fingerprint()
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML that `read_recipe` takes."""
+    import yaml
+
+    return "# The resolved recipe of this run: every value, defaults included.\n" + yaml.safe_dump(
+        recipe.model_dump(mode="json"), sort_keys=False
+    )
+
+
+def read_stored_recipe(run: Path) -> Recipe:
+    """The resolved recipe of a run. Raises TrainingError where there is none."""
+    try:
+        return validate(Recipe, read_yaml(run / "recipe.yaml"), origin=str(run / "recipe.yaml"))
+    except ConfigError as error:
+        raise TrainingError(f"{run} is no run folder: {error}") from error
+
+
+def differences(before: Recipe, after: Recipe) -> list[str]:
+    """The dotted keys whose values differ between two recipes."""
+
+    def flat(values: Any, prefix: str) -> dict[str, Any]:
+        if not isinstance(values, dict):
+            return {prefix: values}
+        return {key: value for name, item in values.items() for key, value in flat(item, f"{prefix}.{name}").items()}
+
+    old, new = (flat(recipe.model_dump(mode="json"), "") for recipe in (before, after))
+    return [key.removeprefix(".") for key in old | new if old.get(key) != new.get(key) and key != ".run"]

@@ -1,0 +1,191 @@
+"""A preparation that is killed, interrupted or out of disk is continued and ends with the same bytes."""
+
+import ctypes
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import make_texts
+
+from puna.data.prepare import prepare
+from puna.errors import DataError
+from puna.tokenizer.tokenizer import Tokenizer
+
+SHARD_TOKENS = 20_000
+
+SCRIPT = """
+import sys
+from puna.data.prepare import prepare
+from puna.errors import DataError
+from puna.tokenizer.tokenizer import Tokenizer
+if __name__ == "__main__":
+    source, tokenizer, out, workers = sys.argv[1:]
+    try:
+        prepare([source], Tokenizer.load(tokenizer), out, workers=int(workers), shard_tokens=20_000)
+    except DataError as error:
+        sys.exit(str(error))
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("long") / "corpus"
+    folder.mkdir()
+    for number in range(80):
+        (folder / f"{number:03d}.txt").write_text("\n".join(make_texts(30, seed=number)), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(source: Path, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a run that nothing interrupts."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
+    return contents(out)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def start(
+    source: Path, tokenizer: Tokenizer, out: Path, workers: int = 1, before: Callable[[], None] | None = None
+) -> subprocess.Popen[str]:
+    folder = out.parent / "tokenizer"
+    tokenizer.save(folder)
+    script = out.parent / "run.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(source), str(folder), str(out), str(workers)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=before, start_new_session=True)
+
+
+def wait_for_shards(process: subprocess.Popen[str], out: Path, more: int) -> None:
+    """Return when `more` further files of tokens are there, or when the process has ended."""
+    before = len(list(out.glob("*.tokens")))
+    deadline = time.monotonic() + 60
+    while process.poll() is None and len(list(out.glob("*.tokens"))) < before + more:
+        assert time.monotonic() < deadline, "no shard was written within a minute"
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(("workers", "kills"), [(1, 5), (2, 2)])
+def test_killed_at_random_moments(
+    workers: int, kills: int, source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    rng = random.Random(workers)
+    for _ in range(kills):
+        process = start(source, tokenizer, out, workers)
+        wait_for_shards(process, out, more=rng.randint(1, 3))
+        time.sleep(rng.uniform(0, 0.03))
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.communicate()
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert not alive, "workers outlive their killed parent"
+        assert not (out / "manifest.json").exists()
+    manifest = prepare([str(source)], tokenizer, out, workers=workers, shard_tokens=SHARD_TOKENS)
+    assert contents(out) == expected
+    assert manifest.splits["train"].documents + manifest.splits["validation"].documents == 80
+
+
+def test_ctrl_c_and_then_continued(source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(source, tokenizer, out, workers=2)
+    wait_for_shards(process, out, more=2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    _, message = process.communicate(timeout=30)
+    assert message.count("Traceback") == 1, "only the parent tells of the interruption"
+    prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
+    assert contents(out) == expected
+
+
+def test_finished_shards_are_not_written_again(source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(source, tokenizer, out)
+    wait_for_shards(process, out, more=4)
+    process.kill()
+    process.communicate()
+    first = out / "train-00000.tokens"
+    written = first.stat().st_mtime_ns
+    (out / "train-00002.tokens").write_bytes(b"damaged")  # this one and the later ones are
+    prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
+    assert first.stat().st_mtime_ns == written
+    assert contents(out) == expected
+
+
+def test_a_changed_source_is_refused_on_continuing(source: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(source, tokenizer, out)
+    wait_for_shards(process, out, more=2)
+    process.kill()
+    process.communicate()
+    path = source / "079.txt"
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    os.utime(path, ns=(times[0], times[1] + 1))
+    try:
+        with pytest.raises(DataError, match=r"are not those that were read as .*; give another folder, or delete"):
+            prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
+    finally:
+        os.utime(path, ns=times)
+
+
+def test_two_at_once_are_refused(source: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(source, tokenizer, out)
+    wait_for_shards(process, out, more=1)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(DataError, match="another process is writing to"):
+            prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_file_size_limit_is_told_and_continued(source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (35_000, 35_000))  # less than a shard's 40,000 bytes
+
+    process = start(source, tokenizer, out, before=limit)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"cannot write to {out}: File too large; free some space and run the same again" in message
+    assert not list(out.glob(".*.partial"))
+    prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
+    assert contents(out) == expected
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    target = os.fsencode(folder)
+    if not hasattr(libc, "umount") or libc.mount(b"tmpfs", target, b"tmpfs", 0, b"size=2m") != 0:
+        pytest.skip("mounting a small disk needs root on Linux")
+    yield folder
+    libc.umount(target)
+
+
+def test_a_full_disk_is_told_and_continued(source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(1_200_000))
+    out = small_disk / "out"
+    with pytest.raises(DataError, match=r"cannot write to .*: No space left on device; free some space"):
+        prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
+    assert list(out.glob("*.tokens")), "some shards were finished before the disk was full"
+    ballast.unlink()
+    prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
+    assert contents(out) == expected

@@ -1,0 +1,234 @@
+"""What `prepare` writes is the text, whatever the number of workers; what it must not touch it refuses."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_texts
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puna.data.dedup import SeenDocuments, document_hash, split_of
+from puna.data.manifest import SPLITS, Manifest
+from puna.data.prepare import JOURNAL_NAME, Progress, prepare
+from puna.data.shards import open_split
+from puna.errors import DataError, TokenizerError
+from puna.tokenizer.tokenizer import Tokenizer
+
+Corpus = Callable[..., Path]
+
+
+def decoded(folder: Path, split: str, tokenizer: Tokenizer) -> list[str]:
+    """The split's documents as text, after checking the markers around each."""
+    texts = []
+    for ids in open_split(folder, split).documents():
+        assert ids[0] == tokenizer.bos_id
+        assert ids[-1] == tokenizer.eos_id
+        texts.append(tokenizer.decode(ids[1:-1].tolist()))
+    return texts
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_shards_decode_to_the_text_in_order(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = make_texts(300)
+    out = tmp_path / "out"
+    manifest = prepare([str(corpus(texts))], tokenizer, out, validation_fraction=0.2, shard_tokens=5_000)
+    train, validation = decoded(out, "train", tokenizer), decoded(out, "validation", tokenizer)
+    held_out = {text for text in texts if split_of(document_hash(text.encode()), 0.2) == "validation"}
+    assert train == [text for text in texts if text not in held_out]
+    assert validation == [text for text in texts if text in held_out]
+    assert 30 <= len(validation) <= 90
+
+    assert manifest == Manifest.load(out)
+    assert len(manifest.splits["train"].shards) > 5
+    for split, kept in (("train", train), ("validation", validation)):
+        found = manifest.splits[split]
+        assert (found.documents, found.bytes) == (len(kept), sum(len(text.encode()) for text in kept))
+        assert found.tokens == sum(len(tokenizer.encode(text)) + 2 for text in kept)
+        for shard in found.shards[:-1]:
+            assert 5_000 <= shard.tokens < 10_000
+    assert Tokenizer.load(out).hash == tokenizer.hash == manifest.inputs.tokenizer_hash
+    assert not (out / JOURNAL_NAME).exists()
+
+
+def test_bytes_do_not_depend_on_the_number_of_workers(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = str(corpus([" ".join(make_texts(20, seed=seed)) for seed in range(150)]))
+    prepare([source], tokenizer, tmp_path / "1", workers=1, shard_tokens=100_000)
+    prepare([source], tokenizer, tmp_path / "2", workers=2, shard_tokens=100_000)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_a_large_vocabulary_is_stored_in_32_bits(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    definition = json.loads(tokenizer.to_json())
+    vocabulary, markers = definition["model"]["vocab"], definition["added_tokens"]
+    vocabulary |= {f"x{id_}": id_ for id_ in range(len(vocabulary), 70_000)}
+    for id_, marker in enumerate(markers, start=70_000):
+        marker["id"] = id_
+    far = Tokenizer.from_json(json.dumps(definition))
+    texts = make_texts(20)
+    manifest = prepare([str(corpus(texts))], far, tmp_path / "out", validation_fraction=0)
+    assert (manifest.inputs.vocab_size, manifest.dtype) == (70_008, "uint32")
+    assert decoded(tmp_path / "out", "train", far) == texts
+
+
+def test_copies_are_left_out_and_counted(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = make_texts(20)
+    first, second = corpus([*texts, texts[3], "  ", texts[4]], "first"), corpus([texts[0], "new"], "second")
+    (second / "z.txt").write_bytes(b"\xff")
+    manifest = prepare([str(first), str(second)], tokenizer, tmp_path / "out", validation_fraction=0)
+    assert (manifest.duplicates, manifest.empty, manifest.not_utf8) == (3, 1, 1)
+    assert decoded(tmp_path / "out", "train", tokenizer) == [*texts, "new"]
+
+
+@given(st.lists(st.binary(max_size=3)))
+def test_seen_documents_is_a_set(texts: list[bytes]) -> None:
+    seen = SeenDocuments()
+    assert [text for text in texts if seen.add(document_hash(text))] == list(dict.fromkeys(texts))
+
+
+@given(st.binary(), st.floats(0, 1), st.floats(0, 1))
+def test_a_larger_fraction_only_adds_to_validation(text: bytes, one: float, other: float) -> None:
+    document = document_hash(text)
+    if split_of(document, min(one, other)) == "validation":
+        assert split_of(document, max(one, other)) == "validation"
+
+
+def test_the_split_takes_its_fraction_of_documents() -> None:
+    held_out = sum(split_of(document_hash(str(n).encode()), 0.05) == "validation" for n in range(20_000))
+    assert 860 <= held_out <= 1140  # 1000 and 4.5 standard deviations
+    assert split_of(document_hash(b""), 0.0) == "train"
+
+
+def test_max_bytes_counts_the_text_that_is_kept(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = corpus(["a" * 10, "a" * 10, "b" * 10, "c" * 10])
+    manifest = prepare([str(source)], tokenizer, tmp_path / "out", validation_fraction=0, max_bytes=11)
+    assert (manifest.splits["train"].bytes, manifest.duplicates) == (20, 1)
+
+
+def test_progress_reaches_the_end(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = corpus([" ".join(make_texts(500, seed=seed)) for seed in range(4)])
+    seen: list[Progress] = []
+    manifest = prepare([str(source)], tokenizer, tmp_path / "out", on_progress=seen.append)
+    total = sum(split.bytes for split in manifest.splits.values())
+    assert seen[-1] == Progress(1.0, 4, total)
+    assert len(seen) > 1
+    assert [step.fraction for step in seen] == sorted(step.fraction for step in seen)
+
+
+def test_a_complete_folder_is_left_as_it_is(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source, out = corpus(make_texts(20)), tmp_path / "out"
+    first = prepare([str(source)], tokenizer, out)
+    times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert prepare([f"{source}/"], tokenizer, out, workers=2) == first
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
+
+
+def test_the_content_hash_depends_on_the_content_alone(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = make_texts(20)
+    one = prepare([str(corpus(texts, "a"))], tokenizer, tmp_path / "1")
+    other = prepare([str(corpus(texts, "b"))], tokenizer, tmp_path / "2")
+    shorter = prepare([str(corpus(texts[1:], "c"))], tokenizer, tmp_path / "3")
+    assert one.content_hash == other.content_hash != shorter.content_hash
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"validation_fraction": 0.1}, "validation_fraction was 0.05 and is 0.1"),
+        ({"shard_tokens": 9}, "shard_tokens was 16777216 and is 9"),
+        ({"max_bytes": 9}, "max_bytes was None and is 9"),
+        ({"sources": 2}, "1 sources became 2"),
+        ({"touch": True}, "the files of .* are not those that were read as"),
+    ],
+)
+def test_a_folder_of_other_inputs_is_refused(
+    change: dict[str, object], message: str, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    source, out = corpus(make_texts(20)), tmp_path / "out"
+    prepare([str(source)], tokenizer, out)
+    before = contents(out)
+    sources = [str(source)] * change.pop("sources", 1)
+    if change.pop("touch", False):
+        (source / "00001.txt").write_text("altered")
+    with pytest.raises(DataError, match=rf"{message}.*give another folder, or delete"):
+        prepare(sources, tokenizer, out, **change)
+    assert contents(out) == before
+
+
+def test_a_folder_of_another_tokenizer_is_refused(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = corpus(make_texts(20))
+    prepare([str(source)], tokenizer, tmp_path / "out")
+    other = Tokenizer.train(make_texts(50, seed=98), 290)
+    with pytest.raises(DataError, match="tokenizer_hash was"):
+        prepare([str(source)], other, tmp_path / "out")
+
+
+def test_foreign_files_and_lost_shards_are_refused(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source, out = corpus(make_texts(20)), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("dear")
+    with pytest.raises(DataError, match="holds files, but no shards that could be continued"):
+        prepare([str(source)], tokenizer, out)
+    shutil.rmtree(out)
+    prepare([str(source)], tokenizer, out)
+    (out / "train-00000.tokens").unlink()
+    with pytest.raises(DataError, match=r"train-00000\.tokens is missing"):
+        prepare([str(source)], tokenizer, out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation_fraction": 1.0}, "validation_fraction = 1.0: .*less than 1"),
+        ({"validation_fraction": -0.1}, "validation_fraction = -0.1"),
+        ({"shard_tokens": 0}, "shard_tokens = 0"),
+        ({"max_bytes": 0}, "max_bytes = 0"),
+        ({"workers": 0}, "workers is 0, but at least one"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(
+    options: dict[str, float], message: str, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        prepare([str(corpus(["text"]))], tokenizer, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_inside_a_source_is_refused(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    source = corpus(["text"])
+    with pytest.raises(DataError, match="lies inside the source"):
+        prepare([str(source)], tokenizer, source / "shards")
+
+
+def test_a_vocabulary_without_an_end_of_text_is_refused(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    definition = json.loads(tokenizer.to_json())
+    definition["added_tokens"] = []
+    with pytest.raises(TokenizerError, match="no end-of-text token"):
+        prepare([str(corpus(["text"]))], Tokenizer.from_json(json.dumps(definition)), tmp_path / "out")
+
+
+def test_all_documents_in_validation_is_refused_and_another_fraction_may_follow(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    source = str(corpus(["a single text"]))
+    with pytest.raises(DataError, match="all 1 documents fell to validation"):
+        prepare([source], tokenizer, tmp_path / "out", validation_fraction=0.9999)
+    shutil.rmtree(tmp_path / "out")
+    manifest = prepare([source], tokenizer, tmp_path / "out", validation_fraction=0)
+    assert [manifest.splits[split].documents for split in SPLITS] == [1, 0]
+    with pytest.raises(DataError, match="has no validation documents"):
+        open_split(tmp_path / "out", "validation")
+
+
+def test_ids_on_disk_are_little_endian(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    prepare([str(corpus(["abc"]))], tokenizer, tmp_path / "out", validation_fraction=0)
+    expected = [tokenizer.bos_id, *tokenizer.encode("abc"), tokenizer.eos_id]
+    raw = (tmp_path / "out" / "train-00000.tokens").read_bytes()
+    assert [int.from_bytes(raw[at : at + 2], "little") for at in range(0, len(raw), 2)] == expected
+    assert np.fromfile(tmp_path / "out" / "train-00000.offsets", "<u8").tolist() == [0, len(expected)]

@@ -1,0 +1,143 @@
+"""Folders: read by transformers with equal ids, other models' files understood, damaged ones refused with a reason."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+import transformers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+
+from puna.errors import TokenizerError
+from puna.tokenizer.byte_level import byte_characters
+from puna.tokenizer.pretokenize import Digits
+from puna.tokenizer.tokenizer import Tokenizer
+
+Edit = Callable[[Callable[[dict[str, Any]], None]], str]
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+@pytest.mark.parametrize("digits", ["one", "three", "off"])
+def test_transformers_reads_equal_ids(
+    tokenizers_by_digits: Mapping[Digits, Tokenizer],
+    stdlib_texts: list[str],
+    digits: Digits,
+    with_model: bool,
+    tmp_path: Path,
+) -> None:
+    """Also beside a LLaMA's config.json, which must not make transformers rebuild the tokenizer its own way."""
+    tokenizer = tokenizers_by_digits[digits]
+    tokenizer.save(tmp_path)
+    if with_model:
+        (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in (*stdlib_texts[-3:], "In 2024: HE'LL\n\n\t go  ", "  ", "é🦙\u200d\r\n", ""):
+        ids = tokenizer.encode(text)
+        assert reader(text, add_special_tokens=False).input_ids == ids
+        assert reader(text).input_ids == [tokenizer.bos_id, *ids]
+        assert reader.decode(ids) == text
+    spelled = "an <|eot_id|> in the text"
+    split = reader(spelled, add_special_tokens=False, split_special_tokens=True).input_ids
+    assert split == tokenizer.encode(spelled)
+    assert (reader.bos_token_id, reader.eos_token_id, reader.pad_token_id) == (
+        tokenizer.bos_id,
+        tokenizer.eos_id,
+        tokenizer.pad_id,
+    )
+    assert len(reader) == tokenizer.vocab_size
+
+
+def test_the_byte_table_is_gpt2s() -> None:
+    assert set(byte_characters()) == set(pre_tokenizers.ByteLevel.alphabet())
+    backend = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    ascii_bytes = "".join(map(chr, range(128)))
+    assert backend.pre_tokenize_str(ascii_bytes)[0][0] == byte_characters()[:128]
+    assert byte_characters()[ord(" ")] == "Ġ"
+
+
+def other_models_file() -> tokenizers.Tokenizer:
+    """GPT-2 style: ByteLevel with its own pattern, <|endoftext|> inside the vocabulary, an added token that is text."""
+    vocab = {character: id_ for id_, character in enumerate(sorted(byte_characters()))}
+    backend = tokenizers.Tokenizer(models.BPE({**vocab, "<|endoftext|>": 256, "ab": 257}, [("a", "b")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<|endoftext|>"])
+    backend.add_tokens([AddedToken("<think>", special=False)])
+    return backend
+
+
+def test_reads_and_keeps_another_models_folder(tmp_path: Path) -> None:
+    folder, copy = tmp_path / "other", tmp_path / "copy"
+    folder.mkdir()
+    other_models_file().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "kept": 1}')
+    (folder / "chat_template.jinja").write_text("{{ 'theirs' }}")
+    tokenizer = Tokenizer.load(folder)
+    assert (tokenizer.digits, tokenizer.special_tokens) == ("off", {"<|endoftext|>": 256})
+    assert (tokenizer.eos_id, tokenizer.bos_id, tokenizer.eot_id, tokenizer.pad_id) == (256, None, None, None)
+    assert tokenizer.decode(tokenizer.encode("ab <think> <|endoftext|>")) == "ab <think> <|endoftext|>"
+    assert 256 not in tokenizer.encode("<|endoftext|>")
+    assert tokenizer.encode("<think>") == [258]  # the file calls it text, not special
+    assert tokenizer.token_bytes(258) == b"<think>"
+    tokenizer.save(copy)
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    assert config == {"tokenizer_class": "PreTrainedTokenizerFast", "kept": 1, "chat_template": "{{ 'theirs' }}"}
+
+
+def test_a_vocabulary_without_end_of_text_says_so_when_asked(tokenizer: Tokenizer) -> None:
+    bare = Tokenizer.from_json(tokenizer.to_json().replace("<|end_of_text|>", "<|other|>"))
+    with pytest.raises(TokenizerError, match=r"no end-of-text token.*<\|end_of_text\|>, <\|endoftext\|>"):
+        _ = bare.eos_id
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match=r"no tokenizer at .*tokenizer\.json.*puna tokenizer train"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_file_that_is_cut_short_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(TokenizerError, match=r"(?s)not whole JSON.*again") as refusal:
+        Tokenizer.load(tmp_path)
+    assert str(tmp_path) in str(refusal.value)
+    (tmp_path / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(TokenizerError, match=r"tokenizer_config\.json is no JSON object"):
+        Tokenizer.load(tmp_path)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(TokenizerError, match="cannot be read"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: c.pop("model"), "no 'model' entry"),
+        (lambda c: c["model"].update(type="Unigram"), "a Unigram model with a ByteLevel"),
+        (lambda c: c.update(pre_tokenizer=None), "a BPE model with no ByteLevel"),
+        (lambda c: c["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True), "space before every text"),
+        (lambda c: c["model"]["merges"].append(["nothing", "known"]), "damaged"),
+        (lambda c: c["added_tokens"].pop(0), "without a gap"),
+        (lambda c: c["added_tokens"].insert(0, {**c["added_tokens"][0], "id": 64, "content": "a"}), "could forge it"),
+    ],
+)
+def test_what_is_not_lossless_byte_level_bpe_is_refused(edited: Edit, change: Callable[[dict[str, Any]], None], reason: str) -> None:
+    with pytest.raises(TokenizerError, match=reason):
+        Tokenizer.from_json(edited(change))
+
+
+def test_missing_bytes_and_foreign_characters_are_refused() -> None:
+    def with_vocab(vocab: dict[str, int]) -> str:
+        backend = tokenizers.Tokenizer(models.BPE(vocab, []))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        return backend.to_str()
+
+    alphabet = {character: id_ for id_, character in enumerate(byte_characters())}
+    with pytest.raises(TokenizerError, match=r"token 256 is '▁the'.*none of the 256 byte characters"):
+        Tokenizer.from_json(with_vocab({**alphabet, "▁the": 256}))
+    del alphabet["Ġ"]
+    with pytest.raises(TokenizerError, match=r"1 of the 256 single bytes have no token \(the first is b' '\)"):
+        Tokenizer.from_json(with_vocab(alphabet))
