@@ -7,6 +7,7 @@ not know is an error that names the nearest one. Derived values are properties, 
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -17,6 +18,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from puna.errors import ConfigError
 
 C = TypeVar("C", bound="Config")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose 1e-3 is a number. YAML 1.1 takes it for a string because it has no dot; everyone who types it means the number."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads: the string '1e-3' is quoted."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789"))
 
 
 class Config(BaseModel):
@@ -43,7 +56,7 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise ConfigError(f"{path} extends itself through {' -> '.join(p.name for p in (*seen, path))}; break the circle")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -72,26 +85,18 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         if not equals or not all(dotted.split(".")):
             raise ConfigError(f"the override {override!r} is not of the form section.key=value")
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, _Loader)
         except yaml.YAMLError as error:
             raise ConfigError(f"the value of the override {override!r} is not valid YAML: {error}") from error
-        value = _number(value)
         for key in reversed(dotted.split(".")):
             value = {key: value}
         values = overlay(values, value)
     return values
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as a string because it has no dot; everyone who types it means the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    if isinstance(value, dict):
-        return {key: _number(item) for key, item in value.items()}
-    return [_number(item) for item in value] if isinstance(value, list) else value
+def dump_yaml(values: dict[str, Any]) -> str:
+    """The YAML that `read_yaml` reads as `values`."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
 def validate(cls: type[C], values: dict[str, Any], origin: str) -> C:
@@ -100,7 +105,7 @@ def validate(cls: type[C], values: dict[str, Any], origin: str) -> C:
     origin: what to call the values in the message, such as the recipe's path.
     """
     try:
-        return cls.model_validate(_number(values))
+        return cls.model_validate(values)
     except ValidationError as error:
         lines = []
         for problem in error.errors():
@@ -118,17 +123,15 @@ def validate(cls: type[C], values: dict[str, Any], origin: str) -> C:
 
 
 def _nearest(cls: type[Config], location: tuple[int | str, ...]) -> str:
-    """' (did you mean train.steps?)' for the unknown key at `location`, searched among its own section's keys, then among all."""
-    known = dotted_keys(cls)
-    section = ".".join(str(part) for part in location[:-1])
-    unknown = ".".join(str(part) for part in location)
-    siblings = [key for key in known if key.rpartition(".")[0] == section]
-    close = difflib.get_close_matches(unknown, siblings, n=1, cutoff=0.5)
-    if not close:  # the right name in the wrong section
-        close = [key for key in known if key.rpartition(".")[2] == location[-1]][:1]
+    """' (did you mean train.steps?)' for the unknown key at `location`: the same name in another section, or a like one in its own."""
+    *above, unknown = (part for part in location if isinstance(part, str))  # places in a list are no keys
+    names = [(section, name) for section, _, name in (key.rpartition(".") for key in dotted_keys(cls))]
+    siblings = [name for section, name in names if section == ".".join(above)]
+    elsewhere = [(section, name) if section else (name,) for section, name in names if name == unknown]
+    close = elsewhere or [(*above, name) for name in difflib.get_close_matches(unknown, siblings, n=1, cutoff=0.5)]
     if close:
-        return f" (did you mean {close[0]}?)"
-    return f" (known here: {', '.join(key.rpartition('.')[2] for key in siblings)})" if siblings else ""
+        return f" (did you mean {'.'.join(close[0])}?)"
+    return f" (known here: {', '.join(siblings)})" if siblings else ""
 
 
 def dotted_keys(cls: type[Config]) -> list[str]:

@@ -19,9 +19,10 @@ def choose_device(name: str) -> torch.device:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"the device {name!r} cannot be used here: {str(error).splitlines()[0]}; try auto or cpu") from error
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ConfigError(f"the device {name!r} cannot be used here: {reason}; try auto or cpu") from error
     return device
 
 

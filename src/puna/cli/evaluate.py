@@ -13,9 +13,9 @@ def evaluate(
     model: ModelFolder,
     data: Annotated[Path | None, typer.Option(help="A prepared data folder; its validation split is scored.", show_default=False)] = None,
     text: Annotated[Path | None, typer.Option(help="A text file, UTF-8.", show_default=False)] = None,
-    context: Annotated[int | None, typer.Option(help="Tokens a window.", show_default="the model's context")] = None,
-    stride: Annotated[int | None, typer.Option(help="Tokens from window to window.", show_default="the window")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Score at most this many tokens.")] = 2_000_000,
+    context: Annotated[int | None, typer.Option(help="Tokens a window.", min=1, show_default="the model's context")] = None,
+    stride: Annotated[int | None, typer.Option(help="Tokens from window to window.", min=1, show_default="the window")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Score at most this many tokens.", min=2)] = 2_000_000,
     device: Device = "auto",
 ) -> None:
     """Score a model on held-out text: loss, perplexity, bits per byte, beside gzip -9 and xz -9 on the same bytes.
@@ -41,8 +41,8 @@ def evaluate(
     window = context or loaded.model.config.context_length
     if window > loaded.model.config.context_length:
         raise DataError(f"--context {window} exceeds the model's context of {loaded.model.config.context_length}")
-    if stride is not None and not 0 < stride <= window:
-        raise DataError(f"--stride {stride} is not between 1 and the window of {window}")
+    if stride is not None and stride > window:
+        raise DataError(f"--stride {stride} exceeds the window of {window}")
     ids = ids[:max_tokens]
     raw = loaded.tokenizer.decode_bytes(ids.tolist(), skip_special=True)
     step = stride or window

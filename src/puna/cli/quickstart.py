@@ -26,7 +26,7 @@ def quickstart(
     """
     from rich.console import Console
 
-    from puna.cli.run import make_missing_data, read_summary, train_run
+    from puna.cli.run import make_missing_data, measure_run, read_summary, train_run
     from puna.cli.train import print_result
     from puna.errors import TrainingError
     from puna.train.trainer import read_stored_recipe
@@ -51,11 +51,12 @@ def quickstart(
             console,
             "2/4",
             "Training",
-            f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict each next token, and nudge the weights.",
+            f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next token, then nudge the weights.",
         )
-        _explain(console, "3/4", "Measuring", "follows: bits per byte on held-out text, beside gzip and xz, which know only that text.")
-        summary = train_run(recipe, run, console, resume=begun)
-    _explain(console, "4/4", "Done", "your model, measured:")
+        trainer, data = train_run(recipe, run, console, resume=begun)
+        _explain(console, "3/4", "Measuring", "bits per byte on text it has not seen, beside gzip and xz on the same bytes.")
+        summary = measure_run(trainer, data, console)
+    _explain(console, "4/4", "Done", "your own LLaMA:")
     print_result(summary, run, console)
     console.print(
         f"\nWhat next:\n  puna generate {run / 'model'} 'import '      let it write\n"

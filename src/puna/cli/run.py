@@ -147,11 +147,8 @@ def stop_on_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def train_run(recipe: Recipe, run: Path, console: Console, *, resume: bool, tensorboard: bool = False) -> dict[str, Any]:
-    """Train a recipe in a folder to its end and measure the model; returns the summary.
-
-    A signal saves, says how to go on and exits with 128 + its number.
-    """
+def train_run(recipe: Recipe, run: Path, console: Console, *, resume: bool, tensorboard: bool = False) -> tuple[Trainer, RunData]:
+    """Train a recipe in a folder to its end. A signal saves, says how to go on and exits with 128 + its number."""
     make_missing_data(recipe, console)
     data = open_data(recipe)
     progress = RunProgress(console, recipe, run)
@@ -168,7 +165,7 @@ def train_run(recipe: Recipe, run: Path, console: Console, *, resume: bool, tens
     if not finished:
         console.print(f"stopped and saved at step {trainer.progress.step}; the same command with --resume goes on")
         raise SystemExit(128 + received[0])
-    return measure_run(trainer, data, console)
+    return trainer, data
 
 
 def _tensorboard(run: Path) -> Any:

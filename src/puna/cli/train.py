@@ -44,10 +44,10 @@ def train(
     run = Path(resolved.run or "")
     if dry_run:
         return _print_plan(resolved, console)
-    from puna.cli.run import train_run
+    from puna.cli.run import measure_run, train_run
 
-    summary = train_run(resolved, run, console, resume=resume, tensorboard=tensorboard)
-    print_result(summary, run, console)
+    trainer, data = train_run(resolved, run, console, resume=resume, tensorboard=tensorboard)
+    print_result(measure_run(trainer, data, console), run, console)
     return None
 
 

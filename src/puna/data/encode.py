@@ -1,6 +1,6 @@
 """Texts to token ids on several processes, in order, with a bounded number of batches under way.
 
-What it is not: it knows nothing of shards. Cost: a worker takes half a second to start and about 60 MB of memory. Two
+What it is not: it knows nothing of shards. Cost: a worker takes half a second to start and about 100 MB of memory. Two
 batches a worker are under way, so memory does not grow with the corpus.
 
 Workers are started afresh (`spawn`), because this process may hold threads of torch or of the tokenizer, which a fork

@@ -78,8 +78,10 @@ class Mixture:
     def __init__(self, weights: Mapping[str, float], num_tokens: Mapping[str, int], context_length: int, seed: int) -> None:
         """Take relative weights, which need not add up to 1, the tokens of each source, and T.
 
-        A weight counts as the decimal number that it prints as. Raises DataError for weights that are no positive
-        numbers or have too many digits, for other names in `num_tokens`, and for a source shorter than one window.
+        The order depends on the sources' places in `weights`, not on their names, so that a folder may be moved between
+        two parts of a run. A weight counts as the decimal number that it prints as. Raises DataError for weights that
+        are no positive numbers or have too many digits, for other names in `num_tokens`, and for a source shorter than
+        one window.
         """
         if set(weights) != set(num_tokens):
             raise DataError(f"the mixture weighs {sorted(weights)}, but its sources are {sorted(num_tokens)}; give each source one weight")
@@ -109,7 +111,7 @@ class Mixture:
         window = np.empty_like(place)
         for number, round_ in {*zip(source.tolist(), epoch.tolist(), strict=True)}:
             chosen = (source == number) & (epoch == round_)
-            key = f"{self._seed}/{self.names[number]}/{round_}"
+            key = f"{self._seed}/{number}/{round_}"
             window[chosen] = permute(place[chosen], int(self._lengths[number]), key)
         return Samples(source, epoch, window)
 

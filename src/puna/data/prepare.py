@@ -120,7 +120,8 @@ def prepare(
     out = Path(out)
     found = find_sources(sources)
     for source in sources:
-        if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+        folder = Path(source).expanduser()
+        if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
             raise DataError(f"the output {out} lies inside the source {source}, which would read it; put it elsewhere")
     inputs = _inputs(found, tokenizer, validation_fraction, shard_tokens, max_bytes, text_field)
     if workers is None:

@@ -91,7 +91,7 @@ class _Sequences:
         tokenizer = language_model.tokenizer
         ends = frozenset(end for end in (tokenizer.eos_id, tokenizer.eot_id) if end is not None)
         self.ends, self.stop = ends, options.stop
-        self.steps = decode(language_model.model, prompt, options, ends)
+        self.steps = decode(language_model.model, prompt, options, ends, tokenizer.vocab_size)
         self.completions = [Completion() for _ in range(options.n)]
         self.decoders = [StreamDecoder(tokenizer, skip_special=True) for _ in range(options.n)]
         self.held = [""] * options.n  # text that may be the beginning of a stop text

@@ -14,7 +14,7 @@ class GenerationOptions(Config):
     top_p: float = Field(default=1.0, gt=0, le=1, description="keep the fewest tokens whose probabilities reach p")
     min_p: float = Field(default=0.0, ge=0, le=1, description="keep tokens with at least this fraction of the likeliest's probability")
     repetition_penalty: float = Field(default=1.0, gt=0, description="above 1: tokens already seen become less likely")
-    seed: int | None = Field(default=None, ge=0, description="equal seeds give equal text; left out: a fresh one")
+    seed: int | None = Field(default=None, ge=0, lt=2**63, description="equal seeds give equal text; left out: a fresh one")
     stop: tuple[str, ...] = Field(default=(), strict=False, description="texts that end the generation; they are not part of it")
     n: int = Field(default=1, gt=0, description="continuations of the same prompt")
 

@@ -6,6 +6,8 @@ All figures follow from `ModelConfig` alone. FLOPs count a multiply-add as two. 
 from dataclasses import dataclass
 
 from puna.model.config import ModelConfig
+from puna.nn.attention import BLOCK, trains_in_blocks
+from puna.nn.loss import CHUNK
 
 
 @dataclass(frozen=True)
@@ -62,26 +64,49 @@ def kv_bytes_per_token(config: ModelConfig, element_bytes: int = 2) -> int:
     return 2 * config.num_layers * config.num_kv_heads * config.head_width * element_bytes
 
 
-def training_memory_bytes(config: ModelConfig, batch: int, context: int, *, half: bool, checkpointing: bool = False) -> int:
-    """Estimated bytes of a training step: float32 weights, gradients and two AdamW moments (16 bytes a parameter), and activations.
+def activation_bytes(
+    config: ModelConfig, batch: int, context: int, *, half: bool, checkpointing: bool = False, device: str = "cpu"
+) -> int:
+    """Estimated bytes that autograd keeps from the forward pass to the backward pass of `batch` sequences of `context` tokens.
 
-    batch: sequences of one micro-batch. half: activations of the matrix products in bfloat16. checkpointing: keep one residual a layer
-    and recompute one block at a time. Allocator slack and library workspaces are left out. With tests/model/test_accounting.py, which
-    sums what autograd really keeps.
+    half: matrix products under bfloat16 autocast, which also keeps a bfloat16 copy of every matrix, and of its input for every matrix
+    that reads it. checkpointing: one residual a layer, and what the one block that is being recomputed keeps. device: its type; on a CPU
+    attention may keep its probabilities (`trains_in_blocks`), elsewhere the fused kernel is assumed, which never does.
+
+    tests/model/test_training_memory.py holds it within 5% of what autograd keeps, for models with tables smaller than their activations.
     """
-    tokens = batch * context
     element = 2 if half else 4
+    residual = 4 * config.width
     heads = config.num_heads * config.head_width
     kv_heads = config.num_kv_heads * config.head_width
-    residual = 4 * config.width
-    # two norms keep their input's square root chain in float32 (input, normalised) and their output; see nn/norm.py
-    norms = 2 * (2 * 4 * config.width + element * config.width)
-    attention = element * (2 * heads + 2 * heads + kv_heads + heads * (context / 2 / config.head_width))
+    norms = 2 * (residual + 4 * config.width)  # input and normalised input, in float32
+    inputs = (5 if half else 2) * element * config.width  # of q, k and v, and of gate and up
+    if trains_in_blocks(device, context):  # q, k and v for every query head, the output, and the probabilities, softmaxed in float32
+        attention = element * 4 * heads + (6 if half else 4) * config.num_heads * (context + BLOCK) / 2
+    else:  # q, k, v, and the output in the kernel's layout and in the output matrix's
+        attention = element * (3 * heads + 2 * kv_heads)
     feed_forward = element * 4 * config.feed_forward_width
-    layer = norms + attention + feed_forward
-    layers = config.num_layers * residual + layer if checkpointing else config.num_layers * layer
-    loss = 4 * 2 * config.width + 3 * 4 * 1024 * config.vocab_size / tokens
-    return round(16 * count_parameters(config).total + tokens * (layers + loss))
+    layer = batch * context * (norms + inputs + attention + feed_forward)
+    if half:
+        parameters = count_parameters(config)
+        layer += element * (parameters.attention + parameters.feed_forward) / config.num_layers
+    layers = config.num_layers * batch * context * residual + layer if checkpointing else config.num_layers * layer
+    # the last norm keeps as much as another; the loss keeps its gradients for the hidden states and for the output matrix
+    end = batch * context * (residual + 4 * config.width + 4 * config.width) + 4 * config.vocab_size * config.width
+    return round(layers + end)
+
+
+def training_memory_bytes(
+    config: ModelConfig, batch: int, context: int, *, half: bool, checkpointing: bool = False, device: str = "cpu"
+) -> int:
+    """Estimated bytes of a training step: float32 weights, gradients and two AdamW moments (16 bytes a parameter), what autograd keeps,
+    and one chunk of logits with its softmax. Arguments as for `activation_bytes`, with one micro-batch as the batch.
+
+    Allocator slack, library workspaces and what the backward pass needs in passing are left out.
+    """
+    logits = 2 * 4 * min(CHUNK, batch * context) * config.vocab_size
+    kept = activation_bytes(config, batch, context, half=half, checkpointing=checkpointing, device=device)
+    return 16 * count_parameters(config).total + kept + logits
 
 
 def inference_memory_bytes(config: ModelConfig, batch: int, context: int, element_bytes: int = 2) -> int:

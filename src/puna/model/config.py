@@ -1,6 +1,6 @@
 """The shape of a model, and the presets: published LLaMAs with their sources, and small ones to raise here."""
 
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,7 @@ class RopeScaling(Config):
     original_context: int = Field(default=8192, gt=0)
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _ordered(self) -> "RopeScaling":
         if self.low_frequency_factor >= self.high_frequency_factor:
             raise ValueError(
                 f"low_frequency_factor {self.low_frequency_factor} must be below high_frequency_factor {self.high_frequency_factor}"
@@ -74,7 +74,7 @@ class ModelConfig(Config):
         return values
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _possible(self) -> "ModelConfig":
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_width % 2:

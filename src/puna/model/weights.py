@@ -50,11 +50,19 @@ def write_model(
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file({key: value.contiguous().cpu() for key, value in shard.items()}, folder / name, metadata={"format": "pt"})
+        write_tensors(folder / name, shard)
         weight_map |= dict.fromkeys(shard, name)
     if len(shards) > 1:
         total = sum(p.nbytes for _, p in named_tensors(model))
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write one safetensors file. Raises ModelFolderError where the library cannot, as on a full disk."""
+    try:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise ModelFolderError(f"cannot write {path}: {error}; what was there before is untouched") from error
 
 
 def _shards(tensors: dict[str, Tensor], limit: int) -> Iterator[dict[str, Tensor]]:

@@ -7,14 +7,13 @@ wrong by whole turns beyond a few hundred positions. Costs 2 multiplications and
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-def rope_frequencies(head_width: int, base: float) -> Float[Tensor, "C/2"]:
+def rope_frequencies(head_width: int, base: float) -> Float[Tensor, "{head_width}//2"]:
     """theta_i = base^(-2i/C) for i in [0, C/2), radians per position, float32 on the CPU.
 
     Source: Su et al. 2021, RoFormer, section 3.2.2.
@@ -75,12 +74,12 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("cos", phases.cos().to(device), persistent=False)
         self.register_buffer("sin", phases.sin().to(device), persistent=False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: ARG002
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryEmbedding":  # noqa: ARG002
         """Follow the module to a new device, never to a new dtype; leaving the meta device fills the tables."""
         self._fill(fn(self.cos).device)
         return self
 
-    def forward(self, positions: Int[Tensor, "*B T"]) -> tuple[Float[Tensor, "*B 1 T C/2"], Float[Tensor, "*B 1 T C/2"]]:
+    def forward(self, positions: Int[Tensor, "*B T"]) -> tuple[Float[Tensor, "*B 1 T half"], Float[Tensor, "*B 1 T half"]]:
         """The cos and sin of each position, with an axis for the heads: what `rotate` takes."""
         return self.cos[positions].unsqueeze(-3), self.sin[positions].unsqueeze(-3)
 

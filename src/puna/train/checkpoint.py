@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from puna.durable import new_folder, write_json
-from puna.errors import TrainingError
+from puna.errors import ModelFolderError, TrainingError
 from puna.model.transformer import Transformer
-from puna.model.weights import read_model, write_model
+from puna.model.weights import read_model, write_model, write_tensors
 from puna.train.optimizer import Optimizers
 
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "training.json"
@@ -56,7 +56,7 @@ def save_checkpoint(
     with new_folder(path) as aside:
         write_model(aside, model, **special_ids, provenance=provenance)
         write_tokenizer(aside)
-        save_file(optimizer_tensors(model, optimizers), aside / OPTIMIZER)
+        write_tensors(aside / OPTIMIZER, optimizer_tensors(model, optimizers))
         write_json(aside / PROGRESS, asdict(progress))
     return path
 
@@ -66,9 +66,9 @@ def load_checkpoint(path: Path, model: Transformer, optimizers: Optimizers) -> P
     try:
         progress = Progress(**json.loads((path / PROGRESS).read_text()))
         tensors = load_file(path / OPTIMIZER)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        weights = read_model(path)
+    except (OSError, ValueError, TypeError, SafetensorError, ModelFolderError) as error:
         raise TrainingError(f"the checkpoint {path} cannot be read ({error}); delete it to resume from the one before") from error
-    weights = read_model(path)
     model.load_state_dict(weights.state_dict())
     names = {id(weight): name for name, weight in model.named_parameters()}
     for optimizer in optimizers.optimizers:
@@ -88,7 +88,7 @@ def optimizer_tensors(model: Transformer, optimizers: Optimizers) -> dict[str, T
     """The optimizers' whole state as `parameter:key` tensors."""
     names = {id(weight): name for name, weight in model.named_parameters()}
     return {
-        f"{names[id(weight)]}:{key}": torch.as_tensor(value).cpu()
+        f"{names[id(weight)]}:{key}": torch.as_tensor(value)
         for optimizer in optimizers.optimizers
         for weight, state in optimizer.state.items()
         for key, value in state.items()

@@ -72,7 +72,7 @@ class Recipe(Config):
     """One run. `model.vocab_size` follows the tokenizer's unless it is given."""
 
     run: str | None = Field(default=None, description="run folder; left out: runs/<the recipe's file name>")
-    seed: int = Field(default=0, ge=0, description="of the weights and of the data order")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of the weights and of the data order")
     tokenizer: TokenizerRecipe
     data: DataRecipe
     model: ModelConfig

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int
 from numpy.typing import NDArray
 
-from puna.config import read_yaml, validate
+from puna.config import dump_yaml, read_yaml, validate
 from puna.device import (
     autocast,
     choose_device,
@@ -143,6 +143,8 @@ class Trainer:
         refused = 0
         self.model.train()
         try:
+            if self._validation_due():  # resumed here; a kill after the save would otherwise leave this step without its look
+                self._validate(log)
             while self.progress.step < last and not stop():
                 factor, result = self._step(meter)
                 refused = 0 if result.applied else refused + 1
@@ -155,10 +157,9 @@ class Trainer:
                 if step % recipe.train.log_every == 0 or step == recipe.train.steps or not result.applied:
                     learning_rate = factor * recipe.optimizer.learning_rate
                     self._record(log, meter.record(result.loss, result.gradient_norm, learning_rate, result.applied))
-                validate_now = step % recipe.train.validate_every == 0 or step == recipe.train.steps
-                if validate_now or step % recipe.train.checkpoint_every == 0:
+                if self._validation_due() or step % recipe.train.checkpoint_every == 0:
                     self.save()
-                if validate_now:
+                if self._validation_due():
                     self._validate(log)
             self.save()
         finally:
@@ -196,6 +197,10 @@ class Trainer:
         log.append(record)
         for observer in self.observers:
             observer.logged(record)
+
+    def _validation_due(self) -> bool:
+        step, train = self.progress.step, self.recipe.train
+        return step == train.steps or (step > 0 and step % train.validate_every == 0)
 
     def _validate(self, log: MetricsLog) -> None:
         self.model.eval()
@@ -276,11 +281,7 @@ def recipe_hash(recipe: Recipe) -> str:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML that `read_recipe` takes."""
-    import yaml
-
-    return "# The resolved recipe of this run: every value, defaults included.\n" + yaml.safe_dump(
-        recipe.model_dump(mode="json"), sort_keys=False
-    )
+    return "# The resolved recipe of this run: every value, defaults included.\n" + dump_yaml(recipe.model_dump(mode="json"))
 
 
 def read_stored_recipe(run: Path) -> Recipe:

@@ -1,0 +1,62 @@
+# The commands of this project, the same for people and for machines. `make help` lists them.
+#
+# Needed: Python 3.11 or newer with its venv module, git, a C++ compiler (for torch.compile), make. Everything else is
+# installed into .venv, once for running and once more for testing; both share the folder.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
+# Two workers with the threads of a whole machine each would wait for one another
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help quickstart test test-slow test-gpu check bench clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+quickstart: $(VENV)/.installed ## environment, install, then raise a small model (ARGS='--minutes 1' for less)
+	@$(BIN)/puna quickstart $(ARGS)
+
+test: $(VENV)/.installed-dev ## environment, install, then the tests that need neither a GPU nor minutes
+	@$(PYTEST) -n 2 -m "not slow and not gpu" $(ARGS)
+
+test-slow: $(VENV)/.installed-dev ## the tests that take minutes
+	@$(PYTEST) -m "slow and not gpu" $(ARGS)
+
+test-gpu: $(VENV)/.installed-dev ## the tests that need a CUDA device
+	@$(PYTEST) -m gpu $(ARGS)
+
+check: $(VENV)/.installed-dev ## lint, format and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev ## measure speed on this machine, beside peers
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean: ## delete the environment and caches; runs/ and data/ stay
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The interpreter of the environment. One that was made half-way is removed, so that the next call does not trust it.
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Puna needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) --version 2>&1): name another, such as make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Making an environment in $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "The environment could not be made: $(PYTHON) needs its venv module (on Debian and Ubuntu the package python3-venv)" >&2; exit 1; }
+
+# Stamps: installed again only when pyproject.toml is newer. The install is editable, so edits of the source count at once.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing Puna and what it runs on into $(VENV); the first time takes some minutes, most of them for PyTorch"
+	@$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing Puna, its tests and its checks into $(VENV); the first time takes some minutes, most of them for PyTorch"
+	@$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/.installed $@

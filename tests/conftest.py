@@ -1,0 +1,111 @@
+"""What the rooms above data and tokenizer share: a corpus of made-up sentences, a recipe that trains in a second, and one run of it."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from puna.inference.language_model import LanguageModel
+    from puna.train.recipe import Recipe
+    from puna.train.trainer import RunInputs
+
+WORDS = "the llama reads old pages über naïve 東京 мир 🦙 is was near far a of and to in river stone light".split()
+
+TINY: dict[str, Any] = {
+    "seed": 7,
+    "data": {"mixture": [], "validation_fraction": 0.1},
+    "model": {
+        "width": 32,
+        "num_layers": 2,
+        "num_heads": 2,
+        "num_kv_heads": 1,
+        "feed_forward_multiple": 32,
+        "context_length": 96,
+        "tie_embeddings": True,
+    },
+    "optimizer": {"learning_rate": 1e-2, "warmup_steps": 4},
+    "train": {
+        "steps": 40,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "context_length": 32,
+        "device": "cpu",
+        "precision": "float32",
+        "log_every": 5,
+        "validate_every": 20,
+        "validation_tokens": 400,
+        "checkpoint_every": 10,
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty text files of 50 to 150 words in several scripts."""
+    folder = tmp_path_factory.mktemp("tiny") / "corpus"
+    folder.mkdir()
+    rng = random.Random(0)
+    for number in range(60):
+        words = rng.choices(WORDS, k=rng.randint(50, 150))
+        (folder / f"{number:02d}.txt").write_text(f"{number}. {' '.join(words)}.\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe_file(tiny_corpus: Path) -> Path:
+    """A recipe of 40 steps, whose tokenizer (300 entries) and data are prepared already."""
+    from rich.console import Console
+
+    from puna.cli.run import make_missing_data
+    from puna.train.recipe import read_recipe
+
+    home = tiny_corpus.parent
+    values = TINY | {
+        "run": str(home / "default-run"),
+        "tokenizer": {"path": str(home / "tokenizer"), "vocab_size": 300},
+        "data": TINY["data"] | {"mixture": [{"path": str(home / "data"), "sources": [str(tiny_corpus)]}]},
+    }
+    path = home / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    make_missing_data(read_recipe(path, []), Console(quiet=True))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tiny_recipe_file: Path) -> "Callable[..., Recipe]":
+    """The recipe with overrides such as "train.steps=3"."""
+    from puna.train.recipe import read_recipe
+
+    return lambda *overrides: read_recipe(tiny_recipe_file, list(overrides))
+
+
+@pytest.fixture(scope="session")
+def tiny_inputs(tiny_recipe: "Callable[..., Recipe]") -> "Iterator[RunInputs]":
+    """What a trainer needs of the data; while it is in use, no trainer spends half a second on the matmul peak."""
+    from puna.cli.run import open_data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("puna.train.trainer.measure_matmul_peak", lambda device, precision: 1e11)
+        yield open_data(tiny_recipe()).inputs
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_recipe_file: Path, tiny_inputs: "RunInputs") -> Path:
+    """The folder of the finished run."""
+    from puna.cli.train import train
+
+    run = tiny_recipe_file.parent / "finished"
+    train(tiny_recipe_file, [f"run={run}"])
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_run: Path) -> "LanguageModel":
+    """The finished run's model with its tokenizer."""
+    from puna.inference.language_model import load
+
+    return load(tiny_run / "model", "cpu")

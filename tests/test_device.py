@@ -1,0 +1,59 @@
+"""Devices, number formats, memory."""
+
+import pytest
+import torch
+
+from puna.device import autocast, choose_device, choose_precision, has_bfloat16_arithmetic, measure_matmul_peak, memory_bytes
+from puna.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "banana", "", "meta", "hpu", "xpu:7"])
+def test_a_device_that_cannot_compute_is_one_clear_line(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be used here: .*; try auto or cpu$") as caught:
+        choose_device(name)
+    message = str(caught.value)
+    assert repr(name) in message
+    assert "\n" not in message
+    assert len(message) < 350
+
+
+def test_auto_takes_an_accelerator_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("cpu") == CPU
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+    assert choose_device("auto") == CPU
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("mps"))
+    assert choose_device("auto") == torch.device("mps")
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [("avx512_bf16", True), ("amx_bf16", True), ("arm_bf16", True), ("avx2", False), ("avx512_f", False)]
+)
+def test_auto_precision_asks_the_processor(capability: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True, "avx512_bf16": capability == "avx512_bf16"})
+    assert has_bfloat16_arithmetic(CPU) is expected
+    assert choose_precision("auto", CPU) == ("bfloat16" if expected else "float32")
+    assert choose_precision("float32", CPU) == "float32"
+    assert choose_precision("bfloat16", CPU) == "bfloat16"
+
+
+def test_autocast_changes_products_alone() -> None:
+    weight = torch.randn(8, 8)
+    with autocast(CPU, "bfloat16")():
+        assert (weight @ weight).dtype == torch.bfloat16
+        assert weight.sum().dtype == torch.float32
+    with autocast(CPU, "float32")():
+        assert (weight @ weight).dtype == torch.float32
+
+
+def test_memory_is_the_machines() -> None:
+    psutil = pytest.importorskip("psutil")
+    assert memory_bytes(CPU) == pytest.approx(psutil.virtual_memory().total, rel=0.01)
+
+
+def test_the_peak_counts_a_multiply_add_as_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that moves one second a look, one product of 2048^3 multiply-adds takes one second."""
+    ticks = iter(range(1000))
+    monkeypatch.setattr("puna.device.time.perf_counter", lambda: float(next(ticks)))
+    assert measure_matmul_peak(CPU, "float32", seconds=0.5) == 2 * 2048**3
