@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from puna.train.recipe import Recipe
     from puna.train.trainer import RunInputs
 
-WORDS = "the llama reads old pages über naïve 東京 мир 🦙 is was near far a of and to in river stone light".split()
+TEXT = "the llama reads old pages über naïve 東京 мир 🦙 is was near far a of and to in river stone light"
 
 TINY: dict[str, Any] = {
     "seed": 7,
@@ -50,7 +50,7 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     rng = random.Random(0)
     for number in range(60):
-        words = rng.choices(WORDS, k=rng.randint(50, 150))
+        words = rng.choices(TEXT.split(), k=rng.randint(50, 150))
         (folder / f"{number:02d}.txt").write_text(f"{number}. {' '.join(words)}.\n", encoding="utf-8")
     return folder
 
@@ -89,7 +89,7 @@ def tiny_inputs(tiny_recipe: "Callable[..., Recipe]") -> "Iterator[RunInputs]":
     from puna.cli.run import open_data
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("puna.train.trainer.measure_matmul_peak", lambda device, precision: 1e11)
+        patch.setattr("puna.train.trainer.measure_matmul_peak", lambda *_: 1e11)
         yield open_data(tiny_recipe()).inputs
 
 

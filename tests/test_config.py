@@ -65,7 +65,7 @@ def test_overrides_apply_in_order_and_leave_their_input_alone() -> None:
 
 @pytest.mark.parametrize("override", ["train.steps", "=3", ".steps=3", "train..steps=3", "train.=3", ""])
 def test_a_malformed_override_is_quoted_back(override: str) -> None:
-    with pytest.raises(ConfigError, match="is not of the form section.key=value") as caught:
+    with pytest.raises(ConfigError, match=r"is not of the form section\.key=value") as caught:
         apply_overrides({}, [override])
     assert repr(override) in str(caught.value)
 
@@ -182,7 +182,7 @@ def test_values_cannot_change() -> None:
 
 
 def test_the_fingerprint_is_of_the_values_alone() -> None:
-    assert Outer().fingerprint() == "aaa3647eeb5130ad"  # on every machine, in every process
+    assert Outer().fingerprint() == "846e9371be07b7fd"  # on every machine, in every process
     assert validate(Outer, {"train": {"rate": 0.001, "steps": 10}, "run": "here"}, "x").fingerprint() == Outer().fingerprint()
     others = [{"run": "there"}, {"train": {"steps": 11}}, {"other": {}}, {"train": {"names": ["a"]}}]
     assert len({validate(Outer, values, "x").fingerprint() for values in [{}, *others]}) == 5
@@ -190,4 +190,5 @@ def test_the_fingerprint_is_of_the_values_alone() -> None:
 
 def test_dotted_keys_reach_into_sections() -> None:
     inner = ["steps", "rate", "names"]
-    assert dotted_keys(Outer) == ["run", "train", *(f"train.{k}" for k in inner), "other", *(f"other.{k}" for k in inner), "parts", "parts.path"]
+    sections = [key for section in ("train", "other") for key in (section, *(f"{section}.{name}" for name in inner))]
+    assert dotted_keys(Outer) == ["run", *sections, "parts", "parts.path"]

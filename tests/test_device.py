@@ -21,9 +21,9 @@ def test_a_device_that_cannot_compute_is_one_clear_line(name: str) -> None:
 
 def test_auto_takes_an_accelerator_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cpu") == CPU
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
     assert choose_device("auto") == CPU
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("mps"))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("mps"))
     assert choose_device("auto") == torch.device("mps")
 
 

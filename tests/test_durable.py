@@ -74,17 +74,20 @@ def test_a_kill_between_the_two_renames_leaves_both_versions_whole(tmp_path: Pat
     assert [contents(version) for version in versions] == [{"one": "old"}, {"one": "new", "two": "new"}]
 
 
+def write_and_fail(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("new")
+    raise ZeroDivisionError
+
+
 def test_a_failure_removes_what_was_begun(tmp_path: Path) -> None:
     file, folder = tmp_path / "file", tmp_path / "folder"
     file.write_text("old")
     folder.mkdir()
     with pytest.raises(ZeroDivisionError), new_file(file) as aside:
-        aside.write_text("new")
-        1 / 0  # noqa: B018
+        write_and_fail(aside)
     with pytest.raises(ZeroDivisionError), new_folder(folder) as aside:
-        (aside / "deep").mkdir()
-        (aside / "deep" / "one").write_text("new")
-        1 / 0  # noqa: B018
+        write_and_fail(aside / "deep" / "one")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
     assert file.read_text() == "old"
     assert contents(folder) == {}
@@ -124,3 +127,13 @@ def test_json_has_no_word_for_nan(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="Out of range float"):
             write_json(path, {"a": value})
     assert path.read_bytes() == before
+
+
+def test_a_reader_of_the_old_file_keeps_it(tmp_path: Path) -> None:
+    """Renamed over, not written over: there is no moment at which a reader sees a part."""
+    path = tmp_path / "file"
+    path.write_text("old")
+    with path.open() as reader:
+        write_text(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"

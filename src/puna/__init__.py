@@ -8,7 +8,9 @@ Nothing heavy is imported before it is asked for.
 """
 
 import importlib
+from collections.abc import Mapping
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from puna.errors import PunaError
@@ -23,12 +25,14 @@ __all__ = ["LanguageModel", "Message", "PunaError", "Tokenizer", "__version__", 
 
 __version__ = version("puna")
 
-_HOMES = {
-    "LanguageModel": "puna.inference.language_model",
-    "Message": "puna.tokenizer.chat",
-    "Tokenizer": "puna.tokenizer.tokenizer",
-    "load": "puna.inference.language_model",
-}
+_HOMES: Mapping[str, str] = MappingProxyType(
+    {
+        "LanguageModel": "puna.inference.language_model",
+        "Message": "puna.tokenizer.chat",
+        "Tokenizer": "puna.tokenizer.tokenizer",
+        "load": "puna.inference.language_model",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -37,3 +41,8 @@ def __getattr__(name: str) -> Any:
     if name == "nn":
         return importlib.import_module("puna.nn")
     raise AttributeError(f"module 'puna' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, those that are loaded late among them."""
+    return __all__

@@ -127,7 +127,7 @@ def _nearest(cls: type[Config], location: tuple[int | str, ...]) -> str:
     *above, unknown = (part for part in location if isinstance(part, str))  # places in a list are no keys
     names = [(section, name) for section, _, name in (key.rpartition(".") for key in dotted_keys(cls))]
     siblings = [name for section, name in names if section == ".".join(above)]
-    elsewhere = [(section, name) if section else (name,) for section, name in names if name == unknown]
+    elsewhere: list[tuple[str, ...]] = [(section, name) if section else (name,) for section, name in names if name == unknown]
     close = elsewhere or [(*above, name) for name in difflib.get_close_matches(unknown, siblings, n=1, cutoff=0.5)]
     if close:
         return f" (did you mean {'.'.join(close[0])}?)"

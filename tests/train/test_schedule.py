@@ -1,6 +1,7 @@
 """Learning-rate factors, against values worked out by hand."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -54,7 +55,7 @@ def test_rises_to_one_then_never_rises_again_nor_falls_below_the_final_factor(sc
     factors = [learning_rate_factor(step, schedule=schedule, steps=steps, warmup=warmup, final=final) for step in range(steps)]
     assert max(factors) == factors[warmup] == 1.0
     assert min(factors) > 0
-    assert all(a < b for a, b in zip(factors[:warmup], factors[1:warmup], strict=False))
+    assert all(a < b for a, b in pairwise(factors[:warmup]))
     rest = factors[warmup:]
-    assert all(a >= b - 1e-12 for a, b in zip(rest, rest[1:], strict=False))
+    assert all(a >= b - 1e-12 for a, b in pairwise(rest))
     assert min(rest) >= final - 1e-12

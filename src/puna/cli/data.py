@@ -4,9 +4,6 @@
 tables go to standard output.
 """
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +13,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from puna.data.manifest import Manifest
-    from puna.data.prepare import Progress
 
 app = typer.Typer(
     name="data",
@@ -25,7 +21,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_SECONDS_BETWEEN_LINES = 5.0
 _SAMPLE_TOKENS = 120
 
 
@@ -53,6 +48,8 @@ def prepare(
         int | None, typer.Option(help="Stop after this many bytes of text; all of it when left out.", show_default=False)
     ] = None,
     text_field: Annotated[str, typer.Option(help="The JSON key or column that holds the text.")] = "text",
+    piece_characters: Annotated[int, typer.Option(help="Cut longer plain files into documents of this length, at blank lines.", min=1)] = 2
+    ** 20,
 ) -> None:
     """Tokenise text into a folder of shards that training reads.
 
@@ -69,12 +66,13 @@ def prepare(
     """
     from rich.console import Console
 
+    from puna.cli.progress import preparation_progress
     from puna.data.prepare import prepare as prepare_shards
     from puna.tokenizer.tokenizer import Tokenizer
 
     messages = Console(stderr=True)
     try:
-        with _progress(messages) as on_progress:
+        with preparation_progress(messages) as on_progress:
             manifest = prepare_shards(
                 sources,
                 Tokenizer.load(tokenizer),
@@ -84,6 +82,7 @@ def prepare(
                 shard_tokens=shard_tokens,
                 max_bytes=max_bytes,
                 text_field=text_field,
+                piece_characters=piece_characters,
                 on_progress=on_progress,
             )
     except KeyboardInterrupt:
@@ -132,50 +131,6 @@ def inspect(
             start = stream.read(0, min(_SAMPLE_TOKENS, stream.num_tokens))
             console.print(f"\n{split} begins:", style="bold")
             console.print(Text(tokenizer.decode(start.tolist())))
-
-
-@contextmanager
-def _progress(console: "Console") -> "Iterator[Callable[[Progress], None]]":
-    """A bar with amount, speed and time left on a terminal; elsewhere a plain line every few seconds."""
-    if not console.is_terminal:
-        yield _plain_lines(console)
-        return
-    from rich import progress as bars
-
-    started = time.monotonic()
-    with bars.Progress(
-        bars.TextColumn("tokenising"),
-        bars.BarColumn(),
-        bars.TaskProgressColumn(),
-        bars.TextColumn("{task.fields[amount]}"),
-        bars.TimeRemainingColumn(),
-        console=console,
-    ) as bar:
-        task = bar.add_task("", total=1.0, amount="")
-
-        def show(progress: "Progress") -> None:
-            bar.update(task, completed=progress.fraction, amount=_amount(progress, time.monotonic() - started))
-
-        yield show
-
-
-def _plain_lines(console: "Console") -> "Callable[[Progress], None]":
-    started = time.monotonic()
-    printed = started
-
-    def show(progress: "Progress") -> None:
-        nonlocal printed
-        now = time.monotonic()
-        if now - printed >= _SECONDS_BETWEEN_LINES or progress.fraction == 1.0:
-            printed = now
-            console.print(f"{progress.fraction:4.0%}  {_amount(progress, now - started)}", highlight=False)
-
-    return show
-
-
-def _amount(progress: "Progress", seconds: float) -> str:
-    megabytes = progress.bytes / 1e6
-    return f"{megabytes:,.1f} MB, {megabytes / max(seconds, 1e-3):,.1f} MB/s, {progress.documents:,} documents"
 
 
 def _print_manifest(console: "Console", folder: Path, manifest: "Manifest") -> None:

@@ -1,5 +1,6 @@
 """How long work looks in a terminal, and in a file: a live bar here, plain lines there."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,26 +9,52 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from puna.data.prepare import Progress as Preparation
 from puna.train.recipe import Recipe
+
+SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager
-def progress_bar(console: Console, title: str) -> Iterator[Callable[[float], None]]:
-    """A bar for a fraction between 0 and 1; without a terminal a line at every fifth."""
-    if console.is_terminal:
-        with Progress(SpinnerColumn(), TextColumn(title), BarColumn(), TaskProgressColumn(), console=console, transient=True) as bar:
-            task = bar.add_task(title, total=1.0)
-            yield lambda fraction: bar.update(task, completed=fraction)
+def preparation_progress(console: Console) -> Iterator[Callable[[Preparation], None]]:
+    """A bar with amount, speed and time left on a terminal; elsewhere a plain line every few seconds."""
+    if not console.is_terminal:
+        yield _plain_lines(console)
         return
-    shown = 0
+    started = time.monotonic()
+    with Progress(
+        TextColumn("tokenising"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task("", total=1.0, amount="")
 
-    def line(fraction: float) -> None:
-        nonlocal shown
-        if int(fraction * 5) > shown:
-            shown = int(fraction * 5)
-            console.print(f"{title}: {shown * 20}%", highlight=False)
+        def show(progress: Preparation) -> None:
+            bar.update(task, completed=progress.fraction, amount=_amount(progress, time.monotonic() - started))
 
-    yield line
+        yield show
+
+
+def _plain_lines(console: Console) -> Callable[[Preparation], None]:
+    started = time.monotonic()
+    printed = started
+
+    def show(progress: Preparation) -> None:
+        nonlocal printed
+        now = time.monotonic()
+        if now - printed >= SECONDS_BETWEEN_LINES or progress.fraction == 1.0:
+            printed = now
+            console.print(f"{progress.fraction:4.0%}  {_amount(progress, now - started)}", highlight=False)
+
+    return show
+
+
+def _amount(progress: Preparation, seconds: float) -> str:
+    megabytes = progress.bytes / 1e6
+    return f"{megabytes:,.1f} MB, {megabytes / max(seconds, 1e-3):,.1f} MB/s, {progress.documents:,} documents"
 
 
 class RunProgress:

@@ -69,6 +69,15 @@ def quickstart(
 
 
 VOCABULARY = 2048
+PIECE = 2**16  # characters: one long file still gives documents to hold out
+
+
+def held_out_share(source: str) -> float:
+    """The share of documents to hold out: a twentieth, and of a few documents enough that about ten are."""
+    from puna.data.sources import find_sources
+
+    documents = sum(1 + file.size // PIECE for found in find_sources([source]) for file in found.files)
+    return min(0.5, max(0.05, 10 / documents))
 
 
 def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
@@ -79,11 +88,15 @@ def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
     values: dict[str, Any] = {
         "run": str(run),
         "tokenizer": {"path": str(run / "tokenizer"), "vocab_size": VOCABULARY},
-        "data": {"mixture": [{"path": str(run / "data"), "sources": [source]}]},
-        "model": {"preset": "puna-4m"},
+        "data": {
+            "mixture": [{"path": str(run / "data"), "sources": [source]}],
+            "validation_fraction": held_out_share(source),
+            "piece_characters": PIECE,
+        },
+        "model": {"preset": "puna-2m"},
         "optimizer": {
             "name": "muon",
-            "learning_rate": 6e-3,
+            "learning_rate": 8e-3,
             "muon_learning_rate": 0.02,
             "schedule": "linear",
             "warmup_steps": max(0, steps // 20),
@@ -91,8 +104,7 @@ def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
         },
         "train": {
             "steps": steps,
-            "batch_size": 16,
-            "context_length": 256,
+            "batch_size": 8,
             "log_every": 5,
             "validate_every": max(1, steps // 5),
             "validation_tokens": 20_000,
@@ -103,9 +115,10 @@ def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
 
 
 def steps_within(recipe: "Recipe", minutes: float) -> int:
-    """How many steps of this recipe take `minutes` here, by timing a few; at least 20.
+    """How many steps of this recipe take `minutes` here, by timing a few.
 
-    Once chosen, the number is part of the recipe, so a resumed run ends where it would have.
+    At least 100 a minute, the pace of two slow cores: a busy machine then takes longer instead of learning less. Once chosen, the number
+    is part of the recipe, so a resumed run ends where it would have.
     """
     import time
 
@@ -114,7 +127,7 @@ def steps_within(recipe: "Recipe", minutes: float) -> int:
 
     begin = time.perf_counter()
     seconds = rehearse(recipe, open_data(recipe).inputs.batch)
-    return max(20, int((minutes * 60 - (time.perf_counter() - begin)) / seconds))
+    return max(2, round(100 * minutes), int((minutes * 60 - (time.perf_counter() - begin)) / seconds))
 
 
 def _explain(console: Any, number: str, title: str, text: str) -> None:

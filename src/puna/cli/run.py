@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from puna.cli.progress import RunProgress, progress_bar
+from puna.cli.progress import RunProgress, preparation_progress
 from puna.data.loader import Loader
 from puna.data.prepare import prepare
 from puna.data.shards import TokenStream, open_split
@@ -73,13 +73,14 @@ def make_missing_data(recipe: Recipe, console: Console) -> None:
     for corpus in recipe.data.mixture:
         if (Path(corpus.path) / "manifest.json").exists():
             continue
-        with progress_bar(console, f"preparing {corpus.path}") as advance:
+        with preparation_progress(console) as on_progress:
             manifest = prepare(
                 _sources(corpus),
                 tokenizer,
                 corpus.path,
                 validation_fraction=recipe.data.validation_fraction,
-                on_progress=lambda done: advance(done.fraction),
+                piece_characters=recipe.data.piece_characters,
+                on_progress=on_progress,
             )
         parts = ", ".join(f"{split.tokens:,} {name} tokens" for name, split in manifest.splits.items())
         console.print(f"data: {parts} in {corpus.path}", highlight=False)

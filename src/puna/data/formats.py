@@ -20,7 +20,7 @@ import pyarrow as pa
 from puna.errors import DataError
 
 PIECE_CHARACTERS = 2**20
-"""A longer plain file becomes several documents, cut at a blank line where there is one, else at a line end."""
+"""A plain file longer than this becomes several documents, cut at a blank line where there is one, else at a line end."""
 
 _ROWS = 256
 _COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
@@ -37,10 +37,11 @@ class Row(NamedTuple):
     """Bytes of the file that were read so far, as stored (compressed), for progress; at most the file's size."""
 
 
-def read_file(path: Path, text_field: str) -> Iterator[Row]:
+def read_file(path: Path, text_field: str, piece_characters: int = PIECE_CHARACTERS) -> Iterator[Row]:
     """Stream the documents of one file, in the file's order.
 
     text_field: the key of a JSON line, or the column of a Parquet or Arrow file; plain files do not use it.
+    piece_characters: the longest document that a plain file gives.
     Raises DataError, naming the file and the line or row, for damage, for a row without `text_field` and for a value
     that is not text.
     """
@@ -54,7 +55,7 @@ def read_file(path: Path, text_field: str) -> Iterator[Row]:
     elif name.endswith(".arrow"):
         rows = _arrow(path, text_field)
     else:
-        rows = _plain(path)
+        rows = _plain(path, piece_characters)
     try:
         yield from rows
     except (OSError, EOFError, pa.ArrowException, UnicodeDecodeError) as error:
@@ -71,9 +72,9 @@ def _opened(path: Path) -> Iterator[tuple[io.BufferedReader, pa.NativeFile]]:
             yield reader, stored
 
 
-def _plain(path: Path) -> Iterator[Row]:
+def _plain(path: Path, piece_characters: int) -> Iterator[Row]:
     with _opened(path) as (reader, stored):
-        head = reader.read(PIECE_CHARACTERS)
+        head = reader.read(piece_characters)
         if not reader.peek(1):
             size = stored.tell()
             try:
@@ -86,9 +87,9 @@ def _plain(path: Path) -> Iterator[Row]:
         return
     with _opened(path) as (reader, stored), io.TextIOWrapper(reader, "utf-8-sig", newline="") as text:
         piece = ""
-        while block := text.read(PIECE_CHARACTERS - len(piece)):
+        while block := text.read(piece_characters - len(piece)):
             piece += block
-            if len(piece) == PIECE_CHARACTERS:
+            if len(piece) == piece_characters:
                 cut = _cut(piece)
                 yield Row(piece[:cut], stored.tell())
                 piece = piece[cut:]

@@ -86,6 +86,7 @@ class Inputs(Config):
     tokenizer_hash: str
     vocab_size: int = Field(gt=0, le=2**32)
     text_field: str
+    piece_characters: int = Field(gt=0)
     validation_fraction: float = Field(ge=0, lt=1)
     max_bytes: int | None = Field(gt=0)
     shard_tokens: int = Field(gt=0)
@@ -98,7 +99,7 @@ class Inputs(Config):
         for ours, theirs in zip(self.sources, other.sources, strict=False):
             if ours.files_hash != theirs.files_hash:
                 found.append(f"the files of {theirs.name} are not those that were read as {ours.name}")
-        for name in ("tokenizer_hash", "text_field", "validation_fraction", "max_bytes", "shard_tokens"):
+        for name in ("tokenizer_hash", "text_field", "piece_characters", "validation_fraction", "max_bytes", "shard_tokens"):
             before, now = getattr(self, name), getattr(other, name)
             if before != now:
                 found.append(f"{name} was {before} and is {now}")

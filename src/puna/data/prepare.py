@@ -11,6 +11,8 @@ What it is not: it trains no tokenizer and mixes no sources; prepare each source
 
 Cost: the tokenizer's time, divided by the workers. Memory: one shard a split (2 bytes a token), a few batches of half a
 megabyte, the longest document, and the hashes of `dedup.py`; otherwise the size of the corpus does not matter.
+Measured with 1 GB of Python text in 259,373 documents on two busy cores: 0.9 MB a second, at most 179 MiB here (83 MiB
+before the start) and 100 MiB in each of two workers.
 """
 
 import errno
@@ -29,6 +31,7 @@ from puna import durable
 from puna.config import Config
 from puna.data.dedup import SeenDocuments, document_hash, split_of
 from puna.data.encode import available_cores, encode_batches
+from puna.data.formats import PIECE_CHARACTERS
 from puna.data.manifest import (
     MANIFEST_NAME,
     SPLITS,
@@ -102,6 +105,7 @@ def prepare(
     shard_tokens: int = SHARD_TOKENS,
     max_bytes: int | None = None,
     text_field: str = "text",
+    piece_characters: int = PIECE_CHARACTERS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Manifest:
     """Tokenise `sources` into the folder `out`, or continue what an interrupted call with the same inputs began there.
@@ -109,7 +113,7 @@ def prepare(
     sources: as `sources.py` lists them. validation_fraction: the share of documents that is held out, decided by each
     document's hash. workers: processes; None takes one a core, fewer for a small corpus; 1 tokenises in this process.
     shard_tokens: a shard ends with the document that reaches it. max_bytes: end with the document that brings the text
-    kept, both splits together, to this many UTF-8 bytes. text_field: see `read_documents`.
+    kept, both splits together, to this many UTF-8 bytes. text_field, piece_characters: see `read_documents`.
 
     Returns the manifest. A folder that is complete and was made from the same inputs is left as it is.
     Raises DataError for bad sources and options, for a folder that holds something else, and for a full disk; what was
@@ -123,7 +127,7 @@ def prepare(
         folder = Path(source).expanduser()
         if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
             raise DataError(f"the output {out} lies inside the source {source}, which would read it; put it elsewhere")
-    inputs = _inputs(found, tokenizer, validation_fraction, shard_tokens, max_bytes, text_field)
+    inputs = _inputs(found, tokenizer, validation_fraction, shard_tokens, max_bytes, text_field, piece_characters)
     if workers is None:
         workers = min(available_cores(), 1 + sum(source.size for source in found) // _STORED_BYTES_PER_WORKER)
     if workers < 1:
@@ -191,7 +195,7 @@ def _batches(sources: list[Source], inputs: Inputs, finished: dict[SplitName, in
     splits: list[SplitName] = []
     sizes: list[int] = []
     volume = 0
-    for document in read_documents(sources, text_field=inputs.text_field, skipped=counts.skipped):
+    for document in read_documents(sources, text_field=inputs.text_field, piece_characters=inputs.piece_characters, skipped=counts.skipped):
         text = document.text.encode()
         volume += len(text)
         identity = document_hash(text)
@@ -222,6 +226,7 @@ def _inputs(
     shard_tokens: int,
     max_bytes: int | None,
     text_field: str,
+    piece_characters: int,
 ) -> Inputs:
     _ = tokenizer.eos_id  # a vocabulary without an end of text is refused here, not in a worker
     try:
@@ -233,6 +238,7 @@ def _inputs(
             tokenizer_hash=tokenizer.hash,
             vocab_size=tokenizer.vocab_size,
             text_field=text_field,
+            piece_characters=piece_characters,
             validation_fraction=validation_fraction,
             max_bytes=max_bytes,
             shard_tokens=shard_tokens,

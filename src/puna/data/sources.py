@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from puna.data.formats import read_file
+from puna.data.formats import PIECE_CHARACTERS, read_file
 from puna.errors import DataError
 
 PYTHON_STDLIB = "python-stdlib"
@@ -98,10 +98,17 @@ def find_sources(sources: Sequence[str]) -> list[Source]:
     return [_find(source) for source in sources]
 
 
-def read_documents(sources: Iterable[Source], *, text_field: str = "text", skipped: Skipped | None = None) -> Iterator[Document]:
+def read_documents(
+    sources: Iterable[Source],
+    *,
+    text_field: str = "text",
+    piece_characters: int = PIECE_CHARACTERS,
+    skipped: Skipped | None = None,
+) -> Iterator[Document]:
     """Stream the documents of the sources, one source after the other, each in the order of its files.
 
     text_field: the key or column that holds the text in .jsonl, .parquet and .arrow files.
+    piece_characters: longer plain files become several documents, cut at blank lines.
     skipped: counts, while the stream is consumed, the documents that are not UTF-8 or hold nothing but white space.
     Raises DataError where a file is damaged, and at the end of a source in which there was no text at all.
     The usual mistake: to read the counts before the stream is exhausted.
@@ -111,7 +118,7 @@ def read_documents(sources: Iterable[Source], *, text_field: str = "text", skipp
     for source in sources:
         found = False
         for file in source.files:
-            for text, position in read_file(file.path, text_field):
+            for text, position in read_file(file.path, text_field, piece_characters):
                 if text is None:
                     skipped.not_utf8 += 1
                 elif not text or text.isspace():

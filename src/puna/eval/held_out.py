@@ -23,7 +23,7 @@ def held_out_tokens(folder: Path, tokenizer: Tokenizer, limit: int) -> NDArray[n
 def text_tokens(path: Path, tokenizer: Tokenizer) -> NDArray[np.int64]:
     """A text file as one document: the begin token, then its ids."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")  # not read_text, which turns \r\n into \n
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
     except UnicodeDecodeError as error:

@@ -22,6 +22,7 @@ class Parameters:
 
     @property
     def total(self) -> int:
+        """All of them."""
         return self.embedding + self.attention + self.feed_forward + self.norms + self.output
 
 
@@ -64,9 +65,7 @@ def kv_bytes_per_token(config: ModelConfig, element_bytes: int = 2) -> int:
     return 2 * config.num_layers * config.num_kv_heads * config.head_width * element_bytes
 
 
-def activation_bytes(
-    config: ModelConfig, batch: int, context: int, *, half: bool, checkpointing: bool = False, device: str = "cpu"
-) -> int:
+def activation_bytes(config: ModelConfig, batch: int, context: int, *, half: bool, checkpointing: bool = False, device: str = "cpu") -> int:
     """Estimated bytes that autograd keeps from the forward pass to the backward pass of `batch` sequences of `context` tokens.
 
     half: matrix products under bfloat16 autocast, which also keeps a bfloat16 copy of every matrix, and of its input for every matrix
@@ -100,11 +99,12 @@ def training_memory_bytes(
     config: ModelConfig, batch: int, context: int, *, half: bool, checkpointing: bool = False, device: str = "cpu"
 ) -> int:
     """Estimated bytes of a training step: float32 weights, gradients and two AdamW moments (16 bytes a parameter), what autograd keeps,
-    and one chunk of logits with its softmax. Arguments as for `activation_bytes`, with one micro-batch as the batch.
+    and three chunks of the loss (gradient of the last logits, next logits, their softmax).
 
-    Allocator slack, library workspaces and what the backward pass needs in passing are left out.
+    Arguments as for `activation_bytes`, with one micro-batch as the batch. Allocator slack, library workspaces and what the backward pass
+    needs in passing are left out; against that, the gradients are not there yet when the activations are at their most.
     """
-    logits = 2 * 4 * min(CHUNK, batch * context) * config.vocab_size
+    logits = 3 * 4 * min(CHUNK, batch * context) * config.vocab_size
     kept = activation_bytes(config, batch, context, half=half, checkpointing=checkpointing, device=device)
     return 16 * count_parameters(config).total + kept + logits
 

@@ -74,7 +74,7 @@ class Transformer(nn.Module):
         rotary = self.rotary(positions)
         x = self.embed_tokens(ids)
         for index, block in enumerate(self.layers):
-            if self.activation_checkpointing and self.training:
+            if self.activation_checkpointing and self.training and cache is None:
                 x = checkpoint(block, x, rotary, use_reentrant=False)
             else:
                 x = block(x, rotary, cache[index] if cache is not None else None)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from puna.config import validate
 from puna.durable import write_json
-from puna.errors import ModelFolderError
+from puna.errors import ConfigError, ModelFolderError
 from puna.model.config import ModelConfig
 from puna.model.transformer import Transformer, build_transformer
 
@@ -92,6 +92,8 @@ def read_config(folder: Path) -> ModelConfig:
         raise ModelFolderError(f"{folder} is no model folder: it has no config.json") from error
     except (OSError, ValueError) as error:
         raise ModelFolderError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelFolderError(f"{path} holds {type(values).__name__}, but a config.json is one object of keys and values")
     return from_huggingface(values, origin=str(path))
 
 
@@ -141,7 +143,8 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
         try:
-            names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+            weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+            names = sorted({str(name) for name in weight_map.values()})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelFolderError(f"{folder / INDEX} is not an index of weights: {error!r}") from error
         missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
@@ -225,9 +228,9 @@ def from_huggingface(values: dict[str, Any], origin: str) -> ModelConfig:
         raise ModelFolderError(f"{origin} describes a model that Puna cannot read: {'; '.join(refused)}")
     try:
         scaling = kind == "llama3" and {
-            "factor": float(rope["factor"]),
-            "low_frequency_factor": float(rope["low_freq_factor"]),
-            "high_frequency_factor": float(rope["high_freq_factor"]),
+            "factor": rope["factor"],
+            "low_frequency_factor": rope["low_freq_factor"],
+            "high_frequency_factor": rope["high_freq_factor"],
             "original_context": rope["original_max_position_embeddings"],
         }
         shape = {
@@ -239,7 +242,7 @@ def from_huggingface(values: dict[str, Any], origin: str) -> ModelConfig:
             "num_kv_heads": values.get("num_key_value_heads") or values["num_attention_heads"],
             "context_length": values.get("max_position_embeddings", 2048),
             "norm_eps": values.get("rms_norm_eps", 1e-6),
-            "rope_base": float(rope["rope_theta"]),
+            "rope_base": rope["rope_theta"],
             "rope_scaling": scaling or None,
             "tie_embeddings": values.get("tie_word_embeddings", False),
         }
@@ -247,4 +250,7 @@ def from_huggingface(values: dict[str, Any], origin: str) -> ModelConfig:
         raise ModelFolderError(f"{origin} lacks the key {error}") from error
     if values.get("head_dim"):
         shape["head_width"] = values["head_dim"]
-    return validate(ModelConfig, shape, origin)
+    try:
+        return validate(ModelConfig, shape, origin)
+    except ConfigError as error:
+        raise ModelFolderError(str(error)) from error

@@ -75,8 +75,10 @@ def causal_attention(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K S C"], v
     if q.requires_grad and steps == seen and trains_in_blocks(q.device.type, steps):
         groups = q.shape[1] // k.shape[1]
         return blocked_attention(q, k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1))
-    if steps == seen or steps == 1:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=steps > 1, enable_gqa=grouped)
+    if steps == 1:
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
+    if steps == seen:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
     visible = torch.ones(steps, seen, dtype=torch.bool, device=q.device).tril(seen - steps)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=grouped)
 

@@ -31,6 +31,7 @@ class DataRecipe(Config):
 
     mixture: tuple[CorpusRecipe, ...] = Field(strict=False, min_length=1)
     validation_fraction: float = Field(default=0.05, gt=0, lt=1, description="share of the documents held out")
+    piece_characters: int = Field(default=2**20, gt=0, description="longer plain files become several documents, cut at blank lines")
 
 
 class OptimizerRecipe(Config):

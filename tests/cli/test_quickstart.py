@@ -1,0 +1,108 @@
+"""`puna quickstart`: from a folder of text to a measured model, in one command that can be called again."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puna.cli import quickstart
+from puna.config import overlay, validate
+from puna.model.weights import read_model
+from puna.train.recipe import Recipe
+from puna.train.trainer import RunInputs, Trainer
+
+Puna = Callable[..., Any]
+
+PROMISED = {
+    "parameters",
+    "tokens",
+    "train_seconds",
+    "tokens_per_second",
+    "val_bits_per_byte",
+    "gzip_bits_per_byte",
+    "xz_bits_per_byte",
+    "model",
+}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
+    """The quickstart's own recipe with a model that takes seconds, and thirty steps."""
+    own = quickstart.quickstart_recipe
+
+    def recipe(run: Path, source: str, steps: int) -> Recipe:
+        model = {"vocab_size": 2048, "width": 32, "num_layers": 1, "num_heads": 2, "context_length": 32, "tie_embeddings": True}
+        values = own(run, source, steps).model_dump() | {"model": model}
+        return validate(Recipe, overlay(values, {"train": {"context_length": 32, "device": "cpu"}}), "test")
+
+    monkeypatch.setattr(quickstart, "quickstart_recipe", recipe)
+    monkeypatch.setattr(quickstart, "steps_within", lambda *_: 30)
+
+
+@pytest.mark.usefixtures("small")
+def test_from_a_folder_to_a_model(puna: Puna, tiny_corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = puna("quickstart", "--text", tiny_corpus, "--run", run, "--minutes", 0.05)
+    assert result.code == 0, result.err
+    for stage in ("1/4", "2/4", "3/4", "4/4", "bits per byte", "puna generate"):
+        assert stage in result.out
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary.keys() >= PROMISED
+    assert summary["model"] == str(run / "model")
+    assert sum(weight.numel() for weight in read_model(run / "model").parameters()) == summary["parameters"]
+
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    again = puna("quickstart", "--text", tiny_corpus, "--run", run)
+    assert again.code == 0
+    assert "is finished; --run OTHER starts a new one" in again.out
+    assert f"{summary['val_bits_per_byte']:.3f} bits per byte" in again.out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+    other = puna("quickstart", "--text", tmp_path, "--run", run)
+    assert (other.code, other.err) == (1, f"error: {run} was raised on {tiny_corpus}, not on {tmp_path}: choose another --run\n")
+
+
+@pytest.mark.usefixtures("small")
+def test_interrupted_it_goes_on(puna: Puna, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        step = Trainer._step
+
+        def ctrl_c_at_seven(trainer: Trainer, meter: Any) -> Any:
+            if trainer.progress.step == 6:
+                signal.raise_signal(signal.SIGINT)
+            return step(trainer, meter)
+
+        patch.setattr(Trainer, "_step", ctrl_c_at_seven)
+        result = puna("quickstart", "--text", tiny_corpus, "--run", run)
+    assert result.code == 130
+    assert "stopped and saved at step 7" in result.out
+    assert not (run / "summary.json").exists()
+    result = puna("quickstart", "--text", tiny_corpus, "--run", run)
+    assert result.code == 0, result.err
+    assert "is unfinished and goes on" in result.out
+    assert json.loads((run / "summary.json").read_text())["tokens"] == 30 * 8 * 32
+
+
+def test_a_text_that_is_not_there(puna: Puna, tmp_path: Path) -> None:
+    result = puna("quickstart", "--text", tmp_path / "gone", "--run", tmp_path / "run")
+    assert result.code == 1
+    assert result.err.count("\n") == 1
+    assert "gone" in result.err
+
+
+@pytest.mark.slow
+def test_as_it_is_installed(tiny_corpus: Path, tmp_path: Path) -> None:
+    """The real recipe in a process of its own: the fewest steps that it takes."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", "from puna.cli.main import main; main()", "quickstart"]
+    done = subprocess.run(
+        [*command, "--text", str(tiny_corpus), "--run", str(run), "--minutes", "0.05"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "summary.json").read_text()).keys() >= PROMISED

@@ -1,0 +1,96 @@
+"""Scores against a plain loop over tokens in float64, and against models whose answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from puna.config import validate
+from puna.errors import DataError
+from puna.eval.bits_per_byte import Score, score_tokens
+from puna.inference.language_model import LanguageModel
+from puna.model.config import ModelConfig
+from puna.model.transformer import Transformer, build_transformer
+
+VOCAB = 300
+LENGTHS = np.array([0 if id_ % 11 == 0 else 1 + id_ % 4 for id_ in range(VOCAB)], dtype=np.int32)  # every eleventh is special
+
+
+def text(length: int, seed: int = 0) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(0, VOCAB, length)
+
+
+def plain_score(model: Transformer, ids: NDArray[np.int64], context: int, stride: int) -> Score:
+    """One target at a time: from the first window while it reaches, then from the first later one that reaches it."""
+    nats, tokens, size = 0.0, 0, 0
+    with torch.inference_mode():
+        for target in range(1, len(ids)):
+            start = 0
+            while start + context < target:
+                start += stride
+            logits = model(torch.from_numpy(ids[start:target])[None])[0, -1].double()
+            if LENGTHS[ids[target]]:
+                nats -= torch.log_softmax(logits, -1)[ids[target]].item()
+                tokens += 1
+                size += int(LENGTHS[ids[target]])
+    return Score(nats, tokens, size)
+
+
+@pytest.mark.parametrize("length", [2, 3, 8, 9, 10, 16, 17, 18, 50, 65])
+@pytest.mark.parametrize(("context", "stride"), [(8, 8), (8, 4), (8, 1), (16, 5), (16, None)])
+def test_a_plain_loop_agrees(length: int, context: int, stride: int | None, tiny_llama: LanguageModel) -> None:
+    ids = text(length, seed=length)
+    ids[1] = 1  # a target that counts
+    expected = plain_score(tiny_llama.model, ids, context, stride or context)
+    for batch_size in (1, 3, 16):
+        found = score_tokens(tiny_llama.model, ids, LENGTHS, context=context, stride=stride, batch_size=batch_size)
+        assert (found.tokens, found.bytes) == (expected.tokens, expected.bytes)
+        assert found.nats == pytest.approx(expected.nats, rel=1e-5)
+
+
+def test_every_target_counts_once_and_special_ones_never(tiny_llama: LanguageModel) -> None:
+    ids = text(700)
+    targets = LENGTHS[ids[1:]]
+    for context, stride in ((32, 32), (32, 7), (96, 50)):
+        found = score_tokens(tiny_llama.model, ids, LENGTHS, context=context, stride=stride)
+        assert found.tokens == (targets > 0).sum()
+        assert found.bytes == targets.sum()
+
+
+def test_a_model_that_knows_nothing_needs_the_logarithm_of_its_vocabulary() -> None:
+    """With all logits equal, log2(V) bits a token."""
+    config = validate(ModelConfig, {"vocab_size": VOCAB, "width": 8, "num_layers": 1, "num_heads": 1, "context_length": 16}, "test")
+    model = build_transformer(config)
+    for weight in model.parameters():
+        torch.nn.init.zeros_(weight)
+    found = score_tokens(model, text(400), LENGTHS, context=16)
+    assert found.bits_per_byte == pytest.approx(math.log2(VOCAB) * found.tokens / found.bytes)
+    assert found.loss == pytest.approx(math.log(VOCAB))
+    assert found.perplexity == pytest.approx(VOCAB, rel=1e-5)
+
+
+def test_units() -> None:
+    score = Score(nats=10 * math.log(2), tokens=4, bytes=5)
+    assert score.bits_per_byte == pytest.approx(2.0)
+    assert score.loss == pytest.approx(10 * math.log(2) / 4)
+    assert score.perplexity == pytest.approx(2**2.5)
+    assert math.isfinite(Score(1e9, 1, 1).perplexity)
+
+
+@pytest.mark.parametrize("ids", [[], [5]])
+def test_too_short_a_text(ids: list[int], tiny_llama: LanguageModel) -> None:
+    with pytest.raises(DataError, match=f"the text has {len(ids)} tokens, but predicting one from another takes two"):
+        score_tokens(tiny_llama.model, np.array(ids, dtype=np.int64), LENGTHS, context=8)
+
+
+def test_special_tokens_alone_have_no_bytes(tiny_llama: LanguageModel) -> None:
+    with pytest.raises(DataError, match="special tokens alone"):
+        score_tokens(tiny_llama.model, np.array([1, 0, 11, 22]), LENGTHS, context=8)
+
+
+@pytest.mark.parametrize(("context", "stride"), [(97, 1), (8, 9), (8, -1), (0, None)])
+def test_windows_that_cannot_be(context: int, stride: int | None, tiny_llama: LanguageModel) -> None:
+    with pytest.raises(ValueError, match="need 0 < stride"):
+        score_tokens(tiny_llama.model, text(20), LENGTHS, context=context, stride=stride)

@@ -1,0 +1,127 @@
+"""config.json of others: both generations of transformers, defaults, and what Puna refuses rather than misreads."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import LlamaConfig
+
+from puna.errors import ModelFolderError
+from puna.model.config import PRESETS, ModelConfig
+from puna.model.weights import from_huggingface, to_huggingface
+
+SHAPE: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 128256,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+}
+STRETCHED = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+def read(**changes: Any) -> ModelConfig:
+    return from_huggingface({**SHAPE, **changes}, "config.json")
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", **STRETCHED}},  # transformers 4
+        {"rope_theta": 500000, "rope_scaling": {"type": "llama3", **STRETCHED, "factor": 32}},  # before 4.43; whole numbers
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, **STRETCHED}},  # transformers 5
+        {"rope_scaling": None, "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, **STRETCHED}},
+    ],
+)
+def test_all_spellings_of_the_positions_give_the_preset(rope: dict[str, Any]) -> None:
+    expected = ModelConfig.model_validate({"preset": "llama-3.2-1b"})
+    assert read(**rope) == expected.model_copy(update={"preset": None})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_is_written_is_read_back(name: str) -> None:
+    config = ModelConfig.model_validate({"preset": name})
+    again = from_huggingface(to_huggingface(config), "config.json")
+    plain = {"preset", "feed_forward_multiple"}  # how the shape came about, which config.json has no place for
+    assert again.model_dump(exclude=plain) == config.model_dump(exclude=plain)
+
+
+@pytest.mark.parametrize("name", ["llama-7b", "llama-2-70b", "llama-3.1-8b", "llama-3.2-3b"])
+def test_transformers_understands_it_as_meant(name: str) -> None:
+    config = ModelConfig.model_validate({"preset": name})
+    theirs = LlamaConfig.from_dict(to_huggingface(config))
+    assert theirs.rope_parameters["rope_theta"] == config.rope_base
+    assert theirs.rope_parameters["rope_type"] == ("llama3" if config.rope_scaling else "default")
+    assert (theirs.head_dim, theirs.num_key_value_heads) == (config.head_width, config.num_kv_heads)
+    again = from_huggingface(theirs.to_dict(), "config.json")
+    assert to_huggingface(again) == to_huggingface(config)
+
+
+def test_keys_left_out_have_transformers_defaults() -> None:
+    bare = {"vocab_size": 100, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    theirs, ours = LlamaConfig(**bare), from_huggingface(bare, "config.json")
+    assert (ours.num_kv_heads, ours.head_width) == (theirs.num_key_value_heads, theirs.head_dim) == (4, 16)
+    assert (ours.context_length, ours.norm_eps) == (theirs.max_position_embeddings, theirs.rms_norm_eps)
+    assert (ours.rope_base, ours.rope_scaling) == (theirs.rope_parameters["rope_theta"], None)
+    assert ours.tie_embeddings == theirs.tie_word_embeddings
+
+
+def test_an_explicit_head_width_is_kept() -> None:
+    assert read(head_dim=96).head_width == 96
+    assert read(head_dim=None).head_width == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model_type": "mistral"}, r"model_type = 'mistral' \(only 'llama' is supported\)"),
+        ({"hidden_act": "gelu"}, r"hidden_act = 'gelu' \(only 'silu' is supported\)"),
+        ({"attention_bias": True}, r"attention_bias = True"),
+        ({"mlp_bias": True}, r"mlp_bias = True"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, r"rope scaling 'yarn' \(only 'llama3' is supported\)"),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, r"rope scaling 'linear'"),
+        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}}, r"rope scaling 'dynamic'"),
+    ],
+)
+def test_what_puna_has_not_is_refused_by_name(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ModelFolderError, match=r"^config.json describes a model that Puna cannot read: .*" + reason):
+        read(**changes)
+
+
+def test_all_reasons_are_given_at_once() -> None:
+    with pytest.raises(ModelFolderError, match=r"model_type = 'gemma'.*; hidden_act = 'gelu'.*; rope scaling 'yarn'"):
+        read(model_type="gemma", hidden_act="gelu", rope_scaling={"rope_type": "yarn"})
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"])
+def test_a_missing_key_is_named(key: str) -> None:
+    with pytest.raises(ModelFolderError, match=rf"config.json lacks the key '{key}'"):
+        from_huggingface({name: value for name, value in SHAPE.items() if name != key}, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_key_value_heads": 5}, "num_heads 32 is not a multiple of num_kv_heads 5"),
+        ({"num_hidden_layers": -1}, "num_layers = -1"),
+        ({"rope_theta": None}, "rope_base = None"),
+        ({"rope_theta": "big"}, "rope_base = 'big'"),
+        ({"rope_scaling": {"rope_type": "llama3", **STRETCHED, "factor": []}}, r"rope_scaling.factor = \[\]"),
+    ],
+)
+def test_impossible_values_are_a_fault_of_the_folder(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelFolderError, match=f"config.json: .*{message}"):
+        read(**changes)
+
+
+@given(key=st.sampled_from(sorted(SHAPE)), value=st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just([]))
+def test_no_value_of_any_key_escapes_as_another_exception(key: str, value: object) -> None:
+    with suppress(ModelFolderError):
+        read(**{key: value})

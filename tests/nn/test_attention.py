@@ -1,0 +1,149 @@
+"""Attention: the three roads against each other and a loop in plain Python, causality, and the cache."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from puna.nn import Attention, RotaryEmbedding, blocked_attention, causal_attention, softmax_attention
+from puna.nn.attention import BLOCK, trains_in_blocks
+
+
+def heads(steps: int, seen: int, query_heads: int, kv_heads: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    q = torch.randn(2, query_heads, steps, 8, dtype=dtype, requires_grad=True)
+    k, v = (torch.randn(2, kv_heads, seen, 8, dtype=dtype, requires_grad=True) for _ in range(2))
+    return q, k, v
+
+
+def assert_same_with_gradients(ours: Tensor, reference: Tensor, inputs: tuple[Tensor, ...]) -> None:
+    torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-5)
+    weights = torch.randn_like(ours)
+    for mine, expected in zip(torch.autograd.grad(ours, inputs, weights), torch.autograd.grad(reference, inputs, weights), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_reference_is_the_definition() -> None:
+    """A loop over heads, queries and the keys that they may see: 4 query heads on 2 key heads, 3 queries at the end of 5 positions."""
+    q, k, v = (tensor.detach().double() for tensor in heads(3, 5, 4, 2))
+    expected = torch.zeros_like(q)
+    for batch, head, query in itertools.product(range(2), range(4), range(3)):
+        visible = 5 - 3 + query + 1
+        scores = [float(q[batch, head, query] @ k[batch, head // 2, key]) / 8**0.5 for key in range(visible)]
+        total = sum(torch.tensor(scores).exp())
+        for key, score in enumerate(scores):
+            expected[batch, head, query] += torch.tensor(score).exp() / total * v[batch, head // 2, key]
+    torch.testing.assert_close(softmax_attention(q, k, v), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 77])
+def test_blocks_equal_the_reference(steps: int) -> None:
+    q, k, v = heads(steps, steps, 3, 3)
+    assert_same_with_gradients(blocked_attention(q, k, v), softmax_attention(q, k, v), (q, k, v))
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize(("steps", "seen"), [(1, 1), (1, 9), (7, 7), (4, 9), (2 * BLOCK + 5, 2 * BLOCK + 5), (3, 2 * BLOCK + 3)])
+def test_the_chosen_road_equals_the_reference(steps: int, seen: int, kv_heads: int) -> None:
+    q, k, v = heads(steps, seen, 4, kv_heads)
+    assert_same_with_gradients(causal_attention(q, k, v), softmax_attention(q, k, v), (q, k, v))
+
+
+def test_the_chosen_road_equals_the_reference_without_gradients() -> None:
+    q, k, v = (tensor.detach() for tensor in heads(2 * BLOCK + 5, 2 * BLOCK + 5, 4, 2))
+    torch.testing.assert_close(causal_attention(q, k, v), softmax_attention(q, k, v), rtol=1e-4, atol=1e-5)
+
+
+def test_sdpa_equals_the_reference() -> None:
+    q, k, v = heads(50, 50, 4, 2)
+    fused = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    assert_same_with_gradients(fused, softmax_attention(q, k, v), (q, k, v))
+
+
+def test_blocks_are_for_the_cpu_and_middling_lengths() -> None:
+    assert [steps for steps in (1, 255, 256, 2048, 2049) if trains_in_blocks("cpu", steps)] == [256, 2048]
+    assert not trains_in_blocks("cuda", 512)
+
+
+@settings(max_examples=20, deadline=None)
+@given(steps=st.integers(1, 40), past=st.integers(0, 40), groups=st.sampled_from([1, 2, 3]), seed=st.integers(0, 2**31))
+def test_constant_values_come_back_unchanged(steps: int, past: int, groups: int, seed: int) -> None:
+    """Weights of every query sum to 1: if all visible values are equal, they are the result, whatever the scores."""
+    generator = torch.Generator().manual_seed(seed)
+    q = 5 * torch.randn(1, 2 * groups, steps, 4, generator=generator)
+    k = torch.randn(1, 2, past + steps, 4, generator=generator)
+    for attend in (softmax_attention, causal_attention):
+        torch.testing.assert_close(attend(q, k, torch.full_like(k, 1.5)), torch.full_like(q, 1.5))
+
+
+@pytest.mark.parametrize("attend", [softmax_attention, blocked_attention, causal_attention])
+@pytest.mark.parametrize("steps", [6, 2 * BLOCK + 3])
+def test_no_query_depends_on_later_positions(attend: type, steps: int) -> None:
+    q, k, v = heads(steps, steps, 2, 2)
+    for query in (0, steps // 2, steps - 2):
+        for gradient in torch.autograd.grad(attend(q, k, v)[:, :, query].sum(), (k, v)):
+            assert not gradient[:, :, query + 1 :].any()
+            assert gradient[:, :, : query + 1].abs().sum(-1).all() or query == 0, "every earlier position takes part"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("attend", [softmax_attention, blocked_attention, causal_attention])
+def test_keeps_the_dtype_and_stays_close(attend: type, dtype: torch.dtype) -> None:
+    q, k, v = heads(2 * BLOCK, 2 * BLOCK, 2, 2, dtype)
+    out = attend(q, k, v)
+    assert out.dtype == dtype
+    exact = softmax_attention(q.double(), k.double(), v.double()).to(out.dtype)
+    torch.testing.assert_close(out, exact, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.05)
+
+
+class GrowingCache:
+    """The plainest cache that the protocol allows."""
+
+    def __init__(self) -> None:
+        self.held: tuple[Tensor, Tensor] | None = None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        held = (keys, values) if self.held is None else tuple(torch.cat(pair, 2) for pair in zip(self.held, (keys, values), strict=True))
+        self.held = held
+        return held
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_a_cache_changes_nothing_at_any_split(kv_heads: int) -> None:
+    """A sequence of 6 in one go, and in every one of the 32 ways to cut it into pieces."""
+    layer, rotary, x = Attention(16, 4, kv_heads, 8), RotaryEmbedding(8, 6), torch.randn(2, 6, 16)
+    whole = layer(x, rotary(torch.arange(6)))
+    for cuts in itertools.chain.from_iterable(itertools.combinations(range(1, 6), n) for n in range(6)):
+        cache, pieces = GrowingCache(), []
+        for start, end in itertools.pairwise((0, *cuts, 6)):
+            pieces.append(layer(x[:, start:end], rotary(torch.arange(start, end)), cache))
+        torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_multi_head_attention_equals_torch() -> None:
+    """K = H, every position 0 (so nothing turns), against torch's own module with the same weights."""
+    ours, theirs = Attention(16, 4, 4, 4), torch.nn.MultiheadAttention(16, 4, bias=False, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([ours.q_proj.weight, ours.k_proj.weight, ours.v_proj.weight]))
+        theirs.out_proj.weight.copy_(ours.o_proj.weight)
+    x = torch.randn(3, 9, 16)
+    future = torch.ones(9, 9, dtype=torch.bool).triu(1)
+    expected, _ = theirs(x, x, x, attn_mask=future, need_weights=False)
+    rotary = RotaryEmbedding(4, 1)(torch.zeros(9, dtype=torch.long))
+    torch.testing.assert_close(ours(x, rotary), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_values_are_not_rotated() -> None:
+    """One position alone attends to itself: y = x W_v W_o wherever it stands."""
+    layer, x = Attention(8, 2, 2, 4), torch.randn(1, 1, 8)
+    expected = layer.o_proj(layer.v_proj(x))
+    for position in (0, 5, 30):
+        torch.testing.assert_close(layer(x, RotaryEmbedding(4, 31)(torch.tensor([position]))), expected)
+
+
+def test_uneven_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match="6 query heads cannot be shared out evenly over 4"):
+        Attention(12, 6, 4, 2)
