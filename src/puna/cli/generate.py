@@ -55,8 +55,9 @@ def generate(
 
     loaded = load(model, device)
     if n == 1:
+        pieces = loaded.stream(loaded.encode_prompt(prompt), **options)
         typer.echo(prompt, nl=False)
-        _print_stream(text for _, text in loaded.stream(loaded.encode_prompt(prompt), **options))
+        _print_stream(text for _, text in pieces)
         return
     for number, completion in enumerate(loaded.complete(prompt, **options), 1):
         typer.echo(f"--- {number} of {n}\n{prompt}{completion.text}")

@@ -34,7 +34,6 @@ from puna.model.accounting import count_parameters
 from puna.model.transformer import Transformer
 from puna.model.weights import write_model
 from puna.report.metrics import read_metrics
-from puna.report.run_report import write_run_report
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.tokenizer.training import take_turns
 from puna.train.recipe import CorpusRecipe, Recipe
@@ -177,6 +176,8 @@ def _tensorboard(run: Path) -> Any:
 
 def measure_run(trainer: Trainer, data: RunData, console: Console) -> dict[str, Any]:
     """Score the finished model beside the compressors, sample from it, and write model, summary, samples and report."""
+    from puna.report.run_report import write_run_report  # matplotlib takes a second, which a run need not wait for at its start
+
     recipe, run, model = trainer.recipe, trainer.run, trainer.model
     with console.status("measuring on held-out text"):
         ids = data.held_out(recipe.train.validation_tokens * 10)

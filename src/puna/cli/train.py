@@ -81,6 +81,7 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
         recipe.context_length,
         half=precision == "bfloat16",
         checkpointing=recipe.train.activation_checkpointing,
+        device=device.type,
     )
     parameters = count_parameters(recipe.model)
     table = Table(title=f"{recipe.run}: nothing is spent yet", title_justify="left", show_header=False)

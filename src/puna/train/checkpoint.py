@@ -75,11 +75,8 @@ def load_checkpoint(path: Path, model: Transformer, optimizers: Optimizers) -> P
         for group in optimizer.param_groups:
             for weight in group["params"]:
                 prefix = f"{names[id(weight)]}:"
-                state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-                # step counters stay where they are; moments go to their weight
                 optimizer.state[weight] = {
-                    key: value if value.ndim == 0 and weight.device.type == "cpu" else value.to(weight.device)
-                    for key, value in state.items()
+                    key.removeprefix(prefix): value.to(weight.device) for key, value in tensors.items() if key.startswith(prefix)
                 }
     return progress
 

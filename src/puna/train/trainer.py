@@ -74,7 +74,7 @@ class Observer(Protocol):
 class Trainer:
     """One run of one recipe in one folder. `train` does it; `model` is then the trained model.
 
-    Raises TrainingError for a folder that holds another run, a device that is not there, or a recipe that does not fit in memory.
+    Raises TrainingError for a recipe that does not fit in memory and ConfigError for a device that is not there.
     """
 
     def __init__(self, recipe: Recipe, run: Path, inputs: RunInputs, observers: tuple[Observer, ...] = ()) -> None:
@@ -99,6 +99,7 @@ class Trainer:
             self.recipe.context_length,
             half=self.precision == "bfloat16",
             checkpointing=train.activation_checkpointing,
+            device=self.device.type,
         )
         available = memory_bytes(self.device)
         if available is not None and needed > available:
@@ -134,7 +135,7 @@ class Trainer:
     def train(self, stop: Callable[[], bool] = lambda: False, until: int | None = None) -> bool:
         """Train to the recipe's last step, or to step `until`, or until `stop` says so; True if the recipe is finished.
 
-        Whatever ends it, a checkpoint of the last step is on disk.
+        However it returns, a checkpoint of the last step is on disk.
         """
         recipe = self.recipe
         last = min(recipe.train.steps, until or recipe.train.steps)
