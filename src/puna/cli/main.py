@@ -3,7 +3,6 @@
 Imports of torch and its friends wait inside the commands, so that `puna --help` answers at once.
 """
 
-import os
 import sys
 from typing import Annotated
 
@@ -41,9 +40,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """Run the command line. What the user can mend is one line on standard error and exit code 1; the rest is a traceback."""
-    # Threads that wait should sleep: spinning ones take the cores from whatever they wait for. Read by OpenMP when torch is loaded;
-    # beside one other busy process on two cores a training step was 5 times faster so (benchmarks/results), and no slower alone.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except PunaError as error:

@@ -106,7 +106,7 @@ def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
             "steps": steps,
             "batch_size": 8,
             "log_every": 5,
-            "validate_every": max(1, steps // 5),
+            "validate_every": -(-steps // 5),
             "validation_tokens": 20_000,
             "checkpoint_every": 100,
         },

@@ -42,12 +42,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             wanted = wanted.where(valid, 0).unsqueeze(1)
             log_probabilities = F.linear(rows, weight).float().log_softmax(-1)
             total -= (log_probabilities.gather(1, wanted).squeeze(1) * valid).sum()
-            # d loss / d logits = softmax - one_hot(target), and 0 where the target does not count
+            # d loss / d logits = softmax - one_hot(target); rows whose target does not count are zeroed where they are narrow
             grad = log_probabilities.exp_()
             grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=grad.dtype))
-            grad *= valid.unsqueeze(1)
-            grad_hidden[start : start + CHUNK] = grad.to(rows.dtype) @ weight
-            grad_weight += grad.to(rows.dtype).t() @ rows
+            grad = grad.to(rows.dtype)
+            counts = valid.unsqueeze(1).to(rows.dtype)
+            grad_hidden[start : start + CHUNK] = (grad @ weight) * counts
+            grad_weight += grad.t() @ (rows * counts)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 

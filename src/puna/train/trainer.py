@@ -35,7 +35,7 @@ from puna.train.metrics import MetricsLog
 from puna.train.optimizer import build_optimizers
 from puna.train.recipe import Recipe
 from puna.train.schedule import learning_rate_factor
-from puna.train.step import train_step
+from puna.train.step import StepResult, train_step
 
 REFUSALS = 20  # steps in a row whose gradients may be non-finite before the run gives up
 
@@ -168,7 +168,7 @@ class Trainer:
         self.model.eval()
         return self.progress.step == recipe.train.steps
 
-    def _step(self, meter: "_Meter") -> tuple[float, Any]:
+    def _step(self, meter: "_Meter") -> tuple[float, StepResult]:
         recipe, step = self.recipe, self.progress.step
         begin = time.perf_counter()
         ids = torch.from_numpy(self.inputs.batch(step)).to(self.device, non_blocking=True)

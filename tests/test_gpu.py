@@ -1,0 +1,59 @@
+"""What only a CUDA device can show: `make test-gpu`. Everything else runs on a CPU."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from puna.device import autocast, choose_device, choose_precision, measure_matmul_peak
+from puna.inference.decode import decode
+from puna.inference.request import GenerationOptions
+from puna.model.config import ModelConfig
+from puna.model.init import init_weights
+from puna.model.transformer import Transformer, build_transformer
+from puna.model.weights import read_model, write_model
+from puna.train.optimizer import build_optimizers
+from puna.train.recipe import OptimizerRecipe
+from puna.train.step import train_step
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+
+def a_model(device: str) -> Transformer:
+    model = build_transformer(ModelConfig(vocab_size=512, width=128, num_layers=2, num_heads=4, num_kv_heads=2, context_length=256), device)
+    init_weights(model, seed=0)
+    return model.eval()
+
+
+def test_logits_on_the_gpu_are_those_of_the_cpu() -> None:
+    ids = torch.randint(0, 512, (2, 200))
+    torch.testing.assert_close(a_model("cuda")(ids.cuda()).cpu(), a_model("cpu")(ids), atol=1e-4, rtol=1e-4)
+
+
+def test_greedy_text_is_that_of_the_cpu(tmp_path: Path) -> None:
+    write_model(tmp_path, a_model("cuda"))
+    options = GenerationOptions(temperature=0, max_tokens=20)
+    texts = [list(decode(read_model(tmp_path, device), [1, 2, 3], options)) for device in ("cpu", "cuda")]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_in_bfloat16_learns_a_batch_by_heart(name: str, compiled: bool) -> None:
+    device = choose_device("auto")
+    precision = choose_precision("auto", device)
+    model = a_model("cuda").train()
+    hidden_states = torch.compile(model.hidden_states) if compiled else model.hidden_states
+    optimizers = build_optimizers(model, OptimizerRecipe(name=name, learning_rate=3e-3))
+    ids = torch.randint(0, 512, (8, 129), device=device)
+    losses = [
+        train_step(model, hidden_states, optimizers, [ids], factor=1.0, clip_norm=1.0, autocast=autocast(device, precision)).loss
+        for _ in range(40)
+    ]
+    assert losses[-1] < losses[0] / 2
+    assert all(weight.dtype == torch.float32 for weight in model.parameters())
+
+
+def test_the_matmul_peak_is_that_of_an_accelerator() -> None:
+    device = choose_device("cuda")
+    assert measure_matmul_peak(device, choose_precision("auto", device)) > 1e12
