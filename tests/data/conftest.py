@@ -1,20 +1,12 @@
 """A small tokenizer and small corpora for the data tests."""
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from made_texts import make_texts
 
 from puna.tokenizer.tokenizer import Tokenizer
-
-WORDS = ["the", "llama", "reads", "1984", "old", "pages", "über", "naïve", "東京", "мир", "🦙", "is", "was", "near", "far"]
-
-
-def make_texts(count: int, seed: int = 0, longest: int = 200) -> list[str]:
-    """Distinct texts of words in several scripts, of 20 to `longest` words."""
-    rng = random.Random(seed)
-    return [f"{seed}.{number}: " + " ".join(rng.choices(WORDS, k=rng.randint(20, longest))) for number in range(count)]
 
 
 @pytest.fixture(scope="session")

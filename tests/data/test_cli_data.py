@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import make_texts
+from made_texts import make_texts
 from typer.testing import CliRunner
 
 from puna.cli import data
@@ -64,7 +64,7 @@ def test_the_commands_defaults_are_the_functions() -> None:
     command = python_inspect.signature(data.prepare).parameters
     function = python_inspect.signature(prepare_module.prepare).parameters
     shared = [name for name in function if name in command and function[name].default is not python_inspect.Parameter.empty]
-    assert len(shared) == 5
+    assert len(shared) == 6
     assert {name: command[name].default for name in shared} == {name: function[name].default for name in shared}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import make_texts
+from made_texts import make_texts
 
 from puna.data.prepare import prepare
 from puna.errors import DataError

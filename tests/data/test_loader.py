@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_texts
+from made_texts import make_texts
 
 from puna.data.loader import Loader
 from puna.data.prepare import prepare

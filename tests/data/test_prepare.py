@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_texts
 from hypothesis import given
 from hypothesis import strategies as st
+from made_texts import make_texts
 
 from puna.data.dedup import SeenDocuments, document_hash, split_of
 from puna.data.manifest import SPLITS, Manifest

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_texts
 from hypothesis import given
 from hypothesis import strategies as st
+from made_texts import make_texts
 
 from puna.data import shards
 from puna.data.manifest import Manifest

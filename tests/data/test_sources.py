@@ -141,9 +141,7 @@ def test_pieces_of_a_long_file_join_to_its_text(tmp_path_factory: pytest.TempPat
     text = "start " + "\n".join(parts).replace("\0", "")
     path = tmp_path_factory.getbasetemp() / "pieces.txt"
     path.write_bytes(text.encode())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(formats, "PIECE_CHARACTERS", 16)
-        rows = list(formats.read_file(path, "text"))
+    rows = list(formats.read_file(path, "text", piece_characters=16))
     assert "".join(row.text or "" for row in rows) == text
     assert all(len(row.text or "") <= 16 for row in rows)
 
