@@ -102,3 +102,15 @@ def test_verify_resume_finds_a_difference(
     result = puna("verify-resume", tiny_recipe_file, "--steps", 12)
     assert result.code == 1
     assert "different after 12 steps: weight embed_tokens.weight" in result.out
+
+
+def test_data_that_was_made_from_other_text_is_refused(puna: Puna, tiny_recipe_file: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    """A folder that an earlier, different attempt left behind must not be trained on in silence."""
+    data = tiny_corpus.parent / "data"
+    override = f"data.mixture=[{{path: {data}, sources: [{tmp_path}]}}]"
+    result = puna("train", tiny_recipe_file, override, f"run={tmp_path / 'run'}")
+    assert result.code == 1
+    assert result.err == (
+        f"error: {data} was prepared from {tiny_corpus}, but the recipe names {tmp_path}: delete the folder or name another\n"
+    )
+    assert not (tmp_path / "run").exists()

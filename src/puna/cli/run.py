@@ -22,6 +22,7 @@ from rich.console import Console
 
 from puna.cli.progress import RunProgress, preparation_progress
 from puna.data.loader import Loader
+from puna.data.manifest import Manifest
 from puna.data.prepare import prepare
 from puna.data.shards import TokenStream, open_split
 from puna.data.sources import read_texts
@@ -71,6 +72,7 @@ def make_missing_data(recipe: Recipe, console: Console) -> None:
     tokenizer = Tokenizer.load(folder)
     for corpus in recipe.data.mixture:
         if (Path(corpus.path) / "manifest.json").exists():
+            _refuse_other_sources(corpus)
             continue
         with preparation_progress(console) as on_progress:
             manifest = prepare(
@@ -83,6 +85,16 @@ def make_missing_data(recipe: Recipe, console: Console) -> None:
             )
         parts = ", ".join(f"{split.tokens:,} {name} tokens" for name, split in manifest.splits.items())
         console.print(f"data: {parts} in {corpus.path}", highlight=False)
+
+
+def _refuse_other_sources(corpus: CorpusRecipe) -> None:
+    """What lies there must be what the recipe names; that its files changed since is no reason not to train on it."""
+    before = tuple(source.name for source in Manifest.load(corpus.path).inputs.sources)
+    if corpus.sources and corpus.sources != before:
+        raise DataError(
+            f"{corpus.path} was prepared from {', '.join(before)}, but the recipe names {', '.join(corpus.sources)}: "
+            "delete the folder or name another"
+        )
 
 
 def _sources(corpus: CorpusRecipe) -> tuple[str, ...]:
