@@ -11,6 +11,7 @@ import time
 import torch
 from torch.nn import functional as F
 
+from puna.device import has_bfloat16_arithmetic
 from puna.nn.attention import blocked_attention, softmax_attention
 
 WAYS = {
@@ -18,7 +19,8 @@ WAYS = {
     "sdpa": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
     "blocked": blocked_attention,
 }
-for dtype in (torch.float32, torch.bfloat16):
+formats = [torch.float32] + [torch.bfloat16] * has_bfloat16_arithmetic(torch.device("cpu"))  # emulated, it takes minutes a step
+for dtype in formats:
     for batch, heads, steps, width in ((8, 4, 256, 64), (8, 8, 512, 64), (4, 8, 1024, 64), (1, 8, 2048, 64)):
         seconds: dict[str, list[float]] = {name: [] for name in WAYS}
         for _ in range(6):

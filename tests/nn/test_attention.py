@@ -63,9 +63,10 @@ def test_sdpa_equals_the_reference() -> None:
     assert_same_with_gradients(fused, softmax_attention(q, k, v), (q, k, v))
 
 
-def test_blocks_are_for_the_cpu_and_middling_lengths() -> None:
-    assert [steps for steps in (1, 255, 256, 2048, 2049) if trains_in_blocks("cpu", steps)] == [256, 2048]
-    assert not trains_in_blocks("cuda", 512)
+def test_blocks_are_for_bfloat16_on_the_cpu_and_middling_lengths() -> None:
+    assert [steps for steps in (1, 255, 256, 2048, 2049) if trains_in_blocks("cpu", steps, half=True)] == [256, 2048]
+    assert not trains_in_blocks("cpu", 512, half=False)
+    assert not trains_in_blocks("cuda", 512, half=True)
 
 
 @settings(max_examples=20, deadline=None)

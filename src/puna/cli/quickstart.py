@@ -53,7 +53,7 @@ def quickstart(
             "Training",
             f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next token, then nudge the weights.",
         )
-        trainer, data = train_run(recipe, run, console, resume=begun)
+        trainer, data = train_run(recipe, run, console, resume=begun, again="once more")
         _explain(console, "3/4", "Measuring", "bits per byte on text it has not seen, beside gzip and xz on the same bytes.")
         summary = measure_run(trainer, data, console)
     _explain(console, "4/4", "Done", "your own LLaMA:")

@@ -49,8 +49,6 @@ class RunData:
     """The opened data of a run."""
 
     tokenizer: Tokenizer
-    loader: Loader
-    train: list[TokenStream]
     validation: list[TokenStream]
     inputs: RunInputs
 
@@ -137,7 +135,7 @@ def open_data(recipe: Recipe) -> RunData:
         write_tokenizer=tokenizer.save,
         special_ids=special,
     )
-    data = RunData(tokenizer, loader, list(train.values()), validation, inputs)
+    data = RunData(tokenizer, validation, inputs)
     return data
 
 
@@ -159,8 +157,13 @@ def stop_on_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def train_run(recipe: Recipe, run: Path, console: Console, *, resume: bool, tensorboard: bool = False) -> tuple[Trainer, RunData]:
-    """Train a recipe in a folder to its end. A signal saves, says how to go on and exits with 128 + its number."""
+def train_run(
+    recipe: Recipe, run: Path, console: Console, *, resume: bool, tensorboard: bool = False, again: str = "with --resume"
+) -> tuple[Trainer, RunData]:
+    """Train a recipe in a folder to its end. A signal saves, says how to go on and exits with 128 + its number.
+
+    again: how the same command is to be given to go on.
+    """
     make_missing_data(recipe, console)
     data = open_data(recipe)
     progress = RunProgress(console, recipe, run)
@@ -175,7 +178,7 @@ def train_run(recipe: Recipe, run: Path, console: Console, *, resume: bool, tens
     with stop_on_signals() as received, progress:
         finished = trainer.train(stop=lambda: bool(received))
     if not finished:
-        console.print(f"stopped and saved at step {trainer.progress.step}; the same command with --resume goes on")
+        console.print(f"stopped and saved at step {trainer.progress.step}; the same command {again} goes on")
         raise SystemExit(128 + received[0])
     return trainer, data
 

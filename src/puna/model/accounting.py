@@ -80,7 +80,9 @@ def activation_bytes(config: ModelConfig, batch: int, context: int, *, half: boo
     kv_heads = config.num_kv_heads * config.head_width
     norms = 2 * (residual + 4 * config.width)  # input and normalised input, in float32
     inputs = (5 if half else 2) * element * config.width  # of q, k and v, and of gate and up
-    if trains_in_blocks(device, context):  # q, k and v for every query head, the output, and the probabilities, softmaxed in float32
+    if trains_in_blocks(
+        device, context, half=half
+    ):  # q, k and v for every query head, the output, and the probabilities, softmaxed in float32
         attention = element * 4 * heads + (6 if half else 4) * config.num_heads * (context + BLOCK) / 2
     else:  # q, k, v, and the output in the kernel's layout and in the output matrix's
         attention = element * (3 * heads + 2 * kv_heads)

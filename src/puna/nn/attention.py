@@ -1,7 +1,7 @@
 """Grouped-query causal self-attention, three ways to compute it, and the protocol through which a cache takes part.
 
 `softmax_attention` is the definition in plain sight. `F.scaled_dot_product_attention` is PyTorch's fused kernel. `blocked_attention` is
-for training on a CPU. Tests hold the three together; `causal_attention` chooses by device and shape.
+for training in bfloat16 on a CPU. Tests hold the three together; `causal_attention` chooses by device, format and shape.
 """
 
 from typing import Protocol, runtime_checkable
@@ -48,8 +48,9 @@ BLOCK = 128  # queries a block: smaller ones pay for more calls, larger ones com
 def blocked_attention(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B H T C"], v: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
     """Causal attention in blocks of queries: each block meets only the keys at or before it, so most of the masked half is skipped.
 
-    Plain batched matmuls, softmax in float32. Faster than PyTorch's CPU kernel in training, mostly in the backward pass (measured by
-    benchmarks/attention.py). Keeps the probabilities, about B H T^2 / 2 elements a layer, for the backward pass.
+    Plain batched matmuls, softmax in float32: for bfloat16 training on CPUs with matrix units for it, which these products reach and
+    PyTorch's kernel does not (benchmarks/attention.py compares them). Keeps the probabilities, about B H T^2 / 2 elements a layer, for
+    the backward pass.
     """
     future = torch.full((BLOCK, BLOCK), -torch.inf, device=q.device).triu(1)
     q = q * q.shape[-1] ** -0.5
@@ -58,21 +59,25 @@ def blocked_attention(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B H T C"], 
         rows = q[:, :, start : start + BLOCK]
         size = rows.shape[2]
         scores = (rows @ k[:, :, : start + size].transpose(-1, -2)).float()
-        scores = torch.cat((scores[..., :start], scores[..., start:] + future[:size, :size]), dim=-1)
+        scores[..., start:] += future[:size, :size]
         blocks.append(scores.softmax(-1).to(v.dtype) @ v[:, :, : start + size])
     return torch.cat(blocks, dim=2)
 
 
-def trains_in_blocks(device: str, steps: int) -> bool:
-    """Whether `causal_attention` takes `blocked_attention` for a training sequence of `steps` tokens: where it was measured faster."""
-    return device == "cpu" and 2 * BLOCK <= steps <= 2048
+def trains_in_blocks(device: str, steps: int, *, half: bool) -> bool:
+    """Whether `causal_attention` takes `blocked_attention` for a training sequence of `steps` tokens.
+
+    In bfloat16 on a CPU, whose matrix units PyTorch's kernel leaves idle there. In float32 the kernel is the faster one
+    (benchmarks/attention.py).
+    """
+    return device == "cpu" and half and 2 * BLOCK <= steps <= 2048
 
 
 def causal_attention(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K S C"], v: Float[Tensor, "B K S C"]) -> Float[Tensor, "B H T C"]:
     """What `softmax_attention` computes, by the fastest road for the device and shape."""
     steps, seen = q.shape[2], k.shape[2]
     grouped = q.shape[1] != k.shape[1]
-    if q.requires_grad and steps == seen and trains_in_blocks(q.device.type, steps):
+    if q.requires_grad and steps == seen and trains_in_blocks(q.device.type, steps, half=q.dtype == torch.bfloat16):
         groups = q.shape[1] // k.shape[1]
         return blocked_attention(q, k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1))
     if steps == 1:
