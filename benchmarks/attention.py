@@ -2,7 +2,8 @@
 
     python benchmarks/attention.py
 
-Prints the median of interleaved runs for several shapes. `puna.nn.attention.causal_attention` chooses by what this shows.
+Prints the median of interleaved runs for several shapes. bfloat16 is left out where the CPU only emulates it.
+`puna.nn.attention.trains_in_blocks` holds the choice.
 """
 
 import statistics

@@ -48,8 +48,8 @@ BLOCK = 128  # queries a block: smaller ones pay for more calls, larger ones com
 def blocked_attention(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B H T C"], v: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
     """Causal attention in blocks of queries: each block meets only the keys at or before it, so most of the masked half is skipped.
 
-    Plain batched matmuls, softmax in float32: for bfloat16 training on CPUs with matrix units for it, which these products reach and
-    PyTorch's kernel does not (benchmarks/attention.py compares them). Keeps the probabilities, about B H T^2 / 2 elements a layer, for
+    Plain batched matmuls, softmax in float32: for bfloat16 training on CPUs that compute in it (`trains_in_blocks` says why; compare
+    with benchmarks/attention.py). Keeps the probabilities, about B H T^2 / 2 elements a layer, for
     the backward pass.
     """
     future = torch.full((BLOCK, BLOCK), -torch.inf, device=q.device).triu(1)
@@ -67,8 +67,8 @@ def blocked_attention(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B H T C"], 
 def trains_in_blocks(device: str, steps: int, *, half: bool) -> bool:
     """Whether `causal_attention` takes `blocked_attention` for a training sequence of `steps` tokens.
 
-    In bfloat16 on a CPU, whose matrix units PyTorch's kernel leaves idle there. In float32 the kernel is the faster one
-    (benchmarks/attention.py).
+    In bfloat16 on a CPU: on two AVX512-BF16 cores it was found 2.2 times faster than PyTorch's kernel at 512 tokens, which the machine of
+    benchmarks/results, without such arithmetic, could not repeat. In float32 the kernel is the faster one (benchmarks/attention.py).
     """
     return device == "cpu" and half and 2 * BLOCK <= steps <= 2048
 
