@@ -6,7 +6,8 @@
     ├── DataError            a source, a shard or a mixture is missing, damaged or too small
     ├── ModelFolderError     a model folder cannot be read or written
     ├── TrainingError        a run cannot start, go on or resume
-    └── RequestError         a prompt or a sampling option cannot be served
+    ├── RequestError         a prompt or a sampling option cannot be served
+    └── PlanError            a budget, a size or a file of runs has no plan
 
 Errors in Puna itself are `assert` failures or Python's own exceptions, and print a traceback.
 """
@@ -38,3 +39,7 @@ class TrainingError(PunaError):
 
 class RequestError(PunaError):
     """A prompt or a sampling option cannot be served."""
+
+
+class PlanError(PunaError):
+    """A budget, a size or a file of runs has no plan."""

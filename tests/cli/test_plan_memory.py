@@ -8,6 +8,7 @@ import pytest
 
 from puna.model.accounting import training_memory_bytes
 from puna.model.config import ModelConfig
+from puna.plan.mixtures import MIXTURES
 
 Puna = Callable[..., Any]
 
@@ -64,20 +65,14 @@ def test_memory_that_cannot_be_planned(arguments: list[str], code: int, message:
     assert message in result.err
 
 
-def test_llama_s_epochs(puna: Puna) -> None:
+def test_llama_s_mixture_by_corpus(puna: Puna) -> None:
     result = puna("plan", "data", "--tokens", "1.4e12", "--mixture", "llama")
     assert (result.code, result.err) == (0, "")
     rows = {line.split()[0]: line.split()[1:] for line in result.out.splitlines()[1:]}
-    assert {name: row[-1] for name, row in rows.items() if name != "all"} == {
-        "CommonCrawl": "1.10",
-        "C4": "1.06",
-        "GitHub": "0.64",
-        "Wikipedia": "2.45",
-        "Books": "2.23",
-        "ArXiv": "1.06",
-        "StackExchange": "1.03",
-    }
+    assert list(rows) == [*MIXTURES["llama"], "all"]
     assert rows["CommonCrawl"] == ["67.0%", "938B", "853B", "1.10"]
+    assert rows["Wikipedia"] == ["4.5%", "63B", "25.7B", "2.45"]
+    assert rows["all"] == ["100.0%", "1.4T", "1.263T", "1.11"]
 
 
 def test_sources_on_the_command_line_say_the_same_as_the_named_mixture(puna: Puna) -> None:

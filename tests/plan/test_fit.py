@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, least_squares
 
-from puna.errors import PunaError
+from puna.errors import PlanError
 from puna.plan.fit import DELTA, Runs, _descend, _logs, _objective, fit_law, interval, largest_error, read_runs, resampled_laws
 from puna.plan.scaling import LAWS, ScalingLaw
 
@@ -113,7 +113,7 @@ def test_resamples_too_can_tell_five_constants_apart() -> None:
 )
 def test_runs_that_fix_no_five_constants_are_refused(sizes: int, ratios: tuple[float, ...], counts: str) -> None:
     rule = " do not fix five constants: at least 6 runs are needed, with at least 3 different ones of each"
-    with pytest.raises(PunaError, match=f"^{counts}{rule}$"):
+    with pytest.raises(PlanError, match=f"^{counts}{rule}$"):
         fit_law(made_runs(LAWS["epoch"], sizes=sizes, ratios=ratios))
 
 
@@ -125,7 +125,7 @@ def test_six_runs_are_enough() -> None:
 def test_losses_that_do_not_depend_on_an_axis_are_refused(axis: str, words: str) -> None:
     runs = made_runs(LAWS["epoch"])
     kept = runs.tokens if axis == "parameters" else runs.parameters
-    with pytest.raises(PunaError, match=words):
+    with pytest.raises(PlanError, match=words):
         fit_law(Runs(runs.parameters, runs.tokens, 1.5 + 100 / kept**0.3))
 
 
@@ -155,11 +155,11 @@ def test_lines_without_the_keys_are_passed_over_and_counted(tmp_path: Path) -> N
     ],
 )
 def test_results_that_cannot_be_read_are_one_clear_error(lines: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(PunaError, match=message):
+    with pytest.raises(PlanError, match=message):
         read_runs(write(tmp_path / "r.jsonl", *lines))
 
 
 def test_a_file_that_is_no_text_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "r.bin").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(PunaError, match=r"r\.bin is not UTF-8 text"):
+    with pytest.raises(PlanError, match=r"r\.bin is not UTF-8 text"):
         read_runs(tmp_path / "r.bin")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from puna.errors import PunaError
+from puna.errors import PlanError
 from puna.inference.kv_cache import KVCache
 from puna.model.accounting import training_memory_bytes
 from puna.model.config import ModelConfig
@@ -123,7 +123,7 @@ def test_inference_memory_is_the_bytes_of_weights_and_cache(preset: str, bits: L
 )
 def test_sizes_that_cannot_be_are_refused(batch: int, context: int, message: str) -> None:
     config = ModelConfig.model_validate({"preset": "llama-7b"})
-    with pytest.raises(PunaError, match=message):
+    with pytest.raises(PlanError, match=message):
         training_memory(config, batch, context, half=True)
-    with pytest.raises(PunaError, match=message):
+    with pytest.raises(PlanError, match=message):
         inference_memory(config, batch, context)

@@ -3,7 +3,7 @@
 import pytest
 
 from puna.data.mixture import epochs
-from puna.errors import PunaError
+from puna.errors import PlanError
 from puna.plan.mixtures import Corpus, named_mixture, read_corpora
 
 
@@ -31,7 +31,7 @@ def test_corpora_are_read_from_the_right_so_that_names_may_hold_colons() -> None
 
 @pytest.mark.parametrize("text", ["web", "web:1", "web:one:2e9", "web:1:", ":1:2"])
 def test_another_form_is_refused(text: str) -> None:
-    with pytest.raises(PunaError, match=f"the source '{text}' is not of the form NAME:WEIGHT:TOKENS, such as CommonCrawl"):
+    with pytest.raises(PlanError, match=f"the source '{text}' is not of the form NAME:WEIGHT:TOKENS, such as CommonCrawl"):
         read_corpora([text])
 
 
@@ -40,15 +40,15 @@ def test_another_form_is_refused(text: str) -> None:
     [("web:0:1e9", "the weight of web is 0"), ("web:1:-5", "the number of tokens of web is -5"), ("web:1:nan", "of web is nan")],
 )
 def test_weights_and_tokens_are_positive(text: str, message: str) -> None:
-    with pytest.raises(PunaError, match=f"{message}, but must be a number above zero"):
+    with pytest.raises(PlanError, match=f"{message}, but must be a number above zero"):
         read_corpora([text])
 
 
 def test_a_name_given_twice_is_refused() -> None:
-    with pytest.raises(PunaError, match="the source web is given twice"):
+    with pytest.raises(PlanError, match="the source web is given twice"):
         read_corpora(["web:1:2", "web:2:3"])
 
 
 def test_an_unknown_mixture_lists_the_known() -> None:
-    with pytest.raises(PunaError, match="unknown mixture 'pile'; the known ones are llama"):
+    with pytest.raises(PlanError, match="unknown mixture 'pile'; the known ones are llama"):
         named_mixture("pile")

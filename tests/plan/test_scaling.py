@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from puna.errors import PunaError
+from puna.errors import PlanError
 from puna.plan.cost import Training
 from puna.plan.scaling import LAWS, ScalingLaw, named_law
 
@@ -143,35 +143,35 @@ def test_tokens_for_is_the_inverse_of_the_loss() -> None:
 
 def test_a_loss_below_e_is_unreachable_and_says_so() -> None:
     for loss in (1.8, EPOCH.E):
-        with pytest.raises(PunaError, match=r"the loss 1\.8\d* is unreachable: by these constants no model gets below E = 1\.81686"):
+        with pytest.raises(PlanError, match=r"the loss 1\.8\d* is unreachable: by these constants no model gets below E = 1\.81686"):
             EPOCH.cheapest_at(loss)
-    with pytest.raises(PunaError, match="unreachable"):
+    with pytest.raises(PlanError, match="unreachable"):
         EPOCH.lifetime_optimum(1.0, 1e12)
 
 
 def test_a_loss_that_one_parameter_reaches_is_no_plan() -> None:
     for loss in (3000.0, 1e300):
-        with pytest.raises(PunaError, match=r"the loss .* is no plan: one parameter that is shown one token reaches it"):
+        with pytest.raises(PlanError, match=r"the loss .* is no plan: one parameter that is shown one token reaches it"):
             EPOCH.lifetime_optimum(loss, 1e12)
 
 
 def test_a_model_too_small_for_a_loss_names_the_smallest_that_is_not() -> None:
     fewest = (EPOCH.A / (2.0 - EPOCH.E)) ** (1 / EPOCH.alpha)
     message = f"1e+09 parameters reach the loss 2 with no amount of data; it takes more than {fewest:.3g} parameters"
-    with pytest.raises(PunaError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(PlanError, match=f"^{re.escape(message)}$"):
         EPOCH.tokens_for(2.0, 1e9)
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
 def test_what_is_not_positive_is_refused(value: float) -> None:
-    with pytest.raises(PunaError, match=r"flops is .*, but must be a number above zero"):
+    with pytest.raises(PlanError, match=r"flops is .*, but must be a number above zero"):
         EPOCH.compute_optimum(value)
     if value:
-        with pytest.raises(PunaError, match="inference tokens is"):
+        with pytest.raises(PlanError, match="inference tokens is"):
             EPOCH.lifetime_optimum(2.0, value)
 
 
 def test_unknown_constants_list_the_known() -> None:
     assert named_law("epoch") is EPOCH
-    with pytest.raises(PunaError, match="unknown constants 'kaplan'; the known ones are hoffmann, hoffmann-unrounded, epoch, sardana"):
+    with pytest.raises(PlanError, match="unknown constants 'kaplan'; the known ones are hoffmann, hoffmann-unrounded, epoch, sardana"):
         named_law("kaplan")

@@ -13,9 +13,10 @@ from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.parts import ADDED, BIASED, GATED, NORMS, PLACEMENTS, ROTARY, UNGATED
 from puna.model.transformer import Transformer, build_transformer
+from puna.nn.attention import attention_scores
 from puna.nn.feed_forward import GatedFeedForward
 from puna.study import probes
-from puna.study.probes import PROBES, activation_norms, attention_entropy, attention_scores, dead_units, gate_statistics, gradient_norms
+from puna.study.probes import PROBES, activation_norms, attention_entropy, dead_units, gate_statistics, gradient_norms
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 40,
@@ -344,7 +345,8 @@ def test_the_scores_are_those_of_the_layer(part: str, ids: Tensor) -> None:
 
     def check(module: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         v = module.v_proj(inputs[0]).unflatten(-1, (2, 4)).transpose(1, 2).repeat_interleave(2, dim=1)
-        heads = attention_scores(module, *inputs).softmax(-1) @ v
+        x, rotary, _cache, mask = inputs
+        heads = attention_scores(*module.queries_and_keys(x, rotary), mask).softmax(-1) @ v
         torch.testing.assert_close(module.o_proj(heads.transpose(1, 2).flatten(2)), output, rtol=1e-4, atol=1e-4)
 
     assert len(probes.observe(model, ids, [block.self_attn for block in model.layers], check)) == 3

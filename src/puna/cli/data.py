@@ -23,33 +23,27 @@ app = typer.Typer(
 
 _SAMPLE_TOKENS = 120
 
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Text: folders, files, quoted globs, .jsonl, .parquet, dataset folders, or python-stdlib.",
+        show_default=False,
+    ),
+]
+
 
 @app.command()
 def prepare(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Text: folders, files, quoted globs, .jsonl, .parquet, dataset folders, or python-stdlib.",
-            show_default=False,
-        ),
-    ],
+    sources: Sources,
     tokenizer: Annotated[Path, typer.Option(help="A folder that holds tokenizer.json.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder to write the shards into.", show_default=False)],
-    validation_fraction: Annotated[
-        float, typer.Option(help="The share of documents held out, chosen by the hash of each document's text.")
-    ] = 0.05,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Processes that tokenise; one a core when left out, fewer for little text.", show_default=False),
-    ] = None,
+    validation_fraction: Annotated[float, typer.Option(help="Share of the documents held out, chosen by the hash of their text.")] = 0.05,
+    workers: Annotated[int | None, typer.Option(help="Processes that tokenise.", show_default="one a core; fewer for little text")] = None,
     shard_tokens: Annotated[int, typer.Option(help="Tokens after which a shard ends.")] = 2**24,
-    max_bytes: Annotated[
-        int | None, typer.Option(help="Stop after this many bytes of text; all of it when left out.", show_default=False)
-    ] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Stop after this many bytes of text.", show_default="all of it")] = None,
     text_field: Annotated[str, typer.Option(help="The JSON key or column that holds the text.")] = "text",
-    piece_characters: Annotated[int, typer.Option(help="Cut longer plain files into documents of this length, at blank lines.", min=1)] = 2
-    ** 20,
+    piece_characters: Annotated[int, typer.Option(help="Cut longer plain files into pieces this long, at blank lines.", min=1)] = 2**20,
 ) -> None:
     """Tokenise text into a folder of shards that training reads.
 

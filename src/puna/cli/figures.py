@@ -4,16 +4,12 @@ from collections.abc import Iterable, Sequence
 
 import typer
 
-from puna.report.formats import SCALES
+from puna.report.formats import quantity
 
 
 def amount(value: float) -> str:
     """Four significant digits with M, B (10^9) or T from a million on, `203.8B`; below it the whole number, `82,432`."""
-    rounded = float(f"{value:.4g}")
-    for scale, letter in SCALES:
-        if 1e6 <= scale <= rounded < 1e16:
-            return f"{rounded / scale:.4g}{letter}"
-    return f"{rounded:.3e}" if rounded >= 1e16 else f"{value:,.0f}" if rounded >= 100 else f"{value:.3g}"
+    return quantity(value, digits=4, letters_from=1e6)
 
 
 def gigabytes(value: float) -> str:

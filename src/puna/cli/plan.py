@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from puna.model.config import ModelConfig
     from puna.plan.memory import Memory
 
+Model = Annotated[str, typer.Argument(help="A preset, such as llama-65b, or a model folder.", show_default=False)]
+Bits = Annotated[
+    Literal["4", "16"], typer.Option(help="Bits a weight in inference: 4 in the linear layers of the blocks, 16 (bfloat16) elsewhere.")
+]
+
 app = typer.Typer(
     name="plan",
     help="What a model comes to, before anything is paid for it.",
@@ -21,16 +26,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-
 app.command("size")(plan_size.size)
 
 
 @app.command()
 def tree(
-    model: Annotated[str, typer.Argument(help="A preset, such as llama-65b, or a model folder.", show_default=False)],
-    bits: Annotated[
-        Literal["4", "16"], typer.Option(help="Bits a weight: 4 in the linear layers of the blocks, 16 (bfloat16) everywhere else.")
-    ] = "4",
+    model: Model,
+    bits: Bits = "4",
     kind: Annotated[
         Literal["nf4", "int4"], typer.Option(help="What four bits stand for: normal quantiles or even steps; they cost the same.")
     ] = "nf4",
@@ -64,14 +66,12 @@ def tree(
 
 @app.command()
 def memory(
-    model: Annotated[str, typer.Argument(help="A preset, such as llama-7b, or a model folder.", show_default=False)],
+    model: Model,
     batch: Annotated[int, typer.Option(help="Sequences at once: of a micro-batch in training, of a request in inference.")] = 1,
     context: Annotated[
         int | None, typer.Option(help="Tokens of a sequence, prompt included.", show_default="the model's context length")
     ] = None,
-    bits: Annotated[
-        Literal["4", "16"], typer.Option(help="Bits a weight in inference: 4 in the linear layers of the blocks, 16 everywhere else.")
-    ] = "16",
+    bits: Bits = "16",
     precision: Annotated[
         Literal["bfloat16", "float32"], typer.Option(help="Of the matrix products in training; its weights are float32.")
     ] = "bfloat16",
@@ -84,7 +84,10 @@ def memory(
 ) -> None:
     """Say what training and inference take in memory on one device, part by part.
 
-    What is live at the worst moment is counted; what the allocator holds on to and the program itself come on top.
+    Counted are the tensors that are live at the worst moment. A process takes
+    more: the program itself, and freed memory that its allocator keeps. With
+    glibc on a CPU it can be 1.3 to 1.9 times the plan, unless freed memory is
+    given back: MALLOC_MMAP_THRESHOLD_=65536 MALLOC_TRIM_THRESHOLD_=65536.
 
     Examples:
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from puna.errors import PunaError
+from puna.errors import PlanError
 
 if TYPE_CHECKING:
     from puna.plan.cost import Training
@@ -55,45 +55,47 @@ def size(
         puna plan size --loss 1.947 --inference-tokens 2e12 --constants sardana --plot curves.svg
     """
     from puna.cli.figures import print_columns
-    from puna.plan.cost import GPU_PEAKS, check_positive, gpu_rate
+    from puna.plan.cost import check_positive, gpu_rate
     from puna.plan.scaling import LAWS, named_law
 
     if sum(given is not None for given in (flops, gpu_hours, loss)) != 1:
         raise typer.BadParameter("give one of --flops, --gpu-hours and --loss")
     if gpu is None and (gpu_hours is not None or mfu is not None):
         raise typer.BadParameter("--gpu-hours and --mfu are about a GPU: name it with --gpu, such as --gpu h100")
+    given = {"gpu_hours": gpu_hours, "inference_tokens": inference_tokens}
+    check_positive(**{name: value for name, value in given.items() if value is not None})
     share = USUAL_MFU if mfu is None else mfu
     flops_per_hour = gpu_rate(gpu, share) * 3600 if gpu else None
-    if inference_tokens is not None:
-        check_positive(inference_tokens=inference_tokens)
     if gpu_hours is not None and flops_per_hour:
-        check_positive(gpu_hours=gpu_hours)
         flops = gpu_hours * flops_per_hour
     laws = {name: named_law(name) for name in constants or LAWS}
-    best = {name: law.compute_optimum(flops) if flops is not None else _cheapest_at(loss or 0.0, name) for name, law in laws.items()}
+    best = {name: law.compute_optimum(flops) if flops is not None else _cheapest_at(name, law, loss or 0.0) for name, law in laws.items()}
     if plot is not None:
         _draw(plot, laws, best, inference_tokens)
     print_columns([("", *laws), *_rows(laws, best, inference_tokens, flops_per_hour)])
-    typer.echo("\nL(N, D) = E + A / N^alpha + B / D^beta; training costs 6 N D FLOPs, inference 2 N a token.")
-    if gpu:
-        typer.echo(
-            f"Hours are at {share:.0%} of {GPU_PEAKS[gpu.lower()] / 1e12:,.0f} TFLOP/s; writing one token at a time reaches far less."
-        )
-    typer.echo(
-        "The laws know parameters and tokens only. None of them expects LLaMA-13B to beat GPT-3 (of 175B parameters; one source says 135B),"
-        "\nas it did: that win is data and recipe."
-    )
+    typer.echo("\n" + "\n".join(_notes(gpu, share)))
     if plot is not None:
         typer.echo(f"curves  {plot}")
 
 
-def _cheapest_at(loss: float, name: str) -> "Training":
-    from puna.plan.scaling import LAWS
-
+def _cheapest_at(name: str, law: "ScalingLaw", loss: float) -> "Training":
     try:
-        return LAWS[name].cheapest_at(loss)
-    except PunaError as error:
-        raise PunaError(f"{name}: {error}") from error
+        return law.cheapest_at(loss)
+    except PlanError as error:
+        raise PlanError(f"{name}: {error}") from error
+
+
+def _notes(gpu: str | None, mfu: float) -> Iterator[str]:
+    """What stands under the table: what was counted, and what these laws do not know."""
+    from puna.plan.cost import GPU_PEAKS
+
+    yield "L(N, D) = E + A / N^alpha + B / D^beta; training costs 6 N D FLOPs, inference 2 N a token."
+    if gpu:
+        yield f"Hours are at {mfu:.0%} of {GPU_PEAKS[gpu.lower()] / 1e12:,.0f} TFLOP/s; writing one token at a time reaches far less."
+    yield (
+        "The laws know parameters and tokens only. None of them expects LLaMA-13B to beat GPT-3 (of 175B parameters; one source says 135B),"
+        "\nas it did: that win is data and recipe."
+    )
 
 
 def _rows(

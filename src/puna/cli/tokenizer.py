@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from puna.cli.data import Sources
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -34,14 +36,7 @@ TokenizerFolder = Annotated[
 
 @app.command()
 def train(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Text to learn from: folders, files, globs, .jsonl, .parquet, or python-stdlib.",
-            show_default=False,
-        ),
-    ],
+    sources: Sources,
     out: Annotated[Path, typer.Option(help="The folder to write the tokenizer into.", show_default=False)],
     vocab_size: Annotated[
         int,

@@ -151,9 +151,3 @@ def weight_bytes(config: ModelConfig, bits: Literal[4, 16]) -> int:
 
 def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in module.state_dict().values())
-
-
-def inference_memory_bytes(config: ModelConfig, batch: int, context: int, element_bytes: int = 2) -> int:
-    """Estimated bytes of inference: weights and a full key/value cache for `batch` sequences of `context` tokens."""
-    weights = count_parameters(config).total * element_bytes
-    return weights + batch * context * kv_bytes_per_token(config, element_bytes)

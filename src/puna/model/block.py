@@ -1,31 +1,47 @@
 """One layer of the decoder: an attention and a feed-forward sublayer, and where the norms stand around them.
 
-Each placement is one class of a few lines. What stands in them (which attention, which feed-forward, which norm) is the builder's choice.
-The names of the norms are those that Hugging Face gives to the same places.
+Each placement is one class: the names of its norms, and `forward`, which is its formula. What stands in them (which attention, which
+feed-forward, which norm) is the builder's choice. The names of the norms are those that Hugging Face gives to the same places.
 """
 
+# ruff: noqa: RET504  (two sublayers, two lines, and then the result)
+
 from collections.abc import Callable
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from puna.nn.attention import KeyValueCache
 
-Rotary = tuple[Tensor, Tensor] | None
+# what follows x on its way to attention: rotary, cache, mask
+Rest = tuple[Tensor, Tensor] | KeyValueCache | Tensor | None
 
 
 class Block(nn.Module):
     """What every placement has: x [B, T, D] -> [B, T, D], through `self_attn` and `mlp`.
 
+    The sums are taken in the wider dtype of x and of what is added, so that under autocast a float32 stream stays float32.
+    A call is block(x, rotary, cache, mask): what comes after x is passed on to attention, in the order and with the meaning of `Attention`.
+
+    self_attn, mlp: the sublayers, [B, T, D] -> [B, T, D]. norm: makes one more norm over D, called once for each name in `norms`.
     `final_norm`: whether the residual stream leaves the last block unnormalised, so that the decoder must normalise it once more.
     """
 
-    final_norm = True
+    norms: ClassVar[tuple[str, ...]]
+    final_norm: ClassVar[bool] = True
 
-    def __init__(self, self_attn: nn.Module, mlp: nn.Module, norm: Callable[[], nn.Module]) -> None:  # noqa: ARG002  (for the placements)
+    input_layernorm: nn.Module
+    post_attention_layernorm: nn.Module
+    pre_feedforward_layernorm: nn.Module
+    post_feedforward_layernorm: nn.Module
+
+    def __init__(self, self_attn: nn.Module, mlp: nn.Module, norm: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.self_attn = self_attn
         self.mlp = mlp
+        for name in self.norms:
+            self.add_module(name, norm())
 
 
 class PreNormBlock(Block):
@@ -38,17 +54,12 @@ class PreNormBlock(Block):
     Usual mistake: leaving out the final norm.
     """
 
-    def __init__(self, self_attn: nn.Module, mlp: nn.Module, norm: Callable[[], nn.Module]) -> None:
-        super().__init__(self_attn, mlp, norm)
-        self.input_layernorm = norm()
-        self.post_attention_layernorm = norm()
+    norms = ("input_layernorm", "post_attention_layernorm")
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], rotary: Rotary = None, cache: KeyValueCache | None = None, mask: Tensor | None = None
-    ) -> Float[Tensor, "B T D"]:
-        x = x + self.self_attn(self.input_layernorm(x), rotary, cache, mask)
+    def forward(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
+        x = x + self.self_attn(self.input_layernorm(x), *rest)
         x = x + self.mlp(self.post_attention_layernorm(x))
-        return x  # noqa: RET504  (two sublayers, two lines)
+        return x
 
 
 class PostNormBlock(Block):
@@ -61,19 +72,13 @@ class PostNormBlock(Block):
     Usual mistake: comparing it with Pre-norm at one learning rate and without warm-up, which decides the comparison.
     """
 
+    norms = ("post_attention_layernorm", "post_feedforward_layernorm")
     final_norm = False
 
-    def __init__(self, self_attn: nn.Module, mlp: nn.Module, norm: Callable[[], nn.Module]) -> None:
-        super().__init__(self_attn, mlp, norm)
-        self.post_attention_layernorm = norm()
-        self.post_feedforward_layernorm = norm()
-
-    def forward(
-        self, x: Float[Tensor, "B T D"], rotary: Rotary = None, cache: KeyValueCache | None = None, mask: Tensor | None = None
-    ) -> Float[Tensor, "B T D"]:
-        x = self.post_attention_layernorm(x + self.self_attn(x, rotary, cache, mask))
+    def forward(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
+        x = self.post_attention_layernorm(x + self.self_attn(x, *rest))
         x = self.post_feedforward_layernorm(x + self.mlp(x))
-        return x  # noqa: RET504
+        return x
 
 
 class PeriNormBlock(Block):
@@ -86,19 +91,12 @@ class PeriNormBlock(Block):
     Usual mistake: one norm's weights used on both sides of a sublayer.
     """
 
-    def __init__(self, self_attn: nn.Module, mlp: nn.Module, norm: Callable[[], nn.Module]) -> None:
-        super().__init__(self_attn, mlp, norm)
-        self.input_layernorm = norm()
-        self.post_attention_layernorm = norm()
-        self.pre_feedforward_layernorm = norm()
-        self.post_feedforward_layernorm = norm()
+    norms = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], rotary: Rotary = None, cache: KeyValueCache | None = None, mask: Tensor | None = None
-    ) -> Float[Tensor, "B T D"]:
-        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), rotary, cache, mask))
+    def forward(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
+        x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), *rest))
         x = x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
-        return x  # noqa: RET504
+        return x
 
 
 class ReorderedNormBlock(Block):
@@ -110,17 +108,12 @@ class ReorderedNormBlock(Block):
     Usual mistake: taking it for Post-norm: here the sum is not normalised, and a final norm is due.
     """
 
-    def __init__(self, self_attn: nn.Module, mlp: nn.Module, norm: Callable[[], nn.Module]) -> None:
-        super().__init__(self_attn, mlp, norm)
-        self.post_attention_layernorm = norm()
-        self.post_feedforward_layernorm = norm()
+    norms = ("post_attention_layernorm", "post_feedforward_layernorm")
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], rotary: Rotary = None, cache: KeyValueCache | None = None, mask: Tensor | None = None
-    ) -> Float[Tensor, "B T D"]:
-        x = x + self.post_attention_layernorm(self.self_attn(x, rotary, cache, mask))
+    def forward(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
+        x = x + self.post_attention_layernorm(self.self_attn(x, *rest))
         x = x + self.post_feedforward_layernorm(self.mlp(x))
-        return x  # noqa: RET504
+        return x
 
 
 class ParallelBlock(Block):
@@ -129,15 +122,12 @@ class ParallelBlock(Block):
     The two sublayers do not wait for each other, and their input matrices can be one product; about 15% faster at PaLM's size.
 
     Source: Chowdhery et al. 2022, PaLM, section 2 (parallel layers); Wang & Komatsuzaki 2021, GPT-J.
+    Usual mistake: a norm for each of the two, which is GPT-NeoX's form and another model.
     """
 
-    def __init__(self, self_attn: nn.Module, mlp: nn.Module, norm: Callable[[], nn.Module]) -> None:
-        super().__init__(self_attn, mlp, norm)
-        self.input_layernorm = norm()
+    norms = ("input_layernorm",)
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], rotary: Rotary = None, cache: KeyValueCache | None = None, mask: Tensor | None = None
-    ) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
         normalised = self.input_layernorm(x)
-        x = x + self.self_attn(normalised, rotary, cache, mask) + self.mlp(normalised)
-        return x  # noqa: RET504
+        x = x + self.self_attn(normalised, *rest) + self.mlp(normalised)
+        return x

@@ -1,7 +1,8 @@
 """Grouped-query causal self-attention, three ways to compute it, and the protocol through which a cache takes part.
 
-`softmax_attention` is the definition in plain sight. `F.scaled_dot_product_attention` is PyTorch's fused kernel. `blocked_attention` is
-for training in bfloat16 on a CPU. Tests hold the three together; `causal_attention` chooses by device, format and shape.
+`softmax_attention` is the definition in plain sight, with its scores by themselves as `attention_scores`.
+`F.scaled_dot_product_attention` is PyTorch's fused kernel. `blocked_attention` is for training in bfloat16 on a CPU. Tests hold the three
+together; `causal_attention` chooses by device, format and shape.
 
 Without a mask attention is causal and nothing else. A mask of nn/mask.py narrows that: sliding window, documents, ALiBi.
 """
@@ -36,10 +37,8 @@ class KeyValueCache(Protocol):
         ...
 
 
-def softmax_attention(
-    q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K S C"], v: Float[Tensor, "B K S C"], mask: Mask | None = None
-) -> Float[Tensor, "B H T C"]:
-    """softmax(q k^T / sqrt(C) + mask) v, the reference: the whole T x S square, softmax in float32 (float64 if q is).
+def attention_scores(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K S C"], mask: Mask | None = None) -> Float[Tensor, "B H T S"]:
+    """q k^T / sqrt(C) + mask, -inf where a query does not see: what the softmax is taken of, in float32 (float64 if q is).
 
     The T queries are the last T of the S positions; without a mask query t sees keys up to S - T + t. With one the mask says all, the
     causal rule included. Query head h reads key head h // (H / K).
@@ -47,16 +46,23 @@ def softmax_attention(
     Source: Vaswani et al. 2017, section 3.2.1; Ainslie et al. 2023, GQA, section 2.2.
     Usual mistake: a mask that is right for T = S and lets a cached query see nothing, or the future.
     """
-    groups = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores = q @ k.transpose(-1, -2)
+    scores: Tensor = q @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).transpose(-1, -2)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * q.shape[-1] ** -0.5
     if mask is None:
         steps, seen = scores.shape[-2:]
         mask = torch.ones(steps, seen, dtype=torch.bool, device=q.device).tril(seen - steps)
-    scores = scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, -torch.inf)
-    weights: Tensor = scores.softmax(-1).to(v.dtype)
-    return weights @ v
+    return scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, -torch.inf)
+
+
+def softmax_attention(
+    q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K S C"], v: Float[Tensor, "B K S C"], mask: Mask | None = None
+) -> Float[Tensor, "B H T C"]:
+    """softmax(q k^T / sqrt(C) + mask) v, the reference: the whole T x S square, with the scores of `attention_scores`.
+
+    The weights are rounded to the dtype of v, in which the sum over the values is taken.
+    """
+    weights: Tensor = attention_scores(q, k, mask).softmax(-1).to(v.dtype)
+    return weights @ v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
 
 
 BLOCK = 128  # queries a block: smaller ones pay for more calls, larger ones compute more of the masked half
@@ -147,16 +153,22 @@ class Attention(nn.Module):
         cache: KeyValueCache | None = None,
         mask: Mask | None = None,
     ) -> Float[Tensor, "B T D"]:
-        q, k, v = (self._split(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)  # under autocast a float32 weight would widen them
-        if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        q, k = self.queries_and_keys(x, rotary)
+        v = self._split(self.v_proj(x))
         if cache is not None:
             k, v = cache.append(k, v)
         heads = causal_attention(q, k, v, mask)
         out: Tensor = self.o_proj(heads.transpose(1, 2).flatten(2))
         return out
+
+    def queries_and_keys(
+        self, x: Float[Tensor, "B T D"], rotary: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "B H T C"], Float[Tensor, "B K T C"]]:
+        """q and k of these T positions as attention takes them: projected, normalised where there is `qk_norm`, and turned."""
+        q, k = self._split(self.q_proj(x)), self._split(self.k_proj(x))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q).to(q.dtype), self.k_norm(k).to(k.dtype)  # under autocast a float32 weight would widen them
+        return (q, k) if rotary is None else (rotate(q, *rotary), rotate(k, *rotary))
 
     def _split(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:
         batch, steps, _ = x.shape

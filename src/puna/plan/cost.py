@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from puna.errors import PunaError
+from puna.errors import PlanError
 
 TERA = 1e12
 GPU_PEAKS: Mapping[str, float] = MappingProxyType(
@@ -50,19 +50,19 @@ class Training:
 
 
 def check_positive(**values: float) -> None:
-    """Raise PunaError for the first of the named values that is no positive, finite number."""
+    """Raise PlanError for the first of the named values that is no positive, finite number."""
     for name, value in values.items():
         if not (value > 0 and math.isfinite(value)):
-            raise PunaError(f"{name.replace('_', ' ')} is {value:g}, but must be a number above zero, such as 1e12")
+            raise PlanError(f"{name.replace('_', ' ')} is {value:g}, but must be a number above zero, such as 1e12")
 
 
 def gpu_rate(gpu: str, mfu: float) -> float:
     """FLOP/s that one GPU of this name does of a model's own arithmetic: its peak times the share `mfu` that a run reaches.
 
-    Published runs reach 0.35 to 0.55 of the peak in training. Raises PunaError that lists the names, and for a share outside (0, 1].
+    Published runs reach 0.35 to 0.55 of the peak in training. Raises PlanError that lists the names, and for a share outside (0, 1].
     """
     if gpu.lower() not in GPU_PEAKS:
-        raise PunaError(f"unknown GPU {gpu!r}; the known ones are {', '.join(GPU_PEAKS)}: take one with the same peak, or give --flops")
+        raise PlanError(f"unknown GPU {gpu!r}; the known ones are {', '.join(GPU_PEAKS)}: take one with the same peak, or give --flops")
     if not 0 < mfu <= 1:
-        raise PunaError(f"mfu is {mfu:g}, but it is a share of the peak: more than 0, at most 1, such as 0.4")
+        raise PlanError(f"mfu is {mfu:g}, but it is a share of the peak: more than 0, at most 1, such as 0.4")
     return GPU_PEAKS[gpu.lower()] * mfu

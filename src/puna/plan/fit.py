@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize, nnls
 
-from puna.errors import PunaError
+from puna.errors import PlanError
 from puna.plan.scaling import ScalingLaw
 
 Values = npt.NDArray[np.float64]
@@ -71,33 +71,33 @@ class Runs:
 def read_runs(path: Path) -> tuple[Runs, int]:
     """The runs of a file of JSON lines with `parameters`, `tokens` and `loss`, and how many lines lack one of these keys.
 
-    Raises PunaError for a line that is no JSON, for a value that is no number above zero, and where no line has the keys.
+    Raises PlanError for a line that is no JSON, for a value that is no number above zero, and where no line has the keys.
     """
     keys = [field.name for field in fields(Runs)]
     rows, skipped = [], 0
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise PunaError(f"{path} is not UTF-8 text; give JSON lines such as {_example(keys)}") from error
+        raise PlanError(f"{path} is not UTF-8 text; give JSON lines such as {_example(keys)}") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise PunaError(f"{path}, line {number} is not JSON: {error}") from error
+            raise PlanError(f"{path}, line {number} is not JSON: {error}") from error
         if not isinstance(record, dict) or not record.keys() >= set(keys):
             skipped += 1
             continue
         for key in keys:
             value = record[key]
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-                raise PunaError(
+                raise PlanError(
                     f"{path}, line {number}: {key} is {value!r}, but must be a number above zero; mend the line or leave it out"
                 )
         rows.append([float(record[key]) for key in keys])
     if not rows:
-        raise PunaError(f"{path}: none of {skipped} lines has the keys {', '.join(keys)}; give lines such as {_example(keys)}")
+        raise PlanError(f"{path}: none of {skipped} lines has the keys {', '.join(keys)}; give lines such as {_example(keys)}")
     return Runs(*np.array(rows).T), skipped
 
 
@@ -106,9 +106,9 @@ def _example(keys: Sequence[str]) -> str:
 
 
 def fit_law(runs: Runs) -> ScalingLaw:
-    """The constants that fit the runs best. Raises PunaError for runs that cannot tell them apart."""
+    """The constants that fit the runs best. Raises PlanError for runs that cannot tell them apart."""
     if not runs.enough:
-        raise PunaError(
+        raise PlanError(
             f"{len(runs)} runs with {len(np.unique(runs.parameters))} different numbers of parameters and {len(np.unique(runs.tokens))} of "
             f"tokens do not fix five constants: at least {FEWEST} runs are needed, with at least {FEWEST_DIFFERENT} different ones of each"
         )
@@ -122,7 +122,7 @@ def fit_law(runs: Runs) -> ScalingLaw:
     }
     for name, (exponent, gain) in gains.items():
         if exponent in EXPONENTS or gain < DELTA * runs.loss.min():
-            raise PunaError(
+            raise PlanError(
                 f"these losses do not say how they fall with {name}: the best exponent is {exponent:.3g}, and the most that {name} explain "
                 f"is {gain:.3g} nats; add runs that differ more in {name}"
             )

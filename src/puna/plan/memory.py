@@ -9,7 +9,7 @@ measured peak.
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from puna.errors import PunaError
+from puna.errors import PlanError
 from puna.model.accounting import activation_bytes, count_parameters, kv_bytes_per_token, logits_bytes, weight_bytes
 from puna.model.config import ModelConfig
 
@@ -72,6 +72,6 @@ def inference_memory(config: ModelConfig, batch: int, context: int, *, bits: Lit
 def _check(config: ModelConfig, batch: int, context: int) -> None:
     for name, value in (("batch", batch), ("context", context)):
         if value < 1:
-            raise PunaError(f"the {name} is {value}, but must be at least 1")
+            raise PlanError(f"the {name} is {value}, but must be at least 1")
     if context > config.context_length:
-        raise PunaError(f"the context is {context} tokens, but this model is built for {config.context_length}; give at most that")
+        raise PlanError(f"the context is {context} tokens, but this model is built for {config.context_length}; give at most that")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from puna.errors import PunaError
+from puna.errors import PlanError
 from puna.plan.cost import check_positive
 
 
@@ -37,14 +37,14 @@ MIXTURES: Mapping[str, Mapping[str, Corpus]] = MappingProxyType(
 
 
 def named_mixture(name: str) -> Mapping[str, Corpus]:
-    """The mixture of this name. Raises PunaError that lists the names."""
+    """The mixture of this name. Raises PlanError that lists the names."""
     if name not in MIXTURES:
-        raise PunaError(f"unknown mixture {name!r}; the known ones are {', '.join(MIXTURES)}; or give each corpus with --source")
+        raise PlanError(f"unknown mixture {name!r}; the known ones are {', '.join(MIXTURES)}; or give each corpus with --source")
     return MIXTURES[name]
 
 
 def read_corpora(texts: list[str]) -> dict[str, Corpus]:
-    """Corpora written NAME:WEIGHT:TOKENS, such as `CommonCrawl:67.0:853e9`. PunaError for another form and for a name given twice."""
+    """Corpora written NAME:WEIGHT:TOKENS, such as `CommonCrawl:67.0:853e9`. PlanError for another form and for a name given twice."""
     corpora: dict[str, Corpus] = {}
     for text in texts:
         name, *numbers = text.rsplit(":", 2)
@@ -53,9 +53,9 @@ def read_corpora(texts: list[str]) -> dict[str, Corpus]:
             if not name:
                 raise ValueError("a source needs a name")
         except ValueError as error:
-            raise PunaError(f"the source {text!r} is not of the form NAME:WEIGHT:TOKENS, such as CommonCrawl:67.0:853e9") from error
+            raise PlanError(f"the source {text!r} is not of the form NAME:WEIGHT:TOKENS, such as CommonCrawl:67.0:853e9") from error
         check_positive(**{f"the weight of {name}": weight, f"the number of tokens of {name}": tokens})
         if name in corpora:
-            raise PunaError(f"the source {name} is given twice; add the two up, or give each a name of its own")
+            raise PlanError(f"the source {name} is given twice; add the two up, or give each a name of its own")
         corpora[name] = Corpus(weight, tokens)
     return corpora

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from scipy.optimize import brentq
 
-from puna.errors import PunaError
+from puna.errors import PlanError
 from puna.plan.cost import Training, check_positive
 
 
@@ -45,11 +45,11 @@ class ScalingLaw:
         return a, 1 - a
 
     def tokens_for(self, loss: float, parameters: float) -> float:
-        """D at which N parameters reach the loss: (B / (L - E - A / N^alpha))^(1 / beta). PunaError where no amount of data does it."""
+        """D at which N parameters reach the loss: (B / (L - E - A / N^alpha))^(1 / beta). PlanError where no amount of data does it."""
         gap = self._reach(loss) - self.A / parameters**self.alpha
         if gap <= 0:
             fewest = (self.A / self._reach(loss)) ** (1 / self.alpha)
-            raise PunaError(
+            raise PlanError(
                 f"{parameters:.3g} parameters reach the loss {loss:g} with no amount of data; it takes more than {fewest:.3g} parameters"
             )
         return float((self.B / gap) ** (1 / self.beta))
@@ -106,9 +106,9 @@ class ScalingLaw:
         """L - E, the part of a loss that parameters and tokens can buy."""
         check_positive(loss=loss)
         if loss <= self.E:
-            raise PunaError(f"the loss {loss:g} is unreachable: by these constants no model gets below E = {self.E:g}; ask for more")
+            raise PlanError(f"the loss {loss:g} is unreachable: by these constants no model gets below E = {self.E:g}; ask for more")
         if loss >= self.E + self.A + self.B:
-            raise PunaError(
+            raise PlanError(
                 f"the loss {loss:g} is no plan: one parameter that is shown one token reaches it by these constants; ask for less"
             )
         return loss - self.E
@@ -129,7 +129,7 @@ LAWS: Mapping[str, ScalingLaw] = MappingProxyType(
 
 
 def named_law(name: str) -> ScalingLaw:
-    """The constants of this name. Raises PunaError that lists the names."""
+    """The constants of this name. Raises PlanError that lists the names."""
     if name not in LAWS:
-        raise PunaError(f"unknown constants {name!r}; the known ones are {', '.join(LAWS)}")
+        raise PlanError(f"unknown constants {name!r}; the known ones are {', '.join(LAWS)}")
     return LAWS[name]

@@ -16,15 +16,14 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from puna.model.block import Block, PeriNormBlock, ReorderedNormBlock
 from puna.model.transformer import Transformer
-from puna.nn.attention import Attention
+from puna.nn.attention import Attention, attention_scores
 from puna.nn.feed_forward import GatedFeedForward
 from puna.nn.loss import linear_cross_entropy
-from puna.nn.rope import rotate
 
 Probe = Callable[[Transformer, Int[Tensor, "B T"]], dict[str, float | list[float]]]
 Reading = TypeVar("Reading")
@@ -139,7 +138,8 @@ def attention_entropy(model: Transformer, ids: Int[Tensor, "B T"]) -> dict[str, 
     """
 
     def read(module: nn.Module, inputs: tuple[Any, ...], _output: Tensor) -> tuple[float, list[float]]:
-        scores = attention_scores(cast(Attention, module), *inputs)
+        x, rotary, _cache, mask = inputs
+        scores = attention_scores(*cast(Attention, module).queries_and_keys(x, rotary), mask)
         entropy = torch.special.entr(scores.softmax(-1)).sum(-1)
         seen = (scores[0, 0] > -torch.inf).sum(-1)  # by each query: the same in every sequence and head
         by_head = (entropy[..., seen > 1] / seen[seen > 1].log()).mean((0, 2))
@@ -181,29 +181,6 @@ def observe(
             hooks.enter_context(module.register_forward_hook(hook))  # leaving the context removes it
         model.hidden_states(ids)
     return [readings[module] for module in modules]
-
-
-def attention_scores(
-    attention: Attention,
-    x: Float[Tensor, "B T D"],
-    rotary: tuple[Tensor, Tensor] | None = None,
-    _cache: None = None,
-    mask: Tensor | None = None,
-) -> Float[Tensor, "B H T T"]:
-    """What the softmax of this layer is taken of: q k^T / sqrt(C) + mask, -inf where a query does not see; float32 or wider.
-
-    The arguments are those of `Attention.forward`, and its arithmetic up to the softmax; a test holds the two together.
-    """
-    q, k = (project(x).unflatten(-1, (-1, attention.head_width)).transpose(1, 2) for project in (attention.q_proj, attention.k_proj))
-    if attention.q_norm is not None and attention.k_norm is not None:
-        q, k = attention.q_norm(q).to(q.dtype), attention.k_norm(k).to(k.dtype)
-    if rotary is not None:
-        q, k = rotate(q, *rotary), rotate(k, *rotary)
-    scores: Tensor = _wide(q @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).transpose(-1, -2))
-    scores = scores * attention.head_width**-0.5
-    if mask is None:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    return scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, -torch.inf)
 
 
 def _blocks(model: Transformer) -> list[Block]:
