@@ -10,17 +10,16 @@ from typing import Any
 
 import torch
 
+from puna.device import processor_name
+
 RESULTS = Path(__file__).parent / "results"
 
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were measured on."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?"
-    )
     accelerator = {"accelerator": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     return {
-        "cpu": cpu,
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         **accelerator,
@@ -30,12 +29,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "vector instructions": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def processor_seconds() -> tuple[float, float]:
-    """What all programs have had of the processor since it started, and what this one and its children have had."""
-    user, nice, system, _, _, irq, softirq = (int(ticks) for ticks in Path("/proc/stat").read_text().split()[1:8])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK"), sum(os.times()[:4])
 
 
 def today() -> str:

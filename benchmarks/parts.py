@@ -36,13 +36,13 @@ from typing import Any
 
 import torch
 import torch._dynamo
-from machine import RESULTS, machine, processor_seconds, today, write_results
+from machine import RESULTS, machine, today, write_results
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from puna.device import choose_device, synchronise
+from puna.device import choose_device, synchronise, watch_others
 from puna.nn import LayerNorm, PartialRMSNorm, RMSNorm, Swish
 
 
@@ -124,10 +124,9 @@ def main() -> None:
     rows = options.rows or (32768 if device.type == "cpu" else 262144)
     if device.type == "cpu":
         keep_freed_memory(16 * 4 * rows * options.width)
-    begin = (time.perf_counter(), *processor_seconds())
+    others = watch_others()
     counted, seconds, bandwidth = measure(device, rows, options.width, options.rounds)
-    wall, everyone, us = (after - before for after, before in zip((time.perf_counter(), *processor_seconds()), begin, strict=True))
-    figures = {"others_cores": round((everyone - us) / wall, 2), **summary(counted, seconds, bandwidth, rows, options.width)}
+    figures = {"others_cores": others(), **summary(counted, seconds, bandwidth, rows, options.width)}
     path = options.json or RESULTS / f"{today()}-parts{'' if device.type == 'cpu' else f'-{device.type}'}.json"
     text = report(figures)
     print(text)
@@ -237,7 +236,7 @@ def report(figures: dict[str, Any]) -> str:
     """The figures as text; the verdicts last."""
     rates = figures["bandwidth_gb_per_second"]
     lines = [f"{figures['rows']} x {figures['width']}; bandwidth: " + ", ".join(f"{rate} GB/s ({name})" for name, rate in rates.items())]
-    if figures["others_cores"] > 0.1:
+    if (figures["others_cores"] or 0) > 0.1:
         lines.append(f"NOT TO BE TRUSTED: meanwhile other programs took {figures['others_cores']:.2f} cores; measure again alone")
     for dtype, way in dict.fromkeys((row["dtype"], row["way"]) for row in figures["timings"]):
         lines += ["", f"{dtype + ', ' + way:26} must move       time  spread  reached" + "  kernels  traffic" * (way == "eager")]

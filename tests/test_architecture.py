@@ -35,9 +35,10 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "train": "model nn data config errors durable device",
             "eval": "inference model data tokenizer errors",
             "report": "errors durable",
-            "study": "train model nn config errors",
+            "study": "train eval model nn tokenizer data report config durable device errors",
             "plan": "model config errors",
-            "cli": "errors config durable device nn model tokenizer data inference train eval report study plan",
+            "findings": "study plan report errors",
+            "cli": "errors config durable device nn model tokenizer data inference train eval report study plan findings",
             "puna": "inference tokenizer nn model errors",  # src/puna/__init__.py, and only when a name is asked for
         }.items()
     }

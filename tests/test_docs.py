@@ -30,11 +30,12 @@ from puna.config import Config, dotted_keys, overlay, validate
 from puna.errors import ConfigError
 from puna.inference.request import GenerationOptions
 from puna.study.definition import Study, read_study, resolve_arms
+from puna.study.metrics import METRICS
 from puna.train.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+RECIPES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "studies").glob("*/recipe.yaml")])
 FILE_ENDINGS = r"\.(?:py|md|yaml|yml|json|jsonl|ndjson|toml|html|safetensors|txt|gz|zst|parquet|tokens|offsets|arrow|bin|pt|so|gguf|model)$"
 PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*(?:/|" + FILE_ENDINGS + r")?")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -447,6 +448,10 @@ def test_the_table_of_study_keys_is_whole() -> None:
     keys = {key for key, _ in printed_rows(ROOT / "docs" / "studies.md", "key", "default")}
     leaves = {"rule.alpha", "rule.smallest_difference"} | Study.model_fields.keys() - {"rule"}
     assert keys == leaves
+
+
+def test_the_table_of_metrics_is_whole() -> None:
+    assert dict(printed_rows(ROOT / "docs" / "studies.md", "metric", "unit")) == {name: metric.unit for name, metric in METRICS.items()}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*/study.yaml")), ids=named)

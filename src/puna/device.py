@@ -1,9 +1,11 @@
 """The machine that we are on: device, number format, matmul peak, memory."""
 
 import os
+import platform
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -80,3 +82,36 @@ def memory_bytes(device: torch.device) -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         return None
+
+
+def processor_name() -> str:
+    """What the CPU calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def watch_others() -> Callable[[], float | None]:
+    """Begin to watch; the function that comes back says how many cores other programs have taken since, on average. None off Linux.
+
+    Only processes that this one started and that have ended count as its own.
+    """
+    begin = _busy_seconds()
+
+    def others() -> float | None:
+        wall, everyone, us = (after - before for after, before in zip(_busy_seconds(), begin, strict=True))
+        return None if everyone == 0 else round((everyone - us) / wall, 2)
+
+    return others
+
+
+def _busy_seconds() -> tuple[float, float, float]:
+    """Of the clock, of all programs on all cores since the machine started (0 off Linux), of this program and its ended children."""
+    try:
+        user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text(encoding="utf-8").split()[1:8])
+        everyone = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        everyone = 0.0
+    return time.perf_counter(), everyone, sum(os.times()[:4])

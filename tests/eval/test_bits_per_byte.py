@@ -50,6 +50,17 @@ def test_a_plain_loop_agrees(length: int, context: int, stride: int | None, tiny
         assert found.nats == pytest.approx(expected.nats, rel=1e-5)
 
 
+def test_only_the_targets_that_were_asked_for_count(tiny_llama: LanguageModel) -> None:
+    """Two complementary masks add up to the whole, and each target is predicted from the same tokens as without a mask."""
+    ids, context = text(200), 16
+    some = np.arange(200) % 3 == 0
+    whole = score_tokens(tiny_llama.model, ids, LENGTHS, context=context)
+    parts = [score_tokens(tiny_llama.model, ids, LENGTHS, context=context, only=mask) for mask in (some, ~some)]
+    assert sum(part.tokens for part in parts) == whole.tokens
+    assert parts[0].bytes == LENGTHS[ids[1:]][some[1:]].sum()
+    assert sum(part.nats for part in parts) == pytest.approx(whole.nats, rel=1e-6)
+
+
 def test_every_target_counts_once_and_special_ones_never(tiny_llama: LanguageModel) -> None:
     ids = text(700)
     targets = LENGTHS[ids[1:]]
@@ -86,7 +97,7 @@ def test_too_short_a_text(ids: list[int], tiny_llama: LanguageModel) -> None:
 
 
 def test_special_tokens_alone_have_no_bytes(tiny_llama: LanguageModel) -> None:
-    with pytest.raises(DataError, match="special tokens alone"):
+    with pytest.raises(DataError, match="none is text"):
         score_tokens(tiny_llama.model, np.array([1, 0, 11, 22]), LENGTHS, context=8)
 
 

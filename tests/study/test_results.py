@@ -10,12 +10,12 @@ from puna.study.results import append_result, code_hash, read_results
 
 def test_a_torn_last_line_is_cut_off_and_costs_no_other(tmp_path: Path) -> None:
     for seed in range(3):
-        append_result(tmp_path, {"arm": "a", "seed": seed})
+        append_result(tmp_path, {"arm": "a", "seed": seed, "probes": {"norms": {}}})
     path = tmp_path / "results.jsonl"
     whole = path.read_bytes()
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
-        kept = whole[:length].count(b"}")
+        kept = whole[:length].count(b"\n")
         assert [record["seed"] for record in read_results(tmp_path)] == list(range(kept))
         append_result(tmp_path, {"arm": "b", "seed": 9})
         assert [record["seed"] for record in read_results(tmp_path)] == [*range(kept), 9]

@@ -1,38 +1,27 @@
-"""Studies run for real, on a model that trains in a second: resumed, refused, reported."""
+"""Studies run for real, on a model that trains in a second: gone on with, refused, alone in their folder."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import torch
+from filelock import FileLock
+from small_study import Here, found, write_study
 
-from puna.cli.study import open_inputs, report, run
-from puna.errors import ConfigError
+from puna.cli.study import open_inputs
+from puna.errors import ConfigError, TrainingError
+from puna.findings.differences import analyse_metric
+from puna.findings.runs import complete_runs
 from puna.study.definition import Study, read_study
 from puna.study.results import append_result, read_results
-from puna.study.runner import Job, run_study, schedule
-from puna.study.write_up import analyse_records
+from puna.study.runner import Job, run_study, schedule, unfinished
 
 
-@pytest.fixture
-def study_folder(tiny_recipe_file: Path, tmp_path: Path) -> Path:
-    """Two arms that differ in nothing, and one that cannot learn; two seeds of four steps."""
-    short = ["train.steps=4", "train.validate_every=2", "optimizer.warmup_steps=1"]
-    values = {
-        "question": "Do equal arms differ?",
-        "base": str(tiny_recipe_file),
-        "baseline": "one",
-        "arms": {"one": short, "same": short, "still": [*short, "optimizer.learning_rate=1e-9"]},
-        "seeds": [3, 4],
-        "probes": ["activation_norms", "dead_units"],
-    }
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
-    return tmp_path
-
-
-def untimed(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in ("train_seconds", "peak_memory_mb")}
+def run_all(folder: Path) -> list[Job]:
+    """The jobs that were done by this call."""
+    return [job for job, _ in run_study(read_study(folder), folder, open_inputs, Here())]
 
 
 def test_every_arm_meets_every_seed_and_takes_its_turn_in_front() -> None:
@@ -43,35 +32,53 @@ def test_every_arm_meets_every_seed_and_takes_its_turn_in_front() -> None:
     assert [job.seed for job in jobs] == [5, 5, 5, 6, 6, 6, 7, 7, 7]
 
 
-def test_a_study_runs_goes_on_and_reports(study_folder: Path) -> None:
-    """Stopped after two runs; the second call repeats neither, equal arms find nothing, and the report is made again to the byte."""
-    study, begun = read_study(study_folder), []
-    for job, record in run_study(study, study_folder, open_inputs):
-        begun.append(job)
-        if record is not None and len(read_results(study_folder)) == 2:
-            break
-    first = read_results(study_folder)
-    run(study_folder)
-    records = read_results(study_folder)
-    assert records[:2] == first
-    assert [Job(record["arm"], record["seed"]) for record in records] == schedule(study)
-    assert not list((study_folder / "runs").iterdir())
-    by_job = {(record["arm"], record["seed"]): untimed(record) for record in records}
+def test_a_record_holds_what_the_study_asks_for(finished_study: Path) -> None:
+    """Equal arms give equal records, each seed its own."""
+    study, records = read_study(finished_study), found(finished_study)
+    assert list(records) == [(job.arm, job.seed) for job in schedule(study)]
+    assert not [path for path in (finished_study / "runs").iterdir() if path.is_dir()]
     for seed in (3, 4):
-        assert by_job["one", seed] == by_job["same", seed] | {"arm": "one"}
-        assert by_job["one", seed]["curve"][-1][0] == 4 * 4 * 32
-        assert set(by_job["one", seed]["probes"]) == {"activation_norms", "dead_units"}
-    comparisons = {comparison.arm: comparison for comparison in analyse_records(study, records).comparisons}
-    assert comparisons["same"].verdict == "undecided"
-    assert comparisons["same"].test is not None
-    assert comparisons["same"].test.p_value == 1
-    assert comparisons["still"].test is not None
-    assert comparisons["still"].test.mean_difference > 0.1
-    text = (study_folder / "REPORT.md").read_text()
-    assert "# Do equal arms differ?" in text
-    (study_folder / "REPORT.md").unlink()
-    report(study_folder)
-    assert (study_folder / "REPORT.md").read_text() == text
+        one = records["one", seed]
+        assert one == {**records["same", seed], "arm": "one"}
+        assert {"bits_per_byte", "loss", "bits_per_byte_2x", "addition_exact_match"} <= set(one)
+        assert one["tokens"] == one["curve"][-1][0] == 4 * 4 * 32
+        assert set(one["probes"]) == {"start", "end"}
+        for looked in one["probes"].values():
+            assert set(looked) == {"activation_norms", "dead_units"}
+        assert one["probes"]["start"] != one["probes"]["end"]
+        assert records["still", seed]["bits_per_byte"] > one["bits_per_byte"] + 0.1
+    assert records["one", 3]["bits_per_byte"] != records["one", 4]["bits_per_byte"]
+    assert {record["machine"]["threads"] for record in read_results(finished_study)} == {torch.get_num_threads()}
+
+
+def test_equal_arms_find_nothing_and_a_lame_one_is_seen(finished_study: Path) -> None:
+    study = read_study(finished_study)
+    analysis = analyse_metric(study, complete_runs(study, read_results(finished_study)), study.metric)
+    tests = {comparison.arm: comparison.test for comparison in analysis.comparisons}
+    assert {comparison.arm: comparison.verdict for comparison in analysis.comparisons}["same"] == "undecided"
+    assert tests["same"] is not None
+    assert tests["same"].p_value == 1
+    assert tests["still"] is not None
+    assert tests["still"].mean_difference > 0.1
+
+
+def test_what_is_finished_is_not_run_again(study_folder: Path, finished_study: Path) -> None:
+    """Stopped after two runs, in whatever way: the next call does the other four, and the whole is as if nothing had stopped it."""
+    study = read_study(study_folder)
+    jobs = run_study(study, study_folder, open_inputs, Here())
+    begun = [next(jobs)[0], next(jobs)[0]]
+    jobs.close()
+    assert unfinished(study, study_folder) == schedule(study)[2:]
+    assert run_all(study_folder) == schedule(study)[2:]
+    assert begun == schedule(study)[:2]
+    assert found(study_folder) == found(finished_study)
+
+
+def test_a_finished_study_is_left_alone_whatever_changed_since(finished_study: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished_study, tmp_path / "study")
+    lines = [json.loads(line) | {"code_hash": "0" * 16} for line in (folder / "results.jsonl").read_text().splitlines()]
+    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run_all(folder) == []
 
 
 @pytest.mark.parametrize(
@@ -82,29 +89,45 @@ def test_a_study_runs_goes_on_and_reports(study_folder: Path) -> None:
         ("recipe_hash", "the recipe of the arm one"),
     ],
 )
-def test_results_of_another_kind_are_not_mixed(key: str, reason: str, study_folder: Path) -> None:
-    study = read_study(study_folder)
-    jobs = run_study(study, study_folder, open_inputs)
-    (record,) = [record for _, record in (next(jobs), next(jobs)) if record]
-    jobs.close()
-    (study_folder / "results.jsonl").unlink()
-    append_result(study_folder, record | {key: "0" * 16})
+def test_results_of_another_kind_are_not_mixed(key: str, reason: str, finished_study: Path, study_folder: Path) -> None:
+    append_result(study_folder, read_results(finished_study)[0] | {key: "0" * 16})
+    before = (study_folder / "results.jsonl").read_bytes()
     with pytest.raises(ConfigError, match=f"{reason} changed since the first runs"):
-        next(run_study(study, study_folder, open_inputs))
+        run_all(study_folder)
+    assert (study_folder / "results.jsonl").read_bytes() == before
 
 
-def test_a_diverged_run_is_counted_and_never_dropped(study_folder: Path) -> None:
+def test_a_study_that_another_process_runs_is_refused(study_folder: Path) -> None:
+    (study_folder / "runs").mkdir()
+    with FileLock(study_folder / "runs" / "lock"), pytest.raises(ConfigError, match="another process is running"):
+        run_all(study_folder)
+
+
+class Failing(Here):
+    """Loses one job, as a machine that dies does."""
+
+    def submit(self, function: Any, /, *arguments: Any) -> Any:
+        if arguments[1] == Job("same", 3):
+            return super().submit(lambda: 1 / 0)
+        return super().submit(function, *arguments)
+
+
+def test_a_run_that_fails_costs_no_other(study_folder: Path, finished_study: Path) -> None:
     study = read_study(study_folder)
-    records = [
-        {"arm": arm, "seed": seed, "bits_per_byte": None if (arm, seed) == ("still", 4) else 2.0 + seed / 100}
-        for arm in study.arms
-        for seed in study.seeds
-    ]
-    found = {comparison.arm: (comparison.verdict, comparison.diverged) for comparison in analyse_records(study, records).comparisons}
-    assert found == {"same": ("undecided", 0), "still": ("diverged", 1)}
+    with pytest.raises(TrainingError, match=r"1 of 6 runs failed; the same command goes on with them\. same, seed 3: division by zero"):
+        list(run_study(study, study_folder, open_inputs, Failing()))
+    assert unfinished(study, study_folder) == [Job("same", 3)]
+    assert run_all(study_folder) == [Job("same", 3)]
+    assert found(study_folder) == found(finished_study)
 
 
-def test_a_report_of_an_unfinished_study_says_what_is_missing(study_folder: Path) -> None:
-    (study_folder / "results.jsonl").write_text(json.dumps({"arm": "one", "seed": 3, "bits_per_byte": 2.0}) + "\n")
-    with pytest.raises(ConfigError, match="at least 2 are needed"):
-        report(study_folder)
+def test_a_diverged_run_is_recorded_as_one(tiny_recipe_file: Path, tmp_path: Path) -> None:
+    """Weights that overflow: no metric, no look inside at the end, the reason in the record."""
+    short = ["train.steps=40", "optimizer.warmup_steps=0"]
+    wild = [*short, "optimizer.learning_rate=1e38", "optimizer.clip_norm=1e38"]
+    folder = write_study(tmp_path / "study", tiny_recipe_file, arms={"one": short, "wild": wild}, seeds=[0, 1])
+    run_all(folder)
+    for (arm, _), record in found(folder).items():
+        assert ("gradients that are not finite" in record["diverged"]) == (arm == "wild")
+        assert (record["bits_per_byte"] is None) == (record["loss"] is None) == (arm == "wild")
+        assert (record["probes"]["end"] == {}) == (arm == "wild")

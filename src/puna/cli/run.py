@@ -57,6 +57,12 @@ class RunData:
         part = limit // len(self.validation)
         return np.concatenate([stream.read(0, min(part, stream.num_tokens)) for stream in self.validation])
 
+    def held_out_text(self, limit: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The ids of up to `limit` bytes of held-out text, an equal part from each corpus: the same text for every tokenizer."""
+        part, lengths = limit // len(self.validation), self.tokenizer.token_lengths()
+        parts = (stream.read(0, min(part, stream.num_tokens)) for stream in self.validation)  # hardly a token has less than a byte
+        return np.concatenate([ids[: int(np.searchsorted(lengths[ids].cumsum(), part))] for ids in parts])
+
 
 def make_missing_data(recipe: Recipe, console: Console) -> None:
     """Train the tokenizer and prepare the corpora that are not on disk yet; continue what was interrupted."""

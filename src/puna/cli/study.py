@@ -1,6 +1,8 @@
 """`puna study`: controlled comparisons. Runs go to `results.jsonl` one by one; the report is made from it alone."""
 
+import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,8 +10,10 @@ import typer
 
 if TYPE_CHECKING:
     from puna.model.transformer import Transformer
+    from puna.study.metrics import FinishedRun
+    from puna.study.runner import Executor
     from puna.train.recipe import Recipe
-    from puna.train.trainer import RunInputs, Validation
+    from puna.train.trainer import RunInputs
 
 app = typer.Typer(
     name="study",
@@ -18,84 +22,109 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+HELD_OUT_BYTES = 200_000
+
 Folder = Annotated[Path, typer.Argument(help="A folder with a study.yaml, such as studies/demo.", show_default=False)]
 
 
-def open_inputs(recipe: "Recipe") -> "tuple[RunInputs, Callable[[Transformer], Validation]]":
-    """What a run of a study needs, opened in the process that runs it, and how its model is measured."""
+def open_inputs(recipe: "Recipe") -> "tuple[RunInputs, Callable[[Transformer], FinishedRun]]":
+    """What a run of a study needs, opened in the process that runs it, and the held-out text that its model is measured on."""
     from puna.cli.run import open_data
-    from puna.eval.bits_per_byte import score_tokens
-    from puna.train.trainer import Validation
+    from puna.study.metrics import FinishedRun
 
     data = open_data(recipe)
 
-    def measure(model: "Transformer") -> "Validation":
-        ids = data.held_out(recipe.train.validation_tokens * 10)
-        score = score_tokens(model, ids, data.tokenizer.token_lengths(), context=recipe.context_length)
-        return Validation(score.loss, score.bits_per_byte)
+    def finished_run(model: "Transformer") -> "FinishedRun":
+        return FinishedRun(model, data.tokenizer, data.held_out_text(HELD_OUT_BYTES), recipe.context_length)
 
-    return data.inputs, measure
+    return data.inputs, finished_run
 
 
 @app.command()
-def run(folder: Folder) -> None:
+def run(
+    folder: Folder,
+    jobs: Annotated[int, typer.Option(help="Runs at a time. For small models on a CPU, as many as it has cores is fastest.", min=1)] = 1,
+    threads: Annotated[int | None, typer.Option(help="Threads of each run; left out, the cores divided by --jobs.", min=1)] = None,
+    cluster: Annotated[str | None, typer.Option(help="Submit every run as a job of its own instead: slurm, through submitit.")] = None,
+    cluster_option: Annotated[list[str] | None, typer.Option(help="One of submitit's parameters, such as timeout_min=240.")] = None,
+) -> None:
     """Run every arm with every seed; what is finished is not run again, what was interrupted goes on.
 
     Example:
 
-        puna study run studies/demo
+        puna study run studies/demo --jobs 2
 
-    Writes REPORT.md when the last run is done. A study whose code, data or recipes changed since its first run is refused.
+        puna study run studies/demo --cluster slurm --cluster-option slurm_partition=gpu --cluster-option gpus_per_node=1
+
+    Then measures the arms' step times, if it has not (not after a cluster: puna study time does), and writes the report. A study whose
+    code, data or recipes changed since its first run is refused.
     """
     from rich.console import Console
 
     from puna.cli.run import make_missing_data
     from puna.study.definition import read_study, resolve_arms
-    from puna.study.results import read_results
-    from puna.study.runner import run_study
+    from puna.study.metrics import METRICS
+    from puna.study.runner import run_study, unfinished
+    from puna.study.step_times import FILE as STEP_TIMES
 
     console = Console()
     study = read_study(folder)
-    arms = resolve_arms(study, folder)
-    make_missing_data(arms[study.baseline].recipe, console)
-    total, done = len(arms) * len(study.seeds), len(read_results(folder))
-    for job, record in run_study(study, folder, open_inputs):
-        name = f"{job.arm}, seed {job.seed}"
-        if record is None:
-            console.print(f"run {done + 1}/{total}: {name}", highlight=False)
-            continue
-        done += 1
-        found = "diverged" if record[study.metric] is None else f"{record[study.metric]:.4f} {study.metric}"
-        console.print(f"  {found}, {record['tokens']:,} tokens in {record['train_seconds']:.0f} s", highlight=False)
+    for arm in resolve_arms(study, folder).values():
+        make_missing_data(arm.recipe, console)
+    total, left = len(study.arms) * len(study.seeds), len(unfinished(study, folder))
+    if left:
+        console.print(f"{left} of {total} runs to do, {jobs} at a time", highlight=False)
+    with _executor(folder, jobs, threads, cluster, cluster_option or []) as executor:
+        for done, (job, record) in enumerate(run_study(study, folder, open_inputs, executor), total - left + 1):
+            value = record[study.metric]
+            found = f"{value:.4f} {METRICS[study.metric].unit}" if value is not None else "diverged"
+            console.print(
+                f"{done:>4} of {total}  {job.arm}, seed {job.seed}: {found}, {record['machine']['train_seconds']:.0f} s", highlight=False
+            )
+    if study.step_times and cluster is None and not (folder / STEP_TIMES).exists():
+        time(folder)
     report(folder)
+
+
+def _executor(
+    folder: Path, jobs: int, threads: int | None, cluster: str | None, cluster_options: list[str]
+) -> "AbstractContextManager[Executor]":
+    from puna.config import apply_overrides
+    from puna.study.cluster import ClusterExecutor
+    from puna.study.runner import local_executor
+
+    if cluster is not None:
+        return nullcontext(ClusterExecutor(cluster, folder, apply_overrides({}, cluster_options)))
+    return local_executor(jobs, threads or max(1, (os.cpu_count() or 1) // jobs))
+
+
+@app.command()
+def time(folder: Folder) -> None:
+    """Measure the step times of a study's arms, side by side, and write step_times.json. Leave the machine alone meanwhile."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    from rich.console import Console
+
+    from puna.durable import write_json
+    from puna.study.definition import read_study, resolve_arms
+    from puna.study.step_times import FILE, measure_step_times
+
+    study, console = read_study(folder), Console()
+    with (
+        console.status("measuring step times: compiling takes about half a minute an arm"),
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process,
+    ):
+        write_json(folder / FILE, process.submit(measure_step_times, resolve_arms(study, folder), study.step_times).result())
+    console.print(f"step times  {folder / FILE}", highlight=False)
 
 
 @app.command()
 def report(folder: Folder) -> None:
-    """Write REPORT.md from study.yaml and results.jsonl, and print its table of differences."""
-    from rich.console import Console
-    from rich.table import Table
+    """Write REPORT.md, and report.html with its figures, from study.yaml, results.jsonl and step_times.json."""
+    from puna.cli.study_report import write_report
 
-    from puna.durable import write_text
-    from puna.study.definition import read_study, resolve_arms
-    from puna.study.results import read_results
-    from puna.study.write_up import UNITS, analyse_records, write_up
-
-    console = Console()
-    study, records = read_study(folder), read_results(folder)
-    write_text(folder / "REPORT.md", write_up(study, resolve_arms(study, folder), records))
-    table = Table(title=study.question, title_justify="left")
-    for column in ("arm", f"difference, {UNITS[study.metric]}", f"{1 - study.rule.alpha:.0%} interval", "p, Holm", "verdict"):
-        table.add_column(column)
-    for comparison in analyse_records(study, records).comparisons:
-        test = comparison.test
-        numbers = ("", "", "")
-        if test is not None:
-            low, high = test.confidence_interval
-            numbers = (f"{test.mean_difference:+.4f}", f"{low:+.4f} to {high:+.4f}", f"{test.adjusted_p_value:.3f}")
-        table.add_row(comparison.arm, *numbers, comparison.verdict)
-    console.print(table)
-    console.print(f"report  {folder / 'REPORT.md'}", highlight=False)
+    write_report(folder)
 
 
 @app.command("list")

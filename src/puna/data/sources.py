@@ -7,6 +7,7 @@ A source is one string:
     FILE            plain text, .jsonl, .parquet or .arrow; plain text and .jsonl also as .gz and .zst
     DATASET FOLDER  what the `datasets` library writes with `save_to_disk`; of a folder with splits, the split `train`
     python-stdlib   the source of the Python standard library where it is installed: text for a first run, offline
+    additions       sums, generated (see `additions.py`)
 
 What it is not: nothing is downloaded, cleaned or de-duplicated here. Cost: one `stat` and about 400 bytes of memory a
 file; the text itself streams (see `formats.py`).
@@ -24,7 +25,8 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from puna.data.formats import PIECE_CHARACTERS, read_file
+from puna.data import additions
+from puna.data.formats import PIECE_CHARACTERS, Row, read_file
 from puna.errors import DataError
 
 PYTHON_STDLIB = "python-stdlib"
@@ -118,7 +120,7 @@ def read_documents(
     for source in sources:
         found = False
         for file in source.files:
-            for text, position in read_file(file.path, text_field, piece_characters):
+            for text, position in _rows(source, file, text_field, piece_characters):
                 if text is None:
                     skipped.not_utf8 += 1
                 elif not text or text.isspace():
@@ -131,6 +133,12 @@ def read_documents(
             raise DataError(
                 f"the source {source.name} holds no UTF-8 text in its {len(source.files)} files; convert its files to UTF-8 or leave it out"
             )
+
+
+def _rows(source: Source, file: SourceFile, text_field: str, piece_characters: int) -> Iterator[Row]:
+    if source.name == additions.ADDITIONS:
+        return (Row(text, file.size) for text in additions.documents())
+    return read_file(file.path, text_field, piece_characters)
 
 
 def read_texts(sources: Sequence[str], *, text_field: str = "text", max_bytes: int | None = None) -> Iterator[str]:
@@ -153,6 +161,9 @@ def _texts(sources: list[Source], text_field: str, max_bytes: int | None) -> Ite
 
 
 def _find(source: str) -> Source:
+    if source == additions.ADDITIONS:
+        generator = _stat(Path(additions.__file__))  # another generator, other texts
+        return Source(source, generator.path.parent, (generator,))
     if source == PYTHON_STDLIB:
         root = Path(sysconfig.get_path("stdlib"))
         paths = list(_stdlib(root))

@@ -52,12 +52,14 @@ def score_tokens(
     context: int,
     stride: int | None = None,
     batch_size: int = 16,
+    only: NDArray[np.bool_] | None = None,
 ) -> Score:
     """Score a sequence of ids; each target counts exactly once.
 
     ids [N]: documents one after another, begin tokens included. token_lengths [V]: UTF-8 bytes of each token, 0 for special ones.
     context: tokens a window. stride: how far the next window moves on; left out, by the whole window. With stride S below the context
     every target after the first window is predicted from at least context - S tokens, at context/S times the cost.
+    only [N]: the targets that count, as loss and as bytes; left out, all of them.
     Raises DataError for a text of fewer than two tokens. The model's mode and weights are left as they are.
     """
     stride = stride or context
@@ -66,7 +68,7 @@ def score_tokens(
     if len(ids) < 2:
         raise DataError(f"the text has {len(ids)} tokens, but predicting one from another takes two")
     device = model.output_weight.device
-    lengths = torch.from_numpy(token_lengths)
+    weights = token_lengths[ids] if only is None else token_lengths[ids] * only
     nats, tokens, text_bytes = 0.0, 0, 0
     # windows of equal length go through together; the last, shorter one goes alone
     starts = list(range(0, max(1, len(ids) - 1 - (context - stride)), stride))
@@ -74,8 +76,8 @@ def score_tokens(
     batches = [full[i : i + batch_size] for i in range(0, len(full), batch_size)] + [[s] for s in starts[len(full) :]]
     for batch in batches:
         window = torch.from_numpy(np.stack([ids[start : start + context + 1] for start in batch]))
-        targets = window[:, 1:].clone()
-        counted = lengths[targets]
+        targets = window[:, 1:]
+        counted = torch.from_numpy(np.stack([weights[start + 1 : start + context + 1] for start in batch]))
         for row, start in enumerate(batch):
             if start:  # the overlap was counted with the window before
                 counted[row, : context - stride] = 0
@@ -86,5 +88,5 @@ def score_tokens(
         tokens += int(mask.sum())
         text_bytes += int(counted.sum())
     if not tokens:
-        raise DataError("the text holds special tokens alone, so there are no bytes to score")
+        raise DataError("of the tokens that count none is text (special tokens are not), so there are no bytes to score")
     return Score(nats, tokens, text_bytes)

@@ -2,7 +2,7 @@
 
 Colours become CSS variables (so one drawing serves light and dark), the page's font is used, ids are unique in the
 page, and nothing is left that names an outside address: no DOCTYPE, no metadata, no namespaces (HTML needs none). Equal
-figures give equal text. It decides nothing about what is drawn: that is `curves.py`.
+figures give equal text. It decides nothing about what is drawn: that is `curves.py` for a run, `study_charts.py` for a study.
 """
 
 import io
@@ -15,7 +15,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 # Role of a colour -> the stand-in that matplotlib draws with; in the page it reads `var(--role)`.
-ROLES = ("muted", "line", "surface", "train", "held-out", "yardstick")
+ARMS = tuple(f"arm-{number}" for number in range(1, 9))
+ROLES = ("ink", "muted", "line", "surface", "train", "held-out", "yardstick", "better", "worse", *ARMS)
 COLOURS: Final[Mapping[str, str]] = {role: f"#0d0e{index:02x}" for index, role in enumerate(ROLES)}
 
 SVG_SPACE = "{http://www.w3.org/2000/svg}"

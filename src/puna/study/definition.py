@@ -23,6 +23,7 @@ from puna.config import Config, apply_overrides, overlay, read_yaml, validate
 from puna.errors import ConfigError
 from puna.model.accounting import count_parameters, training_flops_per_token
 from puna.model.config import ModelConfig
+from puna.study.metrics import METRICS
 from puna.study.probes import PROBES
 from puna.study.statistics import DecisionRule
 from puna.train.recipe import Recipe
@@ -37,9 +38,9 @@ class Rule(Config):
     alpha: float = Field(default=0.05, gt=0, lt=1, description="chance of even one false verdict in the study")
     smallest_difference: float = Field(default=0.0, ge=0, description="in the unit of the metric; less is no difference")
 
-    def build(self) -> DecisionRule:
-        """For a metric of which less is better."""
-        return DecisionRule(self.alpha, self.smallest_difference)
+    def build(self, metric: str) -> DecisionRule:
+        """The rule for this metric; the smallest difference is meant for the study's own."""
+        return DecisionRule(self.alpha, self.smallest_difference, METRICS[metric].lower_is_better)
 
 
 class Published(Config):
@@ -47,6 +48,8 @@ class Published(Config):
 
     source: str
     column: str = Field(description="what the figures are, with their unit")
+    beside: Literal["metric", "step_times"] = Field(default="metric", description="which of our figures they stand beside")
+    lower_is_better: bool = True
     values: dict[str, float] = Field(description="by arm")
 
 
@@ -59,8 +62,11 @@ class Study(Config):
     arms: dict[str, Annotated[tuple[str, ...], Strict(False)]] = Field(description="overrides of the recipe, by arm")
     matched: Literal["parameters", "flops", "nothing"] = "nothing"
     seeds: tuple[int, ...] = Field(strict=False, description="each runs every arm, on the same data in the same order")
-    metric: Literal["bits_per_byte", "loss"] = Field(default="bits_per_byte", description="on held-out text, after the last step")
-    probes: tuple[str, ...] = Field(default=(), strict=False, description="what to look at inside each finished model")
+    metric: str = Field(default="bits_per_byte", description="what is decided by, after the last step: one of study/metrics.py")
+    also: tuple[str, ...] = Field(default=(), strict=False, description="further metrics, reported beside it; nothing is decided by them")
+    probes: tuple[str, ...] = Field(default=(), strict=False, description="what to look at inside each model, before and after training")
+    step_times: tuple[Literal["eager", "compiled"], ...] = Field(default=("eager", "compiled"), strict=False)
+    fit: bool = Field(default=False, description="the arms are a grid of sizes and tokens: fit L(N, D) to their runs")
     rule: Rule = Rule()
     published: tuple[Published, ...] = Field(default=(), strict=False)
     conclusion: str = Field(default="", description="what was found, how sure it is, and where it disagrees; written after the runs")
@@ -73,6 +79,9 @@ class Study(Config):
             raise ValueError(f"there is only the arm {self.baseline!r}: a comparison takes another one")
         if len(set(self.seeds)) < 2 or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} must be at least 2 different ones, better 4: one run has no spread")
+        for name in self.metrics:
+            if name not in METRICS:
+                raise ValueError(f"there is no metric {name!r}; the metrics are {', '.join(METRICS)}")
         for probe in self.probes:
             if probe not in PROBES:
                 raise ValueError(f"there is no probe {probe!r}; the probes are {', '.join(PROBES)}")
@@ -81,6 +90,11 @@ class Study(Config):
             if unknown:
                 raise ValueError(f"published figures name no arm: {', '.join(unknown)}; the arms are {', '.join(self.arms)}")
         return self
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that a run is measured by; its loss is always among it, for scaling laws."""
+        return tuple(dict.fromkeys((self.metric, *self.also, "loss")))
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,17 @@ ROOMS = ("nn", "model", "tokenizer", "data", "train", "eval")  # the code that d
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """The finished runs of a study in the order in which they ended; a last line that a kill tore is no result.
+    """The finished runs of a study in the order in which they ended; a last line without an end was torn by a kill
+    and is no result.
 
     Raises DataError for any other line that is not a record.
     """
     path = folder / FILE
     if not path.exists():
         return []
-    *lines, torn = path.read_bytes().split(b"\n")
+    *lines, _torn = path.read_bytes().split(b"\n")
     records = []
-    for number, line in enumerate([*lines, torn] if torn.endswith(b"}") else lines, 1):
+    for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
             records.append({**record, "arm": record["arm"], "seed": record["seed"]})
@@ -37,16 +38,22 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def append_result(folder: Path, record: dict[str, Any]) -> None:
-    """Add one record, on disk before this returns; a torn last line is cut off first."""
+    """Add one record, on disk before this returns; a torn last line is cut off first. Floats keep 6 significant digits."""
     with (folder / FILE).open("ab+") as file:
         file.seek(0)
-        held = file.read()
-        whole = held if held.endswith((b"}", b"\n")) else held[: held.rfind(b"\n") + 1]
-        if len(whole) < len(held):
-            file.truncate(len(whole))
-        file.write((b"\n" if whole.endswith(b"}") else b"") + json.dumps(record, allow_nan=False).encode() + b"\n")
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(_rounded(record), allow_nan=False).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _rounded(value: Any) -> Any:
+    """Every float at 6 significant digits, finer than any spread between seeds."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def code_hash() -> str:

@@ -1,31 +1,56 @@
 """Running a study: every arm with every seed, each in a process of its own, in a balanced order, going on after a kill.
 
-Not here: how a recipe's data are opened, which the caller passes in as functions that another process can import.
+Not here: how a recipe's data are opened, which the caller passes in as functions that another process can import, and where the processes
+run: any executor with `submit` will do, such as the standard library's or submitit's.
 """
 
-import json
-import math
 import multiprocessing
 import resource
 import shutil
-from collections.abc import Callable, Iterator
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from filelock import FileLock, Timeout
 
 from puna.errors import ConfigError, TrainingError
-from puna.model.transformer import Transformer
+from puna.report.metrics import finite, read_metrics
 from puna.study.definition import Arm, Study, resolve_arms, seeded
+from puna.study.metrics import METRICS, FinishedRun
 from puna.study.probes import PROBES
 from puna.study.results import append_result, code_hash, read_results
 from puna.train.recipe import Recipe
-from puna.train.trainer import RunInputs, Trainer, Validation, recipe_hash
+from puna.train.trainer import RunInputs, Trainer, recipe_hash
 
-OpenInputs = Callable[[Recipe], tuple[RunInputs, Callable[[Transformer], Validation]]]
-"""From a recipe to what its run needs, and to the measurement of the finished model."""
+OpenInputs = Callable[[Recipe], tuple[RunInputs, Callable[..., FinishedRun]]]
+"""From a recipe to what its run needs, and to the held-out text for the finished model."""
+
+
+class Pending(Protocol):
+    """A job that was handed to an executor."""
+
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        ...
+
+    def result(self) -> Any:
+        """What the function returned; raises what it raised."""
+        ...
+
+
+class Executor(Protocol):
+    """Whatever runs functions in other processes."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Pending:
+        """Have `function(*arguments)` called once."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +60,10 @@ class Job:
     arm: str
     seed: int
 
+    def folder(self, study: Path) -> Path:
+        """Where it runs, until its record is written."""
+        return study / "runs" / f"{self.arm}-{self.seed}"
+
 
 def schedule(study: Study) -> list[Job]:
     """Every run, seed by seed, each seed beginning with another arm: a machine that slows down slows all arms alike."""
@@ -42,38 +71,72 @@ def schedule(study: Study) -> list[Job]:
     return [Job(arms[(place + turn) % len(arms)], seed) for turn, seed in enumerate(study.seeds) for place in range(len(arms))]
 
 
-def run_study(study: Study, folder: Path, open_inputs: OpenInputs) -> Iterator[tuple[Job, dict[str, Any] | None]]:
-    """Do the runs that are not in `results.jsonl` yet; yields each job before its run (with None) and after it (with its record).
+@contextmanager
+def local_executor(jobs: int, threads: int) -> Iterator[Executor]:
+    """Processes on this machine: `jobs` at a time, each with `threads` threads, each for one run, so that its peak memory is the run's own.
 
-    Raises ConfigError where code, data or an arm's recipe changed since the runs that are there, and says which.
+    An interrupt from the keyboard reaches these processes too: they save, and stop.
     """
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, spawn, _begin, (threads,), max_tasks_per_child=1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def unfinished(study: Study, folder: Path) -> list[Job]:
+    """The runs that are not in `results.jsonl` yet, in the order of the schedule."""
+    finished = {(record["arm"], record["seed"]) for record in read_results(folder)}
+    return [job for job in schedule(study) if (job.arm, job.seed) not in finished]
+
+
+def run_study(study: Study, folder: Path, open_inputs: OpenInputs, executor: Executor) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Do the runs that are not in `results.jsonl` yet; yields each with its record, once that is on disk, in the order in which they end.
+
+    Raises ConfigError where code, data or an arm's recipe changed since the runs that are there, and says which, and where another
+    process runs the study; TrainingError, after all others have ended, for runs that failed.
+    """
+    jobs = unfinished(study, folder)
+    if not jobs:
+        return
     arms = resolve_arms(study, folder)
-    inputs, _ = open_inputs(arms[study.baseline].recipe)
-    done = read_results(folder)
-    refuse_mixture(done, arms, inputs.data_hash, folder)
-    finished = {(record["arm"], record["seed"]) for record in done}
-    for job in schedule(study):
-        if (job.arm, job.seed) in finished:
-            continue
-        yield job, None
-        spawn = multiprocessing.get_context("spawn")  # a fresh process: its peak memory is the run's own
-        with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            record = pool.submit(run_job, arms[job.arm], job.seed, folder, open_inputs, study.probes).result()
-        append_result(folder, record)
-        yield job, record
+    refuse_mixture(read_results(folder), arms, lambda arm: open_inputs(arm.recipe)[0].data_hash, folder)
+    with _alone(folder):
+        pending = {job: executor.submit(run_job, arms[job.arm], job, study, folder, open_inputs) for job in jobs}
+        failed: dict[Job, Exception] = {}
+        while pending:
+            ended = [job for job, handle in pending.items() if handle.done()]
+            for job in ended:
+                try:
+                    record = pending.pop(job).result()
+                except Exception as error:  # of any kind: it came from another process
+                    failed[job] = error
+                    continue
+                append_result(folder, record)
+                shutil.rmtree(job.folder(folder))
+                yield job, record
+            if not ended:
+                time.sleep(0.05)
+    if failed:
+        reasons = "; ".join(f"{job.arm}, seed {job.seed}: {error}" for job, error in failed.items())
+        raise TrainingError(f"{len(failed)} of {len(jobs)} runs failed; the same command goes on with them. {reasons}") from next(
+            iter(failed.values())
+        )
 
 
-def refuse_mixture(records: list[dict[str, Any]], arms: dict[str, Arm], data_hash: str, folder: Path) -> None:
+def refuse_mixture(records: Sequence[dict[str, Any]], arms: dict[str, Arm], data_hash: Callable[[Arm], str], folder: Path) -> None:
     """Raise ConfigError if any of these runs was done with other code, other data or another recipe than a new one would be."""
     changed = set()
-    for record in records:
-        if record["code_hash"] != code_hash():
-            changed.add("the code, or PyTorch's version")
-        if record["data_hash"] != data_hash:
-            changed.add("the data or the tokenizer")
-        arm = arms.get(record["arm"])
-        if arm is not None and record["recipe_hash"] != _arm_hash(arm.recipe):
-            changed.add(f"the recipe of the arm {arm.name}")
+    for name in {record["arm"] for record in records} & set(arms):
+        hashes = {
+            "code_hash": (code_hash(), "the code, or PyTorch's version"),
+            "data_hash": (data_hash(arms[name]), "the data or the tokenizer"),
+            "recipe_hash": (_arm_hash(arms[name].recipe), f"the recipe of the arm {name}"),
+        }
+        for record in records:
+            if record["arm"] == name:
+                changed |= {what for key, (now, what) in hashes.items() if record[key] != now}
     if changed:
         raise ConfigError(
             f"{' and '.join(sorted(changed))} changed since the first runs of {folder}: their results would not compare; undo the change, "
@@ -81,49 +144,78 @@ def refuse_mixture(records: list[dict[str, Any]], arms: dict[str, Arm], data_has
         )
 
 
-def run_job(arm: Arm, seed: int, folder: Path, open_inputs: OpenInputs, probes: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Train one arm with one seed and give its record. Goes on from the run's newest checkpoint; the run folder is deleted at the end.
+def run_job(arm: Arm, job: Job, study: Study, folder: Path, open_inputs: OpenInputs) -> dict[str, Any]:
+    """Train one arm with one seed and give its record; goes on from the run's newest checkpoint. The run's folder stays.
 
-    probes: names of `puna.study.probes.PROBES`, which look at the finished model on the first batch of the run.
+    Raises TrainingError where it was interrupted, or the process that asked for it has gone: what is trained by then is saved.
     """
-    run = folder / "runs" / f"{arm.name}-{seed}"
-    recipe = seeded(arm.recipe, seed, run)
-    inputs, measure = open_inputs(recipe)
-    trainer = Trainer(recipe, run, inputs)
-    trainer.start(resume=(run / "recipe.yaml").exists())
-    measured, diverged = Validation(math.nan, math.nan), ""
-    try:
-        trainer.train()
-        measured = measure(trainer.model)
-    except TrainingError as error:  # its gradients were not finite for many steps
-        diverged = str(error)
-    first = torch.from_numpy(inputs.batch(0)).to(trainer.device)
-    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    record = {
+    run = job.folder(folder)
+    run.mkdir(parents=True, exist_ok=True)
+    with FileLock(run / "lock"):  # a run whose study was killed may still be saving
+        recipe = seeded(arm.recipe, job.seed, run)
+        inputs, finished_run = open_inputs(recipe)
+        trainer = Trainer(recipe, run, inputs)
+        first = torch.from_numpy(inputs.batch(0)).to(trainer.device)
+        probes = {"start": {name: PROBES[name](trainer.model, first) for name in study.probes}, "end": {}}
+        trainer.start(resume=(run / "recipe.yaml").exists())
+        measured, diverged = dict.fromkeys(study.metrics), ""
+        try:
+            if not trainer.train(stop=_told_to_stop):
+                raise TrainingError(f"{run} was stopped at step {trainer.progress.step} and saved; run the study again to go on")
+            done = finished_run(trainer.model)
+            measured = {name: finite(METRICS[name].measure(done)) for name in study.metrics}
+            probes["end"] = {name: PROBES[name](trainer.model, first) for name in study.probes}
+        except TrainingError as error:
+            if _told_to_stop():
+                raise
+            diverged = str(error)  # its gradients were not finite for many steps
+        log = read_metrics(run / "metrics.jsonl")
+    return {
         "arm": arm.name,
-        "seed": seed,
-        "bits_per_byte": _finite(measured.bits_per_byte),
-        "loss": _finite(measured.loss),
+        "seed": job.seed,
+        **measured,
         "diverged": diverged,
         "parameters": arm.parameters,
         "flops_per_token": arm.flops_per_token,
         "tokens": trainer.progress.step * recipe.tokens_per_step,
         "curve": [[line["tokens"], line["bits_per_byte"]] for line in log if line["kind"] == "validation"],
         "gradient_norms": [[line["step"], line["gradient_norm"]] for line in log if line["kind"] == "train"],
-        "train_seconds": round(trainer.progress.seconds, 2),
-        "probes": {} if diverged else {name: PROBES[name](trainer.model, first) for name in probes},
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "probes": probes,
+        "machine": {
+            "train_seconds": round(trainer.progress.seconds, 2),
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "threads": torch.get_num_threads(),
+        },
         "recipe_hash": _arm_hash(arm.recipe),
         "code_hash": code_hash(),
         "data_hash": inputs.data_hash,
     }
-    shutil.rmtree(run)
-    return record
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the study; ConfigError where another process does. The system lets go of it when this process ends, however it ends."""
+    (folder / "runs").mkdir(exist_ok=True)
+    try:
+        with FileLock(folder / "runs" / "lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ConfigError(f"another process is running {folder}: wait for it, or stop it") from error
+
+
+_interrupted = threading.Event()
+
+
+def _begin(threads: int) -> None:
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, lambda *_: _interrupted.set())
+
+
+def _told_to_stop() -> bool:
+    """Whether this is a process of `local_executor` that was interrupted, or whose parent was killed."""
+    parent = multiprocessing.parent_process()
+    return _interrupted.is_set() or (parent is not None and not parent.is_alive())
 
 
 def _arm_hash(recipe: Recipe) -> str:
     return recipe_hash(recipe.model_copy(update={"seed": 0}))
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
