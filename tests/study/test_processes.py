@@ -18,7 +18,7 @@ from puna.errors import ConfigError
 from puna.study.cluster import ClusterExecutor
 from puna.study.definition import read_study
 from puna.study.results import read_results
-from puna.study.runner import Job, local_executor, run_study
+from puna.study.runner import Job, run_study
 from puna.train.checkpoint import checkpoints
 
 LONGER = ["train.steps=60", "train.validate_every=30", "train.checkpoint_every=2", "optimizer.warmup_steps=1"]
@@ -66,9 +66,8 @@ def test_a_study_ended_in_every_way_ends_with_the_same_results(tiny_recipe_file:
     assert third.returncode == 0, errors
     assert "2 of 4 runs to do" in output
     assert (folder / "results.jsonl").read_bytes().startswith(done)
-    with local_executor(jobs=2, threads=1) as executor:
-        for _ in run_study(read_study(whole), whole, open_inputs, executor):
-            pass
+    for _ in run_study(read_study(whole), whole, open_inputs, Here()):
+        pass
     assert found(folder) == found(whole)
     assert (folder / "REPORT.md").exists()
 
