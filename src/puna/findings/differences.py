@@ -106,12 +106,12 @@ def _resolution(study: Study, analysis: Analysis) -> str:
     detectable, gain = analysis.detectable_difference, analysis.pairing_gain
     if detectable is None or gain is None:
         return f"{floor} Every other arm diverged, so there are no differences to speak of."
-    pairing = (
-        "The paired differences of every arm are the same for all seeds, so they have no spread."
-        if math.isinf(gain)
-        else f"Pairing by seed {'helped' if gain > 1 else 'did not help'}: unpaired groups would need about {gain:.1f} times as many "
-        "seeds, a ratio of two small samples and a rough one."
-    )
+    if math.isinf(gain):
+        pairing = "The paired differences of every arm are the same for all seeds, so they have no spread."
+    elif gain > 1:
+        pairing = f"Pairing by seed helped: unpaired groups would need about {gain:.1f} times as many seeds, roughly."
+    else:
+        pairing = f"Pairing by seed did not help: the differences vary at least as much as those of two separate runs of {baseline} would."
     compared = "1 arm is" if arms == 1 else f"{arms} arms are"
     effect = detectable_effect(seeds, study.rule.alpha / arms)
     return (
