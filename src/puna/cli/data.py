@@ -27,7 +27,7 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help="Text: folders, files, quoted globs, .jsonl, .parquet, dataset folders, or python-stdlib.",
+        help="Text: folders, files, quoted globs, .jsonl, .parquet, dataset folders, python-stdlib, or additions.",
         show_default=False,
     ),
 ]

@@ -73,7 +73,7 @@ def run(
         make_missing_data(arm.recipe, console)
     total, left = len(study.arms) * len(study.seeds), len(unfinished(study, folder))
     if left:
-        console.print(f"{left} of {total} runs to do, {jobs} at a time", highlight=False)
+        console.print(f"{left} of {total} runs to do, {f'on {cluster}' if cluster else f'{jobs} at a time'}", highlight=False)
     with _executor(folder, jobs, threads, cluster, cluster_option or []) as executor:
         for done, (job, record) in enumerate(run_study(study, folder, open_inputs, executor), total - left + 1):
             value = record[study.metric]
