@@ -19,14 +19,14 @@ from puna.plan.scaling import ScalingLaw
 from puna.report.formats import quantity
 from puna.report.scaling_curves import Panel
 
-RESAMPLES = 400
+RESAMPLES = 200
 SEED = 0
 SERVED = (1, 10, 100)
 """Tokens that the model reads and writes after training, in tokens of training of the compute optimum."""
-
-
 LEVELS = 4
 """Curves of equal loss."""
+NOTHING = 1e-9
+"""Below this a constant is 0: where the fit ends on its way there says nothing."""
 
 
 @dataclass(frozen=True)
@@ -139,4 +139,6 @@ def _amount(value: float) -> str:
 
 def _digits(value: float) -> str:
     rounded = float(f"{value:.3g}")
+    if abs(rounded) < NOTHING:
+        return "0"
     return f"{rounded:,.0f}" if 100 <= abs(rounded) < 1e9 else f"{value:#.3g}"
