@@ -1,0 +1,35 @@
+"""The committed studies: their reports are what their results give, to the byte."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from puna.cli.study_report import write_report
+from puna.study.definition import read_study
+from puna.study.results import read_results
+
+ROOT = Path(__file__).parents[1]
+FINISHED = sorted(path.parent.name for path in (ROOT / "studies").glob("*/results.jsonl"))
+
+
+def test_six_studies_are_finished_with_at_least_four_seeds() -> None:
+    assert FINISHED == ["digits", "glu-variants", "model-or-data", "normalization", "placement-warmup", "positions"]
+    for name in FINISHED:
+        study = read_study(ROOT / "studies" / name)
+        assert len(study.seeds) >= 4
+        assert len(read_results(ROOT / "studies" / name)) == len(study.arms) * len(study.seeds)
+        assert study.conclusion
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_the_report_is_made_again_to_the_byte(name: str, tmp_path: Path) -> None:
+    """REPORT.md, that is; in report.html another version of matplotlib may draw a line elsewhere, but nothing is missing."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    folder = shutil.copytree(ROOT / "studies" / name, tmp_path / "studies" / name)
+    for file in ("REPORT.md", "report.html"):
+        (folder / file).unlink()
+    write_report(folder)
+    assert (folder / "REPORT.md").read_bytes() == (ROOT / "studies" / name / "REPORT.md").read_bytes()
+    committed, made = ((path / "report.html").read_text(encoding="utf-8") for path in (ROOT / "studies" / name, folder))
+    assert made.count("<svg") == committed.count("<svg") > 0
