@@ -14,7 +14,7 @@ from puna.findings.inside import by_layer
 from puna.findings.learning import learning_curve
 from puna.findings.markdown import code, plain
 from puna.findings.runs import complete_runs
-from puna.findings.write_up import analyse_records, write_up
+from puna.findings.write_up import write_up
 from puna.study.definition import read_study, resolve_arms
 from puna.study.results import read_results
 
@@ -237,11 +237,11 @@ def test_missing_runs_are_named_with_the_remedy(tmp_path: Path) -> None:
     folder = make_study(tmp_path, ["a", "x"])
     study, records = read_study(folder), read_results(folder)
     with pytest.raises(ConfigError, match=r"arm x lacks seed 3, and differences are paired: puna study run FOLDER"):
-        analyse_records(study, records[:-1])
+        complete_runs(study, records[:-1])
     with pytest.raises(ConfigError, match="arm a lacks seeds 0, 1, 2, 3"):
-        analyse_records(study, records[4:])
+        complete_runs(study, records[4:])
     with pytest.raises(ConfigError, match="arm a, seed 0 has two results"):
-        analyse_records(study, [*records, records[0]])
+        complete_runs(study, [*records, records[0]])
 
 
 def test_a_metric_that_a_run_did_not_log_is_named_with_the_run(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_metric_that_a_run_did_not_log_is_named_with_the_run(tmp_path: Path) -
     study, records = read_study(folder), read_results(folder)
     del records[5]["bits_per_byte_2x"]
     with pytest.raises(ConfigError, match=r"arm b, seed 1 did not log bits_per_byte_2x, .* take it out of study\.yaml, or delete"):
-        analyse_records(study, records)
+        complete_runs(study, records)
 
 
 def test_equal_inputs_give_equal_text_in_whichever_order_the_runs_ended(tmp_path: Path) -> None:

@@ -10,14 +10,12 @@ from puna.findings.markdown import code, plain, table
 from puna.findings.runs import StudyRuns
 from puna.study.definition import Study
 from puna.study.metrics import METRICS
-from puna.study.statistics import POWER, Analysis, Comparison, DecisionRule, analyse, detectable_effect
+from puna.study.statistics import POWER, Analysis, Comparison, analyse, detectable_effect
 
 
 def analyse_metric(study: Study, runs: StudyRuns, metric: str) -> Analysis:
-    """Every arm against the baseline by one metric. The rule's smallest difference holds for the study's own metric only."""
-    own = metric == study.metric
-    rule = study.rule.build(metric) if own else DecisionRule(study.rule.alpha, 0.0, METRICS[metric].lower_is_better)
-    return analyse(runs.values(metric), study.baseline, rule)
+    """Every arm against the baseline by one metric."""
+    return analyse(runs.values(metric), study.baseline, study.rule_for(metric))
 
 
 def best_first(analysis: Analysis) -> list[Comparison]:

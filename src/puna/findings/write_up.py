@@ -4,22 +4,16 @@ A pure function of what `study.yaml`, `results.jsonl` and `step_times.json` hold
 what is committed. Here are its order, the protocol and the limits; each of the other sections is a file of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from puna.findings.costs import StepTimes, costs
 from puna.findings.differences import analyse_metric, differences, other_measures
 from puna.findings.inside import inside
 from puna.findings.markdown import code, plain, table
 from puna.findings.published import beside
-from puna.findings.runs import Record, StudyRuns, complete_runs
+from puna.findings.runs import StudyRuns
 from puna.study.definition import Arm, Study
 from puna.study.metrics import METRICS
-from puna.study.statistics import Analysis
-
-
-def analyse_records(study: Study, records: Sequence[Record]) -> Analysis:
-    """The statistics of the study's metric. Raises ConfigError as `complete_runs` does."""
-    return analyse_metric(study, complete_runs(study, records), study.metric)
 
 
 def write_up(study: Study, arms: Mapping[str, Arm], runs: StudyRuns, times: StepTimes | None = None, law: str = "") -> str:

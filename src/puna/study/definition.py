@@ -38,10 +38,6 @@ class Rule(Config):
     alpha: float = Field(default=0.05, gt=0, lt=1, description="chance of even one false verdict in the study")
     smallest_difference: float = Field(default=0.0, ge=0, description="in the unit of the metric; less is no difference")
 
-    def build(self, metric: str) -> DecisionRule:
-        """The rule for this metric; the smallest difference is meant for the study's own."""
-        return DecisionRule(self.alpha, self.smallest_difference, METRICS[metric].lower_is_better)
-
 
 class Published(Config):
     """Figures of others to print beside ours."""
@@ -90,6 +86,11 @@ class Study(Config):
             if unknown:
                 raise ValueError(f"published figures name no arm: {', '.join(unknown)}; the arms are {', '.join(self.arms)}")
         return self
+
+    def rule_for(self, metric: str) -> DecisionRule:
+        """The rule, by one of the metrics; the smallest difference is in the unit of the study's own, and holds for it alone."""
+        smallest = self.rule.smallest_difference if metric == self.metric else 0.0
+        return DecisionRule(self.rule.alpha, smallest, METRICS[metric].lower_is_better)
 
     @property
     def metrics(self) -> tuple[str, ...]:
