@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-slow test-gpu check bench pictures clean
+.PHONY: help quickstart test test-slow test-gpu soak check bench pictures clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -28,6 +28,9 @@ test-slow: $(VENV)/.installed-dev ## the tests that take minutes
 
 test-gpu: $(VENV)/.installed-dev ## the tests that need a CUDA device
 	@$(PYTEST) -m gpu $(ARGS) || { [ $$? -eq 5 ] && echo "No test is marked gpu"; }
+
+soak: $(VENV)/.installed-dev ## ten minutes of mixed, broken and abandoned requests against a server, and what they left behind
+	@$(PYTEST) -s -m slow tests/server/test_soak.py $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, format and types
 	@$(BIN)/ruff check

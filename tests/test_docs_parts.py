@@ -174,7 +174,7 @@ def added(tmp_path: Path) -> Path:
     leave = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for folder in ("src", "docs/parts"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=leave)
-    for file in ("pyproject.toml", "tests/conftest.py", "tests/model/conftest.py", "tests/model/test_parts.py"):
+    for file in ("pyproject.toml", "tests/conftest.py", "tests/model/conftest.py", "tests/model/test_parts.py", "tests/whole_cache.py"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / file, tmp_path / file)
     (tmp_path / "tests" / "nn").mkdir()

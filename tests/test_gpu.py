@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from continued import continued
 
 from puna.device import autocast, choose_device, choose_precision, measure_matmul_peak
-from puna.inference.decode import decode
-from puna.inference.request import GenerationOptions
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
@@ -32,8 +31,8 @@ def test_logits_on_the_gpu_are_those_of_the_cpu() -> None:
 
 def test_greedy_text_is_that_of_the_cpu(tmp_path: Path) -> None:
     write_model(tmp_path, a_model("cuda"))
-    options = GenerationOptions(temperature=0, max_tokens=20)
-    texts = [list(decode(read_model(tmp_path, device), [1, 2, 3], options)) for device in ("cpu", "cuda")]
+    prompts = [[1, 2, 3], list(range(50))]
+    texts = [continued(read_model(tmp_path, device), prompts, temperature=0.0, max_tokens=20) for device in ("cpu", "cuda")]
     assert texts[0] == texts[1]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 Puna = Callable[..., Any]
 
-COMMANDS = ["quickstart", "tokenizer", "data", "train", "verify-resume", "eval", "generate", "chat", "plan"]
+COMMANDS = ["quickstart", "tokenizer", "data", "train", "verify-resume", "eval", "generate", "chat", "serve", "merge", "plan"]
 
 
 def test_help_lists_every_command(puna: Puna) -> None:

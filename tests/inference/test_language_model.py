@@ -1,5 +1,6 @@
 """Text in, text out: ends, stop texts, streams, conversations."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from puna.errors import ConfigError, ModelFolderError, RequestError, TokenizerError
 from puna.inference.language_model import LanguageModel, load
+from puna.inference.request import Constraint
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
 from puna.tokenizer.chat import Message, encode_chat
@@ -24,9 +26,9 @@ def random_llama(tiny_llama: LanguageModel) -> LanguageModel:
 
 
 def test_generation_is_the_decoded_ids(tiny_llama: LanguageModel) -> None:
-    (completion,) = tiny_llama.complete(PROMPT, seed=3, max_tokens=30)
+    (completion,) = tiny_llama.complete(PROMPT, seed=5, max_tokens=30)
     assert completion.text == tiny_llama.tokenizer.decode(completion.ids, skip_special=True)
-    assert tiny_llama.generate(PROMPT, seed=3, max_tokens=30) == completion.text
+    assert tiny_llama.generate(PROMPT, seed=5, max_tokens=30) == completion.text
     assert (completion.finish, len(completion.ids)) == ("length", 30)
     assert tiny_llama.generate(PROMPT, seed=4, max_tokens=30) != completion.text
 
@@ -124,6 +126,66 @@ def test_a_chat_is_laid_out_and_streamed(tiny_llama: LanguageModel) -> None:
     prompt = encode_chat(tiny_llama.tokenizer, messages, add_generation_prompt=True).ids
     assert "".join(pieces) == "".join(text for _, text in tiny_llama.stream(prompt, seed=2, max_tokens=20))
     assert len(pieces) > 1
+
+
+def test_streams_may_be_read_by_turns(tiny_llama: LanguageModel) -> None:
+    prompts = [tiny_llama.encode_prompt(text) for text in ("the llama", "old pages", "river ")]
+    alone = ["".join(text for _, text in tiny_llama.stream(prompt, seed=9, max_tokens=25)) for prompt in prompts]
+    streams = [tiny_llama.stream(prompt, seed=9, max_tokens=25) for prompt in prompts]
+    texts = ["", "", ""]
+    while streams_left := [(place, stream) for place, stream in enumerate(streams) if stream is not None]:
+        for place, stream in streams_left:
+            piece = next(stream, None)
+            if piece is None:
+                streams[place] = None  # type: ignore[call-overload]
+            else:
+                texts[place] += piece[1]
+    assert texts == alone
+
+
+def test_a_stream_that_is_left_or_never_read_costs_nothing_more(tiny_llama: LanguageModel) -> None:
+    prompt = tiny_llama.encode_prompt(PROMPT)
+    tiny_llama.stream(prompt, max_tokens=50)
+    left = tiny_llama.stream(prompt, max_tokens=50, ignore_end=True)
+    next(left)
+    assert tiny_llama.engine.busy
+    left.close()  # type: ignore[attr-defined]
+    assert not tiny_llama.engine.busy
+    assert tiny_llama.engine.pool.used == 0
+
+
+def test_an_interruption_leaves_nothing_half_known(tiny_llama: LanguageModel) -> None:
+    """Ctrl-C inside a step, after its blocks were planned and before they are written."""
+    text = "old pages and stone light " * 3
+    expected = LanguageModel(tiny_llama.model, tiny_llama.tokenizer).generate(text, temperature=0.0, max_tokens=12)
+    llama = LanguageModel(tiny_llama.model, tiny_llama.tokenizer)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    hook = llama.model.layers[0].register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        llama.generate(text, temperature=0.0, max_tokens=12)
+    hook.remove()
+    assert not llama.engine.busy
+    assert llama.generate(text, temperature=0.0, max_tokens=12) == expected
+
+
+def test_scores_come_with_the_ids_that_they_are_of(tiny_llama: LanguageModel) -> None:
+    (free,) = tiny_llama.complete(PROMPT, seed=4, max_tokens=20, logprobs=2, prompt_logprobs=0)
+    assert [score.id for score in free.logprobs] == free.ids
+    assert [score.id for score in free.prompt_logprobs] == tiny_llama.encode_prompt(PROMPT)[1:]
+    assert all(len(score.top) == 2 and score.logprob <= score.top[0][1] <= 0 for score in free.logprobs)
+    (stopped,) = tiny_llama.complete(PROMPT, seed=4, max_tokens=20, logprobs=0, stop=[free.text[3:6]])
+    assert [score.id for score in stopped.logprobs] == stopped.ids == free.ids[: len(stopped.ids)]
+
+
+def test_output_that_must_match(tiny_llama: LanguageModel) -> None:
+    constraint = Constraint(kind="regex", text="(llama|river) [0-9]{3}")
+    for seed in range(5):
+        (completion,) = tiny_llama.complete(PROMPT, seed=seed, constraint=constraint)
+        assert re.fullmatch("(llama|river) [0-9]{3}", completion.text)
+        assert completion.finish == "stop"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from puna.inference.kv_cache import KVCache
+from puna.inference.kv_cache import PagedCache
 from puna.model.accounting import (
     count_parameters,
     forward_flops_per_token,
@@ -86,8 +86,8 @@ def test_a_large_model_costs_six_flops_a_parameter_and_two_percent_of_attention(
 @settings(max_examples=20, deadline=None)
 @given(config=configs(), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
 def test_cache_bytes_equal_a_real_cache_s(config: ModelConfig, dtype: torch.dtype) -> None:
-    cache = KVCache.empty(config, batch=3, capacity=7, dtype=dtype)
-    real = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache)
+    cache = PagedCache(config, num_blocks=3, block_size=7, dtype=dtype)
+    real = sum(tensor.nbytes for tensor in (*cache.keys, *cache.values))
     assert real == 3 * 7 * kv_bytes_per_token(config, dtype.itemsize)
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from whole_cache import CachedModel
 
-from puna.inference.kv_cache import KVCache
+from puna.inference.kv_cache import PagedCache, Run
 from puna.model.config import ModelConfig
 from puna.model.transformer import Transformer, build_transformer
 from puna.nn import linear_cross_entropy
@@ -38,26 +39,16 @@ def test_a_cache_changes_nothing_at_any_split(small_model: Any, shape: str) -> N
     with torch.inference_mode():
         whole = model(ids)
         for cuts in itertools.chain.from_iterable(itertools.combinations(range(1, 6), n) for n in range(6)):
-            cache = KVCache.empty(model.config, 2, 6)
-            pieces = [model(ids[:, a:b], torch.arange(a, b), cache) for a, b in itertools.pairwise((0, *cuts, 6))]
+            cached = CachedModel(model, 2, 6)
+            pieces = [cached(ids[:, a:b]) for a, b in itertools.pairwise((0, *cuts, 6))]
             torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-4, atol=1e-4)
-            assert cache.length == 6
 
 
-def test_a_repeated_cache_continues_like_the_prompt_repeated(small_model: Any) -> None:
-    model, prompt, following = small_model().eval(), torch.randint(0, 50, (1, 5)), torch.randint(0, 50, (3, 4))
-    with torch.inference_mode():
-        cache = KVCache.empty(model.config, 1, 9)
-        model(prompt, cache=cache)
-        continued = model(following, torch.arange(5, 9), cache.repeat(3))
-        whole = model(torch.cat((prompt.repeat(3, 1), following), 1))[:, 5:]
-    torch.testing.assert_close(continued, whole, rtol=1e-4, atol=1e-4)
-
-
-def test_a_full_cache_says_so(small_model: Any) -> None:
-    model = small_model()
-    with pytest.raises(ValueError, match="7 positions do not fit a cache of 6"):
-        model(torch.zeros(1, 7, dtype=torch.long), cache=KVCache.empty(model.config, 1, 6))
+def test_documents_with_a_cache_are_refused(small_model: Any) -> None:
+    model, ids = small_model(), torch.zeros(1, 3, dtype=torch.long)
+    cache = PagedCache(model.config, 1, 4).step([Run(0, 3, [0])])
+    with pytest.raises(ValueError, match="documents cannot be kept apart in a cache: give each document a sequence of its own"):
+        model.hidden_states(ids, cache=cache, documents=ids)
 
 
 def test_positions_are_relative(small_model: Any) -> None:
@@ -117,9 +108,8 @@ def test_recomputing_blocks_leaves_a_cache_in_charge(small_model: Any) -> None:
     model, ids = small_model().train(), torch.randint(0, 50, (1, 6))
     model.activation_checkpointing = True
     with torch.no_grad():
-        cache = KVCache.empty(model.config, 1, 6)
-        pieces = [model(ids[:, a:b], torch.arange(a, b), cache) for a, b in ((0, 4), (4, 6))]
-        assert cache.length == 6
+        cached = CachedModel(model, 1, 6)
+        pieces = [cached(ids[:, a:b]) for a, b in ((0, 4), (4, 6))]
         torch.testing.assert_close(torch.cat(pieces, 1), model(ids), rtol=1e-4, atol=1e-4)
 
 

@@ -110,19 +110,16 @@ def test_keeps_the_dtype_and_stays_close(attend: type, dtype: torch.dtype) -> No
 
 
 class GrowingCache:
-    """The plainest cache that the protocol allows."""
+    """The plainest cache that the protocol allows: it joins what it is given, and masks what is joined."""
 
-    def __init__(self) -> None:
-        self.held: tuple[Tensor, Tensor] | None = None
+    def __init__(self, window: int | None, slopes: Tensor | None) -> None:
+        self.held: tuple[Tensor, ...] = ()
+        self.window, self.slopes = window, slopes
 
-    @property
-    def length(self) -> int:
-        return 0 if self.held is None else self.held[0].shape[2]
-
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        held = (keys, values) if self.held is None else tuple(torch.cat(pair, 2) for pair in zip(self.held, (keys, values), strict=True))
-        self.held = held
-        return held
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.held = tuple(torch.cat(pair, 2) for pair in zip(self.held, (k, v), strict=True)) if self.held else (k, v)
+        mask = attention_mask(q.shape[2], self.held[0].shape[2], window=self.window, slopes=self.slopes)
+        return causal_attention(q, *self.held, mask)
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
@@ -140,18 +137,16 @@ class GrowingCache:
 def test_a_cache_changes_nothing_at_any_split(kv_heads: int, position: str, window: int | None, qk_norm: type[RMSNorm] | None) -> None:
     """A sequence of 6 in one go, and in every one of the 32 ways to cut it into pieces."""
     layer, x = Attention(16, 4, kv_heads, 8, qk_norm=qk_norm), torch.randn(2, 6, 16)
-    tables, slopes = RotaryEmbedding(8, 6), alibi_slopes(4)
+    tables, slopes = RotaryEmbedding(8, 6), alibi_slopes(4) if position == "alibi" else None
 
-    def run(start: int, end: int, cache: GrowingCache | None = None) -> Tensor:
-        assert cache is None or cache.length == start
+    def run(start: int, end: int, cache: GrowingCache | None = None, mask: Tensor | None = None) -> Tensor:
         rotary = tables(torch.arange(start, end)) if position == "rope" else None
-        mask = attention_mask(end - start, end, window=window, slopes=slopes if position == "alibi" else None)
         return layer(x[:, start:end], rotary, cache, mask)
 
     with torch.no_grad():
-        whole = run(0, 6)
+        whole = run(0, 6, mask=attention_mask(6, 6, window=window, slopes=slopes))
         for cuts in itertools.chain.from_iterable(itertools.combinations(range(1, 6), n) for n in range(6)):
-            cache = GrowingCache()
+            cache = GrowingCache(window, slopes)
             pieces = [run(start, end, cache) for start, end in itertools.pairwise((0, *cuts, 6))]
             torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-5, atol=1e-6)
 

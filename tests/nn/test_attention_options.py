@@ -195,16 +195,14 @@ def test_qk_norm_under_autocast_hands_bfloat16_to_the_cache() -> None:
     kept = []
 
     class Cache:
-        length = 0
-
-        def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-            kept.extend((keys.dtype, values.dtype))
-            return keys, values
+        def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            kept.extend((q.dtype, k.dtype, v.dtype))
+            return q
 
     layer = Attention(16, 2, 1, 8, qk_norm=RMSNorm)
     with torch.autocast("cpu", torch.bfloat16):
         layer(torch.randn(1, 3, 16), RotaryEmbedding(8, 3)(torch.arange(3)), Cache())
-    assert kept == [torch.bfloat16, torch.bfloat16]
+    assert kept == [torch.bfloat16] * 3
 
 
 def test_documents_in_one_window_equal_documents_alone() -> None:

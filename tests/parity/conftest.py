@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from continued import continued
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
-from puna.inference.decode import decode
-from puna.inference.request import GenerationOptions
 from puna.model.huggingface import ACTIVATIONS
 from puna.model.transformer import Transformer
 
@@ -59,7 +58,8 @@ def any_shape() -> st.SearchStrategy[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def assert_agree() -> Callable[[Transformer, LlamaForCausalLM], None]:
-    """A function that holds a model of ours against one of theirs: float32 logits within 1e-4, and the same greedy continuation."""
+    """A function that holds a model of ours against one of theirs: float32 logits within 1e-4, and the same greedy continuations,
+    alone and in a mixed batch."""
 
     def check(ours: Transformer, theirs: LlamaForCausalLM) -> None:
         vocabulary = ours.config.vocab_size
@@ -68,16 +68,18 @@ def assert_agree() -> Callable[[Transformer, LlamaForCausalLM], None]:
             expected = theirs(ids).logits
             torch.testing.assert_close(ours(ids), expected, rtol=0, atol=1e-4)
             assert expected.std() > 0.1, "logits this flat would agree by chance"
-        prompt = ids[0, :5]
-        continued = theirs.generate(
-            prompt[None],
-            attention_mask=torch.ones(1, 5, dtype=torch.long),
-            max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        greedy = GenerationOptions(max_tokens=NEW_TOKENS, temperature=0.0)
-        assert [token for (token,) in decode(ours, prompt.tolist(), greedy)] == continued[0, 5:].tolist()
+        prompts = [ids[0, :5], ids[1, :20], ids[2, :1]]
+        greedy = continued(ours, [prompt.tolist() for prompt in prompts], max_tokens=NEW_TOKENS, temperature=0.0)
+        for prompt, found in zip(prompts, greedy, strict=True):
+            wanted = theirs.generate(
+                prompt[None],
+                attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+                max_new_tokens=NEW_TOKENS,
+                do_sample=False,
+                eos_token_id=None,
+                pad_token_id=0,
+            )[0, len(prompt) :].tolist()
+            assert found == wanted
+            assert continued(ours, [prompt.tolist()], max_tokens=NEW_TOKENS, temperature=0.0) == [wanted]
 
     return check

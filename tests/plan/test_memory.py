@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from puna.errors import PlanError
-from puna.inference.kv_cache import KVCache
+from puna.inference.kv_cache import PagedCache
 from puna.model.accounting import training_memory_bytes
 from puna.model.config import ModelConfig
 from puna.model.transformer import build_transformer
@@ -108,8 +108,8 @@ def test_inference_memory_is_the_bytes_of_weights_and_cache(preset: str, bits: L
         quantize_linears(model)
     memory = inference_memory(config, 3, 200, bits=bits)
     assert memory.weights == sum(tensor.nbytes for tensor in model.state_dict().values())
-    cache = KVCache.empty(config, 3, 200, "meta", torch.bfloat16)
-    assert memory.kv_cache == sum(layer.keys.nbytes + layer.values.nbytes for layer in cache)
+    cache = PagedCache(config, num_blocks=3, block_size=200, device="meta", dtype=torch.bfloat16)
+    assert memory.kv_cache == sum(tensor.nbytes for tensor in (*cache.keys, *cache.values))
     assert memory.total == memory.weights + memory.kv_cache
 
 

@@ -15,7 +15,10 @@ MinP = Annotated[float, typer.Option(help="Keep tokens with this fraction of the
 Penalty = Annotated[float, typer.Option(help="Above 1: tokens already seen become less likely.")]
 Seed = Annotated[int | None, typer.Option(help="Equal seeds give equal text.", show_default="fresh")]
 Stop = Annotated[list[str] | None, typer.Option(help="End at this text; may be given several times.", show_default=False)]
+Adapter = Annotated[Path | None, typer.Option(help="Write with this LoRA adapter: a folder in PEFT's format.", show_default="none")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+
+_ADAPTER = "adapter"  # what the one that was given is called
 
 
 def generate(
@@ -30,6 +33,7 @@ def generate(
     seed: Seed = None,
     stop: Stop = None,
     n: Annotated[int, typer.Option("--n", "-n", help="Continuations; several are printed one after the other.")] = 1,
+    adapter: Adapter = None,
     device: Device = "auto",
 ) -> None:
     """Continue a text with a model, token by token.
@@ -50,10 +54,11 @@ def generate(
         "seed": seed,
         "stop": tuple(stop or ()),
         "n": n,
+        "adapter": _ADAPTER if adapter else None,
     }
     from puna.inference.language_model import load
 
-    loaded = load(model, device)
+    loaded = load(model, device, adapters={_ADAPTER: adapter} if adapter else None)
     if n == 1:
         pieces = loaded.stream(loaded.encode_prompt(prompt), **options)
         typer.echo(prompt, nl=False)
@@ -73,6 +78,7 @@ def chat(
     min_p: MinP = 0.0,
     repetition_penalty: Penalty = 1.0,
     seed: Seed = None,
+    adapter: Adapter = None,
     device: Device = "auto",
 ) -> None:
     """Talk with a model in the terminal. An empty line or Ctrl-D ends; /new forgets the conversation.
@@ -82,7 +88,7 @@ def chat(
     from puna.inference.language_model import load
     from puna.tokenizer.chat import Message
 
-    loaded = load(model, device)
+    loaded = load(model, device, adapters={_ADAPTER: adapter} if adapter else None)
     options = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -91,6 +97,7 @@ def chat(
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
         "seed": seed,
+        "adapter": _ADAPTER if adapter else None,
     }
     opening = [Message("system", system)] if system else []
     messages = list(opening)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from puna.cli import data, evaluate, generate, plan, quickstart, study, tokenizer, train
+from puna.cli import data, evaluate, generate, merge, plan, quickstart, serve, study, tokenizer, train
 from puna.errors import PunaError
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ app.command("verify-resume")(train.verify_resume)
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("chat")(generate.chat)
+app.command("serve")(serve.serve)
+app.command("merge")(merge.merge)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,46 +1,83 @@
 """A model with its tokenizer: text in, text out. What `puna.load` returns."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from puna.config import validate
-from puna.device import choose_device
-from puna.errors import TokenizerError
-from puna.inference.decode import decode
-from puna.inference.request import GenerationOptions
+from puna.device import choose_device, memory_bytes
+from puna.errors import ConfigError, RequestError, TokenizerError
+from puna.inference.constrain import ConstraintCompiler
+from puna.inference.engine import Engine
+from puna.inference.engine_options import EngineOptions
+from puna.inference.executor import TorchExecutor
+from puna.inference.request import Event, Finish, GenerationOptions, Request, TokenLogprobs
+from puna.inference.transcript import Transcript
+from puna.model.accounting import kv_bytes_per_token
+from puna.model.adapters import Adapters, attach
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model
 from puna.tokenizer.chat import Message, encode_chat
-from puna.tokenizer.stream import StreamDecoder
 from puna.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass
 class Completion:
-    """One continuation. ids: what the model produced, its end token included. finish: why it ended."""
+    """One continuation. ids: what the model produced, its end token included. finish: why it ended.
 
-    text: str = ""
-    ids: list[int] = field(default_factory=list)
-    finish: Literal["stop", "length"] = "length"
+    logprobs, prompt_logprobs: of `ids`, and of the prompt's tokens but the first, if they were asked for.
+    """
+
+    text: str
+    ids: list[int]
+    finish: Finish | None
+    logprobs: list[TokenLogprobs]
+    prompt_logprobs: tuple[TokenLogprobs, ...]
 
 
 class LanguageModel:
     """A model folder, opened.
 
-    model: an `nn.Module` from ids [B, T] to logits [B, T, V]. tokenizer: its `Tokenizer`.
-    Options of every method are those of `GenerationOptions`, by keyword; a wrong one raises ConfigError.
+    model: an `nn.Module` from ids [B, T] to logits [B, T, V]. tokenizer: its `Tokenizer`. adapters: those attached to the model.
+    options: what the engine may use. Options of every method are those of `GenerationOptions`, by keyword; a wrong one raises ConfigError.
+
+    Several streams may be read by turns; they then share the engine's steps. One thread at a time. The engine keeps what prompts began
+    with, so weights that change later need a new LanguageModel: the usual mistake is to go on training under one that has generated.
     """
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, model: Transformer, tokenizer: Tokenizer, options: EngineOptions | None = None, adapters: Adapters | None = None
+    ) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
             raise TokenizerError(
                 f"the tokenizer has {tokenizer.vocab_size} entries but the model only {model.config.vocab_size}: they do not match"
             )
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.options, self._adapters = model, tokenizer, options or EngineOptions(), adapters
+        self._inboxes: dict[str, deque[Event]] = {}
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What continues prompts; its cache is taken at the first use."""
+        executor = TorchExecutor(
+            self.model,
+            num_blocks=_cache_blocks(self.model, self.options),
+            block_size=self.options.block_size,
+            vocab_size=self.tokenizer.vocab_size,
+            batch_invariant=self.options.batch_invariant,
+            adapters=self._adapters,
+        )
+        return Engine(executor, self.options, ConstraintCompiler(self.tokenizer, self.tokenizer.vocab_size))
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids that end a text or a turn."""
+        return frozenset(end for end in (self.tokenizer.eos_id, self.tokenizer.eot_id) if end is not None)
 
     def generate(self, prompt: str, **options: Any) -> str:
         """The text that the model continues `prompt` with."""
@@ -48,10 +85,11 @@ class LanguageModel:
 
     def complete(self, prompt: str, **options: Any) -> list[Completion]:
         """`n` continuations of `prompt`, with their ids and the reasons they ended."""
-        sequence = _Sequences(self, self.encode_prompt(prompt), generation_options(options))
-        for _ in sequence:
+        checked = generation_options(options)
+        transcripts = self._transcripts(checked)
+        for _ in self._texts(self._request(self.encode_prompt(prompt), checked), transcripts):
             pass
-        return sequence.completions
+        return [Completion(one.text, one.ids, one.finish, one.logprobs, one.prompt_logprobs) for one in transcripts]
 
     def chat(self, messages: Sequence[Message], **options: Any) -> Iterator[str]:
         """The assistant's reply to a conversation, piece by piece."""
@@ -61,74 +99,92 @@ class LanguageModel:
     def stream(self, prompt: Sequence[int], **options: Any) -> Iterator[tuple[int, str]]:
         """Continue a prompt of ids; yields (which of the n continuations, new text) as soon as the text is certain.
 
-        No piece ends in half a character or in what may become a stop text.
+        No piece ends in half a character or in what may become a stop text. Leaving the iterator early ends the work.
         """
-        return iter(_Sequences(self, prompt, generation_options(options)))
+        checked = generation_options(options)
+        return self._texts(self._request(prompt, checked), self._transcripts(checked))
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The prompt as the model met texts in training: the begin token, then the text."""
         bos = self.tokenizer.bos_id
         return ([] if bos is None else [bos]) + self.tokenizer.encode(prompt)
 
+    def _request(self, prompt: Sequence[int], options: GenerationOptions) -> Request:
+        request = Request(uuid.uuid4().hex, tuple(prompt), options, self.ends)
+        self.engine.check(request)
+        return request
 
-def load(path: Path | str, device: str = "auto", dtype: torch.dtype | None = None) -> LanguageModel:
+    def _transcripts(self, options: GenerationOptions) -> list[Transcript]:
+        return [Transcript(self.tokenizer, options.stop) for _ in range(options.n)]
+
+    def _texts(self, request: Request, transcripts: list[Transcript]) -> Iterator[tuple[int, str]]:
+        for event in self._events(request):
+            transcript = transcripts[event.index]
+            if transcript.finish is None and (text := transcript.feed(event)):
+                yield event.index, text
+            if transcript.finish == "error":
+                raise RequestError(event.message)
+            if transcript.finish is not None:  # a stop text ends what the engine would go on with
+                self.engine.cancel(request.id, event.index)
+            if all(other.finish for other in transcripts):
+                return
+
+    def _events(self, request: Request) -> Iterator[Event]:
+        """The events of this request; those of others that are met on the way go into their inboxes."""
+        inbox = self._inboxes[request.id] = deque()
+        try:
+            self.engine.add(request)
+            while True:
+                while not inbox:
+                    for event in self._step():
+                        self._inboxes[event.request].append(event)
+                yield inbox.popleft()
+        finally:
+            self.engine.cancel(request.id)
+            del self._inboxes[request.id]
+
+    def _step(self) -> list[Event]:
+        try:
+            return self.engine.step()
+        except BaseException:  # Ctrl-C too: what was half done must not be taken for known
+            for event in self.engine.fail("a step of the model failed or was interrupted"):
+                self._inboxes[event.request].append(event)
+            raise
+
+
+def load(
+    path: Path | str,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+    options: EngineOptions | None = None,
+    adapters: Mapping[str, Path | str] | None = None,
+) -> LanguageModel:
     """Open a model folder on `device` ("auto", "cpu", "cuda", ...); dtype left out: as in the file.
 
+    options: what the engine may use. adapters: LoRA adapters by the name that requests choose them by, each a folder in PEFT's format.
     Raises ModelFolderError, TokenizerError, or ConfigError for a device that is not there.
     """
-    return LanguageModel(read_model(Path(path), choose_device(device), dtype), Tokenizer.load(path))
+    model = read_model(Path(path), choose_device(device), dtype)
+    attached = attach(model, {name: Path(folder) for name, folder in adapters.items()}) if adapters else None
+    return LanguageModel(model, Tokenizer.load(path), options, attached)
 
 
-def generation_options(options: dict[str, Any]) -> GenerationOptions:
+def generation_options(options: Mapping[str, Any]) -> GenerationOptions:
     """Checked options from keywords; None means the default."""
     return validate(GenerationOptions, {key: value for key, value in options.items() if value is not None}, "generation options")
 
 
-class _Sequences:
-    """The continuations of one prompt, from ids to text: decoding, end tokens, stop texts."""
-
-    def __init__(self, language_model: LanguageModel, prompt: Sequence[int], options: GenerationOptions) -> None:
-        tokenizer = language_model.tokenizer
-        ends = frozenset(end for end in (tokenizer.eos_id, tokenizer.eot_id) if end is not None)
-        self.ends, self.stop = ends, options.stop
-        self.steps = decode(language_model.model, prompt, options, ends, tokenizer.vocab_size)
-        self.completions = [Completion() for _ in range(options.n)]
-        self.decoders = [StreamDecoder(tokenizer, skip_special=True) for _ in range(options.n)]
-        self.held = [""] * options.n  # text that may be the beginning of a stop text
-        self.done = [False] * options.n
-
-    def __iter__(self) -> Iterator[tuple[int, str]]:
-        for ids in self.steps:
-            for row, token in enumerate(ids):
-                if token is None or self.done[row]:
-                    continue
-                self.completions[row].ids.append(token)
-                if token in self.ends:
-                    self.done[row], self.completions[row].finish = True, "stop"
-                    yield from self._release(row, self.decoders[row].flush(), last=True)
-                else:
-                    yield from self._release(row, self.decoders[row].feed(token), last=False)
-            if all(self.done):
-                return
-        for row, done in enumerate(self.done):
-            if not done:
-                yield from self._release(row, self.decoders[row].flush(), last=True)
-
-    def _release(self, row: int, text: str, *, last: bool) -> Iterator[tuple[int, str]]:
-        """Pass on what can no longer be part of a stop text."""
-        text = self.held[row] + text
-        ends = [place for place in (text.find(stop) for stop in self.stop) if place >= 0]
-        if ends:
-            self.done[row], self.completions[row].finish = True, "stop"
-            text, self.held[row] = text[: min(ends)], ""
-        else:
-            keep = 0 if last else max((_overlap(text, stop) for stop in self.stop), default=0)
-            text, self.held[row] = text[: len(text) - keep], text[len(text) - keep :]
-        if text:
-            self.completions[row].text += text
-            yield row, text
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
+def _cache_blocks(model: Transformer, options: EngineOptions) -> int:
+    """How many blocks the cache has."""
+    config, weight = model.config, model.output_weight
+    token_bytes = kv_bytes_per_token(config, weight.element_size())
+    wanted = options.cache_bytes
+    if wanted is None:
+        wanted = min(options.max_running * config.context_length * token_bytes, (memory_bytes(weight.device) or 1 << 32) // 4)
+    blocks = wanted // (options.block_size * token_bytes)
+    if blocks == 0:
+        raise ConfigError(
+            f"cache_bytes = {wanted} holds no block of {options.block_size} tokens at {token_bytes} bytes a token: "
+            f"give at least {options.block_size * token_bytes}"
+        )
+    return blocks

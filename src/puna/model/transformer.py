@@ -51,13 +51,15 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         """The normalised hidden states before the output layer: what a chunked loss or an embedding takes.
 
-        positions: where each id stands; left out, 0 to T-1. cache: one entry a layer, holding the positions before; it is changed.
-        documents: the number of each id's document; attention then stays inside a document. Not together with a cache.
+        positions: where each id stands; left out, 0 to T-1. cache: one entry a layer, which knows what each id may see; it is changed.
+        documents: the number of each id's document; attention then stays inside a document. Raises ValueError for documents with a cache.
         """
+        if cache is not None and documents is not None:
+            raise ValueError("documents cannot be kept apart in a cache: give each document a sequence of its own there")
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         rotary = self.rotary(positions) if self.rotary is not None else None
-        mask = self._mask(ids, cache, documents)
+        mask = self._mask(ids, documents) if cache is None else None
         x = self.embed_tokens(ids)
         if self.embed_positions is not None:
             x = self.embedding_scale * x + self.embed_positions(positions).to(x.dtype)
@@ -69,12 +71,11 @@ class Transformer(nn.Module):
         out: Tensor = self.norm(x)
         return out
 
-    def _mask(self, ids: Tensor, cache: Sequence[KeyValueCache] | None, documents: Tensor | None) -> Tensor | None:
+    def _mask(self, ids: Tensor, documents: Tensor | None) -> Tensor | None:
         """What attention sees besides the causal rule, the same for every layer; None where that rule says it all."""
         config, steps = self.config, ids.shape[1]
-        seen = steps + (cache[0].length if cache is not None else 0)
         slopes = BIASED[config.position](config).to(ids.device) if config.position in BIASED else None
-        return attention_mask(steps, seen, window=config.sliding_window, documents=documents, slopes=slopes, device=ids.device)
+        return attention_mask(steps, steps, window=config.sliding_window, documents=documents, slopes=slopes, device=ids.device)
 
     def forward(
         self,

@@ -23,17 +23,14 @@ Mask = Bool[Tensor, "#B #H T S"] | Float[Tensor, "#B #H T S"]
 
 @runtime_checkable
 class KeyValueCache(Protocol):
-    """What attention needs of a cache for one layer: keep the new keys and values, give back all so far."""
+    """What attention needs of a cache for one layer: to keep the new keys and values, and to attend to them and to those before."""
 
-    @property
-    def length(self) -> int:
-        """The positions held, the same for every sequence of the batch: what a mask for the next ones must know."""
-        ...
+    def attend(self, q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K T C"], v: Float[Tensor, "B K T C"]) -> Float[Tensor, "B H T C"]:
+        """Store the new keys and values, then attend from each query to all of its own sequence that it may see. Changes the cache.
 
-    def append(
-        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B K T C"]
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B K S C"]]:
-        """Store T further positions and return all S >= T positions, oldest first. Changes the cache."""
+        The cache knows which sequence each of the B T tokens belongs to and what came before it, so the causal rule, a window and ALiBi
+        are its business.
+        """
         ...
 
 
@@ -121,7 +118,7 @@ class Attention(nn.Module):
 
     Shapes: x [B, T, D] -> [B, T, D]; H query heads and K key/value heads of width C. K = H is multi-head, K = 1 multi-query.
     `rotary`: cos and sin of the T positions, as `RotaryEmbedding` gives them; None turns nothing. `cache`: this layer's; it is changed.
-    `mask`: of `attention_mask`, for the T queries on all S positions seen; None is causal.
+    `mask`: of `attention_mask`, for the T queries on the T positions; None is causal. A cache knows what its queries see and takes none.
 
     qk_norm: makes a norm of the width that it is given, such as `RMSNorm`; left out, nothing is normalised. `q_norm` and `k_norm` work on
     each head by itself, over C, before the rotation. They bound the scores at sqrt(C) times their largest weights, which keeps the
@@ -155,9 +152,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         q, k = self.queries_and_keys(x, rotary)
         v = self._split(self.v_proj(x))
-        if cache is not None:
-            k, v = cache.append(k, v)
-        heads = causal_attention(q, k, v, mask)
+        heads = causal_attention(q, k, v, mask) if cache is None else cache.attend(q, k, v)
         out: Tensor = self.o_proj(heads.transpose(1, 2).flatten(2))
         return out
 

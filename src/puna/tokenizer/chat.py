@@ -1,6 +1,9 @@
-r"""A conversation as token ids, in Llama 3's layout.
+r"""A conversation as token ids, in Llama 3's layout, with Llama 3.1's for calling tools as JSON.
 
     <|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n...
+
+Tools are described ahead of the first user message's words. A call is the assistant's text `{"name": ..., "parameters": ...}`,
+several stand one after the other behind "; ", and a tool answers under the header "ipython".
 
 Two ways lead there. `encode_chat` builds the ids piece by piece: markers from their ids, everything that a person wrote
 through `Tokenizer.encode`, which cannot yield a special token, so no message can close its own turn and open another.
@@ -9,11 +12,15 @@ through `Tokenizer.encode`, which cannot yield a special token, so no message ca
 for ordinary text with digits "one" and "three". They part in two cases, both by the string's fault: a message that
 spells a marker, which the string turns into the marker; and digits "off", where GPT-2's pattern cuts the blank line
 after a header differently when text follows it.
+
+Source: Llama 3.1's model card and prompt format ("JSON based tool calling"). Two differences: no system message is made up
+for a chat that has none, and a tool's answer stands as it is, not once more in quotes.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from puna.errors import TokenizerError
 from puna.tokenizer.special import BEGIN_OF_TEXT, END_HEADER, END_OF_TURN, START_HEADER
@@ -21,29 +28,71 @@ from puna.tokenizer.special import BEGIN_OF_TEXT, END_HEADER, END_OF_TURN, START
 if TYPE_CHECKING:
     from puna.tokenizer.tokenizer import Tokenizer
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 CHAT_TOKENS = (BEGIN_OF_TEXT, START_HEADER, END_HEADER, END_OF_TURN)
 """The special tokens that a vocabulary must have to hold a chat."""
 
+CALL_SEPARATOR = "; "
+"""What stands between two calls of one message."""
+
+_LONG_CHAT = 100_000
+
+_TOOLS_INTRODUCTION = (
+    "Given the following functions, please respond with a JSON for a function call with its proper arguments "
+    "that best answers the given prompt.\n\n"
+    'Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}. '
+    "Do not use variables.\n\n"
+)
+
 CHAT_TEMPLATE = r"""{{- bos_token }}
+{%- set told = namespace(tools=false) %}
 {%- for message in messages %}
-    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}
-    {{- message['content'] | trim + '<|eot_id|>' }}
+    {{- '<|start_header_id|>' + ('ipython' if message['role'] == 'tool' else message['role']) + '<|end_header_id|>\n\n' }}
+    {%- if tools and message['role'] == 'user' and not told.tools %}
+        {%- set told.tools = true %}
+        {{- 'TOOLS_INTRODUCTION' }}
+        {%- for tool in tools %}
+            {{- tool | tojson(indent=4) + '\n\n' }}
+        {%- endfor %}
+    {%- endif %}
+    {%- set words = (message['content'] or '') | trim %}
+    {{- words }}
+    {%- if message['tool_calls'] %}
+        {{- '\n\n' if words else '' }}
+        {%- for call in message['tool_calls'] %}
+            {{- '' if loop.first else 'CALL_SEPARATOR' }}
+            {{- '{"name": ' + call['function']['name'] | tojson }}
+            {{- ', "parameters": ' + call['function']['arguments'] | tojson + '}' }}
+        {%- endfor %}
+    {%- endif %}
+    {{- '<|eot_id|>' }}
 {%- endfor %}
+{%- if tools and not told.tools %}
+    {{- raise_exception('tools are described in the first user message, but this chat has none') }}
+{%- endif %}
 {%- if add_generation_prompt %}
     {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
 {%- endif -%}
-"""
-"""The layout in Jinja; transformers passes it `messages`, `bos_token` and `add_generation_prompt`."""
+""".replace("TOOLS_INTRODUCTION", _TOOLS_INTRODUCTION.replace("\n", r"\n")).replace("CALL_SEPARATOR", CALL_SEPARATOR)
+"""The layout in Jinja; transformers passes it `messages`, `tools`, `bos_token` and `add_generation_prompt`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """What the assistant asks a tool to do. arguments: a JSON value, an object unless something went wrong."""
+
+    name: str
+    arguments: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. An assistant's may hold words, calls of tools, or both; the words stand first."""
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +102,24 @@ class ChatIds:
     ids: list[int]
     """Token ids [T], opening with <|begin_of_text|>."""
     loss_mask: list[bool]
-    """[T], true on the assistant's words and the <|eot_id|> after them. It marks `ids[t]` as a target, so it is shifted
-    with the targets: the usual mistake is to apply it to the positions that predict."""
+    """[T], true on the assistant's words and calls and the <|eot_id|> after them. It marks `ids[t]` as a target, so it is
+    shifted with the targets: the usual mistake is to apply it to the positions that predict."""
 
 
-def encode_chat(tokenizer: "Tokenizer", messages: Sequence[Message], *, add_generation_prompt: bool = False) -> ChatIds:
+def encode_chat(
+    tokenizer: "Tokenizer",
+    messages: Sequence[Message],
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    add_generation_prompt: bool = False,
+) -> ChatIds:
     """Lay `messages` out as ids; with `add_generation_prompt` the ids end where the assistant's next answer begins.
 
-    Raises TokenizerError for no messages, an unknown role, or a vocabulary without the chat's special tokens. Any order
-    of roles is laid out as given.
+    tools: JSON objects that describe what may be called, usually {"type": "function", "function": {"name", "description",
+    "parameters"}}. Raises TokenizerError for no messages, an unknown role, tools without a user message to describe them in,
+    calls by anyone but the assistant, or a vocabulary without the chat's special tokens. Any order of roles is laid out as given.
+    A chat of more than a hundred thousand characters starts threads, as `Tokenizer.encode_batch` does, and leaves the interpreter
+    to others.
     """
     if not messages:
         raise TokenizerError("the chat has no messages; give at least one, such as Message('user', 'Hello')")
@@ -73,12 +131,14 @@ def encode_chat(tokenizer: "Tokenizer", messages: Sequence[Message], *, add_gene
     def header(role: str) -> list[int]:
         return [start_header, *tokenizer.encode(role), end_header, *tokenizer.encode("\n\n")]
 
-    ids, loss_mask = [begin], [False]
     for message in messages:
-        if message.role not in get_args(Role):
-            raise TokenizerError(f"the role is {message.role!r}; choose one of {', '.join(get_args(Role))}")
-        opening = header(message.role)
-        body = [*tokenizer.encode(message.content.strip()), end_of_turn]
+        _check(message)
+    tells_tools = _place_of_tools(messages) if tools else None
+    texts = [(_describe(tools) if place == tells_tools else "") + _words(message) for place, message in enumerate(messages)]
+    ids, loss_mask = [begin], [False]
+    for message, encoded in zip(messages, _encoded(tokenizer, texts), strict=True):
+        opening = header("ipython" if message.role == "tool" else message.role)
+        body = [*encoded, end_of_turn]
         ids += opening + body
         loss_mask += [False] * len(opening) + [message.role == "assistant"] * len(body)
     if add_generation_prompt:
@@ -86,3 +146,38 @@ def encode_chat(tokenizer: "Tokenizer", messages: Sequence[Message], *, add_gene
         ids += opening
         loss_mask += [False] * len(opening)
     return ChatIds(ids, loss_mask)
+
+
+def _encoded(tokenizer: "Tokenizer", texts: Sequence[str]) -> list[list[int]]:
+    if sum(map(len, texts)) > _LONG_CHAT:
+        return tokenizer.encode_batch(texts)
+    return [tokenizer.encode(text) for text in texts]
+
+
+def _check(message: Message) -> None:
+    if message.role not in get_args(Role):
+        raise TokenizerError(f"the role is {message.role!r}; choose one of {', '.join(get_args(Role))}")
+    if message.tool_calls and message.role != "assistant":
+        raise TokenizerError(f"a message of the {message.role} calls a tool; only the assistant's can")
+
+
+def _place_of_tools(messages: Sequence[Message]) -> int:
+    """Which message describes the tools."""
+    place = next((place for place, message in enumerate(messages) if message.role == "user"), None)
+    if place is None:
+        raise TokenizerError("tools are described in the first user message, but this chat has none; add one")
+    return place
+
+
+def _describe(tools: Sequence[Mapping[str, Any]]) -> str:
+    return _TOOLS_INTRODUCTION + "".join(json.dumps(tool, ensure_ascii=False, indent=4) + "\n\n" for tool in tools)
+
+
+def _words(message: Message) -> str:
+    """The message's text: its words, then its calls."""
+    words = message.content.strip()
+    calls = CALL_SEPARATOR.join(
+        f'{{"name": {json.dumps(call.name, ensure_ascii=False)}, "parameters": {json.dumps(call.arguments, ensure_ascii=False)}}}'
+        for call in message.tool_calls
+    )
+    return f"{words}\n\n{calls}" if words and calls else words + calls

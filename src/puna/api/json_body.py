@@ -1,0 +1,169 @@
+"""From the bytes of a request to its checked values, or a 400 that names the field at fault.
+
+The JSON is taken at its word: no key twice, no NaN, no number beyond what a double holds, no half of a surrogate pair, nothing but UTF-8.
+Size, time and nesting were checked before (server/body.py). Cost, measured on one core: 0.01 ms for a short chat, 13 ms for 100,000 ids.
+"""
+
+import json
+import math
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from fastapi import Request
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from puna.api.errors import ApiError
+from puna.api.fields import CONTEXT_LENGTH
+from puna.api.service import Service
+from puna.config import Config
+
+B = TypeVar("B", bound=Config)
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_CODES = {"not_supported": "unsupported_field", "extra_forbidden": "unsupported_field", CONTEXT_LENGTH: CONTEXT_LENGTH}
+_SHOWN = 60
+_MOST_KEYS = 10_000  # of one object, each of which may be wrong
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = _SHOWN
+
+
+class JsonBody(Generic[B]):
+    """A FastAPI dependency: the body of a request as a `kind`, in the bounds of the model that it names."""
+
+    def __init__(self, kind: type[B], service: Service) -> None:
+        self._kind, self._service = kind, service
+
+    async def __call__(self, request: Request) -> B:
+        """Read and check. Raises ApiError."""
+        return self.check(await read_json(request))
+
+    def check(self, values: Any) -> B:
+        """The values as a `kind`. Raises ApiError, a 400 that names the field."""
+        model = values.get("model") if isinstance(values, dict) else None
+        bounds = self._service.bounds(model if isinstance(model, str) else None)
+        try:
+            body = self._kind.model_validate(values, context={"most": bounds})
+        except ValidationError as error:
+            raise broken_field(error, values) from None
+        broken = getattr(body, "broken_rule", lambda: None)()
+        if broken is not None:
+            field, why = broken
+            raise ApiError(400, f"{field}: {why}", param=field, code="invalid_value")
+        return body
+
+
+async def read_json(request: Request) -> Any:
+    """The body as a JSON value. Raises ApiError: 415 for another content type, 400 for what is no JSON."""
+    kind = request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != "application/json":
+        raise ApiError(415, f"the content type is {kind[:_SHOWN]!r}; send application/json", code="unsupported_media_type")
+    return parse_json(await request.body())
+
+
+def parse_json(body: bytes) -> Any:
+    """A JSON value from UTF-8. Raises ApiError, a 400 that says what is wrong with it."""
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_number)
+    except UnicodeDecodeError as error:
+        raise ApiError(400, f"the body is not UTF-8: byte {error.start} is no part of a character", code="invalid_json") from None
+    except RecursionError:
+        raise ApiError(400, "the body nests too deep", code="invalid_json") from None
+    except ValueError as error:
+        raise ApiError(400, f"the body is not valid JSON: {error}", code="invalid_json") from None
+    if _ESCAPED_SURROGATE.search(body) and _has_surrogate(value):
+        raise ApiError(400, "a text in the body holds half of a surrogate pair, which is no character", code="invalid_json")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > _MOST_KEYS:
+        raise ValueError(f"an object has {len(pairs)} keys, more than {_MOST_KEYS}")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:_SHOWN]!r} stands twice in an object")
+        found[key] = value
+    return found
+
+
+def _number(digits: str) -> float:
+    """In JSON 2.0 is the same number as 2, so it is a whole one here too."""
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:_SHOWN]} is more than a double holds")
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _has_surrogate(value: Any) -> bool:
+    match value:
+        case str():
+            return _SURROGATE.search(value) is not None
+        case list():
+            return any(map(_has_surrogate, value))
+        case dict():
+            return any(_has_surrogate(part) for pair in value.items() for part in pair)
+        case _:
+            return False
+
+
+def broken_field(error: ValidationError, values: Any) -> ApiError:
+    """The 400 for values that do not fit: the field at fault, by its deepest name, and all that is wrong with it.
+
+    Where a field may be several things, pydantic says what is wrong with it as each of them. The one of which it has the type was meant,
+    or else the one that went deepest.
+    """
+    problems = [(_path(problem, values), problem) for problem in error.errors(include_url=False)]
+    problems.sort(key=lambda found: (found[1]["type"] != "not_supported", _of_wrong_type(found[1]), -len(found[0])))
+    path, first = problems[0]
+    param = _dotted(path)
+    alike = [problem for other, problem in problems if other == path and _of_wrong_type(problem) == _of_wrong_type(first)]
+    why = "; ".join(dict.fromkeys(map(_reason, alike)))
+    code = _CODES.get(first["type"], "invalid_value")
+    return ApiError(400, f"{param or 'the body'}: {why}", param=param or None, code=code)
+
+
+def _path(problem: ErrorDetails, values: Any) -> tuple[int | str, ...]:
+    """The keys and places on the way to the problem, without pydantic's names for the alternatives that it tried."""
+    path: list[int | str] = []
+    for step in problem["loc"]:
+        is_key = isinstance(values, Mapping) and step in values
+        is_place = isinstance(values, list) and isinstance(step, int) and step < len(values)
+        if is_key or is_place:
+            path.append(step)
+            values = values[step]
+    match problem["type"]:
+        case "missing":
+            path.append(problem["loc"][-1])
+        case "union_tag_invalid" | "union_tag_not_found":
+            path.append(problem["ctx"]["discriminator"].strip("'"))
+    return tuple(path)
+
+
+def _of_wrong_type(problem: ErrorDetails) -> bool:
+    return problem["type"].endswith("_type")
+
+
+def _dotted(path: Sequence[int | str]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
+def _reason(problem: ErrorDetails) -> str:
+    match problem["type"]:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "there is no such field"
+        case "not_supported":
+            return problem["msg"]
+        case _:
+            return f"{problem['msg']} (it is {_SHORT.repr(problem['input'])[: 2 * _SHOWN]})"

@@ -1,0 +1,165 @@
+"""The messages of a chat as requests hold them, and the tools that they may speak of.
+
+A message's `role` and a part's `type` decide what else they may hold. Not here: how a chat becomes ids (puna.tokenizer.chat).
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from puna.api import rules
+from puna.api.fields import AtMost, Name, NotSupported
+from puna.config import Config
+from puna.tokenizer import chat
+
+_NO_NAMES = NotSupported("Llama's layout has no place for the name of a speaker; write it into the content")
+
+
+class TextPart(Config):
+    """A piece of a message. Parts are joined by line breaks."""
+
+    type: Annotated[Literal["text"], NotSupported("Puna reads text; it takes no image, sound or file, and fetches no address")]
+    text: str
+    prompt_cache_breakpoint: Annotated[None, NotSupported("beginnings are shared without being marked")] = None
+
+
+Content = str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True), AtMost("prompt_tokens")]
+
+
+class SystemMessage(Config):
+    """Instructions; `developer` is the newer name of the same role."""
+
+    role: Literal["system", "developer"]
+    content: Content
+    name: Annotated[None, _NO_NAMES] = None
+
+
+class UserMessage(Config):
+    """What a person says."""
+
+    role: Literal["user"]
+    content: Content
+    name: Annotated[None, _NO_NAMES] = None
+
+
+class CalledFunction(Config):
+    """A function that was called. arguments: JSON, as text."""
+
+    name: str
+    arguments: str
+
+
+class CalledTool(Config):
+    """A call as the model made it."""
+
+    id: str
+    type: Annotated[Literal["function"], NotSupported("tools are functions")]
+    function: CalledFunction
+
+
+class AssistantMessage(Config):
+    """What the model said or called before: words, calls, or both."""
+
+    model_config = ConfigDict(json_schema_extra=rules.WORDS_OR_CALLS)
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: Annotated[list[CalledTool], Field(min_length=1, fail_fast=True), AtMost("tools")] | None = None
+    name: Annotated[None, _NO_NAMES] = None
+    refusal: Annotated[None, NotSupported("no model here refuses in a field of its own")] = None
+    annotations: Annotated[Annotated[list[None], Field(max_length=0)] | None, NotSupported("no model here searches the web")] = None
+    audio: Annotated[None, NotSupported("Puna answers in text")] = None
+    function_call: Annotated[None, NotSupported("tool_calls took its place")] = None
+
+
+class ToolMessage(Config):
+    """What a tool answered to the call of this id."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class Function(Config):
+    """A function that the model may call. parameters: a JSON schema; left out, it takes none."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = Field(default=None, description="keep to the schema also where the model may choose not to call")
+
+
+class Tool(Config):
+    """A tool that the model may call."""
+
+    type: Annotated[Literal["function"], NotSupported("tools are functions")]
+    function: Function
+
+    def described(self) -> dict[str, Any]:
+        """What the model is told of it."""
+        function = self.function.model_dump(exclude={"strict"}, exclude_none=True)
+        return {"type": self.type, "function": function}
+
+
+class NamedFunction(Config):
+    """The function to call."""
+
+    name: Name
+
+
+class NamedTool(Config):
+    """The tool to call, and no other."""
+
+    type: Annotated[Literal["function"], NotSupported("tools are functions, and all of them are allowed")]
+    function: NamedFunction
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool
+
+
+def text_of(content: Content | None) -> str:
+    """The text of a message."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(part.text for part in content)
+
+
+def as_turns(messages: Sequence[Message]) -> list[chat.Message]:
+    """The messages as the layout takes them."""
+    return [_turn(message) for message in messages]
+
+
+def _turn(message: Message) -> chat.Message:
+    role: chat.Role = "system" if message.role == "developer" else message.role
+    calls: tuple[chat.ToolCall, ...] = ()
+    if isinstance(message, AssistantMessage):
+        calls = tuple(chat.ToolCall(call.function.name, _arguments(call.function.arguments)) for call in message.tool_calls or ())
+    return chat.Message(role, text_of(message.content), calls)
+
+
+def _arguments(text: str) -> Any:
+    """The arguments as a JSON value, so that they read alike however they were spaced; what is no JSON stays the text that it is."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (ValueError, RecursionError):  # a number too long for Python, NaN and lone surrogates too
+        return text
+    return value
+
+
+def broken_rule(messages: Sequence[Message]) -> tuple[str, str] | None:
+    """The field and the reason, if a message does not fit those before it."""
+    called: set[str] = set()
+    for place, message in enumerate(messages):
+        if isinstance(message, AssistantMessage):
+            called |= {call.id for call in message.tool_calls or ()}
+            if message.content is None and not message.tool_calls:
+                return f"messages[{place}].content", "an assistant's message has content, tool_calls, or both"
+        elif isinstance(message, ToolMessage) and message.tool_call_id not in called:
+            return f"messages[{place}].tool_call_id", "no message before calls a tool under this id"
+    return None

@@ -1,0 +1,243 @@
+"""What may be asked: the bodies of requests, field by field.
+
+Every field of OpenAI's interface stands here. One that Puna does not serve is marked `NotSupported` and takes only values that change
+nothing; any other field is refused. So nothing is accepted and ignored. null means the default, as if the field were left out.
+Types are strict: true is no number, "1" neither. Each `broken_rule` says what no single field can; rules.py says it as JSON schemas.
+
+Not here: how JSON is read and errors are put (json_body.py), what an answer must look like (formats.py), messages and tools (messages.py).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from puna.api import messages, rules
+from puna.api.fields import (
+    CONTEXT_LENGTH,
+    MESSAGES,
+    AtMost,
+    ModelName,
+    NotSupported,
+    Penalty,
+    Probability,
+    SomeProbability,
+    StopText,
+    TokenBiases,
+    TokenIds,
+)
+from puna.api.formats import GrammarFormat, RegexFormat, ResponseFormat, TextFormat
+from puna.api.messages import Message, NamedTool, Tool, ToolChoice
+from puna.api.texts import Inputs, Prompts
+from puna.config import Config
+
+BrokenRule = tuple[str, str] | None
+"""The field at fault and why, or None."""
+
+
+SeveralMessages = Annotated[list[Message], Field(min_length=1, fail_fast=True), AtMost(MESSAGES, CONTEXT_LENGTH)]
+Tools = Annotated[list[Tool], Field(min_length=1, fail_fast=True), AtMost("tools")]
+
+
+class StreamOptions(Config):
+    """What a stream holds besides the answer."""
+
+    include_usage: bool | None = Field(default=None, description="a last event with the usage; null in all before it")
+    include_obfuscation: Annotated[Literal[False] | None, NotSupported("events are not padded")] = None
+
+
+class GenerationRequest(Config):
+    """What chats and completions have in common: how to choose tokens and when to end."""
+
+    model: ModelName = Field(description="a name from /v1/models; `name:adapter` chooses an adapter")
+    stream: bool | None = Field(default=None, description="answer bit by bit, as server-sent events")
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1), AtMost("n")] | None = Field(default=None, description="answers, each with a seed of its own, one apart")
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(default=None, description="0 takes the likeliest token")
+    top_p: SomeProbability | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Annotated[TokenBiases, AtMost("logit_bias")] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(default=None, description="equal seeds give equal answers")
+    stop: StopText | Annotated[list[StopText], Field(min_length=1, fail_fast=True), AtMost("stops")] | None = None
+    response_format: ResponseFormat | None = None
+    user: str | None = Field(default=None, description="a label of the caller's own; it changes nothing, and nothing is recorded")
+
+    # Ours
+    top_k: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(default=None, description="keep the k likeliest tokens")
+    min_p: Probability | None = Field(default=None, description="keep tokens with at least this fraction of the likeliest's probability")
+    typical_p: SomeProbability | None = Field(default=None, description="keep the most typical tokens whose probabilities reach p")
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = Field(
+        default=None, description="above 1: tokens already seen, the prompt's too, become less likely"
+    )
+    min_tokens: Annotated[int, Field(ge=0), AtMost("output_tokens")] | None = Field(
+        default=None, description="tokens before the answer may end"
+    )
+    ignore_eos: bool | None = Field(default=None, description="go on after an end token")
+    stop_token_ids: Annotated[TokenIds, AtMost("stops")] | None = Field(default=None, description="ids that end the answer too")
+    prompt_logprobs: Annotated[int, Field(ge=0), AtMost("logprobs")] | None = Field(
+        default=None, description="score the prompt's tokens, with this many alternatives"
+    )
+
+    def stops(self) -> tuple[str, ...]:
+        """The stop texts."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def constrained_by(self) -> str | None:
+        """The field that says what the answer has to look like, if one does."""
+        return "response_format" if self.response_format is not None and not isinstance(self.response_format, TextFormat) else None
+
+    def broken_rule(self) -> BrokenRule:
+        """The field and the reason, if fields do not fit each other."""
+        if self.stream_options is not None and not self.stream:
+            return "stream_options", "is for streams: set stream to true, or leave it out"
+        if self.constrained_by and self.ignore_eos:
+            return "ignore_eos", f"cannot be set where {self.constrained_by} decides the end"
+        if self.constrained_by and self.min_tokens:
+            return "min_tokens", f"cannot be set where {self.constrained_by} decides the end"
+        return None
+
+
+class ChatRequest(GenerationRequest):
+    """A chat to be answered."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                rules.STREAM_OPTIONS_NEED_A_STREAM,
+                rules.A_FORMAT_DECIDES_THE_END,
+                rules.A_FORCED_CALL_DECIDES_THE_END,
+                rules.A_STRICT_TOOL_DECIDES_THE_END,
+                rules.ALTERNATIVES_NEED_LOGPROBS,
+                rules.A_CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER,
+                rules.A_FORM_OF_TEXT_LEAVES_NO_CALLS,
+            ]
+        }
+    )
+
+    messages: SeveralMessages
+    max_completion_tokens: Annotated[int, Field(ge=1), AtMost("output_tokens")] | None = Field(
+        default=None, description="tokens of an answer at most; the context may end it sooner"
+    )
+    max_tokens: Annotated[int, Field(ge=1), AtMost("output_tokens")] | None = Field(
+        default=None, description="the older name; of both the smaller counts"
+    )
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0), AtMost("logprobs")] | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = Field(default=None, description="false: one call at most")
+    safety_identifier: str | None = Field(default=None, description="like user")
+    prompt_cache_key: str | None = Field(default=None, description="like user: all equal beginnings are shared anyhow")
+
+    # OpenAI's, of which only what changes nothing is taken
+    audio: Annotated[None, NotSupported("Puna answers in text")] = None
+    function_call: Annotated[None, NotSupported("tool_choice took its place")] = None
+    functions: Annotated[None, NotSupported("tools took their place")] = None
+    metadata: Annotated[None, NotSupported("nothing is stored that it could be attached to")] = None
+    modalities: Annotated[
+        Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None, NotSupported("Puna answers in text")
+    ] = None
+    moderation: Annotated[None, NotSupported("nothing here judges texts")] = None
+    prediction: Annotated[None, NotSupported("guesses come from the conversation itself")] = None
+    prompt_cache_options: Annotated[None, NotSupported("beginnings are shared without being marked")] = None
+    prompt_cache_retention: Annotated[Literal["in_memory"] | None, NotSupported("beginnings are kept in memory while there is room")] = None
+    reasoning_effort: Annotated[Literal["none"] | None, NotSupported("no model here reasons apart from its answer")] = None
+    service_tier: Annotated[Literal["auto", "default"] | None, NotSupported("there is one tier")] = None
+    store: Annotated[Literal[False] | None, NotSupported("nothing is stored")] = None
+    verbosity: Annotated[Literal["medium"] | None, NotSupported("say it in a message")] = None
+    web_search_options: Annotated[None, NotSupported("no address is ever fetched")] = None
+
+    @property
+    def callable_tools(self) -> list[Tool]:
+        """The tools that the answer may call."""
+        return [] if self.tool_choice == "none" else self.tools or []
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer has to be a call."""
+        return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
+
+    @property
+    def constrained_by(self) -> str | None:
+        """The field that says what the answer has to look like, if one does."""
+        strict = any(tool.function.strict for tool in self.callable_tools)
+        return "tool_choice" if self.must_call else super().constrained_by or ("tools" if strict else None)
+
+    def broken_rule(self) -> BrokenRule:
+        """The field and the reason, if fields do not fit each other."""
+        if self.top_logprobs is not None and not self.logprobs:
+            return "top_logprobs", "needs logprobs: true"
+        return super().broken_rule() or self._tool_rule() or messages.broken_rule(self.messages)
+
+    def _tool_rule(self) -> BrokenRule:
+        names = [tool.function.name for tool in self.tools or ()]
+        if self.tool_choice is not None and not names:
+            return "tool_choice", "needs tools to choose from"
+        if len(set(names)) < len(names):
+            return "tools", f"two of them are called {next(name for name in names if names.count(name) > 1)}"
+        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
+            return "tool_choice", f"there is no tool {self.tool_choice.function.name} among the tools"
+        if self.callable_tools and isinstance(self.response_format, RegexFormat | GrammarFormat):
+            return "response_format", "cannot be a text's form where tools may be called: set tool_choice to none"
+        return _nobody_to_tell(self.messages) if names else None
+
+
+class CompletionRequest(GenerationRequest):
+    """Texts to be continued."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [rules.STREAM_OPTIONS_NEED_A_STREAM, rules.A_FORMAT_DECIDES_THE_END]})
+
+    prompt: Prompts | None = Field(description="texts, or ids that are taken as they are; null: from the beginning of a text")
+    max_tokens: Annotated[int, Field(ge=0), AtMost("output_tokens")] | None = Field(
+        default=None, description="tokens of a continuation at most; the context may end it sooner"
+    )
+    logprobs: Annotated[int, Field(ge=0), AtMost("logprobs")] | None = None
+    echo: bool | None = Field(default=None, description="give the prompt back too, and its log-probabilities if those are asked for")
+    best_of: Annotated[Literal[1] | None, NotSupported("nothing is generated to be thrown away; ask for n")] = None
+    suffix: Annotated[None, NotSupported("no model here fills gaps")] = None
+
+
+class EmbeddingRequest(Config):
+    """Texts to be made into vectors."""
+
+    model: ModelName = Field(description="a name from /v1/models; `name:adapter` chooses an adapter")
+    input: Inputs
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[None, NotSupported("a vector is as wide as the model")] = None
+    user: str | None = Field(default=None, description="a label of the caller's own; it changes nothing, and nothing is recorded")
+
+
+class TokenizeTextRequest(Config):
+    """A text to be turned into ids."""
+
+    model: ModelName
+    prompt: str
+    add_special_tokens: bool | None = Field(default=None, description="true, the default: begin with the token that opens a text")
+
+
+class TokenizeChatRequest(Config):
+    """A chat to be turned into ids, as it would be to be answered."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [rules.A_CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER]})
+
+    model: ModelName
+    messages: SeveralMessages
+    tools: Tools | None = None
+    add_generation_prompt: bool | None = Field(default=None, description="true, the default: end where the answer begins")
+
+    def broken_rule(self) -> BrokenRule:
+        """The field and the reason, if fields do not fit each other."""
+        return (_nobody_to_tell(self.messages) if self.tools else None) or messages.broken_rule(self.messages)
+
+
+class DetokenizeRequest(Config):
+    """Ids to be turned into text."""
+
+    model: ModelName
+    tokens: Annotated[TokenIds, AtMost("prompt_tokens")]
+
+
+def _nobody_to_tell(of: list[Message]) -> BrokenRule:
+    user = any(message.role == "user" for message in of)
+    return None if user else ("tools", "are described in the first user message, but there is none")

@@ -1,0 +1,156 @@
+"""Tensors: computes what a step has scheduled. It knows ids, positions and blocks, and no sequence outlives the call.
+
+An executor owns the weights and the cache's memory; who uses which block, and what is done with the logits, is its caller's business.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from puna.inference.kv_cache import PagedCache, Run
+from puna.model.adapters import Adapters
+from puna.model.transformer import Transformer
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next tokens of one sequence, to be computed in one step."""
+
+    ids: Sequence[int]
+    """At least one."""
+    start: int
+    """The position of the first; the keys and values of all before it are in the cache, or computed in this step."""
+    blocks: Sequence[int]
+    """The sequence's blocks in order, as many as hold these tokens too."""
+    rows: int
+    """Logits are wanted after this many of the ids, the last ones; 0: none."""
+    adapter: str | None = None
+    """The LoRA adapter; None: the model as it is."""
+    pooled: bool = False
+    """Whether the sum of the final hidden states is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What a step gives."""
+
+    logits: Float[Tensor, "R V"]
+    """float32; the wanted rows of the first piece, of the second, and so on."""
+    pooled: list[Tensor | None]
+    """For each piece the sum of its ids' final hidden states, float32 [D], where it was asked for."""
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Computes steps, with a cache of `num_blocks` blocks of `block_size` tokens."""
+
+    vocab_size: int
+    context_length: int
+    num_blocks: int
+    block_size: int
+    adapters: Collection[str]
+
+    def run(self, pieces: Sequence[Piece]) -> StepOutput:
+        """Compute these tokens. Writes their keys and values into the pieces' blocks; nothing else changes."""
+        ...
+
+
+class TorchExecutor:
+    """An `Executor` that runs the model in PyTorch, on the device and in the dtype of its weights.
+
+    vocab_size: the ids that have a text, which may be fewer than the model has rows for; logits are computed for no other.
+
+    batch_invariant: compute every token by itself, with shapes that depend on its own position alone. A row of logits is then the same to
+    the last bit whatever else the step computes, wherever a prompt is cut and whether its beginning was in the cache already. It costs a
+    forward pass for each token of the prompt. Sums of hidden states still depend on the cuts, in their last bits.
+
+    adapters: those attached to the model, which between steps is left as it is without them.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        *,
+        num_blocks: int,
+        block_size: int = 16,
+        vocab_size: int | None = None,
+        batch_invariant: bool = False,
+        adapters: Adapters | None = None,
+    ) -> None:
+        weight = model.output_weight
+        self.vocab_size = model.config.vocab_size if vocab_size is None else vocab_size
+        self.context_length = model.config.context_length
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self.adapters: Collection[str] = () if adapters is None else adapters.names
+        self._model, self._attached = model, adapters
+        self._batch_invariant = batch_invariant
+        self._cache = PagedCache(model.config, num_blocks, block_size, weight.device, weight.dtype, copies=batch_invariant)
+
+    @torch.inference_mode()
+    def run(self, pieces: Sequence[Piece]) -> StepOutput:
+        """As `Executor.run`."""
+        for piece in pieces:
+            assert piece.adapter is None or piece.adapter in self.adapters, f"there is no adapter {piece.adapter!r}"
+            assert 0 <= piece.rows <= len(piece.ids), f"{piece.rows} rows of {len(piece.ids)} ids"
+        return self._run_singly(pieces) if self._batch_invariant else self._run_together(pieces)
+
+    def _run_together(self, pieces: Sequence[Piece]) -> StepOutput:
+        order = sorted(range(len(pieces)), key=lambda index: _likeness(pieces[index]))
+        hidden = self._hidden_states([pieces[index] for index in order])
+        ends = dict(zip(order, accumulate(len(pieces[index].ids) for index in order), strict=True))
+        wanted = [row for index, piece in enumerate(pieces) for row in range(ends[index] - piece.rows, ends[index])]
+        own = [hidden[ends[index] - len(piece.ids) : ends[index]] if piece.pooled else None for index, piece in enumerate(pieces)]
+        logits = self._logits(hidden.index_select(0, torch.tensor(wanted, dtype=torch.long, device=hidden.device)))
+        return StepOutput(logits, [None if states is None else states.float().sum(0) for states in own])
+
+    def _run_singly(self, pieces: Sequence[Piece]) -> StepOutput:
+        logits: list[Tensor] = []
+        pooled: list[Tensor | None] = []
+        for piece in pieces:  # in this order: what a piece shares with another one was computed by one before it
+            states = [
+                self._hidden_states([replace(piece, ids=[token], start=piece.start + place)]) for place, token in enumerate(piece.ids)
+            ]
+            logits += [self._logits(state) for state in states[len(states) - piece.rows :]]
+            pooled.append(torch.cat(states).float().sum(0) if piece.pooled else None)
+        return StepOutput(torch.cat(logits) if logits else self._model.output_weight.new_empty(0, self.vocab_size).float(), pooled)
+
+    def _hidden_states(self, pieces: Sequence[Piece]) -> Float[Tensor, "N D"]:
+        """Of all ids in this order, after writing their keys and values into the cache."""
+        device = self._model.output_weight.device
+        ids = torch.tensor([[token for piece in pieces for token in piece.ids]], device=device)
+        positions = torch.tensor([piece.start + place for piece in pieces for place in range(len(piece.ids))], device=device)
+        cache = self._cache.step([Run(piece.start, len(piece.ids), piece.blocks) for piece in pieces])
+        with self._selected(pieces):
+            return self._model.hidden_states(ids, positions, cache)[0]
+
+    @contextmanager
+    def _selected(self, pieces: Sequence[Piece]) -> Iterator[None]:
+        """Each piece's tokens through its adapter; neighbours of one adapter as one segment."""
+        if self._attached is None:
+            yield
+            return
+        segments, token = [], 0
+        for adapter, members in groupby(pieces, key=lambda piece: piece.adapter):
+            count = sum(len(piece.ids) for piece in members)
+            segments.append((adapter, token, token + count))
+            token += count
+        self._attached.select(segments)
+        try:
+            yield
+        finally:
+            self._attached.select([])
+
+    def _logits(self, states: Float[Tensor, "R D"]) -> Float[Tensor, "R V"]:
+        return F.linear(states, self._model.output_weight[: self.vocab_size]).float()
+
+
+def _likeness(piece: Piece) -> tuple[str, int, int]:
+    """Pieces sorted by this stand together where they share an adapter, and then where they share a call of attention."""
+    return piece.adapter or "", len(piece.ids), piece.start

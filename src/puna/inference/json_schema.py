@@ -1,0 +1,304 @@
+"""What a JSON schema may say here: read, checked, and reduced to what is enforced, as the library takes it. It knows no tokens.
+
+The schema is read as draft 2020-12, whatever `$schema` says. The keywords of `_ENFORCED` hold in every text that comes out; the descriptive
+ones say nothing about the text and are left out; any other is refused by name, since a keyword that is accepted and ignored is worse than
+none. References are followed inside the schema only; nothing is ever fetched.
+
+Stricter than the draft, so that every text that comes out is valid: the properties of an object come in the order of `properties`,
+`format` is enforced, white space is at most one blank after a comma or a colon, and only the escapes of `_SPELLING` are written.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from math import isinf, lcm
+from typing import Any, NoReturn
+from urllib.parse import unquote
+
+from puna.errors import RequestError
+from puna.inference.constraint_limits import ConstraintLimits, Schema, check_definitions, check_expression, check_size
+
+_DESCRIPTIVE = frozenset(
+    [
+        "$schema",
+        "$id",
+        "$comment",
+        "$defs",
+        "definitions",
+        "title",
+        "description",
+        "default",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+    ]
+)
+_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
+_LEAP_YEAR = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+_DAY = f"^(?:[0-9]{{4}}-(?:0[13-9]|1[0-2]|02-[01]|02-2[0-8])|{_LEAP_YEAR}-02-29)"
+_SECONDS = "[0-9]{2}:[0-9]{2}:[0-5]"
+_NARROWER = {  # the library gives every year a 29 February and every minute a second 60, which few readers take
+    "date": _DAY,
+    "time": f"^{_SECONDS}",
+    "date-time": f"{_DAY}[-0-9]*[tT]{_SECONDS}",
+}
+_REMEDIES = {
+    "uniqueItems": "leave it out, or list what may come with `prefixItems`",
+    "contains": "leave it out, or say what every item is with `items`",
+    "not": "say what is allowed instead, with `enum`, `anyOf` or `pattern`",
+    "if": "write the cases as branches of `anyOf`",
+    "then": "write the cases as branches of `anyOf`",
+    "else": "write the cases as branches of `anyOf`",
+    "propertyNames": "use `patternProperties` with `additionalProperties: false`",
+    "dependentRequired": "write the cases as branches of `anyOf`",
+    "dependentSchemas": "write the cases as branches of `anyOf`",
+    "unevaluatedProperties": "use `additionalProperties`",
+    "unevaluatedItems": "use `items`",
+    "additionalItems": "use `prefixItems`, and `items` for the rest",
+    "nullable": 'add "null" to `type`',
+    "contentEncoding": "use `pattern`",
+    "$anchor": "use a reference of the form #/$defs/name",
+    "$dynamicRef": "use `$ref` of the form #/$defs/name",
+}
+_SPELLING = {
+    "item_separator": ", ?",
+    "key_separator": ": ?",
+    "whitespace_flexible": False,
+    "json_allowed_escapes": 'nrbtf\\"',  # not u: a name must have one spelling, or an escaped one would pass for another
+    "lenient": False,
+    "coerce_one_of": False,
+}
+_EXACT = 2**53  # up to here a double counts in ones
+_CONTROLS = frozenset(map(chr, (*range(0x20), 0x7F))) - frozenset("\b\t\n\f\r")
+
+
+def read_schema(text: str, limits: ConstraintLimits) -> dict[str, Any]:
+    """The schema for llguidance: only what is enforced, every schema that is referred to in `$defs`, the whole one as "0".
+
+    Raises RequestError, naming the place, for what is no schema, is not supported or asks for too much.
+    """
+    try:
+        return _Reader(_parse(text, limits), limits).read()
+    except RecursionError:
+        raise RequestError("the schema refers from one definition to the next too many times; write fewer, larger ones") from None
+
+
+def _parse(text: str, limits: ConstraintLimits) -> Any:
+    """The value of a JSON text, of which no part is ignored."""
+    try:
+        value = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant, parse_float=_finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise RequestError(f"the schema is nested too deeply; at most {limits.max_depth} levels are allowed here") from None
+    except UnicodeEncodeError:
+        raise RequestError("the schema holds half of a surrogate pair, which is no character; write the character itself") from None
+    except ValueError as error:
+        raise RequestError(f"the schema is not JSON: {error}; send the schema itself as JSON") from error
+    return value
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
+    return read
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    if isinf(value := float(digits)):
+        raise ValueError(f"{digits[:30]} is larger than any number that JSON readers hold")
+    return value
+
+
+class _Reader:
+    """One reading of one schema: the definitions found so far, and the counts that are limited over all of it."""
+
+    def __init__(self, root: Any, limits: ConstraintLimits) -> None:
+        self._root, self._limits = root, limits
+        self._numbers: dict[tuple[str, ...], int] = {(): 0}  # of the definitions, by where they stand
+        self._found: list[tuple[str, Any]] = [("#", root)]
+        self._counts = {"max_properties": 0, "max_values": 0, "max_patterns": 0}
+        self._multiple = 1
+        one, many, mapping, count, number = self._inner, self._inner_list, self._inner_mapping, self._count, self._number
+        self._keywords: Mapping[str, Callable[[Any, str, int], Any]] = {
+            "$ref": self._reference,
+            "type": self._type,
+            "enum": self._enum,
+            "const": self._value,
+            **dict.fromkeys(("anyOf", "oneOf", "allOf", "prefixItems"), many),
+            **dict.fromkeys(("items", "additionalProperties"), one),
+            **dict.fromkeys(("properties", "patternProperties"), mapping),
+            "required": self._required,
+            **dict.fromkeys(("minItems", "maxItems", "minProperties", "maxProperties", "minLength", "maxLength"), count),
+            "pattern": self._pattern,
+            "format": self._format,
+            **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), number),
+            "multipleOf": self._multiple_of,
+        }
+
+    def read(self) -> dict[str, Any]:
+        definitions: dict[str, Schema] = {}
+        for number, (place, schema) in enumerate(self._found):  # grows meanwhile
+            definitions[str(number)] = self._schema(schema, place, 0)
+        check_definitions(definitions, self._limits)
+        return {"$ref": "#/$defs/0", "$defs": definitions, "x-guidance": _SPELLING}
+
+    # Schemas
+
+    def _schema(self, given: Any, place: str, depth: int) -> Schema:
+        self._limit(depth, "max_depth", place)
+        if isinstance(given, bool):
+            return given
+        if not isinstance(given, dict):
+            self._refuse(place, f"{given!r} is no schema; a schema is an object, true or false")
+        reduced: dict[str, Any] = {}
+        for key, value in given.items():
+            if key in self._keywords:
+                reduced[key] = self._keywords[key](value, f"{place}/{key}", depth)
+            elif key not in _DESCRIPTIVE and (key, value) != ("uniqueItems", False):
+                self._refuse(place, self._unknown(key))
+            elif key == "$id" and place != "#":
+                self._refuse(place, "an inner `$id` changes what references mean; leave it out")
+        if narrower := _NARROWER.get(reduced.get("format", "")):
+            reduced["allOf"] = [*reduced.get("allOf", ()), {"pattern": narrower}]
+        listed, required = reduced.get("properties", {}).keys(), set(reduced.get("required", ()))
+        self._add("max_properties", len(listed | required))
+        self._limit(len(listed - required), "max_optional", f"{place}/properties")
+        if reduced.get("minProperties", 0) > len(required) + 1:  # names that are not listed may come twice
+            self._refuse(place, "`minProperties` can be at most one more than the names in `required`; name more of them there")
+        return reduced
+
+    def _unknown(self, key: str) -> str:
+        if key in _REMEDIES:
+            return f"`{key}` is not enforced here; {_REMEDIES[key]}"
+        near = difflib.get_close_matches(key, self._keywords, n=1)
+        return f"`{key}` is not enforced here; {f'did you mean `{near[0]}`?' if near else 'leave it out'}"
+
+    def _inner(self, given: Any, place: str, depth: int) -> Schema:
+        return self._schema(given, place, depth + 1)
+
+    def _inner_list(self, given: Any, place: str, depth: int) -> list[Schema]:
+        if not isinstance(given, list) or not given:
+            self._refuse(place, f"{given!r} is no list of schemas; give one or more")
+        return [self._inner(each, f"{place}/{number}", depth) for number, each in enumerate(given)]
+
+    def _inner_mapping(self, given: Any, place: str, depth: int) -> dict[str, Schema]:
+        if not isinstance(given, dict):
+            self._refuse(place, f"{given!r} is no object of schemas")
+        for name in given:
+            if place.endswith("/patternProperties"):
+                self._pattern(name, place, depth)
+            self._limit(len(name), "max_text", place)
+        return {name: self._inner(each, f"{place}/{name}", depth) for name, each in given.items()}
+
+    def _reference(self, given: Any, place: str, _depth: int) -> str:
+        if not isinstance(given, str) or not (given == "#" or given.startswith("#/")):
+            self._refuse(place, f"{given!r} leads out of the schema; nothing is fetched, so copy what it means into `$defs`")
+        parts = tuple(unquote(part).replace("~1", "/").replace("~0", "~") for part in given.split("/")[1:])
+        target = self._root
+        for part in parts:
+            if isinstance(target, list) and part.isdecimal() and int(part) < len(target):
+                target = target[int(part)]
+            elif isinstance(target, dict) and part in target:
+                target = target[part]
+            else:
+                self._refuse(place, f"{given!r} leads nowhere: there is no {part!r}; define it in `$defs`")
+        if parts not in self._numbers:
+            self._numbers[parts] = len(self._found)
+            self._found.append((given, target))
+        return f"#/$defs/{self._numbers[parts]}"
+
+    # Values
+
+    def _type(self, given: Any, place: str, _depth: int) -> Any:
+        names = given if isinstance(given, list) else [given]
+        if not names or any(name not in _TYPES for name in names) or len(set(names)) < len(names):
+            self._refuse(place, f"{given!r} is none of {', '.join(_TYPES)}, nor a list of different ones")
+        return given
+
+    def _enum(self, given: Any, place: str, depth: int) -> list[Any]:
+        if not isinstance(given, list) or not given:
+            self._refuse(place, f"{given!r} is no list of values; give one or more")
+        self._add("max_values", len(given))
+        return [self._value(each, place, depth) for each in given]
+
+    def _value(self, given: Any, place: str, depth: int) -> Any:
+        """A value that the text is to spell: it must be one that can be spelled exactly."""
+        self._limit(depth, "max_depth", place)
+        if isinstance(given, str):
+            self._limit(len(given), "max_text", place)
+            if found := _CONTROLS.intersection(given):
+                self._refuse(place, f"the control character {min(found)!r} is never written; leave it out")
+        elif isinstance(given, list):
+            self._add("max_values", len(given))
+            for each in given:
+                self._value(each, place, depth + 1)
+        elif isinstance(given, dict):
+            self._add("max_properties", len(given))
+            for name, each in given.items():
+                self._limit(len(name), "max_text", place)
+                self._value(each, place, depth + 1)
+        elif given is not None:
+            self._number(given, place, depth)
+        return given
+
+    def _required(self, given: Any, place: str, _depth: int) -> list[str]:
+        if not isinstance(given, list) or not all(isinstance(name, str) for name in given) or len(set(given)) < len(given):
+            self._refuse(place, f"{given!r} is no list of different names")
+        for name in given:
+            self._limit(len(name), "max_text", place)
+        return given
+
+    def _count(self, given: Any, place: str, _depth: int) -> int:
+        if isinstance(given, bool) or not isinstance(given, int | float) or given < 0 or given != int(given):
+            self._refuse(place, f"{given!r} is no count; give a whole number of 0 or more")
+        self._limit(int(given), "max_length" if place.endswith("Length") else "max_count", place)
+        return int(given)
+
+    def _pattern(self, given: Any, place: str, _depth: int) -> str:
+        if not isinstance(given, str):
+            self._refuse(place, f"{given!r} is no regular expression")
+        self._add("max_patterns", 1)
+        check_expression(given, self._limits, f"the schema at {place}")
+        return given
+
+    def _format(self, given: Any, place: str, _depth: int) -> str:
+        if given not in _FORMATS:
+            self._refuse(place, f"the format {given!r} is not enforced here, but only {', '.join(_FORMATS)}; say it with `pattern`")
+        return str(given)
+
+    def _number(self, given: Any, place: str, _depth: int) -> int | float:
+        if isinstance(given, bool) and place.rpartition("/")[2] not in ("const", "enum"):
+            self._refuse(place, f"{given!r} is no number")
+        if not isinstance(given, int | float):
+            self._refuse(place, f"{given!r} is no number")
+        if abs(given) > _EXACT and given == int(given):
+            self._refuse(place, f"{given} is beyond 2^53, where numbers are no longer exact; use a text")
+        return given
+
+    def _multiple_of(self, given: Any, place: str, depth: int) -> int | float:
+        if self._number(given, place, depth) <= 0:
+            self._refuse(place, f"{given!r} is not above 0")
+        _, digits, exponent = Decimal(repr(given)).as_tuple()
+        units = int("".join(map(str, digits))) * 10 ** max(int(exponent), 0)
+        self._multiple = lcm(self._multiple, units, 10 ** max(-int(exponent), 0))
+        self._limit(self._multiple, "max_multiple", place)
+        return int(given) if given == int(given) else float(given)
+
+    def _add(self, name: str, count: int) -> None:
+        self._counts[name] += count
+        self._limit(self._counts[name], name, "#")
+
+    def _limit(self, given: int, name: str, place: str) -> None:
+        check_size(given, name, self._limits, f"the schema at {place}")
+
+    def _refuse(self, place: str, reason: str) -> NoReturn:
+        raise RequestError(f"the schema at {place}: {reason if len(reason) < 500 else reason[:300] + ' ... ' + reason[-200:]}")

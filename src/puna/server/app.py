@@ -1,0 +1,129 @@
+"""The application: endpoints, errors, and the layers around them. What runs it is serve.py.
+
+From the outside in: requests are counted; on a server for this machine only, the Host header is looked at (auth.py); browsers of allowed
+origins get their headers; keys are checked; bodies are read within their limits (body.py). Then the routes.
+"""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from puna.api import chat, completions, embeddings, tokens
+from puna.api.errors import answer_errors
+from puna.api.limits import Admission, Limits
+from puna.api.openapi import describe, gives, refusals
+from puna.api.responses import Answer, HealthResponse, Model, ModelList
+from puna.api.service import Service
+from puna.server.auth import HostCheck, KeyCheck
+from puna.server.body import BodyLimit
+from puna.worker.client import EngineClient
+from puna.worker.metrics import CONTENT_TYPE, Metrics
+
+
+def create_app(
+    client: EngineClient,
+    limits: Limits,
+    *,
+    api_keys: Sequence[str] = (),
+    allow_origins: Sequence[str] = (),
+    metrics: Metrics,
+    loopback_only: bool = True,
+) -> FastAPI:
+    """The application that serves the client's models, which may still be loading.
+
+    api_keys: one of them is wanted with every request but /health; none: no key is. allow_origins: web pages that may call from a
+    browser. loopback_only: only this machine reaches the server, so it answers to loopback names only.
+    """
+    service = Service(client, limits, Admission(limits, client.max_running))
+    app = FastAPI(title="Puna", version=version("puna"), docs_url=None, redoc_url=None, redirect_slashes=False)
+    for routes in (chat.routes, completions.routes, embeddings.routes, tokens.routes, model_routes):
+        app.include_router(routes(service))
+    app.include_router(state_routes(client, metrics))
+    answer_errors(app)
+    app.openapi = lambda: _described(app, service, keys=bool(api_keys))  # type: ignore[method-assign]
+    app.add_middleware(BodyLimit, limits=limits)
+    app.add_middleware(KeyCheck, keys=api_keys)
+    if allow_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=allow_origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=["Retry-After"]
+        )
+    if loopback_only:
+        app.add_middleware(HostCheck)
+    app.add_middleware(RequestCount, metrics=metrics)
+    return app
+
+
+def _described(app: FastAPI, service: Service, *, keys: bool) -> dict[str, Any]:
+    """The OpenAPI document, made once the models are there."""
+    if app.openapi_schema is None or not service.models():
+        app.openapi_schema = describe(app, service, keys=keys)
+    return app.openapi_schema
+
+
+def model_routes(service: Service) -> APIRouter:
+    """What requests can name as their model."""
+    router = APIRouter()
+
+    @router.get("/v1/models", responses=gives(ModelList))
+    async def list_models() -> Response:
+        """All models and their adapters."""
+        return _sent(service.model_list())
+
+    @router.get("/v1/models/{model}", responses=gives(Model))
+    async def retrieve_model(model: str) -> Response:
+        """One of them."""
+        return _sent(service.model(model).described())
+
+    return router
+
+
+def state_routes(client: EngineClient, counted: Metrics) -> APIRouter:
+    """How the server is doing."""
+    router = APIRouter()
+
+    @router.get("/health", responses=gives(HealthResponse) | {503: {"model": HealthResponse, "description": "not now"}})
+    async def health() -> Response:
+        """Whether requests are served. Needs no key."""
+        now = client.health()
+        return _sent(HealthResponse(status=now.status, detail=now.detail), 200 if now.ok else 503)
+
+    @router.get(
+        "/metrics", responses=refusals() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}, response_class=Response
+    )
+    async def measure() -> Response:
+        """Counts and times, in Prometheus's format."""
+        return Response(counted.render(), headers={"content-type": CONTENT_TYPE})
+
+    return router
+
+
+class RequestCount:
+    """Counts answers by path and status; 499 is a caller who went away before there was one."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request and count it."""
+        status = 499
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            if scope["type"] == "http":
+                self._metrics.request_finished(getattr(scope.get("route"), "path", "other"), status)
+
+
+def _sent(answer: Answer, status: int = 200) -> Response:
+    return Response(answer.to_json(), status, media_type="application/json")

@@ -1,0 +1,162 @@
+"""One HTTP connection, bounded in time and size before there is a request to speak of: uvicorn's, with what it leaves out.
+
+uvicorn with httptools waits for ever for a first request or the rest of its headers, keeps headers and trailers of any size, and closes a
+connection only once its reader has taken what was written. Bodies and answers are bounded above this, in body.py and gate.py.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from puna.api.limits import Limits
+from puna.api.refusal import CLOSE, refusal_bytes, refuse
+from puna.server.gate import ABORT
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """What uvicorn makes of each connection; `http_server` gives a subclass its limits."""
+
+    limits: Limits
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected."""
+        super().connection_made(transport)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._refusal = (400, "this is no valid HTTP request", "invalid_http")
+        self._in_head, self._size = True, 0
+        self._cycles: list[RequestResponseCycle] = []
+        if len(self.connections) > self.limits.connections:
+            self._refuse(
+                503, f"the server has {self.limits.connections} connections, the most that it holds: come again", "too_many_connections"
+            )
+        else:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Either end has closed. uvicorn tells it to the newest request only, but those before it may be the ones in progress."""
+        self._stop_timers()
+        for cycle in self._cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes, perhaps in the middle of anything."""
+        self._size += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._size > self.limits.header_bytes + (0 if self._in_head else 2 * self.limits.body_bytes):
+            self._refuse(*_TOO_LARGE)  # headers without an end, or a body's frames, extensions and trailers
+        elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect_head()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        if not self._in_head:  # else these bytes are counted already
+            self._in_head, self._size = True, 0
+        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
+
+    def on_headers_complete(self) -> None:
+        """All headers of a request are there. What is raised here, httptools turns into an invalid request."""
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self.limits.header_bytes:
+            self._refusal = _TOO_LARGE
+            raise ValueError("headers")
+        self._stop_timers()
+        self._in_head, self._size = False, 0
+        super().on_headers_complete()
+        assert self.cycle is not None
+        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete] + [self.cycle]
+
+    def on_response_complete(self) -> None:
+        """All of an answer was written, if not yet taken by its reader."""
+        super().on_response_complete()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+        self._linger_timer = self.loop.call_later(self.limits.request_seconds, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn decides)
+        """The parser gave up."""
+        self._refuse(*self._refusal)
+
+    def _too_slow(self) -> None:
+        self._refuse(408, f"no whole request came within {self.limits.header_seconds:g} seconds", "timeout")
+
+    def _refuse(self, status: int, message: str, code: str) -> None:
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._answer_and_close(refusal_bytes(status, message, code))
+        elif self.pipeline and cycle.more_body:  # the answer to a request before this one comes first
+            self.pipeline[0] = (cycle, functools.partial(_refused, status, message, code))
+            self._last()
+        elif not cycle.more_body:  # what follows a whole request is at fault: that one is still answered
+            self._last()
+        else:
+            if cycle.response_started:
+                self.transport.abort()  # in the middle of its own answer there is no place for this one
+            else:
+                self._answer_and_close(refusal_bytes(status, message, code))
+            cycle.disconnected = True  # nothing more is to be written
+            cycle.message_event.set()
+
+    def _answer_and_close(self, answer: bytes) -> None:
+        self.transport.write(answer)
+        self.transport.close()
+
+    def _last(self) -> None:
+        """Take in no more, and close after the answer to the newest request."""
+        assert self.cycle is not None
+        self.cycle.more_body, self.cycle.keep_alive = False, False
+        self.flow.pause_reading()
+
+    def _expect_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.limits.header_seconds, self._too_slow)
+
+    def _stop_timers(self) -> None:
+        for timer in (self._head_timer, self._linger_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._linger_timer = None
+
+
+_TOO_LARGE = (431, "the first line and the headers of the request are too large", "headers_too_large")
+
+
+async def _refused(status: int, message: str, code: str, _scope: Scope, _receive: Receive, send: Send) -> None:
+    """The application of a request that is refused when its turn comes."""
+    await refuse(send, status, message, code, CLOSE)
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: ours are there before the models are loaded, and drain."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+def http_server(app: ASGIApp, limits: Limits) -> HttpServer:
+    """A server of `app` within these limits; `serve([listener])` runs it until its `should_exit` is set."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each burst of events whose reader has just left
+    config = uvicorn.Config(
+        app,
+        http=type("_Connection", (BoundedConnection,), {"limits": limits}),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,  # a caller's word for its own address would get around the limits
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    return HttpServer(config)

@@ -1,0 +1,169 @@
+"""What crosses between the server's front and the engine's process: commands one way, reports the other, one line of JSON each.
+
+Not here: the socket (client.py, process.py). No pickle: whatever is written into the socket, reading it runs nothing.
+NaN and the infinities cross as Python's `json` spells them, which no other reader has to understand.
+
+Cost, measured on one core: a report of 64 new tokens takes 0.14 ms to write and 0.1 ms to read; one of a single token 0.01 ms each.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from puna.inference.engine_options import EngineOptions
+from puna.inference.request import Event, Request
+from puna.inference.statistics import Statistics
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model to serve. name: what requests call it. folder: where it lies. adapters: folders of LoRA adapters, by name."""
+
+    name: str
+    folder: str
+    adapters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedModel:
+    """What the engine's process says of a model that it has loaded."""
+
+    name: str
+    context_length: int
+    adapters: tuple[str, ...]
+    cache_tokens: int
+    """Tokens whose keys and values fit at once."""
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """The first command: load these models. threads: of torch; None leaves it the choice, which is all cores."""
+
+    models: tuple[ModelSpec, ...]
+    options: EngineOptions
+    device: str = "auto"
+    dtype: Dtype | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Continue this request with this model."""
+
+    model: str
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Forget a request, or one of its continuations. asked: when, by `time.monotonic`, whose zero all processes of a machine share."""
+
+    model: str
+    request: str
+    asked: float
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End the process, whatever is in progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """All models are loaded; commands are taken from now on."""
+
+    models: tuple[OpenedModel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Last words: why the process ends on its own."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The engine can never serve this request; nothing more comes of it."""
+
+    request: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One step of one model: everything that it did."""
+
+    model: str
+    seconds: float
+    tokens: int
+    """Tokens that were computed."""
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Continuations have left. steps: those of this model that began after the front had asked, while the command was on its way."""
+
+    model: str
+    continuations: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an engine stands."""
+
+    model: str
+    statistics: Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Nothing to report."""
+
+
+Command = Open | Add | Cancel | Close
+Report = Opened | Broken | Refused | Stepped | Cancelled | Standing | Alive
+
+_CODECS: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
+    {kind.__name__: TypeAdapter(kind) for kind in (Open, Add, Cancel, Close, Opened, Broken, Refused, Stepped, Cancelled, Standing, Alive)}
+)
+
+
+def encode(message: Command | Report) -> bytes:
+    """One line, its end included. Values that a reader fills in by itself are left out."""
+    kind = type(message).__name__
+    values = _CODECS[kind].dump_python(message, mode="json", exclude_defaults=True)
+    return json.dumps([kind, values], separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def decode(line: bytes) -> Any:
+    """The message in a line of `encode`. A line that is none is a bug of the other side: ValueError or KeyError."""
+    kind, values = json.loads(line)
+    return _CODECS[kind].validate_python(values, strict=False)  # a key or a tuple of JSON is text or a list before it is what it was
+
+
+class LineSplitter:
+    """Cuts a stream of bytes into lines. Linear in what it is fed, however long a line is."""
+
+    def __init__(self) -> None:
+        self._begun: list[bytes] = []
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that these bytes complete, without their ends."""
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = b"".join((*self._begun, lines[0]))
+            self._begun = []
+        self._begun.append(rest)
+        return lines

@@ -1,0 +1,182 @@
+"""docs/serving.md, docs/security.md and docs/python.md on engines: their tables say what the code does, and their claims without a test of
+their own have one here. What runs of docs/serving.md is run; docs/api.md has tests of its own.
+"""
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args, get_type_hints
+
+import httpx
+import pytest
+import typer
+import yaml
+from background_loop import BackgroundLoop
+from live_server import live_server
+from page_blocks import Reader, codes, examples, rows, same_kind, section, text_of
+
+from puna.api.limits import Limits
+from puna.cli.main import app
+from puna.cli.serve import _announce, model_specs, parse_bytes
+from puna.config import apply_overrides, validate
+from puna.inference.engine_options import EngineOptions
+from puna.inference.request import Event
+from puna.model.accounting import kv_bytes_per_token
+from puna.model.config import ModelConfig
+from puna.server.serve import Address
+from puna.worker.client import EngineClient, Health
+from puna.worker.wire import OpenedModel
+
+PAGE = text_of("docs/serving.md")
+SHELL = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+COMMANDS = [line for block in SHELL for line in block.splitlines() if "puna serve" in line]
+
+
+@pytest.fixture(scope="module")
+def reader(loop: BackgroundLoop, client: EngineClient) -> Iterator[Reader]:
+    """One who reads the page beside a server that has answered something, and counted it."""
+    with live_server(loop, client) as url:
+        httpx.post(f"{url}/v1/completions", json={"model": "tiny", "prompt": "a", "max_tokens": 3, "ignore_eos": True}, timeout=60)
+        deadline = time.monotonic() + 20
+        while b"puna_generated_tokens_total{" not in client.metrics.render():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield Reader(url)
+
+
+def test_every_example_prints_what_the_page_shows(reader: Reader) -> None:
+    shown = list(examples(PAGE))
+    assert shown
+    for example in shown:
+        printed = reader.output(example)
+        assert example.shown is not None, example.source
+        assert same_kind(example.shown, printed), example.source
+
+
+def test_the_server_announces_itself_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    opened = {"quickstart": OpenedModel("quickstart", 256, (), 16_384, "cpu", "float32")}
+
+    _announce(Address("127.0.0.1", 8000), SimpleNamespace(opened=opened), needs_key=False)  # type: ignore[arg-type]
+    assert f"```text\n{capsys.readouterr().out}```" in PAGE
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_line_fits_together(line: str) -> None:
+    """Its options, its models with their adapters, its limits."""
+    words = shlex.split(line)
+    command = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    given = command.make_context("serve", words[words.index("serve") + 1 :]).params
+    specs = model_specs([Path(folder) for folder in given["models"]], given["name"] or [], given["adapter"] or [])
+    assert {spec.name for spec in specs} <= {"quickstart", "llama", "chat"}
+    validate(Limits, apply_overrides({}, given["limit"] or []), "--limit")
+    assert given["host"] == "127.0.0.1" or words[0].startswith("PUNA_API_KEY=")
+
+
+def test_every_option_has_its_row() -> None:
+    """With its default, in the order of --help."""
+    command = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    options = {parameter.opts[0]: parameter for parameter in command.params if parameter.opts[0].startswith("--")}
+    found = rows(section(PAGE, "Options"), "option", "default")
+    assert [codes(cells[0])[0] for cells in found] == [name for name in options if name != "--help"]
+    for first, default, _ in found:
+        option = options[codes(first)[0]]
+        if option.default is False:
+            assert default == "off", first
+        elif option.default is not None:
+            assert type(option.default)(default) == option.default, first
+
+
+def test_every_limit_has_its_row() -> None:
+    found = rows(section(PAGE, "Limits"), "key", "default")
+    assert [codes(cells[0])[0] for cells in found] == list(Limits.model_fields)
+    for first, default, _ in found:
+        assert float(default.replace(",", "")) == Limits.model_fields[codes(first)[0]].default, first
+
+
+def test_every_metric_has_its_row(reader: Reader) -> None:
+    page = httpx.get(f"{reader.url}/metrics").text
+    kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, re.MULTILINE))
+    found = {codes(cells[0])[0]: cells[1] for cells in rows(section(PAGE, "Metrics"), "name", "kind")}
+    assert found == {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
+    assert set(re.findall(r"\bpuna_\w+", section(PAGE, "Metrics"))) == set(found)
+
+
+def test_every_state_has_its_row() -> None:
+    found = {codes(cells[1])[0]: cells[0] for cells in rows(section(PAGE, "Health"), "status", "`status`")}
+    assert found == {state: "200" if state == "ok" else "503" for state in get_args(get_type_hints(Health)["status"])}
+
+
+def test_a_draining_server_says_so_as_shown(reader: Reader, client: EngineClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_draining", True)
+    (shown,) = re.findall(r"^```json\n(.*?)^```", section(PAGE, "The end"), re.MULTILINE | re.DOTALL)
+    answer = httpx.get(f"{reader.url}/health")
+    assert (answer.status_code, answer.json()) == (503, json.loads(shown))
+
+
+def test_the_sizes_on_the_page() -> None:
+    quickstart, llama = ModelConfig(preset="puna-2m"), ModelConfig(preset="llama-3-8b")
+    token, tokens = kv_bytes_per_token(quickstart, 4), 64 * 256
+    text = " ".join(section(PAGE, "Memory").split())
+    assert f"L = {quickstart.num_layers}, K = {quickstart.num_kv_heads}, C = {quickstart.head_width} and float32: {token:,} bytes" in text
+    assert f"64 x 256 = {tokens:,} tokens, {tokens * token / 1e6:.1f} MB" in text
+    assert (EngineOptions().max_running, quickstart.context_length) == (64, 256)
+    large = kv_bytes_per_token(llama, 2)
+    assert f"{large:,} bytes a token, so `--cache-memory 16GiB` holds {parse_bytes('16GiB') // large:,} tokens" in text
+
+
+def test_the_proxy_allows_what_the_limits_allow() -> None:
+    (block,) = re.findall(r"^```nginx\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert f"proxy_read_timeout {Limits().request_seconds:.0f}s;" in block
+    assert f"client_max_body_size {Limits().body_bytes >> 20}m;" in block
+
+
+def test_the_service_runs_a_command_that_exists() -> None:
+    (block,) = re.findall(r"^```ini\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    settings = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    program, *words = shlex.split(settings["ExecStart"])
+    command = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    given = command.make_context("serve", words[1:]).params
+    assert (program.rpartition("/")[2], words[0]) == ("puna", "serve")
+    assert int(settings["TimeoutStopSec"]) > given["drain_seconds"] + 5
+
+
+def test_engine_options_have_their_rows_in_the_python_page() -> None:
+    found = rows(text_of("docs/python.md"), "engine option", "default")
+    assert [codes(cells[0])[0] for cells in found] == list(EngineOptions.model_fields)
+    for first, default, _ in found:
+        expected = EngineOptions.model_fields[codes(first)[0]].default
+        assert default == "left out" if expected is None else yaml.safe_load(default) == expected, first
+
+
+# What docs/security.md claims
+
+
+def test_an_address_in_a_header_is_not_believed(loop: BackgroundLoop, client: EngineClient) -> None:
+    """Else every request could come from another caller, and no limit would hold."""
+    limits = Limits(burst=1, requests_per_minute=1)
+    with live_server(loop, client, limits) as url:
+        statuses = [
+            httpx.post(f"{url}/tokenize", json={"model": "tiny", "prompt": "a"}, headers={name: f"10.0.0.{number}"}).status_code
+            for number, name in enumerate(("x-forwarded-for", "x-real-ip", "forwarded"))
+        ]
+    assert statuses == [200, 429, 429]
+
+
+def test_an_error_of_our_own_says_nothing_of_itself(
+    loop: BackgroundLoop, client: EngineClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> "Iterator[Event]":
+        raise RuntimeError("secret path")
+        yield
+
+    monkeypatch.setattr(client, "generate", broken)
+    with live_server(loop, client) as url:
+        for stream in (False, True):
+            answer = httpx.post(f"{url}/v1/completions", json={"model": "tiny", "prompt": "a", "stream": stream})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+            assert "secret" not in answer.text
+    assert "secret path" in caplog.text, "the log has it"

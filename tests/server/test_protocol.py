@@ -1,0 +1,326 @@
+"""Bodies of requests: every field of OpenAI's client is known, what is not supported is refused by name."""
+
+import re
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types import completion_create_params, embedding_create_params
+from openai.types.chat import (
+    chat_completion_assistant_message_param,
+    chat_completion_content_part_text_param,
+    chat_completion_developer_message_param,
+    chat_completion_function_tool_param,
+    chat_completion_stream_options_param,
+    chat_completion_system_message_param,
+    chat_completion_tool_message_param,
+    chat_completion_user_message_param,
+)
+from openai.types.chat import (
+    completion_create_params as chat_create_params,
+)
+from openai.types.shared_params import function_definition
+from openai.types.shared_params.response_format_json_schema import JSONSchema
+from pydantic import ValidationError
+
+from puna.api.errors import ApiError
+from puna.api.fields import NotSupported
+from puna.api.formats import NamedSchema
+from puna.api.json_body import broken_field
+from puna.api.limits import Limits
+from puna.api.messages import (
+    AssistantMessage,
+    Function,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolMessage,
+    UserMessage,
+    as_turns,
+)
+from puna.api.openapi import numbers_up_to
+from puna.api.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, StreamOptions
+from puna.config import Config
+from puna.tokenizer import chat
+
+BOUNDS = {**Limits().model_dump(), "token_id": 4999, "messages": 500}
+USER = {"role": "user", "content": "Hello"}
+LEAST: Mapping[type[Config], dict[str, Any]] = {
+    ChatRequest: {"model": "m", "messages": [USER]},
+    CompletionRequest: {"model": "m", "prompt": "x"},
+    EmbeddingRequest: {"model": "m", "input": "x"},
+    UserMessage: {"role": "user", "content": "x"},
+    SystemMessage: {"role": "system", "content": "x"},
+    AssistantMessage: {"role": "assistant", "content": "x"},
+    ToolMessage: {"role": "tool", "content": "x", "tool_call_id": "1"},
+    TextPart: {"type": "text", "text": "x"},
+    StreamOptions: {},
+    Tool: {"type": "function", "function": {"name": "f"}},
+    Function: {"name": "f"},
+    NamedSchema: {"name": "f"},
+}
+THEIRS: Mapping[type[Config], tuple[type, ...]] = {
+    ChatRequest: (chat_create_params.CompletionCreateParamsStreaming, chat_create_params.CompletionCreateParamsNonStreaming),
+    CompletionRequest: (
+        completion_create_params.CompletionCreateParamsStreaming,
+        completion_create_params.CompletionCreateParamsNonStreaming,
+    ),
+    EmbeddingRequest: (embedding_create_params.EmbeddingCreateParams,),
+    UserMessage: (chat_completion_user_message_param.ChatCompletionUserMessageParam,),
+    SystemMessage: (
+        chat_completion_system_message_param.ChatCompletionSystemMessageParam,
+        chat_completion_developer_message_param.ChatCompletionDeveloperMessageParam,
+    ),
+    AssistantMessage: (chat_completion_assistant_message_param.ChatCompletionAssistantMessageParam,),
+    ToolMessage: (chat_completion_tool_message_param.ChatCompletionToolMessageParam,),
+    TextPart: (chat_completion_content_part_text_param.ChatCompletionContentPartTextParam,),
+    StreamOptions: (chat_completion_stream_options_param.ChatCompletionStreamOptionsParam,),
+    Tool: (chat_completion_function_tool_param.ChatCompletionFunctionToolParam,),
+    Function: (function_definition.FunctionDefinition,),
+    NamedSchema: (JSONSchema,),
+}
+
+
+def check(kind: type[Config], values: Any) -> Config:
+    """The values as a `kind`; ApiError if they are not."""
+    try:
+        return kind.model_validate(values, context={"most": BOUNDS})
+    except ValidationError as error:
+        raise broken_field(error, values) from None
+
+
+def refused(kind: type[Config], **more: Any) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        check(kind, {**LEAST[kind], **more})
+    assert caught.value.status == 400
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", THEIRS)
+def test_every_field_of_the_openai_client_is_known(kind: type[Config]) -> None:
+    ours = {field.alias or name for name, field in kind.model_fields.items()}
+    theirs = {name for params in THEIRS[kind] for name in get_type_hints(params, include_extras=True)}
+    assert theirs <= ours, f"decide what becomes of {sorted(theirs - ours)}"
+
+
+NOT_SUPPORTED = [
+    (kind, name)
+    for kind in LEAST
+    for name, field in kind.model_fields.items()
+    if any(isinstance(mark, NotSupported) for mark in field.metadata)
+]
+
+
+def harmless(annotation: Any) -> list[Any]:
+    """The values that a field without support takes."""
+    if annotation is None or annotation is type(None):
+        return [None]
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    if get_origin(annotation) is types.UnionType or str(get_origin(annotation)) == "typing.Union":
+        return [value for part in get_args(annotation) for value in harmless(part)]
+    return []
+
+
+@pytest.mark.parametrize(("kind", "name"), NOT_SUPPORTED)
+def test_an_unsupported_field_takes_what_changes_nothing_and_refuses_the_rest_by_name(kind: type[Config], name: str) -> None:
+    accepted = harmless(kind.model_fields[name].annotation)
+    assert accepted
+    for value in accepted:
+        check(kind, {**LEAST[kind], name: value})
+    for value in (None, True, 0, 1, 2, 0.5, "x", "high", ["x"], {"x": 1}):
+        if not any(type(value) is type(other) and value == other for other in accepted):
+            error = refused(kind, **{name: value})
+            assert (error.param, error.code) == (name, "unsupported_field")
+            assert str(error).startswith(f"{name}: is not supported: ")
+
+
+def test_there_are_fields_without_support() -> None:
+    """The test above is not empty, and the wrapped lists are covered by hand."""
+    assert len(NOT_SUPPORTED) >= 25
+    assert check(ChatRequest, {**LEAST[ChatRequest], "modalities": ["text"]})
+    assert refused(ChatRequest, modalities=["text", "audio"]).param == "modalities"
+    assert check(AssistantMessage, {**LEAST[AssistantMessage], "annotations": []})
+
+
+@pytest.mark.parametrize("kind", LEAST)
+def test_an_unknown_field_is_refused_by_name(kind: type[Config]) -> None:
+    error = refused(kind, no_such_field=1)
+    assert (error.param, error.code) == ("no_such_field", "unsupported_field")
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "x"}, "messages"),
+        ({"messages": [{"role": "function", "content": "x", "name": "f"}]}, "messages[0].role"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role"),
+        ({"messages": [USER, {"role": "user"}]}, "messages[1].content"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "messages[0].content[0].type",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": [{"type": "file", "file": {}}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+        ({"messages": [{"role": "user", "content": "x", "name": "Ann"}]}, "messages[0].name"),
+        ({"tools": []}, "tools"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tool_choice": "sometimes"}, "tool_choice"),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {}}}, "tool_choice.type"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}}, "response_format.json_schema.name"),
+        ({"response_format": {"type": "regex", "regex": ""}}, "response_format.regex"),
+        ({"stop": ""}, "stop"),
+        ({"stop": ["a", ""]}, "stop[1]"),
+        ({"stop": []}, "stop"),
+        ({"stop": ["a"] * 17}, "stop"),
+        ({"stop": "a" * 257}, "stop"),
+        ({"logit_bias": {"a": 1}}, "logit_bias.a"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias.-1"),
+        ({"logit_bias": {"5000": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5"),
+        ({"logit_bias": {"5": True}}, "logit_bias.5"),
+        ({"logit_bias": {str(key): 1 for key in range(1025)}}, "logit_bias"),
+        ({"stop_token_ids": [5000]}, "stop_token_ids"),
+        ({"stream": 1}, "stream"),
+        ({"stream": "true"}, "stream"),
+        ({"stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
+        ({"user": 5}, "user"),
+    ],
+)
+def test_a_wrong_value_is_a_400_that_names_its_place(more: dict[str, Any], param: str) -> None:
+    assert refused(ChatRequest, **more).param == param
+
+
+@pytest.mark.parametrize("prompt", ["", "x", ["x", ""], [0, 4999], [[1], [2, 3]], None])
+def test_prompts_may_be_texts_or_ids(prompt: Any) -> None:
+    assert check(CompletionRequest, {"model": "m", "prompt": prompt})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "param"),
+    [
+        (5, "prompt"),
+        ({"a": "x"}, "prompt"),
+        ([], "prompt"),
+        ([[]], "prompt[0]"),
+        ([1, "x"], "prompt[1]"),
+        (["x", 1], "prompt[1]"),
+        ([True], "prompt[0]"),
+        ([5000], "prompt"),
+        ([[1], [5000]], "prompt[1]"),
+        ([[1], [-1]], "prompt[1][0]"),
+        (["x"] * 257, "prompt"),
+    ],
+)
+def test_other_prompts_are_refused(prompt: Any, param: str) -> None:
+    assert refused(CompletionRequest, prompt=prompt).param == param
+
+
+CALL = {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"stream_options": {}}, "stream_options"),
+        ({"stream_options": {}, "stream": False}, "stream_options"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"top_logprobs": 2, "logprobs": False}, "top_logprobs"),
+        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"tools": TOOLS * 2}, "tools"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+        ({"tools": TOOLS, "messages": [{"role": "system", "content": "x"}]}, "tools"),
+        ({"tools": TOOLS, "response_format": {"type": "regex", "regex": "a"}}, "response_format"),
+        ({"tools": TOOLS, "tool_choice": "required", "ignore_eos": True}, "ignore_eos"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}], "min_tokens": 1}, "min_tokens"),
+        ({"response_format": {"type": "json_object"}, "ignore_eos": True}, "ignore_eos"),
+        ({"response_format": {"type": "json_object"}, "min_tokens": 1}, "min_tokens"),
+        ({"messages": [USER, {"role": "assistant"}]}, "messages[1].content"),
+        ({"messages": [USER, {"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[1].tool_call_id"),
+        ({"messages": [USER, CALL, {"role": "tool", "content": "x", "tool_call_id": "2"}]}, "messages[2].tool_call_id"),
+    ],
+)
+def test_fields_that_do_not_fit_each_other_are_named(more: dict[str, Any], param: str) -> None:
+    body = check(ChatRequest, {**LEAST[ChatRequest], **more})
+    assert isinstance(body, ChatRequest)
+    broken = body.broken_rule()
+    assert broken is not None
+    assert broken[0] == param
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"stream_options": {"include_usage": True}, "stream": True},
+        {"top_logprobs": 2, "logprobs": True},
+        {"tools": TOOLS, "tool_choice": "required", "response_format": {"type": "json_object"}},
+        {"tools": TOOLS, "tool_choice": "none", "response_format": {"type": "regex", "regex": "a"}, "parallel_tool_calls": False},
+        {"response_format": {"type": "text"}, "ignore_eos": True, "min_tokens": 3},
+        {"messages": [USER, CALL, {"role": "tool", "content": "x", "tool_call_id": "1"}]},
+    ],
+)
+def test_fields_that_fit_each_other_are_taken(more: dict[str, Any]) -> None:
+    body = check(ChatRequest, {**LEAST[ChatRequest], **more})
+    assert isinstance(body, ChatRequest)
+    assert body.broken_rule() is None
+
+
+def test_messages_become_turns() -> None:
+    body = check(
+        ChatRequest,
+        {
+            "model": "m",
+            "messages": [
+                {"role": "developer", "content": "Be brief."},
+                {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "refusal": None,
+                    "annotations": None,
+                    "audio": None,
+                    "function_call": None,
+                    "tool_calls": [
+                        {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a":  [1, "ü"]}'}},
+                        {"id": "2", "type": "function", "function": {"name": "g", "arguments": '{"half'}},
+                        {"id": "3", "type": "function", "function": {"name": "h", "arguments": '{"a": NaN}'}},
+                    ],
+                },
+                {"role": "tool", "content": "4", "tool_call_id": "1"},
+            ],
+        },
+    )
+    assert isinstance(body, ChatRequest)
+    called = (chat.ToolCall("f", {"a": [1, "ü"]}), chat.ToolCall("g", '{"half'), chat.ToolCall("h", '{"a": NaN}'))
+    assert as_turns(body.messages) == [
+        chat.Message("system", "Be brief."),
+        chat.Message("user", "a\nb"),
+        chat.Message("assistant", "", called),
+        chat.Message("tool", "4"),
+    ]
+
+
+def test_a_tool_is_described_without_what_the_model_need_not_know() -> None:
+    tool = check(Tool, {"type": "function", "function": {"name": "f", "description": None, "parameters": {"a": None}, "strict": True}})
+    assert isinstance(tool, Tool)
+    assert tool.described() == {"type": "function", "function": {"name": "f", "parameters": {"a": None}}}
+
+
+@given(most=st.integers(0, 200_000), number=st.integers(0, 250_000))
+def test_numbers_as_a_regular_expression(most: int, number: int) -> None:
+    pattern = numbers_up_to(most)
+    assert bool(re.search(pattern, str(number))) == (number <= most)
+    assert not re.search(pattern, f"0{number}")
+    assert re.search(pattern, str(most))
+    assert not re.search(pattern, str(most + 1))

@@ -1,0 +1,114 @@
+"""Answers with tools as constraints, held against the engine's own matcher: what they allow, and what not."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from puna.api.limits import Limits
+from puna.api.protocol import ChatRequest
+from puna.api.tool_schema import answer_constraint
+from puna.errors import RequestError
+from puna.inference.constrain import ConstraintCompiler
+from puna.inference.request import Constraint
+from puna.tokenizer.tokenizer import Tokenizer
+
+BOUNDS = {**Limits().model_dump(), "token_id": 499, "messages": 500}
+PLACE: Any = {
+    "type": "object",
+    "properties": {"place": {"$ref": "#/$defs/Place"}},
+    "required": ["place"],
+    "additionalProperties": False,
+    "$defs": {"Place": {"anyOf": [{"enum": ["Cusco", "Lima"]}, {"$ref": "#/$defs/Region"}]}, "Region": {"const": "the coast"}},
+}
+WEATHER = {"name": "weather", "parameters": PLACE}
+STOP = {"name": "stop"}
+ANY = {"name": "any", "parameters": {"type": "object"}}
+
+
+def call(name: str, arguments: Any) -> str:
+    return json.dumps({"name": name, "parameters": arguments})
+
+
+def asked(*functions: dict[str, Any], **more: Any) -> ChatRequest:
+    tools = [{"type": "function", "function": function} for function in functions]
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": tools, **more}
+    request = ChatRequest.model_validate(body, context={"most": BOUNDS})
+    assert request.broken_rule() is None
+    return request
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    rng = random.Random(0)
+    words = [*call("weather", {"place": "Cusco"}).split(), "the", "coast", "stop", "; "]
+    return Tokenizer.train((" ".join(rng.choices(words, k=30)) for _ in range(50)), 400)
+
+
+@pytest.fixture(scope="module")
+def compiler(tokenizer: Tokenizer) -> ConstraintCompiler:
+    return ConstraintCompiler(tokenizer, tokenizer.vocab_size)
+
+
+def allows(compiler: ConstraintCompiler, tokenizer: Tokenizer, constraint: Constraint | None, text: str) -> bool:
+    assert constraint is not None
+    matcher = compiler.compile(constraint)
+    return all(matcher.accept(id_) for id_ in tokenizer.encode(text)) and matcher.accept(tokenizer.eos_id)
+
+
+def test_a_demanded_call_keeps_to_the_schema_of_its_tool(compiler: ConstraintCompiler, tokenizer: Tokenizer) -> None:
+    constraint = answer_constraint(asked(WEATHER, STOP, tool_choice="required"))
+    for text in (call("weather", {"place": "Lima"}), call("weather", {"place": "the coast"}), call("stop", {})):
+        assert allows(compiler, tokenizer, constraint, text)
+    for text in (call("weather", {"place": "Bonn"}), call("weather", {}), call("stop", {"a": 1}), call("other", {}), "words", ""):
+        assert not allows(compiler, tokenizer, constraint, text)
+
+
+def test_a_named_tool_is_the_only_one(compiler: ConstraintCompiler, tokenizer: Tokenizer) -> None:
+    constraint = answer_constraint(asked(WEATHER, STOP, tool_choice={"type": "function", "function": {"name": "stop"}}))
+    assert allows(compiler, tokenizer, constraint, call("stop", {}))
+    assert not allows(compiler, tokenizer, constraint, call("weather", {"place": "Lima"}))
+
+
+def test_tools_that_refer_to_definitions_of_one_name_do_not_meet(compiler: ConstraintCompiler, tokenizer: Tokenizer) -> None:
+    def refers(value: str) -> dict[str, Any]:
+        return {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"], "$defs": {"A": {"const": value}}}
+
+    functions = [{"name": name, "parameters": refers(name)} for name in ("one", "two")]
+    format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#/$defs/A", "$defs": {"A": {"const": 5}}}}}
+    constraint = answer_constraint(asked(*functions, response_format=format_))
+    assert allows(compiler, tokenizer, constraint, call("one", {"a": "one"}))
+    assert allows(compiler, tokenizer, constraint, call("two", {"a": "two"}))
+    assert allows(compiler, tokenizer, constraint, "5")
+    assert not allows(compiler, tokenizer, constraint, call("one", {"a": "two"}))
+
+
+def test_a_recursive_schema_still_refers_to_itself(compiler: ConstraintCompiler, tokenizer: Tokenizer) -> None:
+    tree = {"type": "object", "properties": {"sub": {"$ref": "#"}}, "additionalProperties": False}
+    constraint = answer_constraint(asked({"name": "grow", "parameters": tree}, tool_choice="required"))
+    assert allows(compiler, tokenizer, constraint, call("grow", {"sub": {"sub": {}}}))
+    assert not allows(compiler, tokenizer, constraint, call("grow", {"sub": {"sub": 1}}))
+
+
+def test_strict_tools_leave_words_free_and_calls_right(compiler: ConstraintCompiler, tokenizer: Tokenizer) -> None:
+    constraint = answer_constraint(asked({**WEATHER, "strict": True}, ANY))
+    lima, anything = call("weather", {"place": "Lima"}), call("any", {"a": 1})
+    for text in ("", "words {", "the\ncoast", " \n the", lima, anything, f"{lima}; {anything}"):
+        assert allows(compiler, tokenizer, constraint, text), text
+    for text in ("{", " {", call("weather", {"place": "Bonn"}), call("stop", {}), f"{lima} and"):
+        assert not allows(compiler, tokenizer, constraint, text), text
+
+
+def test_nothing_is_demanded_of_an_answer_that_may_be_words() -> None:
+    assert answer_constraint(asked(WEATHER)) is None
+    assert answer_constraint(asked({**WEATHER, "strict": True}, tool_choice="none")) is None
+
+
+def test_a_schema_that_cannot_be_enforced_counts_only_where_it_would_be(compiler: ConstraintCompiler) -> None:
+    odd = {"name": "odd", "parameters": {"type": "array", "uniqueItems": True}}
+    assert answer_constraint(asked(odd)) is None
+    constraint = answer_constraint(asked(odd, tool_choice="required"))
+    assert constraint is not None
+    with pytest.raises(RequestError, match="uniqueItems"):
+        compiler.compile(constraint)
