@@ -24,7 +24,7 @@ TWO, THREE = {"anyOf": [OBJECT, OBJECT]}, {"a": True, "b": True, "c": True}
         ("max_bytes", schema({"title": "x" * 10}), schema({"title": "x" * 40})),
         ("max_depth", schema({"items": {"items": {}}}), schema({"items": {"items": {"items": {}}}})),
         ("max_depth", schema({"const": [[1]]}), schema({"const": [[[1]]]})),
-        ("max_chain", schema(TO_A | {"$defs": {"a": {}}}), schema(TO_A | {"$defs": {"a": {"items": {"$ref": "#/$defs/b"}}, "b": {}}})),
+        ("max_chain", schema(TO_A | {"$defs": {"a": {"items": {}}}}), schema(TO_A | {"$defs": {"a": {"items": {"$ref": "#"}}}})),
         ("max_nodes", schema({"maxItems": 1}), schema({"maxItems": 2})),
         ("max_properties", schema({"properties": {"a": {"required": ["b"]}}}), schema({"properties": {"a": {"required": ["b"]}, "c": {}}})),
         ("max_properties", schema({"const": {"a": 1, "b": 2}}), schema({"const": {"a": 1, "b": {"c": 2}}})),

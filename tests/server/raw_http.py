@@ -73,8 +73,6 @@ class AnswerReader:
     complete: list[Answer] = field(default_factory=list)
     current: Answer | None = None
     """The one that has begun."""
-    informed: int = 0
-    """Answers such as 100, which come before the real one."""
     closed: bool = False
     """Whether the server has closed, be it in the middle of an answer."""
 
@@ -97,7 +95,7 @@ class AnswerReader:
             event = self._connection.next_event()
             match event:
                 case h11.InformationalResponse():
-                    self.informed += 1
+                    pass  # such as 100, which comes before the real one
                 case h11.Response():
                     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
                     self.current = Answer(event.status_code, headers)

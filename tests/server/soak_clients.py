@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from raw_http import Answer, AnswerReader, ask, connected, request_bytes
+from raw_http import Answer, AnswerReader, Connection, ask, connected, request_bytes
 from wrong_requests import wrong_requests
 
 MODEL = "lively"
@@ -156,14 +156,11 @@ class Client:
     async def constrained(self) -> str:
         """An answer that has to look like something; cut off by the length, it is the beginning of that."""
         schema = {"type": "object", "properties": {"far": {"type": "boolean"}}, "required": ["far"], "additionalProperties": False}
-        kind: dict[str, Any]
-        fits: Callable[[str], bool]
-        kind, fits = self._rng.choice(
-            [
-                ({"type": "regex", "regex": "(near|far)"}, {"near", "far"}.__contains__),
-                ({"type": "json_schema", "json_schema": {"name": "far", "schema": schema}}, lambda text: set(json.loads(text)) == {"far"}),
-            ]
-        )
+        kinds: list[tuple[dict[str, Any], Callable[[str], bool]]] = [
+            ({"type": "regex", "regex": "(near|far)"}, {"near", "far"}.__contains__),
+            ({"type": "json_schema", "json_schema": {"name": "far", "schema": schema}}, lambda text: set(json.loads(text)) == {"far"}),
+        ]
+        kind, fits = self._rng.choice(kinds)
         body = {"model": MODEL, "prompt": self._words(3), "response_format": kind, "max_tokens": self._rng.randint(1, 40)}
         answer = await self._ask(TEXT, body)
         if answer.status == 200:
@@ -245,7 +242,7 @@ class Client:
             await asyncio.sleep(self._rng.uniform(0, 0.1))
             return self._leave(connection)
 
-    def _leave(self, connection: Any) -> str:
+    def _leave(self, connection: Connection) -> str:
         if self._rng.random() < 0.5:
             connection.reset()
             return "reset"

@@ -63,7 +63,7 @@ def entering(model: Transformer, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
         x = model.embedding_scale * x + model.embed_positions(positions)
     streams = [x]
     for block in model.layers:
-        streams.append(block(streams[-1], model.rotary(positions) if model.rotary else None, None, model._mask(ids, None, None)))
+        streams.append(block(streams[-1], model.rotary(positions) if model.rotary else None, None, model._mask(ids, None)))
     return list(itertools.pairwise(streams))
 
 

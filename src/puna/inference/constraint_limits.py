@@ -1,13 +1,13 @@
 """What a constraint may ask for, so that none stops the engine: limits, and the sizes of expressions and schemas written out.
 
 The text of a constraint comes from whoever sends requests, and a hundred bytes can ask for more than a machine has: `((a{999}){999}){999}`,
-definitions that each refer to the next twice, a choice among thousands of schemas that begin alike. The defaults keep the worst of such cases
-to about a second of compiling and some tens of milliseconds a step (benchmarks/constrain.py). They are checked before the library sees the
-text, since some of its own limits take effect after the work, and its stack has none. What is supported stands elsewhere.
+definitions that each refer to the next twice, a choice among thousands of schemas that begin alike. The defaults keep the worst of such
+cases to about a second of compiling and some tens of milliseconds a step (benchmarks/constrain.py). They are checked before the library
+sees the text, since some of its own limits take effect after the work, and its stack has none. What is supported stands elsewhere.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class ConstraintLimits(Config):
 
     max_bytes: int = Field(default=65_536, gt=0, description="UTF-8 bytes of the schema, the expression or the grammar")
     max_depth: int = Field(default=32, gt=0, description="schemas inside schemas, and values inside const, enum")
-    max_chain: int = Field(default=64, gt=0, description="the same with references followed; the library's stack holds several hundred")
+    max_chain: int = Field(default=400, gt=0, description="levels down to references, of all definitions; a stack of 8 MiB holds 1,500")
     max_nodes: int = Field(default=20_000, gt=0, description="schemas in all, with those that are combined written out")
     max_properties: int = Field(default=1_000, gt=0, description="named properties in all")
     max_optional: int = Field(default=128, gt=0, description="properties of one object that may be left out")
@@ -72,7 +72,8 @@ def check_definitions(definitions: Mapping[str, Schema], limits: ConstraintLimit
 
     definitions: by name; references among them are `{"$ref": ".../name"}`, and their keywords are sound.
     """
-    measure = _Measure(definitions, limits)
+    check_size(sum(_levels(schema) for schema in definitions.values()), "max_chain", limits, "the schema")
+    measure = _Measure(definitions)
     check_size(measure.branches, "max_branches", limits, "the schema")
     check_size(measure.nodes, "max_nodes", limits, "the schema")
 
@@ -158,10 +159,9 @@ class _Measure:
     with every choice of the other, and references among them copied. So a few hundred bytes can come to billions of schemas.
     """
 
-    def __init__(self, definitions: Mapping[str, Schema], limits: ConstraintLimits) -> None:
-        self._definitions, self._limits = definitions, limits
+    def __init__(self, definitions: Mapping[str, Schema]) -> None:
+        self._definitions = definitions
         self._sizes: dict[str, _Size] = {}
-        self._depth = 0
         self.branches = 0
         self.nodes = sum(self._referred(name).nodes for name in definitions)
 
@@ -174,8 +174,6 @@ class _Measure:
     def _size(self, schema: Schema) -> _Size:
         if isinstance(schema, bool):
             return _Size(schema, schema, 1, 1)
-        self._depth += 1
-        check_size(self._depth, "max_chain", self._limits, "the schema")
         objects, arrays = _kinds(schema)
         own = 1 + len(schema.get("enum", ())) + self._inside(schema)
         together = int(bool(schema.keys() - {"anyOf", "oneOf", "allOf", "$ref"}))  # how many hold at once
@@ -192,15 +190,31 @@ class _Measure:
         combined = together + len(parts) > 1
         nodes = max(1, objects + arrays) * inlined if combined else own + sum(part.nodes for part in parts)
         self.branches = max(self.branches, objects + 4 * arrays)
-        self._depth -= 1
         return _Size(*(min(count, 10**15) for count in (objects, arrays, nodes, max(nodes, inlined))))
 
     def _inside(self, schema: dict[str, Any]) -> int:
         """Nodes of what stands inside an object or an array."""
-        mappings = (schema.get(key, {}).values() for key in ("properties", "patternProperties"))
-        single = [schema[key] for key in ("items", "additionalProperties") if key in schema]
-        count = sum(self._size(each).nodes for each in chain(*mappings, single, schema.get("prefixItems", ())))
+        count = sum(self._size(each).nodes for each in _inner(schema))
         return count + int(schema.get("maxItems", schema.get("minItems", 0))).bit_length()  # doubled and doubled again
+
+
+def _inner(schema: dict[str, Any]) -> Iterator[Schema]:
+    """The schemas of what stands inside an object or an array."""
+    for key in ("properties", "patternProperties"):
+        yield from schema.get(key, {}).values()
+    yield from schema.get("prefixItems", ())
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            yield schema[key]
+
+
+def _levels(schema: Schema) -> int:
+    """How deep the deepest reference stands in a schema; 0 without one. The library descends from definition to definition so."""
+    if isinstance(schema, bool):
+        return 0
+    parts = chain(_inner(schema), *(schema.get(key, ()) for key in ("anyOf", "oneOf", "allOf")))
+    deepest = max((_levels(each) for each in parts), default=0)
+    return deepest + 1 if deepest or "$ref" in schema else 0
 
 
 def _kinds(schema: dict[str, Any]) -> tuple[int, int]:
@@ -210,10 +224,8 @@ def _kinds(schema: dict[str, Any]) -> tuple[int, int]:
         return sum(isinstance(value, dict) for value in values), sum(isinstance(value, list) for value in values)
     types = schema.get("type", ("object", "array"))
     objects = int("object" in types)
-    if objects and schema.keys() & {
-        "minProperties",
-        "maxProperties",
-    }:  # one for each property that may be left out, and each with all others
+    if objects and schema.keys() & {"minProperties", "maxProperties"}:
+        # One for each property that may be left out; where one must be there, each comes with all the others
         optional = len(schema.get("properties", {}).keys() - set(schema.get("required", ())))
         objects = max(1, optional * (3 if schema.get("minProperties") else 1))
     return objects, int("array" in types)

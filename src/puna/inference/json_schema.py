@@ -1,8 +1,8 @@
 """What a JSON schema may say here: read, checked, and reduced to what is enforced, as the library takes it. It knows no tokens.
 
-The schema is read as draft 2020-12, whatever `$schema` says. The keywords of `_ENFORCED` hold in every text that comes out; the descriptive
-ones say nothing about the text and are left out; any other is refused by name, since a keyword that is accepted and ignored is worse than
-none. References are followed inside the schema only; nothing is ever fetched.
+The schema is read as draft 2020-12, whatever `$schema` says. The keywords that `_Reader` reads hold in every text that comes out; those
+that describe say nothing about the text and are left out; any other is refused by name, since a keyword that is accepted and ignored is
+worse than none. References are followed inside the schema only; nothing is ever fetched.
 
 Stricter than the draft, so that every text that comes out is valid: the properties of an object come in the order of `properties`,
 `format` is enforced, white space is at most one blank after a comma or a colon, and only the escapes of `_SPELLING` are written.
@@ -10,6 +10,7 @@ Stricter than the draft, so that every text that comes out is valid: the propert
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from math import isinf, lcm
@@ -19,22 +20,8 @@ from urllib.parse import unquote
 from puna.errors import RequestError
 from puna.inference.constraint_limits import ConstraintLimits, Schema, check_definitions, check_expression, check_size
 
-_DESCRIPTIVE = frozenset(
-    [
-        "$schema",
-        "$id",
-        "$comment",
-        "$defs",
-        "definitions",
-        "title",
-        "description",
-        "default",
-        "examples",
-        "deprecated",
-        "readOnly",
-        "writeOnly",
-    ]
-)
+_DESCRIPTIVE = frozenset({"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"})
+_IDENTIFYING = frozenset({"$schema", "$id", "$defs", "definitions"})
 _TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
 _LEAP_YEAR = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
@@ -83,7 +70,7 @@ def read_schema(text: str, limits: ConstraintLimits) -> dict[str, Any]:
     try:
         return _Reader(_parse(text, limits), limits).read()
     except RecursionError:
-        raise RequestError("the schema refers from one definition to the next too many times; write fewer, larger ones") from None
+        raise RequestError("the schema's definitions refer to one another in too long a chain; write fewer, larger ones") from None
 
 
 def _parse(text: str, limits: ConstraintLimits) -> Any:
@@ -101,10 +88,11 @@ def _parse(text: str, limits: ConstraintLimits) -> Any:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    read = dict(pairs)
-    if len(read) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
+    read: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in read:
+            raise ValueError(f"{name[:80]!r} stands twice in one object")
+        read[name] = value
     return read
 
 
@@ -163,7 +151,7 @@ class _Reader:
         for key, value in given.items():
             if key in self._keywords:
                 reduced[key] = self._keywords[key](value, f"{place}/{key}", depth)
-            elif key not in _DESCRIPTIVE and (key, value) != ("uniqueItems", False):
+            elif key not in _DESCRIPTIVE | _IDENTIFYING and (key, value) != ("uniqueItems", False):
                 self._refuse(place, self._unknown(key))
             elif key == "$id" and place != "#":
                 self._refuse(place, "an inner `$id` changes what references mean; leave it out")
@@ -205,7 +193,7 @@ class _Reader:
         parts = tuple(unquote(part).replace("~1", "/").replace("~0", "~") for part in given.split("/")[1:])
         target = self._root
         for part in parts:
-            if isinstance(target, list) and part.isdecimal() and int(part) < len(target):
+            if isinstance(target, list) and re.fullmatch("[0-9]{1,6}", part) and int(part) < len(target):
                 target = target[int(part)]
             elif isinstance(target, dict) and part in target:
                 target = target[part]
@@ -267,7 +255,7 @@ class _Reader:
         if not isinstance(given, str):
             self._refuse(place, f"{given!r} is no regular expression")
         self._add("max_patterns", 1)
-        check_expression(given, self._limits, f"the schema at {place}")
+        check_expression(given, self._limits, f"the schema at {_shortened(place)}")
         return given
 
     def _format(self, given: Any, place: str, _depth: int) -> str:
@@ -298,7 +286,11 @@ class _Reader:
         self._limit(self._counts[name], name, "#")
 
     def _limit(self, given: int, name: str, place: str) -> None:
-        check_size(given, name, self._limits, f"the schema at {place}")
+        check_size(given, name, self._limits, f"the schema at {_shortened(place)}")
 
     def _refuse(self, place: str, reason: str) -> NoReturn:
-        raise RequestError(f"the schema at {place}: {reason if len(reason) < 500 else reason[:300] + ' ... ' + reason[-200:]}")
+        raise RequestError(f"the schema at {_shortened(place)}: {_shortened(reason)}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) < 400 else f"{text[:200]} ... {text[-200:]}"

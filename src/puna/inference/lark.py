@@ -98,6 +98,7 @@ class _Scan:
     def _directive(self, name: str, end: int) -> str:
         if name in ("%ignore", "%import"):
             self._place = end
+            self._in_terminal = True  # what is ignored is one
             return name
         if name not in ("%json", "%regex"):
             self._refuse(f"{name} is not supported; leave it out")

@@ -30,7 +30,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         self._refusal = (400, "this is no valid HTTP request", "invalid_http")
-        self._in_head, self._size = True, 0
+        self._in_head, self._size, self._deaf = True, 0, False
         self._cycles: list[RequestResponseCycle] = []
         if len(self.connections) > self.limits.connections:
             self._refuse(
@@ -49,12 +49,16 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Some bytes, perhaps in the middle of anything."""
+        if self._deaf:
+            return
         self._size += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
+        if self._deaf or self.transport.is_closing():
             return
-        if self._size > self.limits.header_bytes + (0 if self._in_head else 2 * self.limits.body_bytes):
-            self._refuse(*_TOO_LARGE)  # headers without an end, or a body's frames, extensions and trailers
+        if self._in_head and self._size > self.limits.header_bytes:
+            self._refuse(*_HEADERS_TOO_LARGE)  # without an end
+        elif not self._in_head and self._size > self.limits.header_bytes + 2 * self.limits.body_bytes:
+            self._refuse(*_BODY_TOO_LARGE)  # with its frames, extensions and trailers
         elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
 
@@ -68,8 +72,11 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """All headers of a request are there. What is raised here, httptools turns into an invalid request."""
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self.limits.header_bytes:
-            self._refusal = _TOO_LARGE
+            self._refusal = _HEADERS_TOO_LARGE
             raise ValueError("headers")
+        if self.parser.should_upgrade() and any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers):
+            self._refusal = _UPGRADE  # the parser would drop the body
+            raise ValueError("upgrade")
         self._stop_timers()
         self._in_head, self._size = False, 0
         super().on_headers_complete()
@@ -108,8 +115,12 @@ class BoundedConnection(HttpToolsProtocol):
             cycle.message_event.set()
 
     def _answer_and_close(self, answer: bytes) -> None:
+        """Read on for a moment, into nothing: closing with bytes unread is a reset, which can take the answer along."""
+        self._deaf = True
+        self._stop_timers()
         self.transport.write(answer)
-        self.transport.close()
+        self.transport.write_eof()
+        self._linger_timer = self.loop.call_later(_FAREWELL_SECONDS, self.transport.abort)
 
     def _last(self) -> None:
         """Take in no more, and close after the answer to the newest request."""
@@ -127,7 +138,10 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_timer = self._linger_timer = None
 
 
-_TOO_LARGE = (431, "the first line and the headers of the request are too large", "headers_too_large")
+_FAREWELL_SECONDS = 1.0
+_HEADERS_TOO_LARGE = (431, "the first line and the headers of the request are too large", "headers_too_large")
+_BODY_TOO_LARGE = (413, "the body of the request is too large", "body_too_large")
+_UPGRADE = (400, "a request with a body cannot ask for another protocol here: leave out the header Upgrade", "invalid_http")
 
 
 async def _refused(status: int, message: str, code: str, _scope: Scope, _receive: Receive, send: Send) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 from puna.errors import PunaError, RequestError
 from puna.inference.engine_options import EngineOptions
 from puna.inference.request import Event, Request
+from puna.inference.statistics import Statistics
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.worker.metrics import Metrics
 from puna.worker.wire import (
@@ -288,6 +289,8 @@ class EngineClient:
                 case Refused() as refused:
                     self._refuse(refused)
                 case Opened() as opened:
+                    for model in opened.models:  # counts are there from the beginning
+                        self.metrics.standing(model.name, Statistics())
                     self._loaded.set_result(opened)
                 case Broken() as broken:
                     self._last_words = broken.message
