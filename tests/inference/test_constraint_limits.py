@@ -1,11 +1,12 @@
 """What a constraint may cost: every limit, and hostile constraints, refused or followed without delay."""
 
+import json
 import random
 import time
 from typing import Any
 
 import pytest
-from constraints import BY_PIECES, PIECES, allowed_ids, grammar, regex, schema
+from constraints import BY_BYTES, BY_PIECES, BYTES, PIECES, allowed_ids, grammar, regex, schema
 
 from puna.errors import RequestError
 from puna.inference.constrain import check
@@ -55,6 +56,30 @@ def test_limits(limit: str, within: Constraint, beyond: Constraint) -> None:
     check(within, limits)
     with pytest.raises(RequestError, match=rf"asks for .* at most {few} are allowed here \({limit}: "):
         check(beyond, limits)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"type": "object", "properties": {f"p{n}": {"type": "integer"} for n in range(128)}}, '{"p3":1, "p127":2}'),
+        ({"anyOf": [{"type": "object", "properties": {"a": {"const": n}}, "required": ["a"]} for n in range(64)]}, '{"a":63}'),
+        ({"anyOf": [{"type": "array", "items": {"const": [n]}} for n in range(16)]}, "[[15], [15]]"),
+        (
+            {"type": "object", "minProperties": 1, "properties": {f"p{n}": {} for n in range(21)}, "additionalProperties": False},
+            '{"p20":{}}',
+        ),
+        ({"type": "object", "required": [f"p{n}" for n in range(1000)]}, '{"p0":1, "p1":2, "p2":3'),
+        ({"enum": [f"value {n}" for n in range(1000)]}, '"value 999"'),
+        ({"type": "array", "items": {"type": "null"}, "minItems": 1000000}, "[null, null, null"),
+        ({"type": "string", "minLength": 10000}, '"' + "a" * 200),
+        ({"type": "integer", "multipleOf": 4999, "minimum": 0, "maximum": 10**12}, "499900004999"),
+    ],
+)
+def test_what_the_limits_allow_is_followed(value: Any, text: str) -> None:
+    """Else a text would break off in the middle, where a refusal could have said at once what is too much."""
+    for constraint in (schema(value), grammar(f"start: value\nvalue: %json {json.dumps(value)}")):
+        matcher = BY_BYTES.compile(constraint)
+        assert all(matcher.accept(id_) for id_ in BYTES.encode(text))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NAMES = {"json_schema": "schema", "regex": "expression", "grammar": "grammar"}
-_ROWS = {"json_schema": 1_000, "regex": 500, "grammar": 500}  # bounded by the size of a schema, but by the length of the text for a grammar
+_ROWS = {"json_schema": 1_000, "regex": 500, "grammar": 700}  # bounded by the size of a schema, but by the length of the text for a grammar
 
 
 def check(constraint: Constraint, limits: ConstraintLimits = DEFAULT_LIMITS) -> None:
