@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from machine import RESULTS, machine, today, write_results
 
+from puna.device import watch_others
 from puna.inference.engine_options import EngineOptions
 from puna.inference.language_model import LanguageModel, load
 from puna.inference.request import GenerationOptions, Request
@@ -49,11 +50,14 @@ def main() -> None:
                 options.model, [prompt], options.new, speculate=speculate, **chosen
             )
     rates: dict[str, list[float]] = {name: [] for name in rows}
+    others = watch_others()
     for number in range(options.rounds + 1):
         for name, measure in rows.items():
             rate = measure()
             if number:  # the first round warms up
                 rates[name].append(rate)
+    taken = others()
+    print(f"other programs took {taken} cores")
     medians = {name: statistics.median(found) for name, found in rates.items()}
     for name, rate in medians.items():
         print(f"{name:36} {rate:8.0f} tokens/s  ({', '.join(f'{one:.0f}' for one in rates[name])})")
@@ -70,7 +74,8 @@ def main() -> None:
     for name, ratio in ratios.items():
         print(f"{name:36} {ratio:8.2f}")
     where = machine(torch.device("cpu"))
-    write_results(RESULTS / f"{today()}-engine.json", where, tokens_per_second=rates, ratios={k: round(v, 3) for k, v in ratios.items()})
+    rounded = {name: round(ratio, 3) for name, ratio in ratios.items()}
+    write_results(RESULTS / f"{today()}-engine.json", where, cores_of_others=taken, tokens_per_second=rates, ratios=rounded)
 
 
 def prompts(streams: int) -> list[list[int]]:
