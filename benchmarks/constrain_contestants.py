@@ -1,4 +1,6 @@
-"""llguidance, xgrammar and Puna's matcher behind one interface, for benchmarks/constrain.py. No program."""
+"""llguidance, xgrammar and Puna's matcher behind one interface, for benchmarks/constrain.py. No
+program.
+"""
 
 import json
 import time
@@ -15,7 +17,9 @@ from puna.tokenizer.tokenizer import Tokenizer
 
 NAMES = ("llguidance", "xgrammar", "puna")
 Text = tuple[Callable[[], np.ndarray], Callable[[int], bool], Callable[[int], Any]]
-"""A constraint at the beginning of a text: the next mask, bool [V]; one token on, if it is allowed; some tokens back."""
+"""A constraint at the beginning of a text: the next mask, bool [V]; one token on, if it is allowed;
+some tokens back.
+"""
 
 
 class Pieces:
@@ -37,32 +41,46 @@ class Contestants:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer, self.size = tokenizer, tokenizer.vocab_size
         self.seconds: dict[str, float] = {}
-        self.seconds["llguidance"], self.llguidance = timed(lambda: llguidance.LLTokenizer(llguidance.TokenizerWrapper(Pieces(tokenizer))))
+        self.seconds["llguidance"], self.llguidance = timed(
+            lambda: llguidance.LLTokenizer(llguidance.TokenizerWrapper(Pieces(tokenizer)))
+        )
         self.seconds["xgrammar"], self.info = timed(
             lambda: xgrammar.TokenizerInfo(
-                Pieces(tokenizer).tokens, vocab_type=xgrammar.VocabType.RAW, vocab_size=self.size, stop_token_ids=[tokenizer.eos_id]
+                Pieces(tokenizer).tokens,
+                vocab_type=xgrammar.VocabType.RAW,
+                vocab_size=self.size,
+                stop_token_ids=[tokenizer.eos_id],
             )
         )
         self.seconds["puna"], self.puna = timed(lambda: ConstraintCompiler(tokenizer, self.size))
 
     def start(self, name: str, kind: str, given: Any) -> Text:
         """Compile, or raise an exception whose first line says what is wrong."""
-        return getattr(self, f"start_{name}")(kind, given if isinstance(given, str) else json.dumps(given))
+        return getattr(self, f"start_{name}")(
+            kind, given if isinstance(given, str) else json.dumps(given)
+        )
 
     def start_puna(self, kind: str, text: str) -> Text:
         kinds: dict[str, Any] = {"json": "json_schema", "regex": "regex", "lark": "grammar"}
-        matcher = self.puna.compile(Constraint(kind=kinds[kind], text=text), ends=[self.tokenizer.eos_id])
+        matcher = self.puna.compile(
+            Constraint(kind=kinds[kind], text=text), ends=[self.tokenizer.eos_id]
+        )
         return lambda: matcher.allowed().numpy(), matcher.accept, matcher.rewind
 
     def start_llguidance(self, kind: str, text: str) -> Text:
-        grammar = getattr(llguidance.LLMatcher, {"json": "grammar_from_json_schema"}.get(kind, f"grammar_from_{kind}"))(text)
+        grammar = getattr(
+            llguidance.LLMatcher,
+            {"json": "grammar_from_json_schema"}.get(kind, f"grammar_from_{kind}"),
+        )(text)
         engine = llguidance.LLMatcher(self.llguidance, grammar, log_level=0)
 
         def mask() -> np.ndarray:
             bits = engine.compute_bitmask()
             if engine.is_error():
                 raise ValueError(engine.get_error().strip())
-            return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[: self.size].view(bool)
+            return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[
+                : self.size
+            ].view(bool)
 
         if engine.is_error():
             raise ValueError(engine.get_error().strip())
@@ -73,13 +91,17 @@ class Contestants:
         if kind != "json":
             compiled = getattr(compiler, f"compile_{kind}")(text)
         else:
-            compiled = compiler.compile_json_schema(text, any_whitespace=False, separators=(",", ":"), strict_mode=False)
+            compiled = compiler.compile_json_schema(
+                text, any_whitespace=False, separators=(",", ":"), strict_mode=False
+            )
         matcher = xgrammar.GrammarMatcher(compiled)
         words = xgrammar.allocate_token_bitmask(1, self.size)
 
         def mask() -> np.ndarray:
             matcher.fill_next_token_bitmask(words)
-            return np.unpackbits(words.numpy().view(np.uint8), bitorder="little")[: self.size].view(bool)
+            return np.unpackbits(words.numpy().view(np.uint8), bitorder="little")[: self.size].view(
+                bool
+            )
 
         return mask, matcher.accept_token, matcher.rollback
 

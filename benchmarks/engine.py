@@ -1,9 +1,11 @@
-"""How fast the engine continues one prompt and many, beside transformers' generate, and what guessing buys and costs.
+"""How fast the engine continues one prompt and many, beside transformers' generate, and what
+guessing buys and costs.
 
     python benchmarks/engine.py [MODEL] [--rounds 3] [--new 128]
 
-MODEL is a model folder that transformers opens too; the quickstart's if left out. Greedy, in the file's dtype. Rounds alternate, the
-medians are compared: the ratios travel, the figures belong to this machine. Results go to benchmarks/results/, dated.
+MODEL is a model folder that transformers opens too; the quickstart's if left out. Greedy, in the
+file's dtype. Rounds alternate, the medians are compared: the ratios travel, the figures belong to
+this machine. Results go to benchmarks/results/, dated.
 """
 
 import argparse
@@ -25,7 +27,8 @@ from puna.inference.request import GenerationOptions, Request
 PROMPT_TOKENS = 32
 TEXTS: dict[str, tuple[list[int], dict[str, Any]]] = {
     "repeating": ([*range(20, 36)] * 4, {}),  # a small model falls into a loop after it
-    # Any of 12 ids, all equally likely: what stood together before stands together often, and what followed says nothing
+    # Any of 12 ids, all equally likely: what stood together before stands together often, and what
+    # followed says nothing
     "misleading": (
         random.Random(0).choices(range(12), k=64),
         {"temperature": 20.0, "seed": 1, "logit_bias": dict.fromkeys(range(12), 100.0)},
@@ -34,20 +37,30 @@ TEXTS: dict[str, tuple[list[int], dict[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?", type=Path, default=Path("runs/quickstart/model"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--new", type=int, default=128, help="tokens that each stream is continued by")
+    parser.add_argument(
+        "--new", type=int, default=128, help="tokens that each stream is continued by"
+    )
     options = parser.parse_args()
     rows: dict[str, Callable[[], float]] = {}
     for streams in (1, 2, 8, 32, 64):
-        rows[f"puna, {streams} streams"] = lambda streams=streams: ours(options.model, prompts(streams), options.new)
+        rows[f"puna, {streams} streams"] = lambda streams=streams: ours(
+            options.model, prompts(streams), options.new
+        )
     for streams in (1, 8):
-        rows[f"transformers, {streams} streams"] = lambda streams=streams: theirs(options.model, prompts(streams), options.new)
+        rows[f"transformers, {streams} streams"] = lambda streams=streams: theirs(
+            options.model, prompts(streams), options.new
+        )
     for text, (prompt, chosen) in TEXTS.items():
         for speculate in (False, True):
-            rows[f"{text} text, guessing {'on' if speculate else 'off'}"] = lambda prompt=prompt, chosen=chosen, speculate=speculate: ours(
-                options.model, [prompt], options.new, speculate=speculate, **chosen
+            rows[f"{text} text, guessing {'on' if speculate else 'off'}"] = (
+                lambda prompt=prompt, chosen=chosen, speculate=speculate: ours(
+                    options.model, [prompt], options.new, speculate=speculate, **chosen
+                )
             )
     rates: dict[str, list[float]] = {name: [] for name in rows}
     others = watch_others()
@@ -64,10 +77,16 @@ def main() -> None:
     ratios = {
         "8 streams to 1": medians["puna, 8 streams"] / medians["puna, 1 streams"],
         "64 streams to 1": medians["puna, 64 streams"] / medians["puna, 1 streams"],
-        "puna to transformers, 1 stream": medians["puna, 1 streams"] / medians["transformers, 1 streams"],
-        "puna to transformers, 8 streams": medians["puna, 8 streams"] / medians["transformers, 8 streams"],
+        "puna to transformers, 1 stream": (
+            medians["puna, 1 streams"] / medians["transformers, 1 streams"]
+        ),
+        "puna to transformers, 8 streams": (
+            medians["puna, 8 streams"] / medians["transformers, 8 streams"]
+        ),
         **{
-            f"guessing on to off, {text} text": medians[f"{text} text, guessing on"] / medians[f"{text} text, guessing off"]
+            f"guessing on to off, {text} text": (
+                medians[f"{text} text, guessing on"] / medians[f"{text} text, guessing off"]
+            )
             for text in TEXTS
         },
     }
@@ -75,7 +94,13 @@ def main() -> None:
         print(f"{name:36} {ratio:8.2f}")
     where = machine(torch.device("cpu"))
     rounded = {name: round(ratio, 3) for name, ratio in ratios.items()}
-    write_results(RESULTS / f"{today()}-engine.json", where, cores_of_others=taken, tokens_per_second=rates, ratios=rounded)
+    write_results(
+        RESULTS / f"{today()}-engine.json",
+        where,
+        cores_of_others=taken,
+        tokens_per_second=rates,
+        ratios=rounded,
+    )
 
 
 def prompts(streams: int) -> list[list[int]]:
@@ -92,7 +117,9 @@ def ours(folder: Path, made: Sequence[Sequence[int]], new: int, **chosen: Any) -
     if folder not in opened:
         opened[folder] = load(folder, options=EngineOptions(share_prefixes=False))
     model: LanguageModel = opened[folder]
-    options = GenerationOptions(**{"max_tokens": new, "temperature": 0.0, "speculate": False, "ignore_end": True, **chosen})
+    options = GenerationOptions(
+        **{"max_tokens": new, "temperature": 0.0, "speculate": False, "ignore_end": True, **chosen}
+    )
     start, generated = time.perf_counter(), 0
     for number, prompt in enumerate(made):
         model.engine.add(Request(str(number), tuple(prompt), options))
@@ -111,7 +138,12 @@ def theirs(folder: Path, made: Sequence[Sequence[int]], new: int) -> float:
     start = time.perf_counter()
     with torch.inference_mode():
         out = opened["theirs"].generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new,
+            min_new_tokens=new,
+            do_sample=False,
+            pad_token_id=0,
         )
     return (out.numel() - ids.numel()) / (time.perf_counter() - start)
 

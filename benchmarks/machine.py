@@ -1,4 +1,6 @@
-"""What every benchmark's results say besides its figures: the date and the machine. No program; the others import it."""
+"""What every benchmark's results say besides its figures: the date and the machine. No program; the
+others import it.
+"""
 
 import datetime
 import json
@@ -17,7 +19,9 @@ RESULTS = Path(__file__).parent / "results"
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were measured on."""
-    accelerator = {"accelerator": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    accelerator = (
+        {"accelerator": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    )
     return {
         "cpu": processor_name(),
         "cores": os.cpu_count(),

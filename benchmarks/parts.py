@@ -1,27 +1,35 @@
-"""Norms and activations by themselves: time, beside the time that memory alone would take. `make bench`, or
+"""Norms and activations by themselves: time, beside the time that memory alone would take. `make
+bench`, or
 
     python benchmarks/parts.py
     python benchmarks/parts.py --device cuda --json FILE
 
-These parts do little arithmetic and much reading and writing, so what counts is how near they come to the machine's bandwidth. Each row of
-`PARTS` names what its forward and backward pass must read and write at the least: the inputs, the gradients, the weights, each once.
-Statistics of a row are not counted, since they can be computed again from the row; nor are bits that an implementation might keep instead
-of x, as ReLU could. All of a part, weights too, is in one number format. `reached` is those bytes / the median time / the bandwidth.
+These parts do little arithmetic and much reading and writing, so what counts is how near they come
+to the machine's bandwidth. Each row of `PARTS` names what its forward and backward pass must read
+and write at the least: the inputs, the gradients, the weights, each once. Statistics of a row are
+not counted, since they can be computed again from the row; nor are bits that an implementation
+might keep instead of x, as ReLU could. All of a part, weights too, is in one number format.
+`reached` is those bytes / the median time / the bandwidth.
 
-The bandwidth is the best rate in this run of y = x (2 tensors move) and z = x + y (3 tensors), each tensor 256 MiB. A processor that
-reads a cache line before it writes it moves more, in the parts as in these two.
+The bandwidth is the best rate in this run of y = x (2 tensors move) and z = x + y (3 tensors), each
+tensor 256 MiB. A processor that reads a cache line before it writes it moves more, in the parts as
+in these two.
 
-`kernels` and `traffic` are counted, not measured: the calls that eager PyTorch makes, and what these read and write as a multiple of what
-must move. A fused kernel has 1 and 1.0. Compiled code is timed only.
+`kernels` and `traffic` are counted, not measured: the calls that eager PyTorch makes, and what
+these read and write as a multiple of what must move. A fused kernel has 1 and 1.0. Compiled code is
+timed only.
 
-All variants take turns, round by round, because a machine's speed drifts; a large read before each timing empties the cache of what the one
-before left. Shown are medians, and half the distance of the quartiles as spread. A ratio is the median of the rounds' ratios; a verdict
-needs both quartiles on one side of 1, farther off than the ratios of LayerNorm to torch's, which are one kernel. The time is that of
-training, with gradients recorded. On Linux freed memory is kept and used again, as CUDA's allocator does: where glibc maps every large
-tensor anew, ReLU of 64 MiB took 41 ms on one core, without that 7 to 10 (2026-11-21), and all parts would seem alike.
+All variants take turns, round by round, because a machine's speed drifts; a large read before each
+timing empties the cache of what the one before left. Shown are medians, and half the distance of
+the quartiles as spread. A ratio is the median of the rounds' ratios; a verdict needs both quartiles
+on one side of 1, farther off than the ratios of LayerNorm to torch's, which are one kernel. The
+time is that of training, with gradients recorded. On Linux freed memory is kept and used again, as
+CUDA's allocator does: where glibc maps every large tensor anew, ReLU of 64 MiB took 41 ms on one
+core, without that 7 to 10 (2026-11-21), and all parts would seem alike.
 
-A run beside other programs is worthless: the compiled backward pass of a norm took 780 ms instead of 27 (2026-11-21, two cores, another
-program of two threads beside it). So the cores that others took meanwhile are counted, and more than a tenth of one is told.
+A run beside other programs is worthless: the compiled backward pass of a norm took 780 ms instead
+of 27 (2026-11-21, two cores, another program of two threads beside it). So the cores that others
+took meanwhile are counted, and more than a tenth of one is told.
 """
 
 import argparse
@@ -78,7 +86,12 @@ PARTS = {
     "SwiGLU's gate": Part(lambda _: Gate(), "gate up -> y", "gate up dy -> dgate dup"),
 }
 # Time of the first / time of the second
-CLAIMS = (("LayerNorm", "RMSNorm"), ("LayerNorm", "pRMSNorm"), ("GELU (erf)", "Swish"), ("GELU (tanh)", "Swish"))
+CLAIMS = (
+    ("LayerNorm", "RMSNorm"),
+    ("LayerNorm", "pRMSNorm"),
+    ("GELU (erf)", "Swish"),
+    ("GELU (tanh)", "Swish"),
+)
 SAME = ("torch LayerNorm", "LayerNorm")  # one kernel
 PEERS = (SAME, ("torch RMSNorm", "RMSNorm"))
 DTYPES = (torch.float32, torch.bfloat16)
@@ -88,13 +101,19 @@ Key = tuple[str, str, str, str]  # dtype, way, part, pass
 
 
 def least_bytes(traffic: str, rows: int, width: int, itemsize: int) -> int:
-    """Bytes of the tensors that `traffic` names: a weight, a bias or the gradient of one is [width], all others are [rows, width]."""
+    """Bytes of the tensors that `traffic` names: a weight, a bias or the gradient of one is
+    [width], all others are [rows, width].
+    """
     names = traffic.replace("->", "").split()
-    return itemsize * sum(width if name.removeprefix("d") in ("weight", "bias") else rows * width for name in names)
+    return itemsize * sum(
+        width if name.removeprefix("d") in ("weight", "bias") else rows * width for name in names
+    )
 
 
 class CountTraffic(TorchDispatchMode):
-    """Counts the kernels that run under it and the bytes of what they take and give; views move nothing."""
+    """Counts the kernels that run under it and the bytes of what they take and give; views move
+    nothing.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,18 +124,34 @@ class CountTraffic(TorchDispatchMode):
         given = func(*args, **(kwargs or {}))
         if not func.is_view:
             self.kernels += 1
-            tensors = {id(leaf): leaf for leaf in tree_leaves((args, kwargs, given)) if isinstance(leaf, Tensor)}
-            self.bytes += sum(min(tensor.nbytes, tensor.untyped_storage().nbytes()) for tensor in tensors.values())
+            tensors = {
+                id(leaf): leaf
+                for leaf in tree_leaves((args, kwargs, given))
+                if isinstance(leaf, Tensor)
+            }
+            self.bytes += sum(
+                min(tensor.nbytes, tensor.untyped_storage().nbytes()) for tensor in tensors.values()
+            )
         return given
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rows", type=int, help="left out: 32768 on a CPU, 262144 elsewhere; they should outgrow the cache")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        help="left out: 32768 on a CPU, 262144 elsewhere; they should outgrow the cache",
+    )
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--json", type=Path, help="where the figures go, with a table beside them; left out: benchmarks/results")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="where the figures go, with a table beside them; left out: benchmarks/results",
+    )
     options = parser.parse_args()
     if options.rounds < 2:
         parser.error(f"--rounds {options.rounds} has no quartiles: give 2 or more")
@@ -126,8 +161,14 @@ def main() -> None:
         keep_freed_memory(16 * 4 * rows * options.width)
     others = watch_others()
     counted, seconds, bandwidth = measure(device, rows, options.width, options.rounds)
-    figures = {"others_cores": others(), **summary(counted, seconds, bandwidth, rows, options.width)}
-    path = options.json or RESULTS / f"{today()}-parts{'' if device.type == 'cpu' else f'-{device.type}'}.json"
+    figures = {
+        "others_cores": others(),
+        **summary(counted, seconds, bandwidth, rows, options.width),
+    }
+    path = (
+        options.json
+        or RESULTS / f"{today()}-parts{'' if device.type == 'cpu' else f'-{device.type}'}.json"
+    )
     text = report(figures)
     print(text)
     path.with_suffix(".txt").write_text(text + "\n")
@@ -135,7 +176,9 @@ def main() -> None:
 
 
 def keep_freed_memory(size: int) -> None:
-    """Have glibc keep what is freed, and give it `size` bytes to begin with; elsewhere nothing happens."""
+    """Have glibc keep what is freed, and give it `size` bytes to begin with; elsewhere nothing
+    happens.
+    """
     libc = ctypes.CDLL(None)
     if sys.platform == "linux" and hasattr(libc, "mallopt"):
         libc.mallopt(-4, 0)  # M_MMAP_MAX: no tensor has a mapping of its own
@@ -143,13 +186,21 @@ def keep_freed_memory(size: int) -> None:
         torch.ones(size, dtype=torch.uint8)
 
 
-def measure(device: torch.device, rows: int, width: int, rounds: int) -> tuple[dict[Key, Any], dict[Key, list[float]], dict[str, float]]:
-    """Kernels and bytes of each eager pass, seconds of every pass in every round, bytes a second of the two yardsticks at their best."""
+def measure(
+    device: torch.device, rows: int, width: int, rounds: int
+) -> tuple[dict[Key, Any], dict[Key, list[float]], dict[str, float]]:
+    """Kernels and bytes of each eager pass, seconds of every pass in every round, bytes a second of
+    the two yardsticks at their best.
+    """
     torch._dynamo.config.recompile_limit = 64  # one wrapper of torch's stands for all its modules
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # rather than eager times under the name of compiled ones
+    # rather than eager times under the name of compiled ones
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     torch.manual_seed(0)
     x, y, z = (torch.ones(2**26, device=device) for _ in range(3))
-    yardsticks: dict[str, Callable[[], Any]] = {"y = x": lambda: y.copy_(x), "z = x + y": lambda: torch.add(x, y, out=z)}
+    yardsticks: dict[str, Callable[[], Any]] = {
+        "y = x": lambda: y.copy_(x),
+        "z = x + y": lambda: torch.add(x, y, out=z),
+    }
     moved = {"y = x": 2 * x.nbytes, "z = x + y": 3 * x.nbytes}
     bandwidth = dict.fromkeys(yardsticks, 0.0)
     counted: dict[Key, Any] = {}
@@ -159,7 +210,9 @@ def measure(device: torch.device, rows: int, width: int, rounds: int) -> tuple[d
         dy, *inputs = (torch.randn(rows, width, device=device, dtype=dtype) for _ in range(3))
         for name, part in PARTS.items():
             module = part.make(width).to(device, dtype)
-            arguments = [each.requires_grad_() for each in inputs[: 2 if "up" in part.forward else 1]]
+            arguments = [
+                each.requires_grad_() for each in inputs[: 2 if "up" in part.forward else 1]
+            ]
             for way in WAYS:
                 forward = torch.compile(module, dynamic=False) if way == "compiled" else module
                 key = (str(dtype).removeprefix("torch."), way, name)
@@ -201,27 +254,55 @@ def timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - begin, given
 
 
-def summary(counted: dict[Key, Any], seconds: dict[Key, list[float]], bandwidth: dict[str, float], rows: int, width: int) -> dict[str, Any]:
+def summary(
+    counted: dict[Key, Any],
+    seconds: dict[Key, list[float]],
+    bandwidth: dict[str, float],
+    rows: int,
+    width: int,
+) -> dict[str, Any]:
     """The figures: bandwidth, one row a pass, one ratio a comparison."""
     best = max(bandwidth.values())
     timings: list[dict[str, Any]] = []
     for key, values in seconds.items():
         dtype, way, name, direction = key
-        least = least_bytes(getattr(PARTS[name], direction), rows, width, getattr(torch, dtype).itemsize)
+        least = least_bytes(
+            getattr(PARTS[name], direction), rows, width, getattr(torch, dtype).itemsize
+        )
         low, median, high = statistics.quantiles(values, method="inclusive")
-        row = {"dtype": dtype, "way": way, "part": name, "pass": direction, "must_move_bytes": least}
-        row |= {"milliseconds": round(1e3 * median, 3), "spread": round((high - low) / 2 / median, 3)}
+        row = {
+            "dtype": dtype,
+            "way": way,
+            "part": name,
+            "pass": direction,
+            "must_move_bytes": least,
+        }
+        row |= {
+            "milliseconds": round(1e3 * median, 3),
+            "spread": round((high - low) / 2 / median, 3),
+        }
         row["reached"] = round(least / median / best, 3)
         if key in counted:
-            row |= {"kernels": counted[key].kernels, "traffic": round(counted[key].bytes / least, 2)}
+            row |= {
+                "kernels": counted[key].kernels,
+                "traffic": round(counted[key].bytes / least, 2),
+            }
         timings.append(row)
     ratios: list[dict[str, Any]] = []
     for first, second in (*CLAIMS, *PEERS):
         for dtype, way, name, direction in [key for key in seconds if key[2] == first]:
-            pairs = zip(seconds[dtype, way, name, direction], seconds[dtype, way, second, direction], strict=True)
-            low, median, high = statistics.quantiles([one / other for one, other in pairs], method="inclusive")
+            pairs = zip(
+                seconds[dtype, way, name, direction],
+                seconds[dtype, way, second, direction],
+                strict=True,
+            )
+            low, median, high = statistics.quantiles(
+                [one / other for one, other in pairs], method="inclusive"
+            )
             row = {"first": first, "second": second, "dtype": dtype, "way": way, "pass": direction}
-            ratios.append(row | {"ratio": round(median, 3), "quartiles": [round(low, 3), round(high, 3)]})
+            ratios.append(
+                row | {"ratio": round(median, 3), "quartiles": [round(low, 3), round(high, 3)]}
+            )
     error = max(abs(row["ratio"] - 1) for row in ratios if (row["first"], row["second"]) == SAME)
     for each in ratios:
         low, high = each["quartiles"]
@@ -229,40 +310,77 @@ def summary(counted: dict[Key, Any], seconds: dict[Key, list[float]], bandwidth:
         each["costs_less"] = (each["second"] if low > 1 else each["first"]) if decided else None
     rates = {name: round(rate / 1e9, 2) for name, rate in bandwidth.items()}
     shape = {"rows": rows, "width": width, "rounds": len(values)}
-    return {**shape, "bandwidth_gb_per_second": rates, "error": round(error, 3), "timings": timings, "ratios": ratios}
+    return {
+        **shape,
+        "bandwidth_gb_per_second": rates,
+        "error": round(error, 3),
+        "timings": timings,
+        "ratios": ratios,
+    }
 
 
 def report(figures: dict[str, Any]) -> str:
     """The figures as text; the verdicts last."""
     rates = figures["bandwidth_gb_per_second"]
-    lines = [f"{figures['rows']} x {figures['width']}; bandwidth: " + ", ".join(f"{rate} GB/s ({name})" for name, rate in rates.items())]
+    lines = [
+        f"{figures['rows']} x {figures['width']}; bandwidth: "
+        + ", ".join(f"{rate} GB/s ({name})" for name, rate in rates.items())
+    ]
     if (figures["others_cores"] or 0) > 0.1:
-        lines.append(f"NOT TO BE TRUSTED: meanwhile other programs took {figures['others_cores']:.2f} cores; measure again alone")
+        lines.append(
+            f"NOT TO BE TRUSTED: meanwhile other programs took {figures['others_cores']:.2f} cores;"
+            " measure again alone"
+        )
     for dtype, way in dict.fromkeys((row["dtype"], row["way"]) for row in figures["timings"]):
-        lines += ["", f"{dtype + ', ' + way:26} must move       time  spread  reached" + "  kernels  traffic" * (way == "eager")]
+        lines += [
+            "",
+            f"{dtype + ', ' + way:26} must move       time  spread  reached"
+            + "  kernels  traffic" * (way == "eager"),
+        ]
         for row in figures["timings"]:
             if (row["dtype"], row["way"]) == (dtype, way):
-                line = f"{row['part']:17} {row['pass']:8} {row['must_move_bytes'] / 2**20:6.1f} MiB {row['milliseconds']:7.2f} ms"
+                line = (
+                    f"{row['part']:17} {row['pass']:8} {row['must_move_bytes'] / 2**20:6.1f} MiB"
+                    f" {row['milliseconds']:7.2f} ms"
+                )
                 line += f" {row['spread']:6.0%}  {row['reached']:7.0%}"
-                lines.append(line + (f"  {row['kernels']:7}  {row['traffic']:6.1f}x" if way == "eager" else ""))
+                lines.append(
+                    line
+                    + (f"  {row['kernels']:7}  {row['traffic']:6.1f}x" if way == "eager" else "")
+                )
     groups = (
-        (CLAIMS, "Which costs less? Time of the first / time of the second (quartiles of the rounds)"),
+        (
+            CLAIMS,
+            "Which costs less? Time of the first / time of the second (quartiles of the rounds)",
+        ),
         (
             PEERS,
-            f"Peers. Both LayerNorms are one kernel: their ratios, off 1 by up to {figures['error']:.0%}, are the error",
+            (
+                "Peers. Both LayerNorms are one kernel: their ratios, off 1 by up to"
+                f" {figures['error']:.0%}, are the error"
+            ),
         ),
     )
     for pairs, title in groups:
-        lines += ["", title, *(verdict(row) for row in figures["ratios"] if (row["first"], row["second"]) in pairs)]
+        lines += [
+            "",
+            title,
+            *(verdict(row) for row in figures["ratios"] if (row["first"], row["second"]) in pairs),
+        ]
     return "\n".join(lines)
 
 
 def verdict(row: dict[str, Any]) -> str:
     """One comparison in words."""
     low, high = row["quartiles"]
-    found = f"{row['costs_less']} costs less" if row["costs_less"] else "no difference beyond the error"
+    found = (
+        f"{row['costs_less']} costs less" if row["costs_less"] else "no difference beyond the error"
+    )
     pair = f"{row['first']} / {row['second']}"
-    return f"{pair:27} {row['dtype']:8} {row['way']:8} {row['pass']:8} {row['ratio']:5.2f} ({low:.2f} to {high:.2f})  {found}"
+    return (
+        f"{pair:27} {row['dtype']:8} {row['way']:8} {row['pass']:8} {row['ratio']:5.2f} ({low:.2f}"
+        f" to {high:.2f})  {found}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""What HTTP costs: the engine alone and behind `puna serve`, with idle connections beside the busy ones, and beside `transformers serve`.
+"""What HTTP costs: the engine alone and behind `puna serve`, with idle connections beside the busy
+ones, and beside `transformers serve`.
 
     python benchmarks/serving.py [MODEL] [--rounds 3] [--new 128] [--threads N] [--without-peers]
 
-MODEL is a model folder that transformers opens too; the quickstart's if left out. Greedy, prompts of their own, nothing shared or guessed.
-Everything runs on this machine, the clients too, so they and the servers take the cores from each other. Rounds alternate, the medians are
-compared: the ratios travel, the figures belong to this machine. Results go to benchmarks/results/, dated.
+MODEL is a model folder that transformers opens too; the quickstart's if left out. Greedy, prompts
+of their own, nothing shared or guessed. Everything runs on this machine, the clients too, so they
+and the servers take the cores from each other. Rounds alternate, the medians are compared: the
+ratios travel, the figures belong to this machine. Results go to benchmarks/results/, dated.
 
-The idle connections: half have sent half a request, half have asked for more than their buffers hold and read nothing. `transformers
-serve` runs as it does by default, one request after another, and with its continuous batching.
+The idle connections: half have sent half a request, half have asked for more than their buffers
+hold and read nothing. `transformers serve` runs as it does by default, one request after another,
+and with its continuous batching.
 """
 
 import argparse
@@ -43,11 +46,17 @@ HEADERS = "Host: localhost\r\nConnection: close\r\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?", type=Path, default=Path("runs/quickstart/model"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--new", type=int, default=128, help="tokens that each stream is continued by")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of every program's arithmetic")
+    parser.add_argument(
+        "--new", type=int, default=128, help="tokens that each stream is continued by"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="of every program's arithmetic"
+    )
     parser.add_argument("--without-peers", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -61,58 +70,97 @@ def main() -> None:
                     found[name].append(figure)
     medians = {name: statistics.median(figures) for name, figures in found.items()}
     for name, median in medians.items():
-        unit, scale = ("ms to the first token", 1000) if name.startswith("first token") else ("tokens/s", 1)
-        print(f"{name:52} {scale * median:8.1f} {unit}  ({', '.join(f'{scale * one:.1f}' for one in found[name])})")
-    ratios = {name: medians[one] / medians[other] for name, (one, other) in RATIOS.items() if {one, other} <= set(medians)}
+        unit, scale = (
+            ("ms to the first token", 1000) if name.startswith("first token") else ("tokens/s", 1)
+        )
+        print(
+            f"{name:52} {scale * median:8.1f} {unit} "
+            f" ({', '.join(f'{scale * one:.1f}' for one in found[name])})"
+        )
+    ratios = {
+        name: medians[one] / medians[other]
+        for name, (one, other) in RATIOS.items()
+        if {one, other} <= set(medians)
+    }
     for name, ratio in ratios.items():
         print(f"{name:52} {ratio:8.2f}")
     where = machine(torch.device("cpu"))
     write_results(
         RESULTS / f"{today()}-serving.json",
         where,
-        tokens_per_second={name: figures for name, figures in found.items() if not name.startswith("first token")},
-        seconds_to_first_token={name: figures for name, figures in found.items() if name.startswith("first token")},
+        tokens_per_second={
+            name: figures for name, figures in found.items() if not name.startswith("first token")
+        },
+        seconds_to_first_token={
+            name: figures for name, figures in found.items() if name.startswith("first token")
+        },
         ratios={name: round(ratio, 3) for name, ratio in ratios.items()},
     )
 
 
 RATIOS = {
     **{
-        f"HTTP to the engine alone, {streams} streams": (f"puna serve, {streams} streams", f"engine alone, {streams} streams")
+        f"HTTP to the engine alone, {streams} streams": (
+            f"puna serve, {streams} streams",
+            f"engine alone, {streams} streams",
+        )
         for streams in (1, STREAMS)
     },
-    f"with {IDLE} idle connections to none": (f"puna serve, {STREAMS} streams beside {IDLE} idle", f"puna serve, {STREAMS} streams"),
-    f"first token beside {STREAMS} streams to alone": (f"first token beside {STREAMS} streams", "first token alone"),
+    f"with {IDLE} idle connections to none": (
+        f"puna serve, {STREAMS} streams beside {IDLE} idle",
+        f"puna serve, {STREAMS} streams",
+    ),
+    f"first token beside {STREAMS} streams to alone": (
+        f"first token beside {STREAMS} streams",
+        "first token alone",
+    ),
     **{
-        f"puna serve to {peer}, {streams} streams": (f"puna serve, {streams} streams", f"{peer}, {streams} streams")
+        f"puna serve to {peer}, {streams} streams": (
+            f"puna serve, {streams} streams",
+            f"{peer}, {streams} streams",
+        )
         for peer in ("transformers serve", "transformers serve batching")
         for streams in (1, STREAMS)
     },
 }
 
 
-def rows_of(stack: contextlib.ExitStack, folder: Path, new: int, peers: bool) -> dict[str, Callable[[], float]]:
+def rows_of(
+    stack: contextlib.ExitStack, folder: Path, new: int, peers: bool
+) -> dict[str, Callable[[], float]]:
     """What is measured, by name; the servers run until the stack ends."""
     alone = load(folder, options=EngineOptions(share_prefixes=False))
     puna = stack.enter_context(puna_server(folder))
     servers = {"puna serve": puna}
     if peers:
         servers["transformers serve"] = stack.enter_context(transformers_server(folder))
-        servers["transformers serve batching"] = stack.enter_context(transformers_server(folder, "--continuous-batching"))
+        servers["transformers serve batching"] = stack.enter_context(
+            transformers_server(folder, "--continuous-batching")
+        )
     rows: dict[str, Callable[[], float]] = {}
     for streams in (1, STREAMS):
-        rows[f"engine alone, {streams} streams"] = lambda streams=streams: in_process(alone, streams, new)
+        rows[f"engine alone, {streams} streams"] = lambda streams=streams: in_process(
+            alone, streams, new
+        )
         for name, server in servers.items():
-            rows[f"{name}, {streams} streams"] = lambda streams=streams, server=server: asyncio.run(over_http(server, streams, new))
-    rows[f"puna serve, {STREAMS} streams beside {IDLE} idle"] = lambda: asyncio.run(beside_idle(puna, new))
+            rows[f"{name}, {streams} streams"] = lambda streams=streams, server=server: asyncio.run(
+                over_http(server, streams, new)
+            )
+    rows[f"puna serve, {STREAMS} streams beside {IDLE} idle"] = lambda: asyncio.run(
+        beside_idle(puna, new)
+    )
     rows["first token alone"] = lambda: asyncio.run(first_token(puna, 0, new))
-    rows[f"first token beside {STREAMS} streams"] = lambda: asyncio.run(first_token(puna, STREAMS, new))
+    rows[f"first token beside {STREAMS} streams"] = lambda: asyncio.run(
+        first_token(puna, STREAMS, new)
+    )
     return rows
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server. exactly: the fields that ask for so many tokens, greedily and whatever the model says."""
+    """A running server. exactly: the fields that ask for so many tokens, greedily and whatever the
+    model says.
+    """
 
     port: int
     model: str
@@ -120,20 +168,36 @@ class Server:
 
     def request(self, prompt: str, new: int, **more: Any) -> bytes:
         """A stream, as the bytes of HTTP."""
-        body = json.dumps({"model": self.model, "prompt": prompt, "stream": True, **self.exactly(new), **more}).encode()
-        head = f"POST /v1/completions HTTP/1.1\r\n{HEADERS}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        body = json.dumps(
+            {"model": self.model, "prompt": prompt, "stream": True, **self.exactly(new), **more}
+        ).encode()
+        head = (
+            f"POST /v1/completions HTTP/1.1\r\n{HEADERS}Content-Type:"
+            f" application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         return head.encode() + body
 
 
 @contextlib.contextmanager
 def puna_server(folder: Path) -> Iterator[Server]:
-    """`puna serve`, which waits for the second half of a request, and for readers, as long as the benchmark takes."""
+    """`puna serve`, which waits for the second half of a request, and for readers, as long as the
+    benchmark takes.
+    """
     port = free_port()
-    patience = [option for name in ("header_seconds", "request_seconds") for option in ("--limit", f"{name}=3600")]
+    patience = [
+        option
+        for name in ("header_seconds", "request_seconds")
+        for option in ("--limit", f"{name}=3600")
+    ]
     flags = ["--name", "model", "--port", str(port), "--no-share", "--no-speculation", *patience]
 
     def exactly(new: int) -> dict[str, Any]:
-        return {"max_tokens": new, "temperature": 0, "ignore_eos": True, "stream_options": {"include_usage": True}}
+        return {
+            "max_tokens": new,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream_options": {"include_usage": True},
+        }
 
     with running([program("puna"), "serve", str(folder), *flags], port):
         yield Server(port, "model", exactly)
@@ -143,10 +207,25 @@ def puna_server(folder: Path) -> Iterator[Server]:
 def transformers_server(folder: Path, *flags: str) -> Iterator[Server]:
     """`transformers serve`, of the same environment."""
     port = free_port()
-    command = [program("transformers"), "serve", str(folder), "--port", str(port), "--device", "cpu", "--cb-num-blocks", "128", *flags]
+    command = [
+        program("transformers"),
+        "serve",
+        str(folder),
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+        "--cb-num-blocks",
+        "128",
+        *flags,
+    ]
 
     def exactly(new: int) -> dict[str, Any]:
-        return {"generation_config": json.dumps({"max_new_tokens": new, "min_new_tokens": new, "do_sample": False})}
+        return {
+            "generation_config": json.dumps(
+                {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False}
+            )
+        }
 
     with running(command, port):
         yield Server(port, str(folder), exactly)
@@ -167,8 +246,14 @@ def free_port() -> int:
 @contextlib.contextmanager
 def running(command: Sequence[str], port: int) -> Iterator[None]:
     """A server, until /health says that it is well and while the block runs."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "HF_HUB_OFFLINE": "1",
+    }
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
     try:
         while not asyncio.run(healthy(port)):
             assert process.poll() is None, f"{' '.join(command)} has ended"
@@ -202,7 +287,10 @@ async def ask(port: int, request: bytes) -> bytes:
 def prompts(count: int) -> list[str]:
     """Texts of letters, no two alike."""
     rng = random.Random(count)
-    return ["".join(rng.choices(string.ascii_lowercase + " ", k=PROMPT_CHARACTERS)) for _ in range(count)]
+    return [
+        "".join(rng.choices(string.ascii_lowercase + " ", k=PROMPT_CHARACTERS))
+        for _ in range(count)
+    ]
 
 
 def in_process(model: LanguageModel, streams: int, new: int) -> float:
@@ -219,7 +307,9 @@ def in_process(model: LanguageModel, streams: int, new: int) -> float:
 async def over_http(server: Server, streams: int, new: int) -> float:
     """The same of a server's streams."""
     start = time.perf_counter()
-    answers = await asyncio.gather(*(ask(server.port, server.request(prompt, new)) for prompt in prompts(streams)))
+    answers = await asyncio.gather(
+        *(ask(server.port, server.request(prompt, new)) for prompt in prompts(streams))
+    )
     return sum(map(generated_in, answers)) / (time.perf_counter() - start)
 
 
@@ -229,35 +319,51 @@ def generated_in(answer: bytes) -> int:
 
 
 async def beside_idle(server: Server, new: int) -> float:
-    """Tokens a second of the busy streams beside idle connections, half of which wait for the server and half let it wait."""
+    """Tokens a second of the busy streams beside idle connections, half of which wait for the
+    server and half let it wait.
+    """
     before, continuations = await generated_by(server), 8
     with contextlib.ExitStack() as stack:
         for number in range(IDLE):
             connection = stack.enter_context(contextlib.closing(narrow_connection(server.port)))
             request = server.request(prompts(1)[0], new, n=continuations, logprobs=20)
             connection.sendall(request if number % 2 else request[: len(request) // 2])
-        while await generated_by(server) < before + IDLE // 2 * continuations * new:  # the engine has done with them
+        # the engine has done with them
+        while await generated_by(server) < before + IDLE // 2 * continuations * new:
             await asyncio.sleep(0.1)
         return await over_http(server, STREAMS, new)
 
 
 async def generated_by(server: Server) -> float:
     """How many tokens the engine has generated so far."""
-    return sum(map(float, re.findall(rb"\npuna_generated_tokens_total\{.*\} (\S+)", await get(server.port, "/metrics"))))
+    return sum(
+        map(
+            float,
+            re.findall(
+                rb"\npuna_generated_tokens_total\{.*\} (\S+)", await get(server.port, "/metrics")
+            ),
+        )
+    )
 
 
 def narrow_connection(port: int) -> socket.socket:
     """One on whose way to us little fits, so that the server soon waits for its reader."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # the server's buffer grows with it
+    # the server's buffer grows with it
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
     connection.connect(("127.0.0.1", port))
     return connection
 
 
 async def first_token(server: Server, streams: int, new: int) -> float:
-    """Median seconds from a request to its first token, asked again and again while so many streams go on."""
-    busy = [asyncio.create_task(ask(server.port, server.request(prompt, new))) for prompt in prompts(streams)]
+    """Median seconds from a request to its first token, asked again and again while so many streams
+    go on.
+    """
+    busy = [
+        asyncio.create_task(ask(server.port, server.request(prompt, new)))
+        for prompt in prompts(streams)
+    ]
     seconds = [await until_first_token(server, prompt) for prompt in prompts(PROBES)]
     assert not any(task.done() for task in busy), "the streams ended too soon: give more --new"
     await asyncio.gather(*busy)

@@ -21,7 +21,9 @@ from puna.train.optimizer import build_optimizers
 from puna.train.recipe import OptimizerRecipe
 from puna.train.step import train_step
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("--preset")
 parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
 parser.add_argument("--compile", action="store_true")
@@ -31,7 +33,14 @@ parser.add_argument("--time", type=int, default=512)
 parser.add_argument("--steps", type=int, default=5, help="timed, after two that warm up")
 options = parser.parse_args()
 
-shape = {"width": 512, "num_layers": 8, "num_heads": 8, "vocab_size": 8192, "feed_forward_multiple": 32, "context_length": 512}
+shape = {
+    "width": 512,
+    "num_layers": 8,
+    "num_heads": 8,
+    "vocab_size": 8192,
+    "feed_forward_multiple": 32,
+    "context_length": 512,
+}
 config = ModelConfig.model_validate({"preset": options.preset} if options.preset else shape)
 device = choose_device(options.device)
 model = build_transformer(config, device).train()

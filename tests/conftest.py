@@ -1,4 +1,6 @@
-"""What the rooms above data and tokenizer share: a corpus of made-up sentences, a recipe that trains in a second, and one run of it."""
+"""What the rooms above data and tokenizer share: a corpus of made-up sentences, a recipe that
+trains in a second, and one run of it.
+"""
 
 import random
 from collections.abc import Callable, Iterator
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
     from puna.train.recipe import Recipe
     from puna.train.trainer import RunInputs
 
-TEXT = "the llama reads old pages über naïve 東京 мир 🦙 is was near far a of and to in river stone light"
+TEXT = (
+    "the llama reads old pages über naïve 東京 мир 🦙 is was near far a of and to in river stone"
+    " light"
+)
 
 TINY: dict[str, Any] = {
     "seed": 7,
@@ -51,7 +56,9 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = random.Random(0)
     for number in range(60):
         words = rng.choices(TEXT.split(), k=rng.randint(50, 150))
-        (folder / f"{number:02d}.txt").write_text(f"{number}. {' '.join(words)}.\n", encoding="utf-8")
+        (folder / f"{number:02d}.txt").write_text(
+            f"{number}. {' '.join(words)}.\n", encoding="utf-8"
+        )
     return folder
 
 
@@ -67,7 +74,10 @@ def tiny_recipe_file(tiny_corpus: Path) -> Path:
     values = TINY | {
         "run": str(home / "default-run"),
         "tokenizer": {"path": str(home / "tokenizer"), "vocab_size": 300},
-        "data": TINY["data"] | {"mixture": [{"path": str(home / "data"), "sources": [str(tiny_corpus)]}]},
+        "data": (
+            TINY["data"]
+            | {"mixture": [{"path": str(home / "data"), "sources": [str(tiny_corpus)]}]}
+        ),
     }
     path = home / "tiny.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -85,7 +95,9 @@ def tiny_recipe(tiny_recipe_file: Path) -> "Callable[..., Recipe]":
 
 @pytest.fixture(scope="session")
 def tiny_inputs(tiny_recipe: "Callable[..., Recipe]") -> "Iterator[RunInputs]":
-    """What a trainer needs of the data; while it is in use, no trainer spends half a second on the matmul peak."""
+    """What a trainer needs of the data; while it is in use, no trainer spends half a second on the
+    matmul peak.
+    """
     from puna.cli.run import open_data
 
     with pytest.MonkeyPatch.context() as patch:

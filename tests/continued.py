@@ -9,7 +9,9 @@ from puna.inference.request import GenerationOptions, Request
 from puna.model.transformer import Transformer
 
 
-def continued(model: Transformer, prompts: Sequence[Sequence[int]], **options: Any) -> list[list[int]]:
+def continued(
+    model: Transformer, prompts: Sequence[Sequence[int]], **options: Any
+) -> list[list[int]]:
     """The new ids of each prompt, all prompts in one batch."""
     config = model.config
     executor = TorchExecutor(model, num_blocks=len(prompts) * -(-config.context_length // 16))

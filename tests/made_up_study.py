@@ -1,4 +1,6 @@
-"""Folders of studies that nobody ran: every number comes from a seeded generator, so that a test knows what a report has to say."""
+"""Folders of studies that nobody ran: every number comes from a seeded generator, so that a test
+knows what a report has to say.
+"""
 
 import json
 import math
@@ -19,7 +21,13 @@ PROBES = {
 RECIPE: dict[str, Any] = {
     "data": {"mixture": [{"path": "data/none", "sources": ["none"]}]},
     "tokenizer": {"path": "data/none/tokenizer", "vocab_size": 300},
-    "model": {"width": 32, "num_layers": LAYERS, "num_heads": 2, "feed_forward_width": 64, "context_length": 64},
+    "model": {
+        "width": 32,
+        "num_layers": LAYERS,
+        "num_heads": 2,
+        "feed_forward_width": 64,
+        "context_length": 64,
+    },
     "optimizer": {"learning_rate": 1e-2, "warmup_steps": 4},
     "train": {"steps": 488, "batch_size": 8, "context_length": 64, "device": "cpu"},
 }
@@ -40,7 +48,8 @@ def make_study(
     grid: Sequence[tuple[int, int]] | None = None,
     **keys: Any,
 ) -> Path:
-    """A finished study in `folder`. truth: the metric by the places of arm and seed; diverged: seeds by arm; grid: N and D of each arm.
+    """A finished study in `folder`. truth: the metric by the places of arm and seed; diverged:
+    seeds by arm; grid: N and D of each arm.
 
     keys: of study.yaml.
     """
@@ -58,9 +67,13 @@ def make_study(
         **keys,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (folder / "study.yaml").write_text(
+        yaml.safe_dump(study, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
-    metrics = dict.fromkeys((study.get("metric", "bits_per_byte"), *study.get("also", ()), "loss", "bits_per_byte"))
+    metrics = dict.fromkeys(
+        (study.get("metric", "bits_per_byte"), *study.get("also", ()), "loss", "bits_per_byte")
+    )
     lines = []
     for place, arm in enumerate(arms):
         parameters, tokens = grid[place] if grid else (1_000_000 + 1000 * place, 488 * 8 * 64)
@@ -71,7 +84,12 @@ def make_study(
             elif grid:
                 value = 1.5 + 300 / parameters**0.45 + 400 / tokens**0.4 + 0.004 * rng.normal()
             else:
-                value = 2.9 + EFFECT * math.sin(2.5 * place) * math.sqrt(place) + shared[seed] + NOISE / 2 * rng.normal()
+                value = (
+                    2.9
+                    + EFFECT * math.sin(2.5 * place) * math.sqrt(place)
+                    + shared[seed]
+                    + NOISE / 2 * rng.normal()
+                )
             lines.append(
                 {
                     "arm": arm,
@@ -83,18 +101,30 @@ def make_study(
                     "tokens": tokens // 2 if failed else tokens,
                     "curve": curve(value, tokens, failed, rng),
                     "gradient_norms": [[1, 2.0], [488, 0.5]],
-                    "probes": {"start": probed(probes, place, rng), "end": {} if failed else probed(probes, place + 5, rng)},
-                    "machine": {"train_seconds": 60.0 + place, "peak_memory_mb": 400 + 3 * place + turn, "threads": 1},
+                    "probes": {
+                        "start": probed(probes, place, rng),
+                        "end": {} if failed else probed(probes, place + 5, rng),
+                    },
+                    "machine": {
+                        "train_seconds": 60.0 + place,
+                        "peak_memory_mb": 400 + 3 * place + turn,
+                        "threads": 1,
+                    },
                     "recipe_hash": "a",
                     "code_hash": "b",
                     "data_hash": "c",
                 }
             )
-    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (folder / "results.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+    )
     if timed:
         drift = 1 + 0.1 * rng.random(15)
         modes = {
-            mode: {arm: [round(base * (1 + 0.04 * math.sin(3 * place)) * d, 3) for d in drift] for place, arm in enumerate(arms)}
+            mode: {
+                arm: [round(base * (1 + 0.04 * math.sin(3 * place)) * d, 3) for d in drift]
+                for place, arm in enumerate(arms)
+            }
             for mode, base in zip(timed, (180.0, 120.0), strict=False)
         }
         machine = {
@@ -113,13 +143,29 @@ def make_study(
 def curve(last: float, tokens: int, failed: bool, rng: np.random.Generator) -> list[list[float]]:
     """Eight looks that end at the metric; a run that failed has half of them."""
     at = np.linspace(tokens / 8, tokens, 8)[: 4 if failed else 8]
-    return [[int(now), float(round(last + 1.6 * ((tokens / now) ** 0.7 - 1) / 4 + 0.004 * rng.normal(), 6))] for now in at]
+    return [
+        [
+            int(now),
+            float(round(last + 1.6 * ((tokens / now) ** 0.7 - 1) / 4 + 0.004 * rng.normal(), 6)),
+        ]
+        for now in at
+    ]
 
 
-def probed(probes: Sequence[str], place: int, rng: np.random.Generator) -> dict[str, dict[str, list[float]]]:
+def probed(
+    probes: Sequence[str], place: int, rng: np.random.Generator
+) -> dict[str, dict[str, list[float]]]:
     found = {
         probe: {
-            name: [float((1 + number) * (1 + 0.2 * layer) * (1 + 0.05 * place) * (1 + 0.02 * rng.normal())) for layer in range(LAYERS)]
+            name: [
+                float(
+                    (1 + number)
+                    * (1 + 0.2 * layer)
+                    * (1 + 0.05 * place)
+                    * (1 + 0.02 * rng.normal())
+                )
+                for layer in range(LAYERS)
+            ]
             for number, name in enumerate(PROBES[probe])
         }
         for probe in probes

@@ -1,11 +1,15 @@
-"""A page as its reader gets it: elements in order, closed as they were opened, with the text of each drawing."""
+"""A page as its reader gets it: elements in order, closed as they were opened, with the text of
+each drawing.
+"""
 
 import re
 from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
-    """tags: every element with its attributes; drawings: the text in each `<svg>`, piece by piece; text: all that is read."""
+    """tags: every element with its attributes; drawings: the text in each `<svg>`, piece by piece;
+    text: all that is read.
+    """
 
     VOID = ("meta", "br", "hr")
 

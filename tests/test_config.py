@@ -1,4 +1,6 @@
-"""From YAML and overrides to a frozen, hashed value, and what is said on the way there when something is wrong."""
+"""From YAML and overrides to a frozen, hashed value, and what is said on the way there when
+something is wrong.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from puna.config import Config, apply_overrides, dotted_keys, dump_yaml, overlay, read_yaml, validate
+from puna.config import (
+    Config,
+    apply_overrides,
+    dotted_keys,
+    dump_yaml,
+    overlay,
+    read_yaml,
+    validate,
+)
 from puna.errors import ConfigError
 
 
@@ -58,12 +68,20 @@ def test_the_right_side_of_an_override_is_typed(text: str, value: Any) -> None:
 
 def test_overrides_apply_in_order_and_leave_their_input_alone() -> None:
     values = {"train": {"steps": 1, "rate": 2.0}, "run": "here"}
-    changed = apply_overrides(values, ["train.steps=5", "other.names=[a]", "train.steps=6", "run=there"])
-    assert changed == {"train": {"steps": 6, "rate": 2.0}, "run": "there", "other": {"names": ["a"]}}
+    changed = apply_overrides(
+        values, ["train.steps=5", "other.names=[a]", "train.steps=6", "run=there"]
+    )
+    assert changed == {
+        "train": {"steps": 6, "rate": 2.0},
+        "run": "there",
+        "other": {"names": ["a"]},
+    }
     assert values == {"train": {"steps": 1, "rate": 2.0}, "run": "here"}
 
 
-@pytest.mark.parametrize("override", ["train.steps", "=3", ".steps=3", "train..steps=3", "train.=3", ""])
+@pytest.mark.parametrize(
+    "override", ["train.steps", "=3", ".steps=3", "train..steps=3", "train.=3", ""]
+)
 def test_a_malformed_override_is_quoted_back(override: str) -> None:
     with pytest.raises(ConfigError, match=r"is not of the form section\.key=value") as caught:
         apply_overrides({}, [override])
@@ -75,19 +93,26 @@ def test_an_override_that_is_no_yaml_is_quoted_back() -> None:
         apply_overrides({}, ["train.names=[a"])
 
 
-def test_extends_is_relative_to_the_file_that_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extends_is_relative_to_the_file_that_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "base.yaml").write_text("run: base\ntrain: {steps: 1, rate: 1e-2, names: [a, b]}\n")
     (tmp_path / "deep" / "middle.yaml").write_text("extends: ../base.yaml\ntrain: {names: [c]}\n")
     (tmp_path / "top.yaml").write_text("extends: deep/middle.yaml\ntrain: {steps: 3}\n")
     monkeypatch.chdir(tmp_path / "deep")
-    assert read_yaml(Path("../top.yaml")) == {"run": "base", "train": {"steps": 3, "rate": 0.01, "names": ["c"]}}
+    assert read_yaml(Path("../top.yaml")) == {
+        "run": "base",
+        "train": {"steps": 3, "rate": 0.01, "names": ["c"]},
+    }
 
 
 def test_a_circle_of_extends_is_drawn(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
-    with pytest.raises(ConfigError, match=r"extends itself through a\.yaml -> b\.yaml -> a\.yaml; break the circle"):
+    with pytest.raises(
+        ConfigError, match=r"extends itself through a\.yaml -> b\.yaml -> a\.yaml; break the circle"
+    ):
         read_yaml(tmp_path / "a.yaml")
 
 
@@ -117,7 +142,9 @@ MAPPINGS = st.dictionaries(st.text("abc", min_size=1, max_size=2), TREES, max_si
 
 
 @given(MAPPINGS, MAPPINGS)
-def test_overlay_keeps_the_base_and_lets_the_top_win(base: dict[str, Any], top: dict[str, Any]) -> None:
+def test_overlay_keeps_the_base_and_lets_the_top_win(
+    base: dict[str, Any], top: dict[str, Any]
+) -> None:
     merged = overlay(base, top)
     assert overlay(base, {}) == base
     assert overlay({}, top) == top
@@ -130,9 +157,19 @@ def test_overlay_keeps_the_base_and_lets_the_top_win(base: dict[str, Any], top: 
             assert merged[key] == (top[key] if key in top else base[key])
 
 
-@given(st.dictionaries(st.text(min_size=1, max_size=5), st.text(max_size=8) | st.floats(allow_nan=False) | st.integers(), max_size=4))
-def test_what_is_dumped_reads_the_same(tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]) -> None:
-    """A folder called 1e5 stays a folder: the dumper quotes what the loader would take for a number."""
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=5),
+        st.text(max_size=8) | st.floats(allow_nan=False) | st.integers(),
+        max_size=4,
+    )
+)
+def test_what_is_dumped_reads_the_same(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
+) -> None:
+    """A folder called 1e5 stays a folder: the dumper quotes what the loader would take for a
+    number.
+    """
     path = tmp_path_factory.mktemp("dump") / "values.yaml"
     path.write_text(dump_yaml({"values": values, "folder": "1e5"}), encoding="utf-8", newline="")
     assert read_yaml(path) == {"values": values, "folder": "1e5"}
@@ -170,7 +207,9 @@ def test_all_broken_rules_are_told_at_once() -> None:
 
 
 def test_text_that_looks_like_a_number_stays_text() -> None:
-    assert validate(Outer, {"run": "1e5", "train": {"names": ["7", "nan", "1_0"]}}, "x").train.names == ("7", "nan", "1_0")
+    assert validate(
+        Outer, {"run": "1e5", "train": {"names": ["7", "nan", "1_0"]}}, "x"
+    ).train.names == ("7", "nan", "1_0")
 
 
 def test_values_cannot_change() -> None:
@@ -183,12 +222,24 @@ def test_values_cannot_change() -> None:
 
 def test_the_fingerprint_is_of_the_values_alone() -> None:
     assert Outer().fingerprint() == "846e9371be07b7fd"  # on every machine, in every process
-    assert validate(Outer, {"train": {"rate": 0.001, "steps": 10}, "run": "here"}, "x").fingerprint() == Outer().fingerprint()
-    others = [{"run": "there"}, {"train": {"steps": 11}}, {"other": {}}, {"train": {"names": ["a"]}}]
+    assert (
+        validate(Outer, {"train": {"rate": 0.001, "steps": 10}, "run": "here"}, "x").fingerprint()
+        == Outer().fingerprint()
+    )
+    others = [
+        {"run": "there"},
+        {"train": {"steps": 11}},
+        {"other": {}},
+        {"train": {"names": ["a"]}},
+    ]
     assert len({validate(Outer, values, "x").fingerprint() for values in [{}, *others]}) == 5
 
 
 def test_dotted_keys_reach_into_sections() -> None:
     inner = ["steps", "rate", "names"]
-    sections = [key for section in ("train", "other") for key in (section, *(f"{section}.{name}" for name in inner))]
+    sections = [
+        key
+        for section in ("train", "other")
+        for key in (section, *(f"{section}.{name}" for name in inner))
+    ]
     assert dotted_keys(Outer) == ["run", *sections, "parts", "parts.path"]

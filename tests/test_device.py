@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from puna.device import autocast, choose_device, choose_precision, has_bfloat16_arithmetic, measure_matmul_peak, memory_bytes
+from puna.device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    has_bfloat16_arithmetic,
+    measure_matmul_peak,
+    memory_bytes,
+)
 from puna.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -28,10 +35,23 @@ def test_auto_takes_an_accelerator_where_there_is_one(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("capability", "expected"), [("avx512_bf16", True), ("amx_bf16", True), ("arm_bf16", True), ("avx2", False), ("avx512_f", False)]
+    ("capability", "expected"),
+    [
+        ("avx512_bf16", True),
+        ("amx_bf16", True),
+        ("arm_bf16", True),
+        ("avx2", False),
+        ("avx512_f", False),
+    ],
 )
-def test_auto_precision_asks_the_processor(capability: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True, "avx512_bf16": capability == "avx512_bf16"})
+def test_auto_precision_asks_the_processor(
+    capability: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        torch.cpu,
+        "get_capabilities",
+        lambda: {capability: True, "avx512_bf16": capability == "avx512_bf16"},
+    )
     assert has_bfloat16_arithmetic(CPU) is expected
     assert choose_precision("auto", CPU) == ("bfloat16" if expected else "float32")
     assert choose_precision("float32", CPU) == "float32"
@@ -53,7 +73,9 @@ def test_memory_is_the_machines() -> None:
 
 
 def test_the_peak_counts_a_multiply_add_as_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a clock that moves one second a look, one product of 2048^3 multiply-adds takes one second."""
+    """With a clock that moves one second a look, one product of 2048^3 multiply-adds takes one
+    second.
+    """
     ticks = iter(range(1000))
     monkeypatch.setattr("puna.device.time.perf_counter", lambda: float(next(ticks)))
     assert measure_matmul_peak(CPU, "float32", seconds=0.5) == 2 * 2048**3

@@ -1,4 +1,5 @@
-"""The pages tell the truth: what README.md, CONTRIBUTING.md, CHANGELOG.md and docs/ name exists, and what they show runs.
+"""The pages tell the truth: what README.md, CONTRIBUTING.md, CHANGELOG.md and docs/ name exists,
+and what they show runs.
 
 What is read, in inline code and in fenced blocks:
 
@@ -9,7 +10,8 @@ What is read, in inline code and in fenced blocks:
     make TARGET      is a target of the Makefile
     section.key      is a key of a recipe, also as section.key=value
 
-Left alone: what a run writes (`runs/`), places in capitals (`RUN/model/`), and file names without a folder (`puna.json`).
+Left alone: what a run writes (`runs/`), places in capitals (`RUN/model/`), and file names without a
+folder (`puna.json`).
 """
 
 import importlib
@@ -36,7 +38,10 @@ from puna.train.recipe import Recipe, read_recipe
 ROOT = Path(__file__).parents[1]
 PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
 RECIPES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "studies").glob("*/recipe.yaml")])
-FILE_ENDINGS = r"\.(?:py|md|yaml|yml|json|jsonl|ndjson|toml|html|safetensors|txt|gz|zst|parquet|tokens|offsets|arrow|bin|pt|so|gguf|model)$"
+FILE_ENDINGS = (
+    r"\.(?:py|md|yaml|yml|json|jsonl|ndjson|toml|html|safetensors|txt|gz|zst|parquet|tokens|offsets"
+    r"|arrow|bin|pt|so|gguf|model)$"
+)
 PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*(?:/|" + FILE_ENDINGS + r")?")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
@@ -50,7 +55,11 @@ def named(path: Path) -> str:
 
 
 def fences(page: Path, *languages: str) -> list[str]:
-    return [text for language, text in FENCE.findall(page.read_text(encoding="utf-8")) if language in languages]
+    return [
+        text
+        for language, text in FENCE.findall(page.read_text(encoding="utf-8"))
+        if language in languages
+    ]
 
 
 def prose(page: Path) -> str:
@@ -63,18 +72,27 @@ def inline_code(page: Path) -> list[str]:
 
 
 def shell_lines(page: Path) -> Iterator[list[str]]:
-    """The commands of the page's shell blocks as words, without prompts, comments and what follows a pipe."""
+    """The commands of the page's shell blocks as words, without prompts, comments and what follows
+    a pipe.
+    """
     for block in fences(page, "sh", "bash", "shell", "console"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line.removeprefix("$ "), comments=True)
-            end = next((place for place, word in enumerate(words) if word in ("|", "<", ">", "&&", ";")), len(words))
+            end = next(
+                (place for place, word in enumerate(words) if word in ("|", "<", ">", "&&", ";")),
+                len(words),
+            )
             if words[:end]:
                 yield words[:end]
 
 
 def find_path(name: str) -> Path | None:
-    """Where the repository has this path: at its root, or in the package for those written short."""
-    return next((found for base in (ROOT, ROOT / "src" / "puna") if (found := base / name).exists()), None)
+    """Where the repository has this path: at its root, or in the package for those written
+    short.
+    """
+    return next(
+        (found for base in (ROOT, ROOT / "src" / "puna") if (found := base / name).exists()), None
+    )
 
 
 @cache
@@ -89,14 +107,24 @@ def find_command(words: list[str]) -> tuple[Any, list[str]]:
         if rest[0] not in command.commands:
             if rest[0] == "...":
                 return command, []
-            raise LookupError(f"puna has no command {' '.join(words)}: {', '.join(command.commands)} exist")
+            raise LookupError(
+                f"puna has no command {' '.join(words)}: {', '.join(command.commands)} exist"
+            )
         command = command.commands[rest.pop(0)]
     return command, rest
 
 
 def unknown_options(command: Any, words: list[str]) -> list[str]:
-    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
-    return [word for word in words if re.fullmatch(r"-{1,2}[a-z][\w-]*(=.*)?", word) and word.partition("=")[0] not in known]
+    known = {
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    } | {"--help"}
+    return [
+        word
+        for word in words
+        if re.fullmatch(r"-{1,2}[a-z][\w-]*(=.*)?", word) and word.partition("=")[0] not in known
+    ]
 
 
 def is_recipe_key(key: str) -> bool:
@@ -107,7 +135,12 @@ def is_recipe_key(key: str) -> bool:
 def test_paths_exist(page: Path) -> None:
     missing = []
     for code in inline_code(page):
-        if "/" not in code or not PATH.fullmatch(code) or code.startswith(ELSEWHERE) or re.match(r"[A-Z]{2,}/", code):
+        if (
+            "/" not in code
+            or not PATH.fullmatch(code)
+            or code.startswith(ELSEWHERE)
+            or re.match(r"[A-Z]{2,}/", code)
+        ):
             continue
         if find_path(code) is None:
             missing.append(code)
@@ -125,20 +158,32 @@ def test_symbols_are_in_the_files_named_beside_them(page: Path) -> None:
             module = ".".join(file.relative_to(ROOT / "src").with_suffix("").parts)
             if not resolves(f"{module.removesuffix('.__init__')}.{symbol}"):
                 wrong.append(f"{path} has no {symbol}")
-        elif not re.search(rf"^(?:def|class)? *{re.escape(symbol)}\b", file.read_text(encoding="utf-8"), re.MULTILINE):
+        elif not re.search(
+            rf"^(?:def|class)? *{re.escape(symbol)}\b",
+            file.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        ):
             wrong.append(f"{path} has no {symbol}")
     assert not wrong, f"{named(page)}: {'; '.join(wrong)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_dotted_names_resolve(page: Path) -> None:
-    names = {code.partition("(")[0] for code in inline_code(page) if re.match(r"puna\.[\w.]+(\(|$)", code)}
-    wrong = sorted(name for name in names if not re.search(FILE_ENDINGS, name) and not resolves(name))
+    names = {
+        code.partition("(")[0]
+        for code in inline_code(page)
+        if re.match(r"puna\.[\w.]+(\(|$)", code)
+    }
+    wrong = sorted(
+        name for name in names if not re.search(FILE_ENDINGS, name) and not resolves(name)
+    )
     assert not wrong, f"{named(page)} names what cannot be imported: {', '.join(wrong)}"
 
 
 def resolves(name: str) -> bool:
-    """Whether a dotted name is a module, or an attribute (of an attribute ...) of one; a field of a dataclass counts."""
+    """Whether a dotted name is a module, or an attribute (of an attribute ...) of one; a field of a
+    dataclass counts.
+    """
     parts = name.split(".")
     for size in range(len(parts), 0, -1):
         try:
@@ -166,21 +211,31 @@ def test_commands_in_prose_exist(page: Path) -> None:
             except LookupError as error:
                 wrong.append(str(error))
                 continue
-            wrong += [f"`{code}`: there is no {option}" for option in unknown_options(command, rest)]
+            wrong += [
+                f"`{code}`: there is no {option}" for option in unknown_options(command, rest)
+            ]
         elif words[0] == "make" and len(words) > 1 and "=" not in words[1]:
-            wrong += [] if words[1] in make_targets() else [f"the Makefile has no target {words[1]}"]
+            wrong += (
+                [] if words[1] in make_targets() else [f"the Makefile has no target {words[1]}"]
+            )
     assert not wrong, f"{named(page)}: {'; '.join(wrong)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_in_blocks_parse(page: Path) -> None:
-    """Every `puna` line of a shell block has what the command needs, of the right types; recipes that it names exist."""
+    """Every `puna` line of a shell block has what the command needs, of the right types; recipes
+    that it names exist.
+    """
     wrong = []
     for words in shell_lines(page):
         program = words[0].rpartition("/")[2]
         if program == "make":
             targets = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
-            wrong += [f"the Makefile has no target {target}" for target in targets if target not in make_targets()]
+            wrong += [
+                f"the Makefile has no target {target}"
+                for target in targets
+                if target not in make_targets()
+            ]
         if program != "puna":
             continue
         try:
@@ -188,7 +243,8 @@ def test_commands_in_blocks_parse(page: Path) -> None:
             command.make_context(command.name, list(rest))
         except LookupError as error:
             wrong.append(str(error))
-        except Exception as error:  # every fault of a command line; typer keeps the classes to itself
+        # every fault of a command line; typer keeps the classes to itself
+        except Exception as error:
             wrong.append(f"{' '.join(words)}: {getattr(error, 'message', None) or error!r}")
         for word in rest:
             key = re.match(r"([a-z_]+(?:\.[a-z_]+)*)=", word)
@@ -201,24 +257,40 @@ def test_commands_in_blocks_parse(page: Path) -> None:
 
 @cache
 def make_targets() -> frozenset[str]:
-    return frozenset(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    return frozenset(
+        re.findall(
+            r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
 
 
 def test_make_help_lists_every_target() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
     assert phony is not None
-    assert set(phony[1].split()) == make_targets() == set(re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE))
+    assert (
+        set(phony[1].split())
+        == make_targets()
+        == set(re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE))
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_recipe_keys_exist(page: Path) -> None:
-    """In prose `section.key` or `section.key=value`; in YAML blocks every key, and whole recipes and studies validate."""
+    """In prose `section.key` or `section.key=value`; in YAML blocks every key, and whole recipes
+    and studies validate.
+    """
     wrong = []
     for code in inline_code(page):
         key = code.partition("=")[0]
         section, dot, _ = key.partition(".")
-        if dot and section in SECTIONS and re.fullmatch(r"[a-z_.]+", key) and not re.search(FILE_ENDINGS, key) and not is_recipe_key(key):
+        if (
+            dot
+            and section in SECTIONS
+            and re.fullmatch(r"[a-z_.]+", key)
+            and not re.search(FILE_ENDINGS, key)
+            and not is_recipe_key(key)
+        ):
             wrong.append(key)
     for block in fences(page, "yaml"):
         values = yaml.safe_load(block)
@@ -290,7 +362,11 @@ def test_the_tree_of_the_house_is_whole() -> None:
         assert (ROOT / path).exists(), f"the tree names {path}, which is not there"
         listed.add(path.rstrip("/"))
     package = ROOT / "src" / "puna"
-    present = {named(path) for path in (*package.rglob("*.py"), *package.rglob("*.html")) if path.name != "__init__.py"}
+    present = {
+        named(path)
+        for path in (*package.rglob("*.py"), *package.rglob("*.html"))
+        if path.name != "__init__.py"
+    }
     missing = sorted(present - listed)
     assert not missing, f"the tree of docs/architecture.md leaves out {', '.join(missing)}"
 
@@ -299,7 +375,9 @@ def test_the_tree_of_the_house_is_whole() -> None:
 def test_recipes_validate_and_open_with_their_command(recipe: Path) -> None:
     read_recipe(recipe, [])
     first = recipe.read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith(f"# puna train {named(recipe)}"), f"{named(recipe)} does not open with the command that runs it"
+    assert first.startswith(f"# puna train {named(recipe)}"), (
+        f"{named(recipe)} does not open with the command that runs it"
+    )
 
 
 def printed_rows(page: Path, *head: str) -> Iterator[tuple[str, str]]:
@@ -323,7 +401,11 @@ def field_of(cls: type[Config], dotted: str) -> Any:
     field = cls.model_fields[name]
     if not dot:
         return field
-    inner = next(part for part in (field.annotation, *get_args(field.annotation)) if isinstance(part, type) and issubclass(part, Config))
+    inner = next(
+        part
+        for part in (field.annotation, *get_args(field.annotation))
+        if isinstance(part, type) and issubclass(part, Config)
+    )
     return field_of(inner, rest)
 
 
@@ -358,11 +440,17 @@ def test_the_tables_of_recipe_keys_are_whole() -> None:
     """docs/recipes.md has a row for each key, with its default, in the order of the fields."""
     printed = dict(printed_rows(ROOT / "docs" / "recipes.md", "key", "default"))
     expected = dotted_keys(Recipe)
-    assert set(printed) == set(expected), f"missing {set(expected) - set(printed)}, unknown {set(printed) - set(expected)}"
+    assert set(printed) == set(expected), (
+        f"missing {set(expected) - set(printed)}, unknown {set(printed) - set(expected)}"
+    )
     for key, cell in printed.items():
         default = field_of(Recipe, key).default
         if default is PydanticUndefined:
-            state = "required" if key in written_keys(SMALLEST) and not is_enough(without(SMALLEST, key)) else "derived"
+            state = (
+                "required"
+                if key in written_keys(SMALLEST) and not is_enough(without(SMALLEST, key))
+                else "derived"
+            )
             assert cell == state, f"docs/recipes.md calls {key} {cell}, but it is {state}"
         else:
             assert_same_default(key, cell, default)
@@ -372,7 +460,9 @@ def test_the_table_of_generation_options_is_whole() -> None:
     printed = dict(printed_rows(ROOT / "docs" / "python.md", "option", "default"))
     assert set(printed) == set(GenerationOptions.model_fields)
     for key, cell in printed.items():
-        assert_same_default(key, cell, GenerationOptions.model_fields[key].get_default(call_default_factory=True))
+        assert_same_default(
+            key, cell, GenerationOptions.model_fields[key].get_default(call_default_factory=True)
+        )
 
 
 def assert_same_default(key: str, cell: str, default: Any) -> None:
@@ -384,12 +474,21 @@ def assert_same_default(key: str, cell: str, default: Any) -> None:
         value: Any = yaml.safe_load(cell)
         if isinstance(default, float):
             value = float(value)
-        assert value == (list(default) if isinstance(default, tuple) else default), f"{key} is {default!r}, but its row says {cell}"
+        assert value == (list(default) if isinstance(default, tuple) else default), (
+            f"{key} is {default!r}, but its row says {cell}"
+        )
 
 
 def test_the_smallest_recipe_is_enough() -> None:
     assert is_enough(SMALLEST)
-    assert is_enough(overlay(without(without(without(SMALLEST, "model.width"), "model.num_layers"), "model.num_heads"), PRESET_ALONE))
+    assert is_enough(
+        overlay(
+            without(
+                without(without(SMALLEST, "model.width"), "model.num_layers"), "model.num_heads"
+            ),
+            PRESET_ALONE,
+        )
+    )
 
 
 PRESET_ALONE = {"model": {"preset": "puna-1m"}}
@@ -405,7 +504,9 @@ def test_every_preset_is_listed() -> None:
 def test_decisions_are_numbered_without_gaps() -> None:
     decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     for number, path in enumerate(decisions, 1):
-        assert path.name.startswith(f"{number:04d}-"), f"{path.name} is number {number} in the order of names"
+        assert path.name.startswith(f"{number:04d}-"), (
+            f"{path.name} is number {number} in the order of names"
+        )
         text = path.read_text(encoding="utf-8")
         assert text.startswith(f"# {number:04d} ")
         for part in ("**Context.**", "**Decision.**", "**Consequences.**"):
@@ -427,8 +528,12 @@ def model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     folder = Path("runs/quickstart/model")
     folder.mkdir(parents=True)
-    tokenizer = Tokenizer.train(["def main():\n    import sys\n    print('Hello', 2024)\n"] * 2, vocab_size=300)
-    config = ModelConfig(vocab_size=tokenizer.vocab_size, width=16, num_layers=1, num_heads=2, context_length=128)
+    tokenizer = Tokenizer.train(
+        ["def main():\n    import sys\n    print('Hello', 2024)\n"] * 2, vocab_size=300
+    )
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size, width=16, num_layers=1, num_heads=2, context_length=128
+    )
     model = build_transformer(config)
     init_weights(model, 0)
     write_model(folder, model, bos_id=tokenizer.bos_id, eos_ids=(tokenizer.eos_id,))
@@ -440,7 +545,9 @@ def test_the_python_page_runs(model_folder: Path, capsys: pytest.CaptureFixture[
     """Every block of docs/python.md, one after the other, as a reader would paste them."""
     scope: dict[str, Any] = {}
     for block in fences(ROOT / "docs" / "python.md", "python"):
-        exec(compile(block.replace('device="auto"', 'device="cpu"'), "docs/python.md", "exec"), scope)
+        exec(
+            compile(block.replace('device="auto"', 'device="cpu"'), "docs/python.md", "exec"), scope
+        )
     assert capsys.readouterr().out
 
 
@@ -451,7 +558,9 @@ def test_the_table_of_study_keys_is_whole() -> None:
 
 
 def test_the_table_of_metrics_is_whole() -> None:
-    assert dict(printed_rows(ROOT / "docs" / "studies.md", "metric", "unit")) == {name: metric.unit for name, metric in METRICS.items()}
+    assert dict(printed_rows(ROOT / "docs" / "studies.md", "metric", "unit")) == {
+        name: metric.unit for name, metric in METRICS.items()
+    }
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*/study.yaml")), ids=named)

@@ -71,7 +71,10 @@ def test_a_kill_between_the_two_renames_leaves_both_versions_whole(tmp_path: Pat
     (path / "one").write_text("old")
     run(DIES_IN_A_FOLDER, str(path), "between the renames")
     versions = sorted(tmp_path.glob(".folder.*"))
-    assert [contents(version) for version in versions] == [{"one": "old"}, {"one": "new", "two": "new"}]
+    assert [contents(version) for version in versions] == [
+        {"one": "old"},
+        {"one": "new", "two": "new"},
+    ]
 
 
 def write_and_fail(path: Path) -> None:
@@ -106,12 +109,21 @@ def test_success_replaces_whole_and_leaves_nothing_beside(tmp_path: Path) -> Non
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    script = "import sys; from pathlib import Path; from puna.durable import write_text; write_text(Path(sys.argv[1]), 'x' * 10_000)"
+    script = (
+        "import sys; from pathlib import Path; from puna.durable import write_text;"
+        " write_text(Path(sys.argv[1]), 'x' * 10_000)"
+    )
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    done = subprocess.run([sys.executable, "-c", script, str(path)], preexec_fn=limit, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert "File too large" in done.stderr
     assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208  (names, the hidden ones too)

@@ -15,24 +15,37 @@ from puna.train.optimizer import build_optimizers
 from puna.train.recipe import OptimizerRecipe
 from puna.train.step import train_step
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
 
 
 def a_model(device: str) -> Transformer:
-    model = build_transformer(ModelConfig(vocab_size=512, width=128, num_layers=2, num_heads=4, num_kv_heads=2, context_length=256), device)
+    model = build_transformer(
+        ModelConfig(
+            vocab_size=512, width=128, num_layers=2, num_heads=4, num_kv_heads=2, context_length=256
+        ),
+        device,
+    )
     init_weights(model, seed=0)
     return model.eval()
 
 
 def test_logits_on_the_gpu_are_those_of_the_cpu() -> None:
     ids = torch.randint(0, 512, (2, 200))
-    torch.testing.assert_close(a_model("cuda")(ids.cuda()).cpu(), a_model("cpu")(ids), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        a_model("cuda")(ids.cuda()).cpu(), a_model("cpu")(ids), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_greedy_text_is_that_of_the_cpu(tmp_path: Path) -> None:
     write_model(tmp_path, a_model("cuda"))
     prompts = [[1, 2, 3], list(range(50))]
-    texts = [continued(read_model(tmp_path, device), prompts, temperature=0.0, max_tokens=20) for device in ("cpu", "cuda")]
+    texts = [
+        continued(read_model(tmp_path, device), prompts, temperature=0.0, max_tokens=20)
+        for device in ("cpu", "cuda")
+    ]
     assert texts[0] == texts[1]
 
 
@@ -46,7 +59,15 @@ def test_training_in_bfloat16_learns_a_batch_by_heart(name: str, compiled: bool)
     optimizers = build_optimizers(model, OptimizerRecipe(name=name, learning_rate=3e-3))
     ids = torch.randint(0, 512, (8, 129), device=device)
     losses = [
-        train_step(model, hidden_states, optimizers, [ids], factor=1.0, clip_norm=1.0, autocast=autocast(device, precision)).loss
+        train_step(
+            model,
+            hidden_states,
+            optimizers,
+            [ids],
+            factor=1.0,
+            clip_norm=1.0,
+            autocast=autocast(device, precision),
+        ).loss
         for _ in range(40)
     ]
     assert losses[-1] < losses[0] / 2

@@ -1,4 +1,6 @@
-"""What others may build on: `puna.__all__`, and every name without an underscore in every room, described and typed."""
+"""What others may build on: `puna.__all__`, and every name without an underscore in every room,
+described and typed.
+"""
 
 import importlib
 import inspect
@@ -13,7 +15,10 @@ import puna
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
-MODULES = sorted(".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__") for path in SOURCE.rglob("*.py"))
+MODULES = sorted(
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+    for path in SOURCE.rglob("*.py")
+)
 # Written by a library's rules, not by ours: their meaning is that of the class they stand in
 INHERITED_MEANING = frozenset({"forward", "extra_repr", "step", "logged", "saved"})
 
@@ -31,16 +36,30 @@ def loaded(name: str) -> ModuleType:
 def public_definitions(module: ModuleType) -> Iterator[tuple[str, Any]]:
     """The classes and functions that this module defines and does not hide."""
     for name, value in vars(module).items():
-        if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__:
+        if (
+            not name.startswith("_")
+            and (inspect.isclass(value) or inspect.isfunction(value))
+            and value.__module__ == module.__name__
+        ):
             yield name, value
 
 
 def public_methods(cls: type) -> Iterator[tuple[str, Any]]:
-    """The methods and properties that the class itself spells out; what dataclasses and pydantic write for it is theirs."""
+    """The methods and properties that the class itself spells out; what dataclasses and pydantic
+    write for it is theirs.
+    """
     source = inspect.getsource(cls)
     for name, value in vars(cls).items():
-        function = inspect.unwrap(value.fget if isinstance(value, property) else getattr(value, "func", getattr(value, "__func__", value)))
-        if inspect.isfunction(function) and f"def {name}(" in source and (not name.startswith("_") or name == "__init__"):
+        function = inspect.unwrap(
+            value.fget
+            if isinstance(value, property)
+            else getattr(value, "func", getattr(value, "__func__", value))
+        )
+        if (
+            inspect.isfunction(function)
+            and f"def {name}(" in source
+            and (not name.startswith("_") or name == "__init__")
+        ):
             yield name, function
 
 
@@ -48,7 +67,9 @@ def unannotated(function: Any) -> list[str]:
     """The parameters, and `return`, that say no type."""
     signature = inspect.signature(function)
     missing = [
-        name for name, parameter in signature.parameters.items() if parameter.annotation is parameter.empty and name not in ("self", "cls")
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.annotation is parameter.empty and name not in ("self", "cls")
     ]
     if signature.return_annotation is signature.empty:
         missing.append("return")
@@ -71,7 +92,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_all_is_documented() -> None:
-    """Every exported name stands in docs/python.md as `puna.NAME`, and carries a docstring of its own."""
+    """Every exported name stands in docs/python.md as `puna.NAME`, and carries a docstring of its
+    own.
+    """
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     missing = [name for name in puna.__all__ if f"puna.{name}" not in page]
     assert not missing, f"docs/python.md does not name {', '.join(missing)}"
@@ -99,7 +122,8 @@ def test_public_names_are_described(name: str) -> None:
     module = loaded(name)
     missing = []
     for label, value in public_definitions(module):
-        if not value.__doc__ or (inspect.isclass(value) and value.__doc__.startswith(f"{label}(")):  # a dataclass writes its own
+        # a dataclass writes its own
+        if not value.__doc__ or (inspect.isclass(value) and value.__doc__.startswith(f"{label}(")):
             missing.append(label)
         if inspect.isclass(value):
             missing += [
@@ -119,10 +143,14 @@ def test_public_names_are_typed(name: str) -> None:
         for part, function in functions:
             found = unannotated(inspect.unwrap(function))
             if found:
-                missing.append(f"{label}.{part}" if inspect.isclass(value) else f"{label}: {', '.join(found)}")
+                missing.append(
+                    f"{label}.{part}" if inspect.isclass(value) else f"{label}: {', '.join(found)}"
+                )
     assert not missing, f"{name} leaves types out at {'; '.join(missing)}"
 
 
 def test_type_checkers_may_read_the_types() -> None:
     marker = Path(puna.__file__).with_name("py.typed")
-    assert marker.is_file(), "py.typed is missing, so type checkers of other projects would ignore ours"
+    assert marker.is_file(), (
+        "py.typed is missing, so type checkers of other projects would ignore ours"
+    )

@@ -10,11 +10,23 @@ from puna.study.definition import read_study
 from puna.study.results import read_results
 
 ROOT = Path(__file__).parents[1]
-FINISHED = sorted(path.parent.name for path in (ROOT / "studies").glob("*/results.jsonl") if path.parent.name != "demo")  # the reader's
+# the reader's
+FINISHED = sorted(
+    path.parent.name
+    for path in (ROOT / "studies").glob("*/results.jsonl")
+    if path.parent.name != "demo"
+)
 
 
 def test_six_studies_are_finished_with_at_least_four_seeds() -> None:
-    assert FINISHED == ["digits", "glu-variants", "model-or-data", "normalization", "placement-warmup", "positions"]
+    assert FINISHED == [
+        "digits",
+        "glu-variants",
+        "model-or-data",
+        "normalization",
+        "placement-warmup",
+        "positions",
+    ]
     for name in FINISHED:
         study = read_study(ROOT / "studies" / name)
         assert len(study.seeds) >= 4
@@ -24,12 +36,19 @@ def test_six_studies_are_finished_with_at_least_four_seeds() -> None:
 
 @pytest.mark.parametrize("name", FINISHED)
 def test_the_report_is_made_again_to_the_byte(name: str, tmp_path: Path) -> None:
-    """REPORT.md, that is; in report.html another version of matplotlib may draw a line elsewhere, but nothing is missing."""
+    """REPORT.md, that is; in report.html another version of matplotlib may draw a line elsewhere,
+    but nothing is missing.
+    """
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     folder = shutil.copytree(ROOT / "studies" / name, tmp_path / "studies" / name)
     for file in ("REPORT.md", "report.html"):
         (folder / file).unlink()
     write_report(folder)
-    assert (folder / "REPORT.md").read_bytes() == (ROOT / "studies" / name / "REPORT.md").read_bytes()
-    committed, made = ((path / "report.html").read_text(encoding="utf-8") for path in (ROOT / "studies" / name, folder))
+    assert (folder / "REPORT.md").read_bytes() == (
+        ROOT / "studies" / name / "REPORT.md"
+    ).read_bytes()
+    committed, made = (
+        (path / "report.html").read_text(encoding="utf-8")
+        for path in (ROOT / "studies" / name, folder)
+    )
     assert made.count("<svg") == committed.count("<svg") > 0

@@ -1,6 +1,8 @@
-"""The peer of train_step.py: the same step with transformers' LlamaForCausalLM, one JSON line on standard output.
+"""The peer of train_step.py: the same step with transformers' LlamaForCausalLM, one JSON line on
+standard output.
 
-It knows nothing of Puna and runs in an environment of its own. Its loss, clipping and fused AdamW are the library's.
+It knows nothing of Puna and runs in an environment of its own. Its loss, clipping and fused AdamW
+are the library's.
 """
 
 import argparse
@@ -31,7 +33,9 @@ config = LlamaConfig(
 )
 model = LlamaForCausalLM(config)
 parameters = sum(weight.numel() for weight in model.parameters())
-optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+optimizer = torch.optim.AdamW(
+    model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+)
 forward = torch.compile(model) if options.compile else model
 seconds = []
 for _ in range(2 + options.steps):
@@ -46,4 +50,8 @@ for _ in range(2 + options.steps):
     seconds.append(time.perf_counter() - start)
 median = sorted(seconds[2:])[options.steps // 2]
 rate = options.batch * options.time / median
-print(json.dumps({"program": "transformers", "parameters": parameters, "tokens_per_second": round(rate, 1)}))
+print(
+    json.dumps(
+        {"program": "transformers", "parameters": parameters, "tokens_per_second": round(rate, 1)}
+    )
+)

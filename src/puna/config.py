@@ -1,7 +1,8 @@
 """From YAML and dotted overrides to a validated, frozen, hashed configuration.
 
-A configuration class derives from `Config`: its fields are typed, its values cannot change after construction, and a key that it does
-not know is an error that names the nearest one. Derived values are properties, never sentinels.
+A configuration class derives from `Config`: its fields are typed, its values cannot change after
+construction, and a key that it does not know is an error that names the nearest one. Derived values
+are properties, never sentinels.
 """
 
 import difflib
@@ -21,7 +22,9 @@ C = TypeVar("C", bound="Config")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose 1e-3 is a number. YAML 1.1 takes it for a string because it has no dot; everyone who types it means the number."""
+    """YAML whose 1e-3 is a number. YAML 1.1 takes it for a string because it has no dot; everyone
+    who types it means the number.
+    """
 
 
 class _Dumper(yaml.SafeDumper):
@@ -29,7 +32,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789"))
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"),
+        list("-+.0123456789"),
+    )
 
 
 class Config(BaseModel):
@@ -38,15 +45,19 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def fingerprint(self) -> str:
-        """The first 16 hex digits of the SHA-256 of the values as sorted JSON: equal for equal configurations, on any machine."""
+        """The first 16 hex digits of the SHA-256 of the values as sorted JSON: equal for equal
+        configurations, on any machine.
+        """
         values = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(values.encode()).hexdigest()[:16]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read one YAML mapping; `extends: other.yaml` (relative to this file) is read first and overlaid, section by section.
+    """Read one YAML mapping; `extends: other.yaml` (relative to this file) is read first and
+    overlaid, section by section.
 
-    Raises ConfigError for a missing file, YAML that does not parse, a top level that is no mapping, or a circle of `extends`.
+    Raises ConfigError for a missing file, YAML that does not parse, a top level that is no mapping,
+    or a circle of `extends`.
     """
     return _read_yaml(path, ())
 
@@ -54,7 +65,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
-        raise ConfigError(f"{path} extends itself through {' -> '.join(p.name for p in (*seen, path))}; break the circle")
+        raise ConfigError(
+            f"{path} extends itself through {' -> '.join(p.name for p in (*seen, path))}; break the"
+            " circle"
+        )
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
@@ -62,7 +76,10 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {type(values).__name__}, but a recipe is a mapping of sections such as `train:`")
+        raise ConfigError(
+            f"{path} holds {type(values).__name__}, but a recipe is a mapping of sections such as"
+            " `train:`"
+        )
     base = values.pop("extends", None)
     if base is None:
         return values
@@ -70,16 +87,22 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `top` over it; mappings are merged key by key, everything else (lists too) is replaced."""
+    """`base` with the values of `top` over it; mappings are merged key by key, everything else
+    (lists too) is replaced.
+    """
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
-        merged[key] = overlay(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = (
+            overlay(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
     return merged
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Apply `train.steps=200` style overrides, in order; the right side is read as YAML (so `1e-3`, `true`, `[1, 2]` are typed)."""
+    """Apply `train.steps=200` style overrides, in order; the right side is read as YAML (so `1e-3`,
+    `true`, `[1, 2]` are typed).
+    """
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals or not all(dotted.split(".")):
@@ -87,7 +110,9 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         try:
             value = yaml.load(text, _Loader)
         except yaml.YAMLError as error:
-            raise ConfigError(f"the value of the override {override!r} is not valid YAML: {error}") from error
+            raise ConfigError(
+                f"the value of the override {override!r} is not valid YAML: {error}"
+            ) from error
         for key in reversed(dotted.split(".")):
             value = {key: value}
         values = overlay(values, value)
@@ -100,7 +125,8 @@ def dump_yaml(values: dict[str, Any]) -> str:
 
 
 def validate(cls: type[C], values: dict[str, Any], origin: str) -> C:
-    """Build `cls` from plain values, or raise one ConfigError that lists every broken rule with its dotted key.
+    """Build `cls` from plain values, or raise one ConfigError that lists every broken rule with its
+    dotted key.
 
     origin: what to call the values in the message, such as the recipe's path.
     """
@@ -123,12 +149,21 @@ def validate(cls: type[C], values: dict[str, Any], origin: str) -> C:
 
 
 def _nearest(cls: type[Config], location: tuple[int | str, ...]) -> str:
-    """' (did you mean train.steps?)' for the unknown key at `location`: the same name in another section, or a like one in its own."""
-    *above, unknown = (part for part in location if isinstance(part, str))  # places in a list are no keys
-    names = [(section, name) for section, _, name in (key.rpartition(".") for key in dotted_keys(cls))]
+    """' (did you mean train.steps?)' for the unknown key at `location`: the same name in another
+    section, or a like one in its own.
+    """
+    # places in a list are no keys
+    *above, unknown = (part for part in location if isinstance(part, str))
+    names = [
+        (section, name) for section, _, name in (key.rpartition(".") for key in dotted_keys(cls))
+    ]
     siblings = [name for section, name in names if section == ".".join(above)]
-    elsewhere: list[tuple[str, ...]] = [(section, name) if section else (name,) for section, name in names if name == unknown]
-    close = elsewhere or [(*above, name) for name in difflib.get_close_matches(unknown, siblings, n=1, cutoff=0.5)]
+    elsewhere: list[tuple[str, ...]] = [
+        (section, name) if section else (name,) for section, name in names if name == unknown
+    ]
+    close = elsewhere or [
+        (*above, name) for name in difflib.get_close_matches(unknown, siblings, n=1, cutoff=0.5)
+    ]
     if close:
         return f" (did you mean {'.'.join(close[0])}?)"
     return f" (known here: {', '.join(siblings)})" if siblings else ""

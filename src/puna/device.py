@@ -16,7 +16,9 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" takes CUDA, then Apple's MPS, then the CPU. Raises ConfigError for one that is not there."""
+    """The device called `name`; "auto" takes CUDA, then Apple's MPS, then the CPU. Raises
+    ConfigError for one that is not there.
+    """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
@@ -24,12 +26,16 @@ def choose_device(name: str) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise ConfigError(f"the device {name!r} cannot be used here: {reason}; try auto or cpu") from error
+        raise ConfigError(
+            f"the device {name!r} cannot be used here: {reason}; try auto or cpu"
+        ) from error
     return device
 
 
 def has_bfloat16_arithmetic(device: torch.device) -> bool:
-    """Whether bfloat16 products run in hardware (AVX512-BF16, AMX, Arm BF16, Ampere and later) rather than by slow emulation."""
+    """Whether bfloat16 products run in hardware (AVX512-BF16, AMX, Arm BF16, Ampere and later)
+    rather than by slow emulation.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
@@ -38,27 +44,37 @@ def has_bfloat16_arithmetic(device: torch.device) -> bool:
     return False
 
 
-def choose_precision(name: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+def choose_precision(
+    name: Literal["auto", "float32", "bfloat16"], device: torch.device
+) -> Precision:
     """The number format of the matrix products; "auto" asks the hardware."""
     if name == "auto":
         return "bfloat16" if has_bfloat16_arithmetic(device) else "float32"
     return name
 
 
-def autocast(device: torch.device, precision: Precision) -> Callable[[], AbstractContextManager[object]]:
-    """A maker of contexts in which matrix products run in `precision`; weights and sums stay float32."""
+def autocast(
+    device: torch.device, precision: Precision
+) -> Callable[[], AbstractContextManager[object]]:
+    """A maker of contexts in which matrix products run in `precision`; weights and sums stay
+    float32.
+    """
     if precision == "float32":
         return nullcontext
     return lambda: torch.autocast(device.type, torch.bfloat16)
 
 
 def measure_matmul_peak(device: torch.device, precision: Precision, seconds: float = 0.5) -> float:
-    """FLOP/s of the best of several square matrix products in this format: the denominator of MFU here.
+    """FLOP/s of the best of several square matrix products in this format: the denominator of MFU
+    here.
 
-    2048 wide on a CPU, 8192 on an accelerator. A vendor's peak is never reached; a measured one says what the machine gives today.
+    2048 wide on a CPU, 8192 on an accelerator. A vendor's peak is never reached; a measured one
+    says what the machine gives today.
     """
     size = 2048 if device.type == "cpu" else 8192
-    a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, precision)) for _ in range(2))
+    a, b = (
+        torch.randn(size, size, device=device, dtype=getattr(torch, precision)) for _ in range(2)
+    )
     best, start = float("inf"), time.perf_counter()
     while time.perf_counter() - start < seconds or best == float("inf"):
         begin = time.perf_counter()
@@ -75,7 +91,9 @@ def synchronise(device: torch.device) -> None:
 
 
 def memory_bytes(device: torch.device) -> int | None:
-    """Memory that a run can hope for: free on a CUDA device, physical on the host; None where it cannot be told."""
+    """Memory that a run can hope for: free on a CUDA device, physical on the host; None where it
+    cannot be told.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -90,27 +108,37 @@ def processor_name() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def watch_others() -> Callable[[], float | None]:
-    """Begin to watch; the function that comes back says how many cores other programs have taken since, on average. None off Linux.
+    """Begin to watch; the function that comes back says how many cores other programs have taken
+    since, on average. None off Linux.
 
     Only processes that this one started and that have ended count as its own.
     """
     begin = _busy_seconds()
 
     def others() -> float | None:
-        wall, everyone, us = (after - before for after, before in zip(_busy_seconds(), begin, strict=True))
+        wall, everyone, us = (
+            after - before for after, before in zip(_busy_seconds(), begin, strict=True)
+        )
         return None if everyone == 0 else round((everyone - us) / wall, 2)
 
     return others
 
 
 def _busy_seconds() -> tuple[float, float, float]:
-    """Of the clock, of all programs on all cores since the machine started (0 off Linux), of this program and its ended children."""
+    """Of the clock, of all programs on all cores since the machine started (0 off Linux), of this
+    program and its ended children.
+    """
     try:
-        user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text(encoding="utf-8").split()[1:8])
+        user, nice, system, _, _, irq, softirq = map(
+            int, Path("/proc/stat").read_text(encoding="utf-8").split()[1:8]
+        )
         everyone = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
     except OSError:
         everyone = 0.0

@@ -1,8 +1,9 @@
 """Files and folders that are either whole or not there: write aside, fsync, rename.
 
-Every artefact that a later step reads (tokenizers, shards, manifests, checkpoints, summaries) goes through here, so that a kill or a full
-disk at any moment leaves the last good version in place. A rename within a folder is atomic on POSIX file systems; the fsync of the
-folder makes it last through a power cut.
+Every artefact that a later step reads (tokenizers, shards, manifests, checkpoints, summaries) goes
+through here, so that a kill or a full disk at any moment leaves the last good version in place. A
+rename within a folder is atomic on POSIX file systems; the fsync of the folder makes it last
+through a power cut.
 """
 
 import json
@@ -26,7 +27,9 @@ def sync_path(path: Path) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; on success it is fsynced and renamed to `path`, on failure removed."""
+    """Yield a path beside `path` to write to; on success it is fsynced and renamed to `path`, on
+    failure removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
@@ -40,9 +43,11 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` to fill; on success its files are fsynced and it takes the place of `path`.
+    """Yield an empty folder beside `path` to fill; on success its files are fsynced and it takes
+    the place of `path`.
 
-    An existing `path` is moved aside first and deleted last, so a kill between the two renames leaves both versions on disk, whole.
+    An existing `path` is moved aside first and deleted last, so a kill between the two renames
+    leaves both versions on disk, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -69,5 +74,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all; NaN and infinity are refused because JSON has no word for them."""
+    """Write indented JSON, whole or not at all; NaN and infinity are refused because JSON has no
+    word for them.
+    """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

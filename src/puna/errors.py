@@ -1,4 +1,5 @@
-"""The exceptions that users meet. Each message says the value that was given, the rule it breaks and the remedy.
+"""The exceptions that users meet. Each message says the value that was given, the rule it breaks
+and the remedy.
 
     PunaError                everything that a user can mend
     ├── ConfigError          a recipe, an override or a preset breaks a rule
@@ -14,7 +15,9 @@ Errors in Puna itself are `assert` failures or Python's own exceptions, and prin
 
 
 class PunaError(Exception):
-    """Base of every error that the user can mend; the command line prints its message and exits with 1."""
+    """Base of every error that the user can mend; the command line prints its message and exits
+    with 1.
+    """
 
 
 class ConfigError(PunaError):

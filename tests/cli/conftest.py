@@ -1,4 +1,6 @@
-"""The `puna` command within this process: arguments and input in, exit code and both outputs out."""
+"""The `puna` command within this process: arguments and input in, exit code and both outputs
+out.
+"""
 
 import io
 import sys
@@ -17,8 +19,12 @@ class Result(NamedTuple):
 
 
 @pytest.fixture
-def puna(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Run a command as the installed script does; what `sys.exit` is given as text goes to standard error, with code 1."""
+def puna(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """Run a command as the installed script does; what `sys.exit` is given as text goes to standard
+    error, with code 1.
+    """
 
     def run(*arguments: object, stdin: str = "") -> Result:
         monkeypatch.setattr(sys, "argv", ["puna", *map(str, arguments)])

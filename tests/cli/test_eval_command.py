@@ -24,11 +24,24 @@ def value(out: str, name: str) -> float:
 
 def test_the_validation_split(puna: Puna, tiny_run: Path, tiny_recipe_file: Path) -> None:
     """With the run's own window it finds what the run's summary says."""
-    result = puna("eval", tiny_run / "model", "--data", tiny_recipe_file.parent / "data", "--context", 32, "--max-tokens", 4000)
+    result = puna(
+        "eval",
+        tiny_run / "model",
+        "--data",
+        tiny_recipe_file.parent / "data",
+        "--context",
+        32,
+        "--max-tokens",
+        4000,
+    )
     summary = json.loads((tiny_run / "summary.json").read_text())
     assert result.code == 0
-    assert value(result.out, "bits per byte") == pytest.approx(summary["val_bits_per_byte"], abs=1e-4)
-    assert value(result.out, "gzip -9, bits per byte") == pytest.approx(summary["gzip_bits_per_byte"], abs=1e-4)
+    assert value(result.out, "bits per byte") == pytest.approx(
+        summary["val_bits_per_byte"], abs=1e-4
+    )
+    assert value(result.out, "gzip -9, bits per byte") == pytest.approx(
+        summary["gzip_bits_per_byte"], abs=1e-4
+    )
     assert value(result.out, "bytes scored") == summary["val_bytes"]
     assert FORMULA in result.out
 
@@ -38,7 +51,9 @@ def test_a_text(puna: Puna, tiny_run: Path, tiny_llama: LanguageModel, tmp_path:
     path.write_text("the llama reads old pages 🦙\n" * 9, encoding="utf-8")
     result = puna("eval", tiny_run / "model", "--text", path, "--context", 16, "--stride", 8)
     lengths = tiny_llama.tokenizer.token_lengths()
-    score = score_tokens(tiny_llama.model, text_tokens(path, tiny_llama.tokenizer), lengths, context=16, stride=8)
+    score = score_tokens(
+        tiny_llama.model, text_tokens(path, tiny_llama.tokenizer), lengths, context=16, stride=8
+    )
     assert value(result.out, "loss, nats per token") == pytest.approx(score.loss, abs=1e-4)
     assert value(result.out, "bytes scored") == score.bytes == path.stat().st_size
     assert "windows of 16 tokens, each moved on by 8" in result.out
@@ -50,14 +65,24 @@ def test_a_text(puna: Puna, tiny_run: Path, tiny_llama: LanguageModel, tmp_path:
         ([], 2, "give either --data DIR or --text FILE"),
         (["--data", "a", "--text", "b"], 2, "give either --data DIR or --text FILE"),
         (["--text", "gone.txt"], 1, "error: there is no file gone.txt"),
-        (["--text", __file__, "--context", "97"], 1, "error: --context 97 exceeds the model's context of 96"),
-        (["--text", __file__, "--context", "8", "--stride", "9"], 1, "error: --stride 9 exceeds the window of 8"),
+        (
+            ["--text", __file__, "--context", "97"],
+            1,
+            "error: --context 97 exceeds the model's context of 96",
+        ),
+        (
+            ["--text", __file__, "--context", "8", "--stride", "9"],
+            1,
+            "error: --stride 9 exceeds the window of 8",
+        ),
         (["--text", __file__, "--context", "-3"], 2, "Invalid value for '--context'"),
         (["--text", __file__, "--max-tokens", "1"], 2, "Invalid value for '--max-tokens'"),
         (["--data", "/"], 1, "error: "),
     ],
 )
-def test_what_cannot_be_scored(arguments: list[str], code: int, message: str, puna: Puna, tiny_run: Path) -> None:
+def test_what_cannot_be_scored(
+    arguments: list[str], code: int, message: str, puna: Puna, tiny_run: Path
+) -> None:
     result = puna("eval", tiny_run / "model", *arguments)
     assert result.code == code
     assert message in result.err

@@ -29,6 +29,15 @@ def test_gigabytes_are_decimal() -> None:
     assert gigabytes(1e12) == "1,000.000 GB"
 
 
-def test_columns_line_up_and_a_row_of_one_cell_takes_no_width(capsys: pytest.CaptureFixture[str]) -> None:
-    print_columns([("", "fit"), ("a line longer than any column",), ("alpha", "0.3"), ("E", "1.8194")])
-    assert capsys.readouterr().out.splitlines() == ["          fit", "a line longer than any column", "alpha     0.3", "E      1.8194"]
+def test_columns_line_up_and_a_row_of_one_cell_takes_no_width(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_columns(
+        [("", "fit"), ("a line longer than any column",), ("alpha", "0.3"), ("E", "1.8194")]
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "          fit",
+        "a line longer than any column",
+        "alpha     0.3",
+        "E      1.8194",
+    ]

@@ -13,24 +13,44 @@ Puna = Callable[..., Any]
 OPTIONS = ("--max-tokens", 12, "--seed", 3, "--device", "cpu")
 
 
-def test_the_prompt_and_its_continuation(puna: Puna, tiny_run: Path, tiny_llama: LanguageModel) -> None:
+def test_the_prompt_and_its_continuation(
+    puna: Puna, tiny_run: Path, tiny_llama: LanguageModel
+) -> None:
     result = puna("generate", tiny_run / "model", "the llama ", *OPTIONS)
     expected = tiny_llama.generate("the llama ", max_tokens=12, seed=3, temperature=0.8, top_p=0.95)
     assert (result.code, result.out, result.err) == (0, f"the llama {expected}\n", "")
 
 
 def test_several_are_numbered(puna: Puna, tiny_run: Path) -> None:
-    alone = [puna("generate", tiny_run / "model", "old ", *OPTIONS[:2], "--seed", seed, "--device", "cpu").out for seed in (3, 4)]
+    alone = [
+        puna(
+            "generate", tiny_run / "model", "old ", *OPTIONS[:2], "--seed", seed, "--device", "cpu"
+        ).out
+        for seed in (3, 4)
+    ]
     result = puna("generate", tiny_run / "model", "old ", "-n", 2, *OPTIONS)
     assert result.out == f"--- 1 of 2\n{alone[0]}--- 2 of 2\n{alone[1]}"
 
 
 def test_greedy_needs_no_seed_and_stop_texts_stop(puna: Puna, tiny_run: Path) -> None:
-    greedy = [puna("generate", tiny_run / "model", "old ", "--temperature", 0, "--max-tokens", 30).out for _ in range(2)]
+    greedy = [
+        puna("generate", tiny_run / "model", "old ", "--temperature", 0, "--max-tokens", 30).out
+        for _ in range(2)
+    ]
     assert greedy[0] == greedy[1]
     text = greedy[0].removeprefix("old ")
     stop = text[9:12]
-    stopped = puna("generate", tiny_run / "model", "old ", "--temperature", 0, "--max-tokens", 30, "--stop", stop).out
+    stopped = puna(
+        "generate",
+        tiny_run / "model",
+        "old ",
+        "--temperature",
+        0,
+        "--max-tokens",
+        30,
+        "--stop",
+        stop,
+    ).out
     assert stopped == f"old {text.partition(stop)[0]}\n"
 
 
@@ -43,7 +63,9 @@ def test_greedy_needs_no_seed_and_stop_texts_stop(puna: Puna, tiny_run: Path) ->
         (["--device", "cuda:99"], "the device 'cuda:99' cannot be used here"),
     ],
 )
-def test_a_wrong_option_is_one_line(arguments: list[object], message: str, puna: Puna, tiny_run: Path) -> None:
+def test_a_wrong_option_is_one_line(
+    arguments: list[object], message: str, puna: Puna, tiny_run: Path
+) -> None:
     result = puna("generate", tiny_run / "model", "old", *arguments)
     assert result.code == 1
     assert message in result.err
@@ -55,7 +77,9 @@ def test_what_is_no_model_or_too_long(puna: Puna, tiny_run: Path, tmp_path: Path
     assert "but the model's context of 96" in puna("generate", tiny_run / "model", "東京" * 90).err
 
 
-def test_a_conversation_from_standard_input(puna: Puna, tiny_run: Path, tiny_llama: LanguageModel) -> None:
+def test_a_conversation_from_standard_input(
+    puna: Puna, tiny_run: Path, tiny_llama: LanguageModel
+) -> None:
     from puna.tokenizer.chat import Message
 
     options = {"max_tokens": 8, "seed": 3, "temperature": 0.7, "top_p": 0.95}
@@ -69,4 +93,5 @@ def test_a_conversation_from_standard_input(puna: Puna, tiny_run: Path, tiny_lla
     forgotten = puna(*arguments, stdin="old\n/new\nold\n")
     assert forgotten.out == f"you: {first}\nyou: you: {first}\nyou: "
     told = puna(*arguments, "--system", "river", stdin="old\n")
-    assert told.out == f"you: {''.join(tiny_llama.chat([Message('system', 'river'), Message('user', 'old')], **options))}\nyou: "
+    turns = [Message("system", "river"), Message("user", "old")]
+    assert told.out == f"you: {''.join(tiny_llama.chat(turns, **options))}\nyou: "

@@ -11,7 +11,19 @@ import pytest
 
 Puna = Callable[..., Any]
 
-COMMANDS = ["quickstart", "tokenizer", "data", "train", "verify-resume", "eval", "generate", "chat", "serve", "merge", "plan"]
+COMMANDS = [
+    "quickstart",
+    "tokenizer",
+    "data",
+    "train",
+    "verify-resume",
+    "eval",
+    "generate",
+    "chat",
+    "serve",
+    "merge",
+    "plan",
+]
 
 
 def test_help_lists_every_command(puna: Puna) -> None:
@@ -31,18 +43,31 @@ def test_every_command_explains_itself_with_an_example(command: str, puna: Puna)
 
 def test_help_and_version_need_no_torch() -> None:
     """They answer at once because the heavy imports wait inside the commands."""
-    script = "import sys\nfrom puna.cli.main import main\ntry:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"
+    script = (
+        "import sys\nfrom puna.cli.main import main\ntry:\n    main()\nfinally:\n    assert 'torch'"
+        " not in sys.modules"
+    )
     for argument in ("--help", "--version"):
-        done = subprocess.run([sys.executable, "-c", script, argument], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", script, argument], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
     assert done.stdout == f"puna {version('puna')}\n"
 
 
 def test_an_error_that_the_user_can_mend_is_one_line_on_standard_error(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from puna.cli.main import main; main()"]
-    done = subprocess.run([*command, "train", str(tmp_path / "gone.yaml")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "train", str(tmp_path / "gone.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: cannot read the recipe {tmp_path / 'gone.yaml'}: No such file or directory\n"
+    assert (
+        done.stderr
+        == f"error: cannot read the recipe {tmp_path / 'gone.yaml'}: No such file or directory\n"
+    )
 
 
 def test_unknown_words_exit_with_2(puna: Puna) -> None:
@@ -51,7 +76,9 @@ def test_unknown_words_exit_with_2(puna: Puna) -> None:
     assert puna("eval", "model", "--contxt", "3").code == 2
 
 
-def test_an_error_of_the_system_is_one_line_too(puna: Puna, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_system_is_one_line_too(
+    puna: Puna, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "runs/x")
 
@@ -64,7 +91,11 @@ def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
     """As in `puna --help | true`, at the write after the reader has gone."""
     script = "import sys, time\nfrom puna.cli.main import main\nsys.stdin.read()\nmain()"
     process = subprocess.Popen(
-        [sys.executable, "-c", script, "--version"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, "--version"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout
     assert process.stdin

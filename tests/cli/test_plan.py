@@ -43,12 +43,17 @@ def test_the_65b_tree(puna: Puna) -> None:
     assert dict(layers) == BLOCK_65B
     assert "(embed_tokens): Embedding(32000, 8192, padding_idx=0)\n" in result.out
     assert "(lm_head): Linear(in_features=8192, out_features=32000, bias=False)\n" in result.out
-    assert len(re.findall(r"^ {6}\(\w+\): RMSNorm\(\(8192,\), eps=1e-05\)$", result.out, re.MULTILINE)) == 2
+    assert (
+        len(re.findall(r"^ {6}\(\w+\): RMSNorm\(\(8192,\), eps=1e-05\)$", result.out, re.MULTILINE))
+        == 2
+    )
     assert "\nparameters    65,285,660,672\n" in result.out
 
 
 def test_the_65b_bytes(puna: Puna) -> None:
-    """4.25 bits for each entry of the blocks' matrices, two bytes for embedding, output layer and norms; two bytes for all at 16 bits."""
+    """4.25 bits for each entry of the blocks' matrices, two bytes for embedding, output layer and
+    norms; two bytes for all at 16 bits.
+    """
     kept = 2 * 32000 * 8192 + (2 * 80 + 1) * 8192
     four = puna("plan", "tree", "llama-65b").out
     assert figures(four) == (65_285_660_672, (65_285_660_672 - kept) * 17 // 32 + 2 * kept)
@@ -62,7 +67,9 @@ def test_the_65b_bytes(puna: Puna) -> None:
 def test_int4_costs_what_nf4_costs_and_says_its_name(puna: Puna) -> None:
     nf4, int4 = (puna("plan", "tree", "llama-7b", "--kind", kind).out for kind in ("nf4", "int4"))
     assert figures(nf4) == figures(int4)
-    assert "(q_proj): Linear4bit(in_features=4096, out_features=4096, bias=False, kind=int4)" in int4
+    assert (
+        "(q_proj): Linear4bit(in_features=4096, out_features=4096, bias=False, kind=int4)" in int4
+    )
 
 
 @pytest.mark.parametrize("name", ["puna-1m", "puna-15m", "llama-3.2-1b", "llama-3-8b"])
@@ -74,7 +81,14 @@ def test_both_precisions_of_presets(name: str, puna: Puna) -> None:
 
 
 def test_a_model_folder(puna: Puna, tmp_path: Path) -> None:
-    shape = {"vocab_size": 50, "width": 128, "num_layers": 3, "num_heads": 4, "feed_forward_width": 192, "tie_embeddings": True}
+    shape = {
+        "vocab_size": 50,
+        "width": 128,
+        "num_layers": 3,
+        "num_heads": 4,
+        "feed_forward_width": 192,
+        "tie_embeddings": True,
+    }
     model = build_transformer(ModelConfig.model_validate(shape))
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)
@@ -88,13 +102,19 @@ def test_a_model_folder(puna: Puna, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["llama-66b"], 1, "error: unknown preset 'llama-66b'; the presets are llama-7b, llama-13b"),
+        (
+            ["llama-66b"],
+            1,
+            "error: unknown preset 'llama-66b'; the presets are llama-7b, llama-13b",
+        ),
         (["."], 1, "error: . is no model folder: it has no config.json"),
         (["llama-7b", "--bits", "5"], 2, "'5' is not one of '4', '16'"),
         (["llama-7b", "--kind", "fp4"], 2, "'fp4' is not one of 'nf4', 'int4'"),
     ],
 )
-def test_what_cannot_be_planned(arguments: list[str], code: int, message: str, puna: Puna, tmp_path: Path, monkeypatch: Any) -> None:
+def test_what_cannot_be_planned(
+    arguments: list[str], code: int, message: str, puna: Puna, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     result = puna("plan", "tree", *arguments)
     assert result.code == code

@@ -21,7 +21,15 @@ def results(tmp_path: Path) -> Path:
     for parameters in (5e7, 2e8, 1e9, 4e9):
         for ratio in (2, 8, 20, 60, 200):
             loss = law.E + law.A / parameters**law.alpha + law.B / (parameters * ratio) ** law.beta
-            lines.append(json.dumps({"parameters": parameters, "tokens": parameters * ratio, "loss": loss * np.exp(0.001 * rng.normal())}))
+            lines.append(
+                json.dumps(
+                    {
+                        "parameters": parameters,
+                        "tokens": parameters * ratio,
+                        "loss": loss * np.exp(0.001 * rng.normal()),
+                    }
+                )
+            )
     path = tmp_path / "results.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
@@ -30,9 +38,16 @@ def results(tmp_path: Path) -> Path:
 def test_constants_come_with_intervals_that_hold_them(results: Path, puna: Puna) -> None:
     result = puna("plan", "fit", results, "--resamples", 60)
     assert (result.code, result.err) == (0, "")
-    first = "20 runs of 50M to 4B parameters on 100M to 800B tokens; lines without parameters, tokens and loss: 1\n"
+    first = (
+        "20 runs of 50M to 4B parameters on 100M to 800B tokens; lines without parameters, tokens"
+        " and loss: 1\n"
+    )
     assert result.out.startswith(first)
-    rows = {line.split()[0]: line.split()[1:] for line in result.out.splitlines() if " to " in line and not line.startswith("20 runs")}
+    rows = {
+        line.split()[0]: line.split()[1:]
+        for line in result.out.splitlines()
+        if " to " in line and not line.startswith("20 runs")
+    }
     for name in ("E", "A", "B", "alpha", "beta"):
         fit, low, _, high = (float(word) if word != "to" else 0.0 for word in rows[name])
         assert low <= fit <= high
@@ -44,7 +59,9 @@ def test_constants_come_with_intervals_that_hold_them(results: Path, puna: Puna)
 
 
 def test_the_same_seed_prints_the_same_numbers(results: Path, puna: Puna) -> None:
-    one, again, other = (puna("plan", "fit", results, "--resamples", 5, "--seed", seed).out for seed in (1, 1, 2))
+    one, again, other = (
+        puna("plan", "fit", results, "--resamples", 5, "--seed", seed).out for seed in (1, 1, 2)
+    )
     assert one == again != other
 
 
@@ -52,7 +69,11 @@ def test_the_same_seed_prints_the_same_numbers(results: Path, puna: Puna) -> Non
     ("text", "code", "message"),
     [
         ('{"loss": 2.0, "tokens": 5}', 1, "none of 1 lines has the keys parameters, tokens, loss"),
-        ("\n".join(['{"parameters": 1e6, "tokens": 2e7, "loss": 3.0}'] * 5), 1, "at least 6 runs are needed"),
+        (
+            "\n".join(['{"parameters": 1e6, "tokens": 2e7, "loss": 3.0}'] * 5),
+            1,
+            "at least 6 runs are needed",
+        ),
         (
             "\n".join(f'{{"parameters": 1e6, "tokens": {d}e7, "loss": 3.0}}' for d in range(1, 9)),
             1,
@@ -61,7 +82,9 @@ def test_the_same_seed_prints_the_same_numbers(results: Path, puna: Puna) -> Non
         ("parameters,tokens,loss", 1, "line 1 is not JSON"),
     ],
 )
-def test_results_that_cannot_be_fitted(text: str, code: int, message: str, puna: Puna, tmp_path: Path) -> None:
+def test_results_that_cannot_be_fitted(
+    text: str, code: int, message: str, puna: Puna, tmp_path: Path
+) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text(text, encoding="utf-8")
     result = puna("plan", "fit", path)
@@ -73,4 +96,7 @@ def test_results_that_cannot_be_fitted(text: str, code: int, message: str, puna:
 
 def test_a_missing_file_is_one_line(puna: Puna, tmp_path: Path) -> None:
     result = puna("plan", "fit", tmp_path / "gone.jsonl")
-    assert (result.code, result.err) == (1, f"error: No such file or directory: {tmp_path / 'gone.jsonl'}\n")
+    assert (result.code, result.err) == (
+        1,
+        f"error: No such file or directory: {tmp_path / 'gone.jsonl'}\n",
+    )

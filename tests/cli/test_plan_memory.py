@@ -15,21 +15,30 @@ Puna = Callable[..., Any]
 
 def gigabytes(out: str, label: str) -> list[float]:
     """The figures of the rows with this label, training's before inference's."""
-    return [float(figure.replace(",", "")) for figure in re.findall(rf"^  {label}\b.* ([\d,.]+) GB$", out, re.MULTILINE)]
+    return [
+        float(figure.replace(",", ""))
+        for figure in re.findall(rf"^  {label}\b.* ([\d,.]+) GB$", out, re.MULTILINE)
+    ]
 
 
 def test_the_7b_model_s_memory_by_part(puna: Puna) -> None:
     result = puna("plan", "memory", "llama-7b", "--batch", 4, "--activation-checkpointing")
     assert (result.code, result.err) == (0, "")
-    assert result.out.startswith("llama-7b: 6,738,415,616 parameters; 4 x 2,048 tokens\n\ntraining on cuda\n")
+    assert result.out.startswith(
+        "llama-7b: 6,738,415,616 parameters; 4 x 2,048 tokens\n\ntraining on cuda\n"
+    )
     assert gigabytes(result.out, "weights") == [26.954, 13.477]
     assert gigabytes(result.out, "gradients") == [26.954]
     assert gigabytes(result.out, "optimizer moments") == [53.907]
-    assert gigabytes(result.out, "kv cache") == [4.295]  # 2 x 32 layers x 4096 x 2 bytes x 4 x 2048 positions
+    # 2 x 32 layers x 4096 x 2 bytes x 4 x 2048 positions
+    assert gigabytes(result.out, "kv cache") == [4.295]
     config = ModelConfig.model_validate({"preset": "llama-7b"})
     total = training_memory_bytes(config, 4, 2048, half=True, checkpointing=True, device="cuda")
     assert gigabytes(result.out, "total") == [round(total / 1e9, 3), 17.772]
-    assert gigabytes(result.out, "activations")[0] < gigabytes(puna("plan", "memory", "llama-7b", "--batch", 4).out, "activations")[0] / 10
+    assert (
+        gigabytes(result.out, "activations")[0]
+        < gigabytes(puna("plan", "memory", "llama-7b", "--batch", 4).out, "activations")[0] / 10
+    )
 
 
 def test_four_bits_shrink_the_weights_and_leave_the_cache(puna: Puna) -> None:
@@ -42,8 +51,20 @@ def test_precision_and_device_reach_the_estimate(puna: Puna) -> None:
     config = ModelConfig.model_validate({"preset": "puna-4m"})
     for device in ("cpu", "cuda"):
         for precision in ("float32", "bfloat16"):
-            out = puna("plan", "memory", "puna-4m", "--batch", 8, "--device", device, "--precision", precision).out
-            expected = training_memory_bytes(config, 8, 512, half=precision == "bfloat16", device=device)
+            out = puna(
+                "plan",
+                "memory",
+                "puna-4m",
+                "--batch",
+                8,
+                "--device",
+                device,
+                "--precision",
+                precision,
+            ).out
+            expected = training_memory_bytes(
+                config, 8, 512, half=precision == "bfloat16", device=device
+            )
             assert gigabytes(out, "total")[0] == round(expected / 1e9, 3)
             assert f"training on {device}\n" in out
             assert f"activations ({precision} products)" in out
@@ -54,12 +75,18 @@ def test_precision_and_device_reach_the_estimate(puna: Puna) -> None:
     [
         (["llama-66b"], 1, "error: unknown preset 'llama-66b'; the presets are llama-7b"),
         (["llama-7b", "--batch", "0"], 1, "error: the batch is 0, but must be at least 1"),
-        (["llama-7b", "--context", "4096"], 1, "error: the context is 4096 tokens, but this model is built for 2048"),
+        (
+            ["llama-7b", "--context", "4096"],
+            1,
+            "error: the context is 4096 tokens, but this model is built for 2048",
+        ),
         (["llama-7b", "--bits", "8"], 2, "'8' is not one of '4', '16'"),
         (["llama-7b", "--device", "tpu"], 2, "'tpu' is not one of 'cuda', 'cpu'"),
     ],
 )
-def test_memory_that_cannot_be_planned(arguments: list[str], code: int, message: str, puna: Puna) -> None:
+def test_memory_that_cannot_be_planned(
+    arguments: list[str], code: int, message: str, puna: Puna
+) -> None:
     result = puna("plan", "memory", *arguments)
     assert (result.code, result.out) == (code, "")
     assert message in result.err
@@ -77,13 +104,18 @@ def test_llama_s_mixture_by_corpus(puna: Puna) -> None:
 
 def test_sources_on_the_command_line_say_the_same_as_the_named_mixture(puna: Puna) -> None:
     named = puna("plan", "data", "--tokens", "1.4e12", "--mixture", "llama").out
-    texts = "CommonCrawl:67.0:853e9 C4:15:198e9 GitHub:4.5:98e9 Wikipedia:4.5:25.7e9 Books:4.5:28.3e9 ArXiv:2.5:33e9 StackExchange:2:27.2e9"
+    texts = (
+        "CommonCrawl:67.0:853e9 C4:15:198e9 GitHub:4.5:98e9 Wikipedia:4.5:25.7e9 Books:4.5:28.3e9"
+        " ArXiv:2.5:33e9 StackExchange:2:27.2e9"
+    )
     options = [word for text in texts.split() for word in ("--source", text)]
     assert puna("plan", "data", "--tokens", "1.4e12", *options).out == named
 
 
 def test_weights_are_relative_to_their_sum(puna: Puna) -> None:
-    out = puna("plan", "data", "--tokens", "2e9", "--source", "web:4:5e9", "--source", "books:1:100e6").out
+    out = puna(
+        "plan", "data", "--tokens", "2e9", "--source", "web:4:5e9", "--source", "books:1:100e6"
+    ).out
     assert out.splitlines()[2].split() == ["books", "20.0%", "400M", "100M", "4.00"]
 
 
@@ -91,14 +123,32 @@ def test_weights_are_relative_to_their_sum(puna: Puna) -> None:
     ("arguments", "code", "message"),
     [
         (["--tokens", "1e9"], 2, "give either --mixture or --source"),
-        (["--tokens", "1e9", "--mixture", "llama", "--source", "a:1:1"], 2, "give either --mixture or --source"),
+        (
+            ["--tokens", "1e9", "--mixture", "llama", "--source", "a:1:1"],
+            2,
+            "give either --mixture or --source",
+        ),
         (["--mixture", "llama"], 2, "Missing option '--tokens'"),
-        (["--tokens", "0", "--mixture", "llama"], 1, "error: tokens is 0, but must be a number above zero"),
-        (["--tokens", "1e9", "--mixture", "pile"], 1, "error: unknown mixture 'pile'; the known ones are llama"),
-        (["--tokens", "1e9", "--source", "web"], 1, "error: the source 'web' is not of the form NAME:WEIGHT:TOKENS"),
+        (
+            ["--tokens", "0", "--mixture", "llama"],
+            1,
+            "error: tokens is 0, but must be a number above zero",
+        ),
+        (
+            ["--tokens", "1e9", "--mixture", "pile"],
+            1,
+            "error: unknown mixture 'pile'; the known ones are llama",
+        ),
+        (
+            ["--tokens", "1e9", "--source", "web"],
+            1,
+            "error: the source 'web' is not of the form NAME:WEIGHT:TOKENS",
+        ),
     ],
 )
-def test_mixtures_that_cannot_be_planned(arguments: list[str], code: int, message: str, puna: Puna) -> None:
+def test_mixtures_that_cannot_be_planned(
+    arguments: list[str], code: int, message: str, puna: Puna
+) -> None:
     result = puna("plan", "data", *arguments)
     assert (result.code, result.out) == (code, "")
     assert message in result.err

@@ -20,7 +20,11 @@ def test_the_page_shows_every_command_but_tree() -> None:
 
 @pytest.mark.parametrize(("command", "output"), SHOWN, ids=[command for command, _ in SHOWN])
 def test_a_command_prints_what_the_page_shows(
-    command: str, output: str, puna: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str,
+    output: str,
+    puna: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Word for word; numbers of a fit to a thousandth, since its last digits are the machine's."""
     monkeypatch.chdir(tmp_path)
@@ -32,6 +36,9 @@ def test_a_command_prints_what_the_page_shows(
     if arguments[1] != "fit":
         assert result.out == output
         return
-    printed, shown = ([float(number.replace(",", "")) for number in NUMBER.findall(text)] for text in (result.out, output))
+    printed, shown = (
+        [float(number.replace(",", "")) for number in NUMBER.findall(text)]
+        for text in (result.out, output)
+    )
     assert NUMBER.sub("#", result.out) == NUMBER.sub("#", output)
     assert printed == pytest.approx(shown, rel=1e-3, abs=1e-4)

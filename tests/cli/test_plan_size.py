@@ -23,7 +23,8 @@ def cells(out: str, label: str, *, last: bool = False) -> list[str]:
 def test_epoch_s_10b_model(puna: Puna) -> None:
     result = puna("plan", "size", "--flops", "1.23e22", "--constants", "epoch")
     assert (result.code, result.err) == (0, "")
-    assert cells(result.out, "parameters N") == ["10.07B"]  # the paper's four-digit exponents give 10.06B and 203.8B
+    # the paper's four-digit exponents give 10.06B and 203.8B
+    assert cells(result.out, "parameters N") == ["10.07B"]
     assert cells(result.out, "tokens D") == ["203.6B"]
     assert cells(result.out, "tokens a parameter") == ["20.2"]
     assert cells(result.out, "training FLOPs") == ["1.23e+22"]
@@ -40,7 +41,9 @@ def test_every_set_of_constants_stands_beside_the_others_with_its_numbers(puna: 
 
 
 def test_the_lifetime_optimum_of_sardana_s_example(puna: Puna) -> None:
-    out = puna("plan", "size", "--loss", "1.947", "--inference-tokens", "2e12", "--constants", "sardana").out
+    out = puna(
+        "plan", "size", "--loss", "1.947", "--inference-tokens", "2e12", "--constants", "sardana"
+    ).out
     assert cells(out, "parameters N") == ["34.08B"]
     assert cells(out, "parameters N", last=True) == ["24.18B"]
     assert cells(out, "tokens D", last=True) == ["2.657T"]
@@ -51,7 +54,18 @@ def test_the_lifetime_optimum_of_sardana_s_example(puna: Puna) -> None:
 
 def test_gpu_hours_are_a_budget_and_a_price(puna: Puna) -> None:
     out = puna(
-        "plan", "size", "--gpu-hours", 82432, "--gpu", "A100", "--mfu", 0.434, "--inference-tokens", "1e12", "--constants", "epoch"
+        "plan",
+        "size",
+        "--gpu-hours",
+        82432,
+        "--gpu",
+        "A100",
+        "--mfu",
+        0.434,
+        "--inference-tokens",
+        "1e12",
+        "--constants",
+        "epoch",
     ).out
     assert cells(out, "training FLOPs") == [f"{82432 * 3600 * 0.434 * 312e12:.4g}"]
     assert cells(out, "training GPU hours") == ["82,432"]
@@ -91,18 +105,50 @@ def test_curves_are_drawn_for_every_set_of_constants(puna: Puna, tmp_path: Path)
         (["--flops", "-1e21"], 1, "error: flops is -1e+21, but must be a number above zero"),
         (["--flops", "nan"], 1, "error: flops is nan, but must be a number above zero"),
         (["--flops", "much"], 2, "Invalid value for '--flops'"),
-        (["--gpu-hours", "0", "--gpu", "h100"], 1, "error: gpu hours is 0, but must be a number above zero"),
-        (["--flops", "1e21", "--gpu", "abacus"], 1, f"error: unknown GPU 'abacus'; the known ones are {', '.join(GPU_PEAKS)}"),
-        (["--flops", "1e21", "--gpu", "h100", "--mfu", "40"], 1, "error: mfu is 40, but it is a share of the peak"),
-        (["--flops", "1e21", "--constants", "kaplan"], 1, f"error: unknown constants 'kaplan'; the known ones are {', '.join(LAWS)}"),
-        (["--flops", "1e21", "--inference-tokens", "0"], 1, "error: inference tokens is 0, but must be a number above zero"),
-        (["--loss", "1.8"], 1, "error: epoch: the loss 1.8 is unreachable: by these constants no model gets below E = 1.81686"),
+        (
+            ["--gpu-hours", "0", "--gpu", "h100"],
+            1,
+            "error: gpu hours is 0, but must be a number above zero",
+        ),
+        (
+            ["--flops", "1e21", "--gpu", "abacus"],
+            1,
+            f"error: unknown GPU 'abacus'; the known ones are {', '.join(GPU_PEAKS)}",
+        ),
+        (
+            ["--flops", "1e21", "--gpu", "h100", "--mfu", "40"],
+            1,
+            "error: mfu is 40, but it is a share of the peak",
+        ),
+        (
+            ["--flops", "1e21", "--constants", "kaplan"],
+            1,
+            f"error: unknown constants 'kaplan'; the known ones are {', '.join(LAWS)}",
+        ),
+        (
+            ["--flops", "1e21", "--inference-tokens", "0"],
+            1,
+            "error: inference tokens is 0, but must be a number above zero",
+        ),
+        (
+            ["--loss", "1.8"],
+            1,
+            (
+                "error: epoch: the loss 1.8 is unreachable: by these constants no model gets below"
+                " E = 1.81686"
+            ),
+        ),
         (["--loss", "0"], 1, "error: hoffmann: loss is 0, but must be a number above zero"),
         (["--flops", "1e21", "--plot", "c.png"], 1, "error: c.png is no SVG file by its name"),
     ],
 )
 def test_what_cannot_be_planned(
-    arguments: list[str], code: int, message: str, puna: Puna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    code: int,
+    message: str,
+    puna: Puna,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = puna("plan", "size", *arguments)

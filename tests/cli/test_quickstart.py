@@ -1,4 +1,6 @@
-"""`puna quickstart`: from a folder of text to a measured model, in one command that can be called again."""
+"""`puna quickstart`: from a folder of text to a measured model, in one command that can be called
+again.
+"""
 
 import json
 import signal
@@ -36,9 +38,18 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
     own = quickstart.quickstart_recipe
 
     def recipe(run: Path, source: str, steps: int) -> Recipe:
-        model = {"vocab_size": 2048, "width": 32, "num_layers": 1, "num_heads": 2, "context_length": 32, "tie_embeddings": True}
+        model = {
+            "vocab_size": 2048,
+            "width": 32,
+            "num_layers": 1,
+            "num_heads": 2,
+            "context_length": 32,
+            "tie_embeddings": True,
+        }
         values = own(run, source, steps).model_dump() | {"model": model}
-        return validate(Recipe, overlay(values, {"train": {"context_length": 32, "device": "cpu"}}), "test")
+        return validate(
+            Recipe, overlay(values, {"train": {"context_length": 32, "device": "cpu"}}), "test"
+        )
 
     monkeypatch.setattr(quickstart, "quickstart_recipe", recipe)
     monkeypatch.setattr(quickstart, "steps_within", lambda *_: 30)
@@ -54,7 +65,10 @@ def test_from_a_folder_to_a_model(puna: Puna, tiny_corpus: Path, tmp_path: Path)
     summary = json.loads((run / "summary.json").read_text())
     assert summary.keys() >= PROMISED
     assert summary["model"] == str(run / "model")
-    assert sum(weight.numel() for weight in read_model(run / "model").parameters()) == summary["parameters"]
+    assert (
+        sum(weight.numel() for weight in read_model(run / "model").parameters())
+        == summary["parameters"]
+    )
 
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     again = puna("quickstart", "--text", tiny_corpus, "--run", run)
@@ -64,11 +78,16 @@ def test_from_a_folder_to_a_model(puna: Puna, tiny_corpus: Path, tmp_path: Path)
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
     other = puna("quickstart", "--text", tmp_path, "--run", run)
-    assert (other.code, other.err) == (1, f"error: {run} was raised on {tiny_corpus}, not on {tmp_path}: choose another --run\n")
+    assert (other.code, other.err) == (
+        1,
+        f"error: {run} was raised on {tiny_corpus}, not on {tmp_path}: choose another --run\n",
+    )
 
 
 @pytest.mark.usefixtures("small")
-def test_interrupted_it_goes_on(puna: Puna, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_it_goes_on(
+    puna: Puna, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         step = Trainer._step
@@ -102,7 +121,10 @@ def test_as_it_is_installed(tiny_corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-c", "from puna.cli.main import main; main()", "quickstart"]
     done = subprocess.run(
-        [*command, "--text", str(tiny_corpus), "--run", str(run), "--minutes", "0.05"], capture_output=True, text=True, check=False
+        [*command, "--text", str(tiny_corpus), "--run", str(run), "--minutes", "0.05"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((run / "summary.json").read_text()).keys() >= PROMISED

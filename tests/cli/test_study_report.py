@@ -1,4 +1,6 @@
-"""`puna study report`: whole studies that were made up, from their files to REPORT.md and report.html."""
+"""`puna study report`: whole studies that were made up, from their files to REPORT.md and
+report.html.
+"""
 
 import json
 import re
@@ -16,10 +18,17 @@ from puna.findings import law as law_of_a_study
 
 GLU = ["relu", "relu2", "gelu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu"]
 PLACEMENT = [
-    f"{place} {rate} {warm}" for place in ("pre", "post", "peri") for rate in ("5e-4", "2e-3", "8e-3") for warm in ("warm", "cold")
+    f"{place} {rate} {warm}"
+    for place in ("pre", "post", "peri")
+    for rate in ("5e-4", "2e-3", "8e-3")
+    for warm in ("warm", "cold")
 ]
 SIZES = {48: 150_000, 64: 300_000, 128: 1_200_000}
-GRID = {f"{width} wide, {flops:.1e}": (size, int(flops / 6 / size)) for flops in (1.5e11, 4.5e11, 1.4e12) for width, size in SIZES.items()}
+GRID = {
+    f"{width} wide, {flops:.1e}": (size, int(flops / 6 / size))
+    for flops in (1.5e11, 4.5e11, 1.4e12)
+    for width, size in SIZES.items()
+}
 
 
 class Report(NamedTuple):
@@ -35,17 +44,31 @@ def report(folder: Path) -> Report:
 
 
 def assert_shown(arms: list[str], page: Page, drawings: dict[int, list[str]] | None = None) -> None:
-    """Every arm is in what every drawing says, and the baseline too but in the differences; nothing is outside."""
+    """Every arm is in what every drawing says, and the baseline too but in the differences; nothing
+    is outside.
+    """
     for place, label in enumerate(page.labels):
         wanted = (drawings or {}).get(place, arms[1:] if place == 0 else arms)
         assert [arm for arm in wanted if arm not in label] == [], label
-    targets = [attributes[key] for _, attributes in page.tags for key in ("src", "href") if key in attributes]
+    targets = [
+        attributes[key]
+        for _, attributes in page.tags
+        for key in ("src", "href")
+        if key in attributes
+    ]
     assert all((target or "").startswith("#") for target in targets)
 
 
 def test_nine_arms_are_in_every_figure(tmp_path: Path) -> None:
     made = report(
-        make_study(tmp_path, GLU, probes=["dead_units"], also=["loss"], rule={"smallest_difference": 0.01}, conclusion="Found *it*.")
+        make_study(
+            tmp_path,
+            GLU,
+            probes=["dead_units"],
+            also=["loss"],
+            rule={"smallest_difference": 0.01},
+            conclusion="Found *it*.",
+        )
     )
     assert len(made.page.drawings) == 4
     assert_shown(GLU, made.page)
@@ -56,7 +79,15 @@ def test_nine_arms_are_in_every_figure(tmp_path: Path) -> None:
     assert "<em>it</em>" in made.html
     headings = [line for line in made.text.splitlines() if line.startswith("## ")]
     assert [heading[3:] for heading in headings] == [
-        *("Protocol", "Differences", "Other measures", "Cost", "Inside the models", "What this cannot show", "What was found")
+        *(
+            "Protocol",
+            "Differences",
+            "Other measures",
+            "Cost",
+            "Inside the models",
+            "What this cannot show",
+            "What was found",
+        )
     ]
     assert "Dashed: ±0.01" in made.page.text
 
@@ -69,9 +100,9 @@ def test_eighteen_arms_keep_their_labels_apart(tmp_path: Path) -> None:
     assert "diverged" in " ".join(made.page.drawings[1])
     assert "post 8e-3 warm diverged" in made.page.drawings[2]
     for drawing in re.findall(r"<svg.*?</svg>", made.html, re.DOTALL)[1:2]:
-        labels = re.findall(r'<text[^>]*transform="translate\(([\d.]+) ([\d.]+)\)', drawing) or re.findall(
-            r'<text[^>]* x="([\d.]+)" y="([\d.]+)"', drawing
-        )
+        labels = re.findall(
+            r'<text[^>]*transform="translate\(([\d.]+) ([\d.]+)\)', drawing
+        ) or re.findall(r'<text[^>]* x="([\d.]+)" y="([\d.]+)"', drawing)
         column = sorted(float(y) for x, y in labels if float(x) > 700)
         assert len(column) >= len(PLACEMENT)
         assert min(second - first for first, second in pairwise(column)) > 12
@@ -87,7 +118,13 @@ def test_a_diverged_baseline_still_has_a_page(tmp_path: Path) -> None:
 def test_without_step_times_and_where_more_is_better_flops_are_the_cost(tmp_path: Path) -> None:
     arms = ["one", "three", "off"]
     made = report(
-        make_study(tmp_path, arms, metric="addition_exact_match", truth=lambda arm, seed: 0.2 + 0.1 * arm + 0.01 * arm * seed, timed=[])
+        make_study(
+            tmp_path,
+            arms,
+            metric="addition_exact_match",
+            truth=lambda arm, seed: 0.2 + 0.1 * arm + 0.01 * arm * seed,
+            timed=[],
+        )
     )
     assert_shown(arms, made.page)
     assert made.page.labels[2].startswith("share right against training FLOPs a token")
@@ -106,12 +143,30 @@ def test_names_cannot_become_markup(tmp_path: Path) -> None:
         assert f" {arm} " in made.page.text
 
 
-def test_a_grid_gets_its_law_and_its_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The made-up truth is E = 1.5, A = 300, B = 400, alpha = 0.45 and beta = 0.4, with noise of 0.004 nats."""
+def test_a_grid_gets_its_law_and_its_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The made-up truth is E = 1.5, A = 300, B = 400, alpha = 0.45 and beta = 0.4, with noise of
+    0.004 nats.
+    """
     monkeypatch.setattr(law_of_a_study, "RESAMPLES", 12)
-    made = report(make_study(tmp_path, list(GRID), grid=list(GRID.values()), fit=True, timed=[], diverged={next(iter(GRID)): [2]}))
+    made = report(
+        make_study(
+            tmp_path,
+            list(GRID),
+            grid=list(GRID.values()),
+            fit=True,
+            timed=[],
+            diverged={next(iter(GRID)): [2]},
+        )
+    )
     section = made.text.split("## Scaling law")[1].split("\n## ")[0]
-    constants = {name: float(value) for name, value in re.findall(r"^\| (\w+) \| ([\d.,]+) \|", section.replace(",", ""), re.MULTILINE)}
+    constants = {
+        name: float(value)
+        for name, value in re.findall(
+            r"^\| (\w+) \| ([\d.,]+) \|", section.replace(",", ""), re.MULTILINE
+        )
+    }
     truth = {"E": 1.5, "A": 300, "B": 400, "alpha": 0.45, "beta": 0.4}
     for name, value in truth.items():
         assert constants[name] == pytest.approx(value, rel=0.2), name
@@ -130,7 +185,9 @@ def test_a_grid_that_fixes_no_law_says_why(tmp_path: Path) -> None:
     assert len(made.page.drawings) == 3
 
 
-def test_the_command_writes_both_files_and_equal_folders_give_equal_ones(puna: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_command_writes_both_files_and_equal_folders_give_equal_ones(
+    puna: Callable[..., Any], tmp_path: Path
+) -> None:
     folder = make_study(tmp_path, ["a", "[b]"])
     result = puna("study", "report", folder)
     assert (result.code, result.err) == (0, "")
@@ -141,12 +198,18 @@ def test_the_command_writes_both_files_and_equal_folders_give_equal_ones(puna: C
     assert [(folder / name).read_bytes() for name in ("REPORT.md", "report.html")] == first
 
 
-def test_missing_runs_are_one_line_and_nothing_is_written(puna: Callable[..., Any], tmp_path: Path) -> None:
+def test_missing_runs_are_one_line_and_nothing_is_written(
+    puna: Callable[..., Any], tmp_path: Path
+) -> None:
     folder = make_study(tmp_path, ["a", "b"])
     lines = (folder / "results.jsonl").read_text().splitlines(keepends=True)
     (folder / "results.jsonl").write_text("".join(lines[:-1]))
     assert json.loads(lines[-1])["seed"] == 3
     result = puna("study", "report", folder)
     assert result.code == 1
-    assert result.err == "error: arm b lacks seed 3, and differences are paired: puna study run FOLDER does the missing runs\n"
+    assert (
+        result.err
+        == "error: arm b lacks seed 3, and differences are paired: puna study run FOLDER does the"
+        " missing runs\n"
+    )
     assert not (folder / "REPORT.md").exists()

@@ -16,33 +16,54 @@ from puna.train.trainer import RunInputs, read_stored_recipe, recipe_hash
 Puna = Callable[..., Any]
 
 
-def test_a_finished_run_holds_all_that_was_promised(tiny_run: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+def test_a_finished_run_holds_all_that_was_promised(
+    tiny_run: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
     names = {path.name for path in tiny_run.iterdir()}
-    assert names == {"recipe.yaml", "metrics.jsonl", "checkpoints", "best.json", "samples.json", "model", "summary.json", "report.html"}
+    assert names == {
+        "recipe.yaml",
+        "metrics.jsonl",
+        "checkpoints",
+        "best.json",
+        "samples.json",
+        "model",
+        "summary.json",
+        "report.html",
+    }
     summary = json.loads((tiny_run / "summary.json").read_text())
     recipe = tiny_recipe()
     assert summary["parameters"] == count_parameters(recipe.model).total
-    assert summary["parameters"] == sum(weight.numel() for weight in read_model(tiny_run / "model").parameters())
+    assert summary["parameters"] == sum(
+        weight.numel() for weight in read_model(tiny_run / "model").parameters()
+    )
     assert summary["tokens"] == 40 * 128
-    assert summary["tokens_per_second"] == pytest.approx(summary["tokens"] / summary["train_seconds"], rel=0.05)
+    assert summary["tokens_per_second"] == pytest.approx(
+        summary["tokens"] / summary["train_seconds"], rel=0.05
+    )
     assert 0 < summary["val_bits_per_byte"] < 4
     assert summary["gzip_bits_per_byte"] > 0
     assert summary["xz_bits_per_byte"] > 0
     assert summary["model"] == str(tiny_run / "model")
     assert summary["recipe_hash"] == recipe_hash(recipe)
-    assert read_stored_recipe(tiny_run).fingerprint() == tiny_recipe(f"run={tiny_run}").fingerprint()
+    assert (
+        read_stored_recipe(tiny_run).fingerprint() == tiny_recipe(f"run={tiny_run}").fingerprint()
+    )
     samples = json.loads((tiny_run / "samples.json").read_text())
     assert all(sample["prompt"] and sample["text"] for sample in samples)
 
 
-def test_a_dry_run_spends_nothing(puna: Puna, tiny_recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_spends_nothing(
+    puna: Puna, tiny_recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("puna.device.measure_matmul_peak", lambda *_: 1e11)
     monkeypatch.chdir(tmp_path)
     result = puna("train", tiny_recipe_file, "run=here", "--dry-run")
     assert result.code == 0
     assert "5,120 (40 steps of 128)" in result.out
     assert "epochs" in result.out
-    result = puna("train", tiny_recipe_file, "run=here", "--dry-run", "data.mixture=[{path: none-yet}]")
+    result = puna(
+        "train", tiny_recipe_file, "run=here", "--dry-run", "data.mixture=[{path: none-yet}]"
+    )
     assert "known once the data is prepared" in result.out
     assert list(tmp_path.iterdir()) == []
 
@@ -54,8 +75,14 @@ def test_a_dry_run_spends_nothing(puna: Puna, tiny_recipe_file: Path, tmp_path: 
         ("train.steps", "'train.steps' is not of the form section.key=value"),
         ("train.steps=4", "optimizer.warmup_steps 4 leaves nothing of train.steps 4; lower it"),
         ("train.device=cuda:99", "the device 'cuda:99' cannot be used here"),
-        ("model.vocab_size=299", "has 300 entries, but model.vocab_size is 299: set tokenizer.vocab_size=300"),
-        ("data.mixture=[{path: none-yet}]", "none-yet is not a prepared data folder, and its part of data.mixture names no sources"),
+        (
+            "model.vocab_size=299",
+            "has 300 entries, but model.vocab_size is 299: set tokenizer.vocab_size=300",
+        ),
+        (
+            "data.mixture=[{path: none-yet}]",
+            "none-yet is not a prepared data folder, and its part of data.mixture names no sources",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_run_is_one_line_and_no_folder(
@@ -72,25 +99,41 @@ def test_a_recipe_that_cannot_run_is_one_line_and_no_folder(
 def test_a_run_that_is_there_is_refused(puna: Puna, tiny_recipe_file: Path, tiny_run: Path) -> None:
     before = (tiny_run / "metrics.jsonl").read_bytes()
     result = puna("train", tiny_recipe_file, f"run={tiny_run}")
-    assert (result.code, result.err) == (1, f"error: {tiny_run} holds a run already: --resume continues it, run=OTHER starts another\n")
-    result = puna("train", tiny_recipe_file, f"run={tiny_run}", "--resume", "optimizer.weight_decay=0.3")
+    assert (result.code, result.err) == (
+        1,
+        f"error: {tiny_run} holds a run already: --resume continues it, run=OTHER starts another\n",
+    )
+    result = puna(
+        "train", tiny_recipe_file, f"run={tiny_run}", "--resume", "optimizer.weight_decay=0.3"
+    )
     assert "other values of optimizer.weight_decay" in result.err
     assert (tiny_run / "metrics.jsonl").read_bytes() == before
 
 
-def test_an_output_that_cannot_be_written_is_one_line(puna: Puna, tiny_recipe_file: Path, tiny_inputs: RunInputs, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_one_line(
+    puna: Puna, tiny_recipe_file: Path, tiny_inputs: RunInputs, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     result = puna("train", tiny_recipe_file, f"run={tmp_path / 'file' / 'run'}")
-    assert (result.code, result.err) == (1, f"error: Not a directory: {tmp_path / 'file' / 'run'}\n")
+    assert (result.code, result.err) == (
+        1,
+        f"error: Not a directory: {tmp_path / 'file' / 'run'}\n",
+    )
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_verify_resume_says_identical(name: str, puna: Puna, tiny_recipe_file: Path, tiny_inputs: RunInputs) -> None:
+def test_verify_resume_says_identical(
+    name: str, puna: Puna, tiny_recipe_file: Path, tiny_inputs: RunInputs
+) -> None:
     result = puna("verify-resume", tiny_recipe_file, f"optimizer.name={name}", "--steps", 12)
     assert result.code == 0
     weights = 2 * 9 + 2  # nine a layer, the embedding, the last norm
-    tensors = 3 * weights if name == "adamw" else 2 * 7 + 3 * (weights - 2 * 7)  # step and two moments, or one momentum
-    assert f"identical after 12 steps: {weights} weights, {tensors} optimizer tensors and" in result.out
+    # step and two moments, or one momentum
+    tensors = 3 * weights if name == "adamw" else 2 * 7 + 3 * (weights - 2 * 7)
+    assert (
+        f"identical after 12 steps: {weights} weights, {tensors} optimizer tensors and"
+        in result.out
+    )
     assert "stopped at step 6 and resumed" in result.out
 
 
@@ -104,13 +147,17 @@ def test_verify_resume_finds_a_difference(
     assert "different after 12 steps: weight embed_tokens.weight" in result.out
 
 
-def test_data_that_was_made_from_other_text_is_refused(puna: Puna, tiny_recipe_file: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_data_that_was_made_from_other_text_is_refused(
+    puna: Puna, tiny_recipe_file: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
     """A folder that an earlier, different attempt left behind must not be trained on in silence."""
     data = tiny_corpus.parent / "data"
     override = f"data.mixture=[{{path: {data}, sources: [{tmp_path}]}}]"
     result = puna("train", tiny_recipe_file, override, f"run={tmp_path / 'run'}")
     assert result.code == 1
-    assert result.err == (
-        f"error: {data} was prepared from {tiny_corpus}, but the recipe names {tmp_path}: delete the folder or name another\n"
+    assert (
+        result.err
+        == f"error: {data} was prepared from {tiny_corpus}, but the recipe names {tmp_path}: delete"
+        " the folder or name another\n"
     )
     assert not (tmp_path / "run").exists()

@@ -16,7 +16,9 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Callable[..., Path]:
-    """Write each text into a file of its own below a new folder, named so that reading keeps their order."""
+    """Write each text into a file of its own below a new folder, named so that reading keeps their
+    order.
+    """
 
     def write(texts: list[str], name: str = "corpus") -> Path:
         folder = tmp_path / name

@@ -29,6 +29,10 @@ def test_a_tenth_of_all_pairs_is_held_out_and_all_others_are_told() -> None:
     held_out = set(held_out_pairs())
     assert 0.08 < len(held_out) / 100**2 < 0.12
     assert {(b, a) for a, b in held_out} == held_out
-    told = {tuple(map(int, line.split("=")[0].split("+"))) for text in documents() for line in text.splitlines()}
+    told = {
+        tuple(map(int, line.split("=")[0].split("+")))
+        for text in documents()
+        for line in text.splitlines()
+    }
     assert not told & held_out
     assert len(told | held_out) > 0.99 * 100**2

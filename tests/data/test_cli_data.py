@@ -23,7 +23,9 @@ def tokenizer_folder(tokenizer: Tokenizer, tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> str:
-    result = CliRunner().invoke(data.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    result = CliRunner().invoke(
+        data.app, [str(argument) for argument in arguments], catch_exceptions=False
+    )
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -31,7 +33,9 @@ def run(*arguments: object) -> str:
 def test_prepare_and_inspect(corpus: Corpus, tokenizer_folder: Path, tmp_path: Path) -> None:
     texts = make_texts(200)
     out = tmp_path / "out"
-    written = run("prepare", corpus([*texts, texts[0]]), "--tokenizer", tokenizer_folder, "--out", out)
+    written = run(
+        "prepare", corpus([*texts, texts[0]]), "--tokenizer", tokenizer_folder, "--out", out
+    )
     assert "100%" in written
     for shown in (written, run("inspect", out)):
         assert "train" in shown
@@ -43,15 +47,37 @@ def test_prepare_and_inspect(corpus: Corpus, tokenizer_folder: Path, tmp_path: P
     assert "verified" not in run("inspect", out, "--no-verify")
 
 
-def test_an_empty_validation_split_is_told(corpus: Corpus, tokenizer_folder: Path, tmp_path: Path) -> None:
+def test_an_empty_validation_split_is_told(
+    corpus: Corpus, tokenizer_folder: Path, tmp_path: Path
+) -> None:
     source = corpus(["the only text"])
-    shown = run("prepare", source, "--tokenizer", tokenizer_folder, "--out", tmp_path / "a", "--validation-fraction", "1e-9")
+    shown = run(
+        "prepare",
+        source,
+        "--tokenizer",
+        tokenizer_folder,
+        "--out",
+        tmp_path / "a",
+        "--validation-fraction",
+        "1e-9",
+    )
     assert "No document fell to validation" in shown
-    shown = run("prepare", source, "--tokenizer", tokenizer_folder, "--out", tmp_path / "b", "--validation-fraction", "0")
+    shown = run(
+        "prepare",
+        source,
+        "--tokenizer",
+        tokenizer_folder,
+        "--out",
+        tmp_path / "b",
+        "--validation-fraction",
+        "0",
+    )
     assert "No document fell" not in shown
 
 
-def test_inspect_refuses_altered_shards(corpus: Corpus, tokenizer_folder: Path, tmp_path: Path) -> None:
+def test_inspect_refuses_altered_shards(
+    corpus: Corpus, tokenizer_folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     run("prepare", corpus(make_texts(20)), "--tokenizer", tokenizer_folder, "--out", out)
     tokens = out / "train-00000.tokens"
@@ -63,9 +89,15 @@ def test_inspect_refuses_altered_shards(corpus: Corpus, tokenizer_folder: Path, 
 def test_the_commands_defaults_are_the_functions() -> None:
     command = python_inspect.signature(data.prepare).parameters
     function = python_inspect.signature(prepare_module.prepare).parameters
-    shared = [name for name in function if name in command and function[name].default is not python_inspect.Parameter.empty]
+    shared = [
+        name
+        for name in function
+        if name in command and function[name].default is not python_inspect.Parameter.empty
+    ]
     assert len(shared) == 6
-    assert {name: command[name].default for name in shared} == {name: function[name].default for name in shared}
+    assert {name: command[name].default for name in shared} == {
+        name: function[name].default for name in shared
+    }
 
 
 def test_help_teaches_with_examples() -> None:

@@ -1,4 +1,6 @@
-"""A preparation that is killed, interrupted or out of disk is continued and ends with the same bytes."""
+"""A preparation that is killed, interrupted or out of disk is continued and ends with the same
+bytes.
+"""
 
 import ctypes
 import os
@@ -42,12 +44,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("long") / "corpus"
     folder.mkdir()
     for number in range(80):
-        (folder / f"{number:03d}.txt").write_text("\n".join(make_texts(30, seed=number)), encoding="utf-8")
+        (folder / f"{number:03d}.txt").write_text(
+            "\n".join(make_texts(30, seed=number)), encoding="utf-8"
+        )
     return folder
 
 
 @pytest.fixture(scope="module")
-def expected(source: Path, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def expected(
+    source: Path, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
     """The files of a run that nothing interrupts."""
     out = tmp_path_factory.mktemp("whole") / "out"
     prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
@@ -58,7 +64,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def start(source: Path, tokenizer: Tokenizer, out: Path, workers: int = 1, largest_file: int = 0) -> subprocess.Popen[str]:
+def start(
+    source: Path, tokenizer: Tokenizer, out: Path, workers: int = 1, largest_file: int = 0
+) -> subprocess.Popen[str]:
     """Prepare in another process; with `largest_file`, one that can write no larger files."""
     folder = out.parent / "tokenizer"
     tokenizer.save(folder)
@@ -79,7 +87,12 @@ def wait_for_shards(process: subprocess.Popen[str], out: Path, more: int) -> Non
 
 @pytest.mark.parametrize(("workers", "kills"), [(1, 5), (2, 2)])
 def test_killed_at_random_moments(
-    workers: int, kills: int, source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, tmp_path: Path
+    workers: int,
+    kills: int,
+    source: Path,
+    expected: dict[str, bytes],
+    tokenizer: Tokenizer,
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
     rng = random.Random(workers)
@@ -88,7 +101,9 @@ def test_killed_at_random_moments(
         process = start(source, tokenizer, out, workers)
         wait_for_shards(process, out, more=rng.randint(1, 3))
         time.sleep(rng.uniform(0, 0.03))
-        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        children = (
+            psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        )
         process.kill()
         process.communicate()
         landed += process.returncode == -signal.SIGKILL
@@ -100,18 +115,23 @@ def test_killed_at_random_moments(
     assert manifest.splits["train"].documents + manifest.splits["validation"].documents == 80
 
 
-def test_ctrl_c_and_then_continued(source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_ctrl_c_and_then_continued(
+    source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     process = start(source, tokenizer, out, workers=2)
     wait_for_shards(process, out, more=2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
     _, message = process.communicate(timeout=30)
-    assert message.count("\nKeyboardInterrupt\n") == 1, "only the parent tells of the interruption"  # perhaps while it handled an error
+    # perhaps while it handled an error
+    assert message.count("\nKeyboardInterrupt\n") == 1, "only the parent tells of the interruption"
     prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
     assert contents(out) == expected
 
 
-def test_finished_shards_are_not_written_again(source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_finished_shards_are_not_written_again(
+    source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     process = start(source, tokenizer, out)
     wait_for_shards(process, out, more=4)
@@ -125,7 +145,9 @@ def test_finished_shards_are_not_written_again(source: Path, expected: dict[str,
     assert contents(out) == expected
 
 
-def test_a_changed_source_is_refused_on_continuing(source: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_changed_source_is_refused_on_continuing(
+    source: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     process = start(source, tokenizer, out)
     wait_for_shards(process, out, more=2)
@@ -135,7 +157,9 @@ def test_a_changed_source_is_refused_on_continuing(source: Path, tokenizer: Toke
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     os.utime(path, ns=(times[0], times[1] + 1))
     try:
-        with pytest.raises(DataError, match=r"are not those that were read as .*; give another folder, or delete"):
+        with pytest.raises(
+            DataError, match=r"are not those that were read as .*; give another folder, or delete"
+        ):
             prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
     finally:
         os.utime(path, ns=times)
@@ -154,13 +178,17 @@ def test_two_at_once_are_refused(source: Path, tokenizer: Tokenizer, tmp_path: P
         process.communicate()
 
 
-def test_a_file_size_limit_is_told_and_continued(source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_file_size_limit_is_told_and_continued(
+    source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
 
     process = start(source, tokenizer, out, largest_file=35_000)  # a shard has 40,000 bytes
     _, message = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert f"cannot write to {out}: File too large; free some space and run the same again" in message
+    assert (
+        f"cannot write to {out}: File too large; free some space and run the same again" in message
+    )
     assert not list(out.glob(".*.partial"))
     prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
     assert contents(out) == expected
@@ -179,11 +207,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     libc.umount(target)
 
 
-def test_a_full_disk_is_told_and_continued(source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, small_disk: Path) -> None:
+def test_a_full_disk_is_told_and_continued(
+    source: Path, expected: dict[str, bytes], tokenizer: Tokenizer, small_disk: Path
+) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(1_200_000))
     out = small_disk / "out"
-    with pytest.raises(DataError, match=r"cannot write to .*: No space left on device; free some space"):
+    with pytest.raises(
+        DataError, match=r"cannot write to .*: No space left on device; free some space"
+    ):
         prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
     assert list(out.glob("*.tokens")), "some shards were finished before the disk was full"
     ballast.unlink()

@@ -18,18 +18,41 @@ CONTEXT = 32
 
 
 @pytest.fixture(scope="module")
-def streams(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TokenStream]:
-    return {name: make_stream(tmp_path_factory.mktemp(name), tokenizer, seed) for seed, name in enumerate(WEIGHTS)}
+def streams(
+    tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, TokenStream]:
+    return {
+        name: make_stream(tmp_path_factory.mktemp(name), tokenizer, seed)
+        for seed, name in enumerate(WEIGHTS)
+    }
 
 
 def make_stream(folder: Path, tokenizer: Tokenizer, seed: int) -> TokenStream:
-    (folder / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in make_texts(25, seed=seed)))
-    prepare([str(folder / "a.jsonl")], tokenizer, folder / "out", validation_fraction=0, shard_tokens=1_000)
+    (folder / "a.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in make_texts(25, seed=seed))
+    )
+    prepare(
+        [str(folder / "a.jsonl")],
+        tokenizer,
+        folder / "out",
+        validation_fraction=0,
+        shard_tokens=1_000,
+    )
     return open_split(folder / "out", "train")
 
 
-def make_loader(streams: dict[str, TokenStream], rank: int = 0, world_size: int = 1, seed: int = 5) -> Loader:
-    return Loader(streams, WEIGHTS, context_length=CONTEXT, batch_size=8, seed=seed, rank=rank, world_size=world_size)
+def make_loader(
+    streams: dict[str, TokenStream], rank: int = 0, world_size: int = 1, seed: int = 5
+) -> Loader:
+    return Loader(
+        streams,
+        WEIGHTS,
+        context_length=CONTEXT,
+        batch_size=8,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+    )
 
 
 @pytest.mark.parametrize("world_size", [2, 4, 8])
@@ -56,7 +79,9 @@ def test_rows_are_the_windows_that_the_mixture_names(streams: dict[str, TokenStr
     assert batch.dtype == np.int64
     for row, ids in enumerate(batch):
         sample = loader.mixture.sample(3 * 8 + row)
-        np.testing.assert_array_equal(ids, streams[sample.source].read(sample.window * CONTEXT, CONTEXT + 1))
+        np.testing.assert_array_equal(
+            ids, streams[sample.source].read(sample.window * CONTEXT, CONTEXT + 1)
+        )
 
 
 def test_an_epoch_has_every_target_once(streams: dict[str, TokenStream]) -> None:
@@ -80,17 +105,26 @@ def test_another_seed_is_another_order(streams: dict[str, TokenStream]) -> None:
         ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
         ({"batch_size": 0}, "a batch of 0 windows"),
         ({"context_length": 0}, "windows of 0 tokens"),
-        ({"context_length": 10**6}, r"the source a has \d+ tokens, fewer than one window of 1000000 \+ 1"),
+        (
+            {"context_length": 10**6},
+            r"the source a has \d+ tokens, fewer than one window of 1000000 \+ 1",
+        ),
         ({"weights": {"a": 1}}, r"weighs \['a'\]"),
     ],
 )
-def test_bad_options_are_refused(options: dict[str, object], message: str, streams: dict[str, TokenStream]) -> None:
+def test_bad_options_are_refused(
+    options: dict[str, object], message: str, streams: dict[str, TokenStream]
+) -> None:
     values = {"weights": WEIGHTS, "context_length": CONTEXT, "batch_size": 8, "seed": 0} | options
     with pytest.raises(DataError, match=message):
         Loader(streams, **values)
 
 
-def test_sources_of_different_tokenizers_are_refused(streams: dict[str, TokenStream], tmp_path: Path) -> None:
+def test_sources_of_different_tokenizers_are_refused(
+    streams: dict[str, TokenStream], tmp_path: Path
+) -> None:
     other = make_stream(tmp_path, Tokenizer.train(make_texts(50, seed=98), 290), seed=3)
     with pytest.raises(DataError, match="different tokenizers"):
-        Loader({"a": streams["a"], "b": other}, WEIGHTS, context_length=CONTEXT, batch_size=8, seed=0)
+        Loader(
+            {"a": streams["a"], "b": other}, WEIGHTS, context_length=CONTEXT, batch_size=8, seed=0
+        )

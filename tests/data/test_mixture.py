@@ -1,4 +1,6 @@
-"""Proportions are within one sample of exact at every moment, and each window comes once an epoch."""
+"""Proportions are within one sample of exact at every moment, and each window comes once an
+epoch.
+"""
 
 import numpy as np
 import pytest
@@ -17,17 +19,24 @@ LLAMA_WEIGHTS = {
     "ArXiv": 2.5,
     "StackExchange": 2.0,
 }
-LLAMA_TOKENS = dict(zip(LLAMA_WEIGHTS, [853e9, 198e9, 98e9, 25.7e9, 28.3e9, 33.0e9, 27.2e9], strict=True))
+LLAMA_TOKENS = dict(
+    zip(LLAMA_WEIGHTS, [853e9, 198e9, 98e9, 25.7e9, 28.3e9, 33.0e9, 27.2e9], strict=True)
+)
 
 shares_lists = st.lists(st.integers(1, 60), min_size=1, max_size=9).map(lambda shares: [*shares, 1])
 weight_maps = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 15), min_size=1)
 
 
 def worst_error(sources: np.ndarray, shares: list[int]) -> int:
-    """The largest |count * period - step * share| over all prefixes and sources: errors in units of 1/period samples."""
+    """The largest |count * period - step * share| over all prefixes and sources: errors in units of
+    1/period samples.
+    """
     period = sum(shares)
     steps = np.arange(1, len(sources) + 1)
-    return max(int(np.abs(np.cumsum(sources == number) * period - steps * share).max()) for number, share in enumerate(shares))
+    return max(
+        int(np.abs(np.cumsum(sources == number) * period - steps * share).max())
+        for number, share in enumerate(shares)
+    )
 
 
 @given(shares_lists)
@@ -61,19 +70,34 @@ def test_llamas_mixture_is_exact_at_every_prefix_of_its_period() -> None:
     mixture = Mixture(LLAMA_WEIGHTS, dict.fromkeys(LLAMA_WEIGHTS, 1000), 9, seed=0)
     assert mixture.schedule.period == 200
     assert mixture.schedule.shares.tolist() == [134, 30, 9, 9, 9, 5, 4]
-    assert worst_error(mixture.samples(np.arange(1000)).source, mixture.schedule.shares.tolist()) < 200
+    assert (
+        worst_error(mixture.samples(np.arange(1000)).source, mixture.schedule.shares.tolist()) < 200
+    )
 
 
 def test_llamas_epochs() -> None:
     found = epochs(LLAMA_WEIGHTS, LLAMA_TOKENS, 1.4e12)
-    assert [f"{found[name]:.2f}" for name in LLAMA_WEIGHTS] == ["1.10", "1.06", "0.64", "2.45", "2.23", "1.06", "1.03"]
+    assert [f"{found[name]:.2f}" for name in LLAMA_WEIGHTS] == [
+        "1.10",
+        "1.06",
+        "0.64",
+        "2.45",
+        "2.23",
+        "1.06",
+        "1.03",
+    ]
 
 
 @given(weight_maps, st.integers(1, 9), st.integers(0, 2**63), st.data())
 @settings(deadline=None)
-def test_each_window_comes_once_an_epoch(weights: dict[str, int], context: int, seed: int, data: st.DataObject) -> None:
+def test_each_window_comes_once_an_epoch(
+    weights: dict[str, int], context: int, seed: int, data: st.DataObject
+) -> None:
     windows = {name: data.draw(st.integers(1, 12), label=name) for name in weights}
-    tokens = {name: count * context + data.draw(st.integers(1, context)) for name, count in windows.items()}
+    tokens = {
+        name: count * context + data.draw(st.integers(1, context))
+        for name, count in windows.items()
+    }
     mixture = Mixture(weights, tokens, context, seed)
     assert mixture.num_windows == windows
     samples = mixture.samples(np.arange(3 * 12 * mixture.schedule.period))
@@ -87,7 +111,9 @@ def test_each_window_comes_once_an_epoch(weights: dict[str, int], context: int, 
 
 @given(weight_maps, st.integers(0, 2**40), st.integers(0, 1000))
 @settings(deadline=None)
-def test_a_sample_depends_on_its_index_alone(weights: dict[str, int], first: int, seed: int) -> None:
+def test_a_sample_depends_on_its_index_alone(
+    weights: dict[str, int], first: int, seed: int
+) -> None:
     mixture = Mixture(weights, dict.fromkeys(weights, 1000), 7, seed)
     together = mixture.samples(np.arange(first, first + 20))
     again = Mixture(weights, dict.fromkeys(weights, 1000), 7, seed)
@@ -103,14 +129,19 @@ def test_epochs_seeds_and_sources_have_orders_of_their_own() -> None:
         samples = mixture.samples(np.arange(400))
         return samples.window[(samples.source == source) & (samples.epoch == epoch)].tolist()
 
-    orders = [order(seed, source, epoch) for seed in (0, 1) for source in (0, 1) for epoch in (0, 1)]
+    orders = [
+        order(seed, source, epoch) for seed in (0, 1) for source in (0, 1) for epoch in (0, 1)
+    ]
     assert len({tuple(windows) for windows in orders}) == 8
     assert all(sorted(windows) == list(range(100)) for windows in orders)
 
 
 def test_another_name_for_a_source_changes_nothing() -> None:
     here, there = ({f"{place}/web": 2, f"{place}/code": 1} for place in ("here", "there"))
-    samples = [Mixture(weights, dict.fromkeys(weights, 999), 10, seed=3).samples(np.arange(300)) for weights in (here, there)]
+    samples = [
+        Mixture(weights, dict.fromkeys(weights, 999), 10, seed=3).samples(np.arange(300))
+        for weights in (here, there)
+    ]
     np.testing.assert_array_equal(samples[0].window, samples[1].window)
 
 
@@ -125,7 +156,11 @@ def test_the_order_is_pinned() -> None:
 
 def test_weights_count_as_the_decimals_they_print_as() -> None:
     tokens = {"a": 10, "b": 10, "c": 10}
-    for weights in ({"a": 0.1, "b": 0.2, "c": 0.7}, {"a": 1, "b": 2, "c": 7}, {"a": 1e-3, "b": 0.002, "c": 7e-3}):
+    for weights in (
+        {"a": 0.1, "b": 0.2, "c": 0.7},
+        {"a": 1, "b": 2, "c": 7},
+        {"a": 1e-3, "b": 0.002, "c": 7e-3},
+    ):
         assert Mixture(weights, tokens, 4, seed=0).schedule.shares.tolist() == [1, 2, 7]
 
 
@@ -139,10 +174,16 @@ def test_weights_count_as_the_decimals_they_print_as() -> None:
         ({"a": float("inf")}, {"a": 100}, "weight of a is inf"),
         ({"a": 1}, {"b": 100}, r"weighs \['a'\], but its sources are \['b'\]"),
         ({"a": 1}, {"a": 9}, r"source a has 9 tokens, fewer than one window of 9 \+ 1"),
-        ({"a": 0.1234567, "b": 1}, {"a": 100, "b": 100}, "repeat only after 11234567 samples.*fewer digits"),
+        (
+            {"a": 0.1234567, "b": 1},
+            {"a": 100, "b": 100},
+            "repeat only after 11234567 samples.*fewer digits",
+        ),
     ],
 )
-def test_bad_mixtures_are_refused(weights: dict[str, float], tokens: dict[str, int], message: str) -> None:
+def test_bad_mixtures_are_refused(
+    weights: dict[str, float], tokens: dict[str, int], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         Mixture(weights, tokens, 9, seed=0)
 

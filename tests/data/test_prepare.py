@@ -1,4 +1,6 @@
-"""What `prepare` writes is the text, whatever the number of workers; what it must not touch it refuses."""
+"""What `prepare` writes is the text, whatever the number of workers; what it must not touch it
+refuses.
+"""
 
 import json
 import shutil
@@ -35,12 +37,18 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_shards_decode_to_the_text_in_order(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_shards_decode_to_the_text_in_order(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     texts = make_texts(300)
     out = tmp_path / "out"
-    manifest = prepare([str(corpus(texts))], tokenizer, out, validation_fraction=0.2, shard_tokens=5_000)
+    manifest = prepare(
+        [str(corpus(texts))], tokenizer, out, validation_fraction=0.2, shard_tokens=5_000
+    )
     train, validation = decoded(out, "train", tokenizer), decoded(out, "validation", tokenizer)
-    held_out = {text for text in texts if split_of(document_hash(text.encode()), 0.2) == "validation"}
+    held_out = {
+        text for text in texts if split_of(document_hash(text.encode()), 0.2) == "validation"
+    }
     assert train == [text for text in texts if text not in held_out]
     assert validation == [text for text in texts if text in held_out]
     assert 30 <= len(validation) <= 90
@@ -49,7 +57,10 @@ def test_shards_decode_to_the_text_in_order(corpus: Corpus, tokenizer: Tokenizer
     assert len(manifest.splits["train"].shards) > 5
     for split, kept in (("train", train), ("validation", validation)):
         found = manifest.splits[split]
-        assert (found.documents, found.bytes) == (len(kept), sum(len(text.encode()) for text in kept))
+        assert (found.documents, found.bytes) == (
+            len(kept),
+            sum(len(text.encode()) for text in kept),
+        )
         assert found.tokens == sum(len(tokenizer.encode(text)) + 2 for text in kept)
         for shard in found.shards[:-1]:
             assert 5_000 <= shard.tokens < 10_000
@@ -57,14 +68,18 @@ def test_shards_decode_to_the_text_in_order(corpus: Corpus, tokenizer: Tokenizer
     assert not (out / JOURNAL_NAME).exists()
 
 
-def test_bytes_do_not_depend_on_the_number_of_workers(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_the_number_of_workers(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     source = str(corpus([" ".join(make_texts(20, seed=seed)) for seed in range(150)]))
     prepare([source], tokenizer, tmp_path / "1", workers=1, shard_tokens=100_000)
     prepare([source], tokenizer, tmp_path / "2", workers=2, shard_tokens=100_000)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
-def test_a_large_vocabulary_is_stored_in_32_bits(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_large_vocabulary_is_stored_in_32_bits(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     definition = json.loads(tokenizer.to_json())
     vocabulary, markers = definition["model"]["vocab"], definition["added_tokens"]
     vocabulary |= {f"x{id_}": id_ for id_ in range(len(vocabulary), 70_000)}
@@ -77,11 +92,18 @@ def test_a_large_vocabulary_is_stored_in_32_bits(corpus: Corpus, tokenizer: Toke
     assert decoded(tmp_path / "out", "train", far) == texts
 
 
-def test_copies_are_left_out_and_counted(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_copies_are_left_out_and_counted(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     texts = make_texts(20)
-    first, second = corpus([*texts, texts[3], "  ", texts[4]], "first"), corpus([texts[0], "new"], "second")
+    first, second = (
+        corpus([*texts, texts[3], "  ", texts[4]], "first"),
+        corpus([texts[0], "new"], "second"),
+    )
     (second / "z.txt").write_bytes(b"\xff")
-    manifest = prepare([str(first), str(second)], tokenizer, tmp_path / "out", validation_fraction=0)
+    manifest = prepare(
+        [str(first), str(second)], tokenizer, tmp_path / "out", validation_fraction=0
+    )
     assert (manifest.duplicates, manifest.empty, manifest.not_utf8) == (3, 1, 1)
     assert decoded(tmp_path / "out", "train", tokenizer) == [*texts, "new"]
 
@@ -100,14 +122,20 @@ def test_a_larger_fraction_only_adds_to_validation(text: bytes, one: float, othe
 
 
 def test_the_split_takes_its_fraction_of_documents() -> None:
-    held_out = sum(split_of(document_hash(str(n).encode()), 0.05) == "validation" for n in range(20_000))
+    held_out = sum(
+        split_of(document_hash(str(n).encode()), 0.05) == "validation" for n in range(20_000)
+    )
     assert 860 <= held_out <= 1140  # 1000 and 4.5 standard deviations
     assert split_of(document_hash(b""), 0.0) == "train"
 
 
-def test_max_bytes_counts_the_text_that_is_kept(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_max_bytes_counts_the_text_that_is_kept(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     source = corpus(["a" * 10, "a" * 10, "b" * 10, "c" * 10])
-    manifest = prepare([str(source)], tokenizer, tmp_path / "out", validation_fraction=0, max_bytes=11)
+    manifest = prepare(
+        [str(source)], tokenizer, tmp_path / "out", validation_fraction=0, max_bytes=11
+    )
     assert (manifest.splits["train"].bytes, manifest.duplicates) == (20, 1)
 
 
@@ -121,7 +149,9 @@ def test_progress_reaches_the_end(corpus: Corpus, tokenizer: Tokenizer, tmp_path
     assert [step.fraction for step in seen] == sorted(step.fraction for step in seen)
 
 
-def test_a_complete_folder_is_left_as_it_is(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_complete_folder_is_left_as_it_is(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     source, out = corpus(make_texts(20)), tmp_path / "out"
     first = prepare([str(source)], tokenizer, out)
     times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
@@ -129,7 +159,9 @@ def test_a_complete_folder_is_left_as_it_is(corpus: Corpus, tokenizer: Tokenizer
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
 
 
-def test_the_content_hash_depends_on_the_content_alone(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_content_hash_depends_on_the_content_alone(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     texts = make_texts(20)
     one = prepare([str(corpus(texts, "a"))], tokenizer, tmp_path / "1")
     other = prepare([str(corpus(texts, "b"))], tokenizer, tmp_path / "2")
@@ -161,7 +193,9 @@ def test_a_folder_of_other_inputs_is_refused(
     assert contents(out) == before
 
 
-def test_a_folder_of_another_tokenizer_is_refused(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_folder_of_another_tokenizer_is_refused(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     source = corpus(make_texts(20))
     prepare([str(source)], tokenizer, tmp_path / "out")
     other = Tokenizer.train(make_texts(50, seed=98), 290)
@@ -169,7 +203,9 @@ def test_a_folder_of_another_tokenizer_is_refused(corpus: Corpus, tokenizer: Tok
         prepare([str(source)], other, tmp_path / "out")
 
 
-def test_foreign_files_and_lost_shards_are_refused(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_foreign_files_and_lost_shards_are_refused(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     source, out = corpus(make_texts(20)), tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("dear")
@@ -206,11 +242,15 @@ def test_output_inside_a_source_is_refused(corpus: Corpus, tokenizer: Tokenizer)
         prepare([str(source)], tokenizer, source / "shards")
 
 
-def test_a_vocabulary_without_an_end_of_text_is_refused(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_vocabulary_without_an_end_of_text_is_refused(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     definition = json.loads(tokenizer.to_json())
     definition["added_tokens"] = []
     with pytest.raises(TokenizerError, match="no end-of-text token"):
-        prepare([str(corpus(["text"]))], Tokenizer.from_json(json.dumps(definition)), tmp_path / "out")
+        prepare(
+            [str(corpus(["text"]))], Tokenizer.from_json(json.dumps(definition)), tmp_path / "out"
+        )
 
 
 def test_all_documents_in_validation_is_refused_and_another_fraction_may_follow(
@@ -226,9 +266,14 @@ def test_all_documents_in_validation_is_refused_and_another_fraction_may_follow(
         open_split(tmp_path / "out", "validation")
 
 
-def test_ids_on_disk_are_little_endian(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_ids_on_disk_are_little_endian(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     prepare([str(corpus(["abc"]))], tokenizer, tmp_path / "out", validation_fraction=0)
     expected = [tokenizer.bos_id, *tokenizer.encode("abc"), tokenizer.eos_id]
     raw = (tmp_path / "out" / "train-00000.tokens").read_bytes()
     assert [int.from_bytes(raw[at : at + 2], "little") for at in range(0, len(raw), 2)] == expected
-    assert np.fromfile(tmp_path / "out" / "train-00000.offsets", "<u8").tolist() == [0, len(expected)]
+    assert np.fromfile(tmp_path / "out" / "train-00000.offsets", "<u8").tolist() == [
+        0,
+        len(expected),
+    ]

@@ -22,8 +22,16 @@ from puna.tokenizer.tokenizer import Tokenizer
 def whole(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of many small shards that tests only read."""
     folder = tmp_path_factory.mktemp("shards")
-    (folder / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in make_texts(60)))
-    prepare([str(folder / "a.jsonl")], tokenizer, folder / "out", validation_fraction=0.2, shard_tokens=2_000)
+    (folder / "a.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in make_texts(60))
+    )
+    prepare(
+        [str(folder / "a.jsonl")],
+        tokenizer,
+        folder / "out",
+        validation_fraction=0.2,
+        shard_tokens=2_000,
+    )
     return folder / "out"
 
 
@@ -37,7 +45,9 @@ def damaged(tokenizer: Tokenizer, corpus: Callable[..., Path], tmp_path: Path) -
 @given(st.data())
 def test_any_range_is_the_slice_of_the_joined_shards(whole: Path, data: st.DataObject) -> None:
     stream = open_split(whole, "train")
-    joined = np.concatenate([np.fromfile(path, "<u2") for path in sorted(whole.glob("train-*.tokens"))])
+    joined = np.concatenate(
+        [np.fromfile(path, "<u2") for path in sorted(whole.glob("train-*.tokens"))]
+    )
     assert stream.num_tokens == len(joined)
     start = data.draw(st.integers(0, len(joined)))
     count = data.draw(st.integers(0, len(joined) - start))
@@ -117,15 +127,22 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
         (lambda values: values.update(format=2), "not a manifest of format 1: format"),
         (lambda values: values.pop("splits"), "splits Field required"),
         (lambda values: values.update(colour="red"), "colour"),
-        (lambda values: values["splits"]["train"].update(tokens=7), "tokens is 7, but its shards add up to"),
+        (
+            lambda values: values["splits"]["train"].update(tokens=7),
+            "tokens is 7, but its shards add up to",
+        ),
     ],
 )
-def test_a_damaged_manifest_is_refused(change: Callable[[dict], object], message: str, damaged: Path) -> None:
+def test_a_damaged_manifest_is_refused(
+    change: Callable[[dict], object], message: str, damaged: Path
+) -> None:
     edit(damaged, change)
     with pytest.raises(DataError, match=message):
         open_split(damaged, "train")
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no manifest\.json; run `puna data prepare` to its end first"):
+    with pytest.raises(
+        DataError, match=r"has no manifest\.json; run `puna data prepare` to its end first"
+    ):
         open_split(tmp_path, "train")

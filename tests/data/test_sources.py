@@ -23,7 +23,9 @@ TEXTS = ["one\r\nline", "zwei Zeilen\nhier", "трёх", "四 🦙"]
 
 
 def json_lines(texts: list[str], field: str = "text") -> bytes:
-    return b"".join(json.dumps({"id": n, field: text}).encode() + b"\n" for n, text in enumerate(texts))
+    return b"".join(
+        json.dumps({"id": n, field: text}).encode() + b"\n" for n, text in enumerate(texts)
+    )
 
 
 def write_dataset(folder: Path, texts: list[str], files: int = 2) -> Path:
@@ -33,9 +35,16 @@ def write_dataset(folder: Path, texts: list[str], files: int = 2) -> Path:
     share = -(-len(texts) // files)
     for n, name in enumerate(names):
         table = pa.table({"id": list(range(share)), "text": texts[n * share : (n + 1) * share]})
-        with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        with (
+            pa.OSFile(str(folder / name), "wb") as file,
+            pa.ipc.new_stream(file, table.schema) as stream,
+        ):
             stream.write_table(table, max_chunksize=1)
-    state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "0", "_split": "train"}
+    state = {
+        "_data_files": [{"filename": name} for name in names],
+        "_fingerprint": "0",
+        "_split": "train",
+    }
     (folder / "state.json").write_text(json.dumps(state))
     (folder / "dataset_info.json").write_text(json.dumps({"features": {}}))
     return folder
@@ -73,7 +82,8 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "jsonl without a last line end": lambda at: write_bytes(at / "a.jsonl", json_lines(TEXTS)[:-1]),
     "jsonl.gz": lambda at: write_bytes(at / "a.jsonl.gz", gzip.compress(json_lines(TEXTS))),
     "gz of two members": lambda at: write_bytes(
-        at / "a.jsonl.gz", gzip.compress(json_lines(TEXTS[:1])) + gzip.compress(json_lines(TEXTS[1:]))
+        at / "a.jsonl.gz",
+        gzip.compress(json_lines(TEXTS[:1])) + gzip.compress(json_lines(TEXTS[1:])),
     ),
     "jsonl.zst": lambda at: write_bytes(at / "a.jsonl.zst", zstandard.compress(json_lines(TEXTS))),
     "parquet": lambda at: write_parquet(at / "a.parquet", TEXTS),
@@ -89,8 +99,12 @@ def test_every_kind_of_source_gives_the_same_texts(kind: str, tmp_path: Path) ->
     assert list(read_texts([str(KINDS[kind](tmp_path))])) == TEXTS
 
 
-@pytest.mark.parametrize(("name", "pack"), [("a.txt", bytes), ("a.txt.gz", gzip.compress), ("a.zst", zstandard.compress)])
-def test_a_plain_file_is_one_text(name: str, pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "pack"), [("a.txt", bytes), ("a.txt.gz", gzip.compress), ("a.zst", zstandard.compress)]
+)
+def test_a_plain_file_is_one_text(
+    name: str, pack: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
     path = write_bytes(tmp_path / name, pack("eins\r\n\r\nzwei 🦙".encode()))
     assert list(read_texts([str(path)])) == ["eins\r\n\r\nzwei 🦙"]
 
@@ -110,7 +124,10 @@ def test_the_order_is_that_of_names_and_sources(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     assert list(read_texts([str(tmp_path)])) == ["10.txt", "9.txt", "a.txt", "b.txt", "c/a.txt"]
-    assert list(read_texts([str(tmp_path / "b.txt"), str(tmp_path / "a.txt")])) == ["b.txt", "a.txt"]
+    assert list(read_texts([str(tmp_path / "b.txt"), str(tmp_path / "a.txt")])) == [
+        "b.txt",
+        "a.txt",
+    ]
 
 
 def test_what_is_not_text_is_skipped_and_counted(tmp_path: Path) -> None:
@@ -131,13 +148,17 @@ def test_what_is_not_text_is_skipped_and_counted(tmp_path: Path) -> None:
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "a.txt").write_text("cache")
     skipped = Skipped()
-    texts = [document.text for document in read_documents(find_sources([str(tmp_path)]), skipped=skipped)]
+    texts = [
+        document.text for document in read_documents(find_sources([str(tmp_path)]), skipped=skipped)
+    ]
     assert texts == ["good", "after a byte order mark", "row"]
     assert skipped == Skipped(not_utf8=5, empty=3)
 
 
 @given(st.lists(st.text(max_size=30), max_size=12))
-def test_pieces_of_a_long_file_join_to_its_text(tmp_path_factory: pytest.TempPathFactory, parts: list[str]) -> None:
+def test_pieces_of_a_long_file_join_to_its_text(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[str]
+) -> None:
     text = "start " + "\n".join(parts).replace("\0", "")
     path = tmp_path_factory.getbasetemp() / "pieces.txt"
     path.write_bytes(text.encode())
@@ -173,7 +194,9 @@ def test_the_standard_library_is_a_source() -> None:
 
 
 def test_memory_is_flat_in_the_length_of_a_file(tmp_path: Path) -> None:
-    path = write_bytes(tmp_path / "a.jsonl.gz", gzip.compress(json_lines(["x" * 10_000] * 2_000), 1))
+    path = write_bytes(
+        tmp_path / "a.jsonl.gz", gzip.compress(json_lines(["x" * 10_000] * 2_000), 1)
+    )
     next(read_texts([str(path)]))
     tracemalloc.start()
     assert sum(1 for _ in read_texts([str(path)])) == 2_000
@@ -196,12 +219,27 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda at: at / "nothing", r"nothing is neither a file, a folder nor a glob"),
     "glob without a match": (lambda at: at / "*.txt", r"\*\.txt is neither"),
     "empty folder": (lambda at: at, "holds no files"),
-    "only binary": (lambda at: write_bytes(at / "a.bin", b"\0\1"), "holds no UTF-8 text in its 1 files"),
-    "not JSON": (lambda at: write_bytes(at / "a.jsonl", b'{"text": "a"}\n{"text": \n'), r"a\.jsonl line 2 is not valid JSON"),
-    "not UTF-8 in JSON": (lambda at: write_bytes(at / "a.jsonl", b'{"text": "\xff"}\n'), "line 1 is not valid JSON"),
+    "only binary": (
+        lambda at: write_bytes(at / "a.bin", b"\0\1"),
+        "holds no UTF-8 text in its 1 files",
+    ),
+    "not JSON": (
+        lambda at: write_bytes(at / "a.jsonl", b'{"text": "a"}\n{"text": \n'),
+        r"a\.jsonl line 2 is not valid JSON",
+    ),
+    "not UTF-8 in JSON": (
+        lambda at: write_bytes(at / "a.jsonl", b'{"text": "\xff"}\n'),
+        "line 1 is not valid JSON",
+    ),
     "JSON array": (lambda at: write_bytes(at / "a.jsonl", b"[1]\n"), "line 1 holds a list"),
-    "no field": (lambda at: write_bytes(at / "a.jsonl", json_lines(["a"], "body")), r"line 1 has no field 'text', only"),
-    "number for text": (lambda at: write_bytes(at / "a.jsonl", b'{"text": 7}\n'), "line 1 has a value of type int in 'text'"),
+    "no field": (
+        lambda at: write_bytes(at / "a.jsonl", json_lines(["a"], "body")),
+        r"line 1 has no field 'text', only",
+    ),
+    "number for text": (
+        lambda at: write_bytes(at / "a.jsonl", b'{"text": 7}\n'),
+        "line 1 has a value of type int in 'text'",
+    ),
     "truncated gzip": (
         lambda at: write_bytes(at / "a.jsonl.gz", gzip.compress(json_lines(TEXTS * 9))[:-12]),
         r"a\.jsonl\.gz cannot be read: Truncated",
@@ -211,9 +249,14 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         r"a\.jsonl\.zst cannot be read: Truncated",
     ),
     "no gzip": (lambda at: write_bytes(at / "a.txt.gz", b"plain"), r"a\.txt\.gz cannot be read"),
-    "no parquet": (lambda at: write_bytes(at / "a.parquet", b"PAR1 not PAR1"), r"a\.parquet cannot be read"),
+    "no parquet": (
+        lambda at: write_bytes(at / "a.parquet", b"PAR1 not PAR1"),
+        r"a\.parquet cannot be read",
+    ),
     "truncated parquet": (
-        lambda at: write_bytes(at / "b.parquet", write_parquet(at / "a.parquet", TEXTS).read_bytes()[:-9]),
+        lambda at: write_bytes(
+            at / "b.parquet", write_parquet(at / "a.parquet", TEXTS).read_bytes()[:-9]
+        ),
         r"b\.parquet cannot be read",
     ),
     "no column": (
@@ -225,7 +268,9 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         r"a\.parquet row 1 has a value of type int",
     ),
     "missing arrow file": (
-        lambda at: (write_dataset(at / "a", TEXTS) / "data-00001-of-00002.arrow").unlink() or at / "a",
+        lambda at: (
+            (write_dataset(at / "a", TEXTS) / "data-00001-of-00002.arrow").unlink() or at / "a"
+        ),
         "lists data-00001-of-00002.arrow, which is not there",
     ),
     "damaged state": (
@@ -233,7 +278,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         r"state\.json cannot be read as part of a dataset folder",
     ),
     "splits without train": (
-        lambda at: write_bytes(write_dataset_dict(at / "a", TEXTS) / "dataset_dict.json", b'{"splits": ["x", "y"]}').parent,
+        lambda at: (
+            write_bytes(
+                write_dataset_dict(at / "a", TEXTS) / "dataset_dict.json", b'{"splits": ["x", "y"]}'
+            ).parent
+        ),
         "has no split `train`; name the folder of one of its splits: x, y",
     ),
 }

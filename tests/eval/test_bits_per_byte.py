@@ -15,7 +15,8 @@ from puna.model.config import ModelConfig
 from puna.model.transformer import Transformer, build_transformer
 
 VOCAB = 300
-LENGTHS = np.array([0 if id_ % 11 == 0 else 1 + id_ % 4 for id_ in range(VOCAB)], dtype=np.int32)  # every eleventh is special
+# every eleventh is special
+LENGTHS = np.array([0 if id_ % 11 == 0 else 1 + id_ % 4 for id_ in range(VOCAB)], dtype=np.int32)
 
 
 def text(length: int, seed: int = 0) -> NDArray[np.int64]:
@@ -23,7 +24,9 @@ def text(length: int, seed: int = 0) -> NDArray[np.int64]:
 
 
 def plain_score(model: Transformer, ids: NDArray[np.int64], context: int, stride: int) -> Score:
-    """One target at a time: from the first window while it reaches, then from the first later one that reaches it."""
+    """One target at a time: from the first window while it reaches, then from the first later one
+    that reaches it.
+    """
     nats, tokens, size = 0.0, 0, 0
     with torch.inference_mode():
         for target in range(1, len(ids)):
@@ -40,22 +43,31 @@ def plain_score(model: Transformer, ids: NDArray[np.int64], context: int, stride
 
 @pytest.mark.parametrize("length", [2, 3, 8, 9, 10, 16, 17, 18, 50, 65])
 @pytest.mark.parametrize(("context", "stride"), [(8, 8), (8, 4), (8, 1), (16, 5), (16, None)])
-def test_a_plain_loop_agrees(length: int, context: int, stride: int | None, tiny_llama: LanguageModel) -> None:
+def test_a_plain_loop_agrees(
+    length: int, context: int, stride: int | None, tiny_llama: LanguageModel
+) -> None:
     ids = text(length, seed=length)
     ids[1] = 1  # a target that counts
     expected = plain_score(tiny_llama.model, ids, context, stride or context)
     for batch_size in (1, 3, 16):
-        found = score_tokens(tiny_llama.model, ids, LENGTHS, context=context, stride=stride, batch_size=batch_size)
+        found = score_tokens(
+            tiny_llama.model, ids, LENGTHS, context=context, stride=stride, batch_size=batch_size
+        )
         assert (found.tokens, found.bytes) == (expected.tokens, expected.bytes)
         assert found.nats == pytest.approx(expected.nats, rel=1e-5)
 
 
 def test_only_the_targets_that_were_asked_for_count(tiny_llama: LanguageModel) -> None:
-    """Two complementary masks add up to the whole, and each target is predicted from the same tokens as without a mask."""
+    """Two complementary masks add up to the whole, and each target is predicted from the same
+    tokens as without a mask.
+    """
     ids, context = text(200), 16
     some = np.arange(200) % 3 == 0
     whole = score_tokens(tiny_llama.model, ids, LENGTHS, context=context)
-    parts = [score_tokens(tiny_llama.model, ids, LENGTHS, context=context, only=mask) for mask in (some, ~some)]
+    parts = [
+        score_tokens(tiny_llama.model, ids, LENGTHS, context=context, only=mask)
+        for mask in (some, ~some)
+    ]
     assert sum(part.tokens for part in parts) == whole.tokens
     assert parts[0].bytes == LENGTHS[ids[1:]][some[1:]].sum()
     assert sum(part.nats for part in parts) == pytest.approx(whole.nats, rel=1e-6)
@@ -72,7 +84,11 @@ def test_every_target_counts_once_and_special_ones_never(tiny_llama: LanguageMod
 
 def test_a_model_that_knows_nothing_needs_the_logarithm_of_its_vocabulary() -> None:
     """With all logits equal, log2(V) bits a token."""
-    config = validate(ModelConfig, {"vocab_size": VOCAB, "width": 8, "num_layers": 1, "num_heads": 1, "context_length": 16}, "test")
+    config = validate(
+        ModelConfig,
+        {"vocab_size": VOCAB, "width": 8, "num_layers": 1, "num_heads": 1, "context_length": 16},
+        "test",
+    )
     model = build_transformer(config)
     for weight in model.parameters():
         torch.nn.init.zeros_(weight)
@@ -92,7 +108,10 @@ def test_units() -> None:
 
 @pytest.mark.parametrize("ids", [[], [5]])
 def test_too_short_a_text(ids: list[int], tiny_llama: LanguageModel) -> None:
-    with pytest.raises(DataError, match=f"the text has {len(ids)} tokens, but predicting one from another takes two"):
+    with pytest.raises(
+        DataError,
+        match=f"the text has {len(ids)} tokens, but predicting one from another takes two",
+    ):
         score_tokens(tiny_llama.model, np.array(ids, dtype=np.int64), LENGTHS, context=8)
 
 
@@ -102,6 +121,8 @@ def test_special_tokens_alone_have_no_bytes(tiny_llama: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize(("context", "stride"), [(97, 1), (8, 9), (8, -1), (0, None)])
-def test_windows_that_cannot_be(context: int, stride: int | None, tiny_llama: LanguageModel) -> None:
+def test_windows_that_cannot_be(
+    context: int, stride: int | None, tiny_llama: LanguageModel
+) -> None:
     with pytest.raises(ValueError, match="need 0 < stride"):
         score_tokens(tiny_llama.model, text(20), LENGTHS, context=context, stride=stride)

@@ -1,4 +1,6 @@
-"""What is judged of text with numbers: which tokens lie on its lines, and whether sums are right."""
+"""What is judged of text with numbers: which tokens lie on its lines, and whether sums are
+right.
+"""
 
 from collections.abc import Mapping
 
@@ -22,7 +24,9 @@ def tokenizers() -> Mapping[Digits, Tokenizer]:
 
 
 @pytest.mark.parametrize("mode", DIGITS_MODES)
-def test_tokens_on_lines_with_digits_are_found(mode: Digits, tokenizers: Mapping[Digits, Tokenizer]) -> None:
+def test_tokens_on_lines_with_digits_are_found(
+    mode: Digits, tokenizers: Mapping[Digits, Tokenizer]
+) -> None:
     """Special tokens are not among them; a token belongs to the line of its first byte."""
     tokenizer = tokenizers[mode]
     ids = [tokenizer.eos_id, *tokenizer.encode(TEXT), tokenizer.eos_id]
@@ -46,7 +50,9 @@ def test_a_text_without_bytes_has_no_such_tokens(tokenizers: Mapping[Digits, Tok
 
 
 class Calculator:
-    """Continues every `a+b=` with the sum, plus `error` where a is above 50: what a model must be scored as."""
+    """Continues every `a+b=` with the sum, plus `error` where a is above 50: what a model must be
+    scored as.
+    """
 
     def __init__(self, tokenizer: Tokenizer, error: int) -> None:
         self.tokenizer, self.error = tokenizer, error
@@ -72,5 +78,9 @@ def test_right_sums_are_counted(mode: Digits, tokenizers: Mapping[Digits, Tokeni
     pairs = [(a, b) for a in range(1, 100, 3) for b in (2, 47, 98)]
     wrong = sum(a > 50 for a, _ in pairs)
     assert addition_exact_match(Calculator(tokenizer, 0), tokenizer, pairs) == 1  # type: ignore[arg-type]
-    assert addition_exact_match(Calculator(tokenizer, 1), tokenizer, pairs) == pytest.approx(1 - wrong / len(pairs))  # type: ignore[arg-type]
-    assert addition_exact_match(Calculator(tokenizer, 10), tokenizer, pairs) == pytest.approx(1 - wrong / len(pairs))  # type: ignore[arg-type]
+    assert addition_exact_match(Calculator(tokenizer, 1), tokenizer, pairs) == pytest.approx(
+        1 - wrong / len(pairs)
+    )  # type: ignore[arg-type]
+    assert addition_exact_match(Calculator(tokenizer, 10), tokenizer, pairs) == pytest.approx(
+        1 - wrong / len(pairs)
+    )  # type: ignore[arg-type]

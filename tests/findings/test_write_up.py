@@ -1,4 +1,6 @@
-"""The text of a report, against numbers worked out by hand, and what it says of studies that went wrong."""
+"""The text of a report, against numbers worked out by hand, and what it says of studies that went
+wrong.
+"""
 
 import json
 from collections.abc import Callable
@@ -25,7 +27,9 @@ def text_of(folder: Path, change: Callable[[list[Any]], None] | None = None) -> 
     study, records = read_study(folder), read_results(folder)
     if change:
         change(records)
-    return write_up(study, resolve_arms(study, folder), complete_runs(study, records), read_step_times(folder))
+    return write_up(
+        study, resolve_arms(study, folder), complete_runs(study, records), read_step_times(folder)
+    )
 
 
 def row(text: str, section: str, first: str) -> list[str]:
@@ -36,26 +40,53 @@ def row(text: str, section: str, first: str) -> list[str]:
 
 
 def small(folder: Path, **keys: Any) -> Path:
-    return make_study(folder, ["old", "new"], truth=lambda arm, seed: SMALL[arm, seed], seeds=[0, 1], **keys)
+    return make_study(
+        folder, ["old", "new"], truth=lambda arm, seed: SMALL[arm, seed], seeds=[0, 1], **keys
+    )
 
 
 def test_differences_intervals_and_p_values_are_those_worked_out_by_hand(tmp_path: Path) -> None:
-    """d = -0.10, -0.14: mean -0.12, s = 0.04 / sqrt 2, SE = 0.02; t(0.975, 1) = 12.7062; p = 1 - 2 arctan(6) / pi."""
+    """d = -0.10, -0.14: mean -0.12, s = 0.04 / sqrt 2, SE = 0.02; t(0.975, 1) = 12.7062; p = 1 - 2
+    arctan(6) / pi.
+    """
     text = text_of(small(tmp_path))
-    assert row(text, "Differences", "old (baseline)") == ["old (baseline)", "3.1000", "", "", "", ""]
-    assert row(text, "Differences", "new") == ["new", "2.9800", "-0.1200", "-0.3741 to +0.1341", "0.105", "undecided"]
-    assert "the 2 runs of old have a standard deviation of 0.1414 bits per byte" in text  # 0.2 / sqrt 2
-    assert "Pairing by seed helped: unpaired groups would need about 50.0 times as many seeds" in text  # 2 (0.1414 / 0.0283)^2
+    assert row(text, "Differences", "old (baseline)") == [
+        "old (baseline)",
+        "3.1000",
+        "",
+        "",
+        "",
+        "",
+    ]
+    assert row(text, "Differences", "new") == [
+        "new",
+        "2.9800",
+        "-0.1200",
+        "-0.3741 to +0.1341",
+        "0.105",
+        "undecided",
+    ]
+    # 0.2 / sqrt 2
+    assert "the 2 runs of old have a standard deviation of 0.1414 bits per byte" in text
+    # 2 (0.1414 / 0.0283)^2
     assert (
-        "1 arm is compared, so the smallest p-value has to be below 0.05 before adjustment, and 2 seeds leave 1 degree of freedom" in text
+        "Pairing by seed helped: unpaired groups would need about 50.0 times as many seeds" in text
+    )
+    assert (
+        "1 arm is compared, so the smallest p-value has to be below 0.05 before adjustment, and 2"
+        " seeds leave 1 degree of freedom" in text
     )
 
 
 def test_the_difference_that_can_be_found_is_the_effect_times_the_spread(tmp_path: Path) -> None:
     text = text_of(make_study(tmp_path, [f"arm{n}" for n in range(9)]))
     effect = float(text.split("true difference is ")[1].split()[0])
-    assert effect == pytest.approx(4.4)  # 4 seeds, alpha 0.05 / 8: Cohen's tables go no further; statistics.py is tested by itself
-    assert "8 arms are compared, so the smallest p-value has to be below 0.0063 before adjustment" in text
+    # 4 seeds, alpha 0.05 / 8: Cohen's tables go no further; statistics.py is tested by itself
+    assert effect == pytest.approx(4.4)
+    assert (
+        "8 arms are compared, so the smallest p-value has to be below 0.0063 before adjustment"
+        in text
+    )
 
 
 def test_where_more_is_better_the_highest_stands_first_and_is_better(tmp_path: Path) -> None:
@@ -67,26 +98,46 @@ def test_where_more_is_better_the_highest_stands_first_and_is_better(tmp_path: P
         also=["loss"],
     )
     text = text_of(folder)
-    lines = [line.split(" | ") for line in text.split("## Differences")[1].splitlines() if line.startswith("| t")]
-    assert [(line[0], line[-1]) for line in lines[:2]] == [("| three", "better |"), ("| two", "better |")]
+    lines = [
+        line.split(" | ")
+        for line in text.split("## Differences")[1].splitlines()
+        if line.startswith("| t")
+    ]
+    assert [(line[0], line[-1]) for line in lines[:2]] == [
+        ("| three", "better |"),
+        ("| two", "better |"),
+    ]
     assert "more is better, the best arm stands first" in text
     assert "A share is not normal near 0 and 1" in text
-    other = [line for line in text.split("## Other measures")[1].splitlines() if line.startswith("| t")]
-    assert [line.split(" | ")[0] for line in other[:2]] == ["| two", "| three"]  # of a loss the lowest
+    other = [
+        line for line in text.split("## Other measures")[1].splitlines() if line.startswith("| t")
+    ]
+    # of a loss the lowest
+    assert [line.split(" | ")[0] for line in other[:2]] == ["| two", "| three"]
 
 
 def test_other_measures_have_no_verdict_and_no_smallest_difference(tmp_path: Path) -> None:
     text = text_of(small(tmp_path, also=["loss"], rule={"smallest_difference": 1.0}))
     section = text.split("## Other measures")[1].split("\n## ")[0]
     assert "No verdict of the study rests on it" in section
-    assert "| arm | nats per token | paired difference | 95% interval | p, Holm-adjusted |\n" in section
+    assert (
+        "| arm | nats per token | paired difference | 95% interval | p, Holm-adjusted |\n"
+        in section
+    )
     assert row(text, "Other measures", "new")[2:] == ["-0.1200", "-0.3741 to +0.1341", "0.105"]
 
 
 def test_a_diverged_arm_is_counted_and_not_averaged(tmp_path: Path) -> None:
     folder = make_study(tmp_path, ["a", "b", "c"], diverged={"b": [1, 2]}, probes=["dead_units"])
     text = text_of(folder)
-    assert row(text, "Differences", "b") == ["b", "2 of 4 diverged", "not tested", "", "", "diverged"]
+    assert row(text, "Differences", "b") == [
+        "b",
+        "2 of 4 diverged",
+        "not tested",
+        "",
+        "",
+        "diverged",
+    ]
     assert row(text, "Cost", "b")[-1] == "2 of 4 diverged"
     assert row(text, "Inside the models", "b (2 of 4 runs reached the end)")[1].count("→") == 1
     section = text.split("## Differences")[1]
@@ -94,14 +145,21 @@ def test_a_diverged_arm_is_counted_and_not_averaged(tmp_path: Path) -> None:
 
 
 def test_an_arm_of_which_every_run_diverged_has_no_end(tmp_path: Path) -> None:
-    text = text_of(make_study(tmp_path, ["a", "b"], diverged={"b": [0, 1, 2, 3]}, probes=["dead_units"]))
-    assert row(text, "Inside the models", "b (none of 4 runs reached the end)")[1].endswith("→ diverged")
+    text = text_of(
+        make_study(tmp_path, ["a", "b"], diverged={"b": [0, 1, 2, 3]}, probes=["dead_units"])
+    )
+    assert row(text, "Inside the models", "b (none of 4 runs reached the end)")[1].endswith(
+        "→ diverged"
+    )
     assert "Every other arm diverged, so there are no differences to speak of." in text
 
 
 def test_a_diverged_baseline_leaves_nothing_tested_and_says_so(tmp_path: Path) -> None:
     text = text_of(make_study(tmp_path, ["a", "b"], diverged={"a": [1]}))
-    assert "1 of 4 runs of the baseline a diverged, so there is no noise floor, nothing to pair with, and no arm was tested." in text
+    assert (
+        "1 of 4 runs of the baseline a diverged, so there is no noise floor, nothing to pair with,"
+        " and no arm was tested." in text
+    )
     assert row(text, "Differences", "b")[2] == "not tested"
 
 
@@ -116,7 +174,10 @@ def test_step_times_are_medians_and_the_ratio_is_of_the_same_round(tmp_path: Pat
     assert row(text, "Cost", "new")[1:3] == ["121.0", "1.100 (1.100 to 1.175)"]
     assert row(text, "Cost", "new")[4] == "404"  # 403.5 to even
     assert "medians of 3 rounds" in text
-    assert "Made-up 1, 2 cores, 1 thread, PyTorch 2.13.0, 2026-11-21. Other programs took 0.02 cores meanwhile: a quiet machine." in text
+    assert (
+        "Made-up 1, 2 cores, 1 thread, PyTorch 2.13.0, 2026-11-21. Other programs took 0.02 cores"
+        " meanwhile: a quiet machine." in text
+    )
     assert "compiled" not in text
 
 
@@ -151,7 +212,10 @@ def test_an_arm_that_was_not_timed_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", '{"eager": {}}'])
 def test_damaged_step_times_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "step_times.json").write_text(content)
-    with pytest.raises(DataError, match=r"step_times\.json does not hold step times .* delete it, and measure them again"):
+    with pytest.raises(
+        DataError,
+        match=r"step_times\.json does not hold step times .* delete it, and measure them again",
+    ):
         read_step_times(tmp_path)
 
 
@@ -161,7 +225,9 @@ def test_probes_are_the_mean_over_the_seeds_by_layer(tmp_path: Path) -> None:
     def change(records: list[Any]) -> None:
         for record in records:
             for when, base in (("start", 1.0), ("end", 100.0)):
-                record["probes"][when]["activation_norms"] = {"residual": [base + record["seed"], 2 * base]}
+                record["probes"][when]["activation_norms"] = {
+                    "residual": [base + record["seed"], 2 * base]
+                }
 
     study, records = read_study(folder), read_results(folder)
     change(records)
@@ -176,8 +242,16 @@ def test_probes_are_the_mean_over_the_seeds_by_layer(tmp_path: Path) -> None:
 
 def test_several_series_have_a_row_each_for_every_arm(tmp_path: Path) -> None:
     text = text_of(small(tmp_path, probes=["activation_norms"]))
-    rows = [line.split(" | ")[:2] for line in text.split("## Inside")[1].splitlines() if line.startswith("| `")]
-    assert rows == [[f"| `{name}`", arm] for name in ("residual", "attention", "feed_forward") for arm in ("old", "new")]
+    rows = [
+        line.split(" | ")[:2]
+        for line in text.split("## Inside")[1].splitlines()
+        if line.startswith("| `")
+    ]
+    assert rows == [
+        [f"| `{name}`", arm]
+        for name in ("residual", "attention", "feed_forward")
+        for arm in ("old", "new")
+    ]
 
 
 def test_a_curve_ends_with_the_last_look_that_all_runs_have(tmp_path: Path) -> None:
@@ -195,26 +269,65 @@ def test_published_differences_stand_beside_ours(tmp_path: Path) -> None:
     figures = [
         {"source": "A, B & C", "column": "loss", "values": {"old": 1.997, "new": 1.942}},
         {"source": "D", "column": "loss", "values": {"new": 1.5}},
-        {"source": "E", "column": "accuracy", "values": {"old": 60, "new": 62.5}, "lower_is_better": False},
-        {"source": "F", "column": "accuracy", "values": {"old": 60, "new": 58}, "lower_is_better": False},
+        {
+            "source": "E",
+            "column": "accuracy",
+            "values": {"old": 60, "new": 62.5},
+            "lower_is_better": False,
+        },
+        {
+            "source": "F",
+            "column": "accuracy",
+            "values": {"old": 60, "new": 58},
+            "lower_is_better": False,
+        },
     ]
     text = text_of(small(tmp_path, published=figures))
     ours = ["2.9800", "-0.1200 (-0.3741 to +0.1341)"]
-    assert row(text, r"Beside A, B \& C", "new") == ["new", "1.942", "-0.055", *ours, "yes, but our interval holds 0"]
+    assert row(text, r"Beside A, B \& C", "new") == [
+        "new",
+        "1.942",
+        "-0.055",
+        *ours,
+        "yes, but our interval holds 0",
+    ]
     assert row(text, r"Beside A, B \& C", "old") == ["old", "1.997", "", "3.1000", "", ""]
     assert row(text, "Beside D", "new")[2] == ""
-    assert "There is no published figure of the baseline old, so nothing to compare the others with." in text
-    assert row(text, "Beside E", "new") == ["new", "62.5", "+2.5", *ours, "yes, but our interval holds 0"]
-    assert row(text, "Beside F", "new") == ["new", "58", "-2", *ours, "no, but our interval holds 0"]
+    assert (
+        "There is no published figure of the baseline old, so nothing to compare the others with."
+        in text
+    )
+    assert row(text, "Beside E", "new") == [
+        "new",
+        "62.5",
+        "+2.5",
+        *ours,
+        "yes, but our interval holds 0",
+    ]
+    assert row(text, "Beside F", "new") == [
+        "new",
+        "58",
+        "-2",
+        *ours,
+        "no, but our interval holds 0",
+    ]
 
 
 def test_published_times_stand_beside_our_step_times(tmp_path: Path) -> None:
-    figures = [{"source": name, "column": "s", "values": {"old": 200, "new": 150}, "beside": "step_times"} for name in "GG"]
+    figures = [
+        {"source": name, "column": "s", "values": {"old": 200, "new": 150}, "beside": "step_times"}
+        for name in "GG"
+    ]
     folder = small(tmp_path, published=figures, timed=["eager", "compiled"])
     text, times = text_of(folder), read_step_times(folder)
     assert times is not None
     ours = [ratio(times, mode, "new", "old") for mode in ("eager", "compiled")]
-    assert row(text, "Beside G", "new") == ["new", "150", "0.750", *(f"{r.median:.3f} ({r.low:.3f} to {r.high:.3f})" for r in ours if r)]
+    assert row(text, "Beside G", "new") == [
+        "new",
+        "150",
+        "0.750",
+        *(f"{r.median:.3f} ({r.low:.3f} to {r.high:.3f})" for r in ours if r),
+    ]
     assert text.count("## Beside G\n") == 2
     (folder / "step_times.json").unlink()
     assert "there is nothing of ours to stand beside these" in text_of(folder)
@@ -222,7 +335,12 @@ def test_published_times_stand_beside_our_step_times(tmp_path: Path) -> None:
 
 def test_tokens_are_a_column_only_where_they_differ(tmp_path: Path) -> None:
     assert "MFLOPs a token, training |\n" in text_of(small(tmp_path))
-    text = text_of(small(tmp_path / "longer", overrides={"new": ["train.steps=976", "optimizer.learning_rate=0.02"]}))
+    text = text_of(
+        small(
+            tmp_path / "longer",
+            overrides={"new": ["train.steps=976", "optimizer.learning_rate=0.02"]},
+        )
+    )
     assert row(text, "Protocol", "new")[-1] == "499,712"  # 976 steps of 8 x 64
     assert "with the learning rates that the arms name" in text
 
@@ -236,7 +354,9 @@ def test_runs_that_the_study_no_longer_names_are_counted(tmp_path: Path) -> None
 def test_missing_runs_are_named_with_the_remedy(tmp_path: Path) -> None:
     folder = make_study(tmp_path, ["a", "x"])
     study, records = read_study(folder), read_results(folder)
-    with pytest.raises(ConfigError, match=r"arm x lacks seed 3, and differences are paired: puna study run FOLDER"):
+    with pytest.raises(
+        ConfigError, match=r"arm x lacks seed 3, and differences are paired: puna study run FOLDER"
+    ):
         complete_runs(study, records[:-1])
     with pytest.raises(ConfigError, match="arm a lacks seeds 0, 1, 2, 3"):
         complete_runs(study, records[4:])
@@ -248,7 +368,12 @@ def test_a_metric_that_a_run_did_not_log_is_named_with_the_run(tmp_path: Path) -
     folder = make_study(tmp_path, ["a", "b"], also=["bits_per_byte_2x"])
     study, records = read_study(folder), read_results(folder)
     del records[5]["bits_per_byte_2x"]
-    with pytest.raises(ConfigError, match=r"arm b, seed 1 did not log bits_per_byte_2x, .* take it out of study\.yaml, or delete"):
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"arm b, seed 1 did not log bits_per_byte_2x, .* take it out of study\.yaml, or delete"
+        ),
+    ):
         complete_runs(study, records)
 
 

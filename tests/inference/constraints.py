@@ -1,4 +1,6 @@
-"""What the tests of constrained output share: two vocabularies, constraints in short, and texts drawn from what is allowed."""
+"""What the tests of constrained output share: two vocabularies, constraints in short, and texts
+drawn from what is allowed.
+"""
 
 import json
 import random
@@ -18,7 +20,11 @@ BYTES = Tokenizer.train(["ab"], 264)
 """Single bytes: a text has one spelling, so that a mask can be held against a language exactly."""
 
 PIECES = Tokenizer.train(
-    [json.dumps({"name": f"item {number}", "values": [number, None, True], "x": {"a": ""}}) for number in range(50)], 300
+    [
+        json.dumps({"name": f"item {number}", "values": [number, None, True], "x": {"a": ""}})
+        for number in range(50)
+    ],
+    300,
 )
 """Some of its entries are pieces of JSON."""
 
@@ -47,7 +53,9 @@ def grammar(text: str) -> Constraint:
 def accepts(constraint: Constraint, text: str) -> bool:
     """Whether a constraint lets a whole text through, byte by byte, and lets it end there."""
     matcher = BY_BYTES.compile(constraint)
-    return all(matcher.accept(id_) for id_ in BYTES.encode(text)) and bool(matcher.allowed()[BYTES.eos_id])
+    return all(matcher.accept(id_) for id_ in BYTES.encode(text)) and bool(
+        matcher.allowed()[BYTES.eos_id]
+    )
 
 
 def allowed_ids(matcher: Matcher) -> set[int]:
@@ -55,7 +63,9 @@ def allowed_ids(matcher: Matcher) -> set[int]:
 
 
 def drawn(matcher: Matcher, rng: random.Random, most: int) -> Iterator[int]:
-    """Tokens, each any of those allowed, accepted, until nothing but an end may come or one is drawn."""
+    """Tokens, each any of those allowed, accepted, until nothing but an end may come or one is
+    drawn.
+    """
     for _ in range(most):
         token = rng.choice(sorted(allowed_ids(matcher)))
         assert matcher.accept(token)

@@ -1,4 +1,6 @@
-"""Schemas drawn at random, each with at least one finite value, and a walk that writes a text by nothing but what a matcher allows."""
+"""Schemas drawn at random, each with at least one finite value, and a walk that writes a text by
+nothing but what a matcher allows.
+"""
 
 import random
 import re
@@ -21,13 +23,37 @@ PATTERNS = (
     "^$",
     "^.{3}$",
 )
-FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
-TEXTS = ("", "a", "naïve 東京", 'say "no"', "back\\slash", "tab\tline\n", "🦙", "a/b", "null", "<|end_of_text|>")
+FORMATS = (
+    "date-time",
+    "time",
+    "date",
+    "duration",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "uuid",
+    "uri",
+)
+TEXTS = (
+    "",
+    "a",
+    "naïve 東京",
+    'say "no"',
+    "back\\slash",
+    "tab\tline\n",
+    "🦙",
+    "a/b",
+    "null",
+    "<|end_of_text|>",
+)
 NAMES = ("id", "name", "a b", "é", 'q"', "x/y", "~t", "%41", "n\n", "$ref", "required")
 
 
 class SchemaMaker:
-    """Draws schemas. Definitions refer to later ones anywhere, and to any where the value may be left out."""
+    """Draws schemas. Definitions refer to later ones anywhere, and to any where the value may be
+    left out.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -47,7 +73,11 @@ class SchemaMaker:
         elif self.names:
             schema = {"$defs": definitions}
         if isinstance(schema, dict) and self.rng.random() < 0.3:
-            schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "any", "description": "drawn"} | schema
+            schema = {
+                "$schema": "https://json-schema.org/draft/2020-12/schema",
+                "title": "any",
+                "description": "drawn",
+            } | schema
         return schema
 
     def schema(self, depth: int) -> Any:
@@ -59,20 +89,31 @@ class SchemaMaker:
         return self.rng.choice(makers)(depth)
 
     def optional(self, depth: int) -> Any:
-        """A schema for what may be left out of an object or array: here a definition may refer to itself."""
+        """A schema for what may be left out of an object or array: here a definition may refer to
+        itself.
+        """
         if self.names and self.rng.random() < 0.4:
             return {"$ref": f"#/$defs/{self.rng.choice(self.names)}"}
         return self.schema(depth)
 
     def inner(self, depth: int) -> Any:
-        """A schema for what an object or array must hold: here a definition may refer to itself beside something else."""
+        """A schema for what an object or array must hold: here a definition may refer to itself
+        beside something else.
+        """
         if self.names and self.rng.random() < 0.2:
             return {"anyOf": [{"type": "null"}, {"$ref": f"#/$defs/{self.rng.choice(self.names)}"}]}
         return self.schema(depth)
 
     def scalar(self, _depth: int) -> Any:
         return self.rng.choice(
-            [True, {}, {"type": "null"}, {"type": "boolean"}, {"type": ["null", "string"]}, {"type": ["integer", "array"]}]
+            [
+                True,
+                {},
+                {"type": "null"},
+                {"type": "boolean"},
+                {"type": ["null", "string"]},
+                {"type": ["integer", "array"]},
+            ]
         )
 
     def integer(self, _depth: int) -> Any:
@@ -81,7 +122,9 @@ class SchemaMaker:
         if self.rng.random() < 0.6:
             schema[self.rng.choice(["minimum", "exclusiveMinimum"])] = low
         if self.rng.random() < 0.6:
-            schema[self.rng.choice(["maximum", "exclusiveMaximum"])] = low + self.rng.randint(30, 2000)
+            schema[self.rng.choice(["maximum", "exclusiveMaximum"])] = low + self.rng.randint(
+                30, 2000
+            )
         if self.rng.random() < 0.3:
             schema["multipleOf"] = self.rng.choice([1, 2, 3, 7, 10, 12])
         return schema
@@ -92,7 +135,9 @@ class SchemaMaker:
         if self.rng.random() < 0.6:
             schema[self.rng.choice(["minimum", "exclusiveMinimum"])] = low
         if self.rng.random() < 0.6:
-            schema[self.rng.choice(["maximum", "exclusiveMaximum"])] = low + self.rng.choice([1, 2.5, 1000])
+            schema[self.rng.choice(["maximum", "exclusiveMaximum"])] = low + self.rng.choice(
+                [1, 2.5, 1000]
+            )
         if self.rng.random() < 0.2:
             schema["multipleOf"] = self.rng.choice([0.5, 0.25, 1])
         return schema
@@ -103,7 +148,11 @@ class SchemaMaker:
         if kind < 0.4:
             low = self.rng.randint(0, 6)
             schema |= self.rng.choice(
-                [{"minLength": low}, {"maxLength": low}, {"minLength": low, "maxLength": low + self.rng.randint(0, 4)}]
+                [
+                    {"minLength": low},
+                    {"maxLength": low},
+                    {"minLength": low, "maxLength": low + self.rng.randint(0, 4)},
+                ]
             )
         elif kind < 0.7:
             schema["pattern"] = self.rng.choice(PATTERNS)
@@ -120,7 +169,10 @@ class SchemaMaker:
         if kind == 5:
             return [self.value(depth - 1) for _ in range(self.rng.randint(0, 3))]
         if kind == 6:
-            return {name: self.value(depth - 1) for name in self.rng.sample(NAMES, self.rng.randint(0, 3))}
+            return {
+                name: self.value(depth - 1)
+                for name in self.rng.sample(NAMES, self.rng.randint(0, 3))
+            }
         return [
             None,
             self.rng.random() < 0.5,
@@ -148,7 +200,10 @@ class SchemaMaker:
     def object(self, depth: int) -> Any:
         names = self.rng.sample(NAMES, self.rng.randint(0, 4))
         required = [name for name in names if self.rng.random() < 0.5]
-        properties = {name: self.inner(depth - 1) if name in required else self.optional(depth - 1) for name in names}
+        properties = {
+            name: self.inner(depth - 1) if name in required else self.optional(depth - 1)
+            for name in names
+        }
         schema: dict[str, Any] = {"type": "object", "properties": properties}
         if required:
             schema["required"] = self.rng.sample(required, len(required))
@@ -159,7 +214,10 @@ class SchemaMaker:
             schema["additionalProperties"] = self.optional(depth - 1)
         elif rest < 0.8 and not {"x/y", "~t"} & set(names):
             schema |= {
-                "patternProperties": {"^x": self.optional(depth - 1), "^[~0-9]+$": {"type": "integer"}},
+                "patternProperties": {
+                    "^x": self.optional(depth - 1),
+                    "^[~0-9]+$": {"type": "integer"},
+                },
                 "additionalProperties": False,
             }
         elif len(required) == len(names):
@@ -169,30 +227,54 @@ class SchemaMaker:
         return schema
 
     def any_of(self, depth: int) -> Any:
-        return {"anyOf": [self.schema(depth - 1), *(self.schema(depth - 1) for _ in range(self.rng.randint(1, 2)))]}
+        return {
+            "anyOf": [
+                self.schema(depth - 1),
+                *(self.schema(depth - 1) for _ in range(self.rng.randint(1, 2))),
+            ]
+        }
 
     def one_of(self, depth: int) -> Any:
-        return {"oneOf": self.rng.sample([self.integer(depth), self.text(depth), self.array(depth), self.object(depth)], 2)}
+        return {
+            "oneOf": self.rng.sample(
+                [self.integer(depth), self.text(depth), self.array(depth), self.object(depth)], 2
+            )
+        }
 
     def all_of(self, depth: int) -> Any:
         first, second = (
-            {"properties": {name: self.inner(depth - 1)}, "required": [name]} for name in self.rng.sample(string.ascii_letters, 2)
+            {"properties": {name: self.inner(depth - 1)}, "required": [name]}
+            for name in self.rng.sample(string.ascii_letters, 2)
         )
         return {"type": "object", "allOf": [first, second]}
 
 
 class Walker:
-    """Writes JSON by a matcher alone: at first any token that is allowed, all equally likely, then those that come nearer to an end."""
+    """Writes JSON by a matcher alone: at first any token that is allowed, all equally likely, then
+    those that come nearer to an end.
+    """
 
     IN_TEXT = (rb"\"", rb"@", rb".")  # an @, since an address needs one
     BETWEEN = (rb"[\]}]", rb"[,:]", rb"[^\[{]", rb".")
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, ends: frozenset[int]) -> None:
         self.tokenizer, self.ends = tokenizer, ends
-        pieces = [tokenizer.token_bytes(id_) for id_ in range(tokenizer.vocab_size)] + [b""] * (vocab_size - tokenizer.vocab_size)
+        pieces = [tokenizer.token_bytes(id_) for id_ in range(tokenizer.vocab_size)] + [b""] * (
+            vocab_size - tokenizer.vocab_size
+        )
         self.ranks = {}
         for in_text, order in ((True, self.IN_TEXT), (False, self.BETWEEN)):
-            ranks = [next((rank for rank, first in enumerate(order, 1) if re.match(first, piece, re.DOTALL)), 9) for piece in pieces]
+            ranks = [
+                next(
+                    (
+                        rank
+                        for rank, first in enumerate(order, 1)
+                        if re.match(first, piece, re.DOTALL)
+                    ),
+                    9,
+                )
+                for piece in pieces
+            ]
             self.ranks[in_text] = np.array(ranks)
             self.ranks[in_text][list(ends)] = 0
 

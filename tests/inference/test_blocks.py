@@ -27,7 +27,8 @@ def test_blocks_are_counted_as_spare_cached_or_used() -> None:
     assert (pool.free, pool.used, pool.cached) == (4, 2, 0)
     pool.acquire(blocks[:1])
     pool.release(blocks)
-    assert (pool.free, pool.used, pool.cached) == (5, 1, 0)  # the second block is not full, so nothing of it is known
+    # the second block is not full, so nothing of it is known
+    assert (pool.free, pool.used, pool.cached) == (5, 1, 0)
     pool.release(blocks[:1])
     assert (pool.free, pool.used, pool.cached) == (6, 0, 1)
 
@@ -81,7 +82,9 @@ def test_more_than_is_free_is_not_handed_out_and_nothing_changes() -> None:
     assert pool.allocate(0) == []
 
 
-def test_the_least_recently_used_block_is_evicted_and_the_end_of_a_text_before_its_beginning() -> None:
+def test_the_least_recently_used_block_is_evicted_and_the_end_of_a_text_before_its_beginning() -> (
+    None
+):
     pool = BlockPool(4, 2)
     old, new = text(pool, [1, 2, 3, 4]), text(pool, [5, 6, 7, 8])
     pool.release(old)
@@ -143,12 +146,15 @@ def test_a_text_is_published_bit_by_bit() -> None:
     pool.acquire(matched)
     own = pool.allocate(1)
     assert own is not None
-    pool.publish(matched + own, [1, 2, 3, 4, 9, 9], None, 2, 3)  # a text that goes on from blocks it found
+    # a text that goes on from blocks it found
+    pool.publish(matched + own, [1, 2, 3, 4, 9, 9], None, 2, 3)
     assert pool.match([1, 2, 3, 4, 9, 9], None) == matched + own
 
 
 def test_what_follows_an_evicted_block_is_out_of_reach_though_equal_text_comes_back() -> None:
-    """The block behind was computed once after this very text, but its key names the serial of the content that went away."""
+    """The block behind was computed once after this very text, but its key names the serial of the
+    content that went away.
+    """
     pool = BlockPool(4, 2)
     first = text(pool, [1, 2])
     second = text(pool, [1, 2, 3, 4])
@@ -203,13 +209,17 @@ def test_a_block_released_too_often_is_our_own_bug() -> None:
 
 
 class PoolBesideItsModel(RuleBasedStateMachine):
-    """Texts of few different ids come, grow and go. The model says what each known block holds as the whole text up to its end."""
+    """Texts of few different ids come, grow and go. The model says what each known block holds as
+    the whole text up to its end.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.pool = BlockPool(10, 2)
-        self.texts: list[tuple[list[int], list[int], str | None]] = []  # blocks, ids (full blocks of them), root
-        self.held: dict[int, tuple[str | None, tuple[int, ...]]] = {}  # by block: what was last published of it
+        # blocks, ids (full blocks of them), root
+        self.texts: list[tuple[list[int], list[int], str | None]] = []
+        # by block: what was last published of it
+        self.held: dict[int, tuple[str | None, tuple[int, ...]]] = {}
 
     @rule(ids=st.lists(st.sampled_from([0, TWIN]), max_size=8), root=st.sampled_from([None, "law"]))
     def begin(self, ids: list[int], root: str | None) -> None:
@@ -273,4 +283,6 @@ class PoolBesideItsModel(RuleBasedStateMachine):
 
 
 TestPoolBesideItsModel = PoolBesideItsModel.TestCase
-TestPoolBesideItsModel.settings = settings(max_examples=100, stateful_step_count=30, deadline=None, derandomize=True)
+TestPoolBesideItsModel.settings = settings(
+    max_examples=100, stateful_step_count=30, deadline=None, derandomize=True
+)

@@ -1,7 +1,7 @@
 """Masks against listed languages, end tokens, going back, expressions, grammars, threads.
 
-What a schema may say stands in `test_json_schema.py`, what a constraint may cost in `test_constraint_limits.py`; `test_random_schemas.py`
-holds drawn texts against drawn schemas.
+What a schema may say stands in `test_json_schema.py`, what a constraint may cost in
+`test_constraint_limits.py`; `test_random_schemas.py` holds drawn texts against drawn schemas.
 """
 
 import json
@@ -13,7 +13,20 @@ import threading
 
 import pytest
 import tokenizers
-from constraints import BY_BYTES, BY_PIECES, BYTES, EXTRA, PIECES, accepts, allowed_ids, drawn, ends, grammar, regex, schema
+from constraints import (
+    BY_BYTES,
+    BY_PIECES,
+    BYTES,
+    EXTRA,
+    PIECES,
+    accepts,
+    allowed_ids,
+    drawn,
+    ends,
+    grammar,
+    regex,
+    schema,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
@@ -47,36 +60,68 @@ NUMBER: /[1-9][0-9]{0,3}/
             ['"a"', '"é"', "1", "12", "null", "true", "[]", '{"k":2}', '{"k": 2}'],
         ),
         (schema({"const": 'say "\\"\n'}), [r'"say \"\\\"\n"']),
-        (schema({"type": "integer", "minimum": -1, "maximum": 12}), [str(n) for n in range(-1, 13)] + ["-0"]),
+        (
+            schema({"type": "integer", "minimum": -1, "maximum": 12}),
+            [str(n) for n in range(-1, 13)] + ["-0"],
+        ),
         (
             schema({"type": "array", "items": {"enum": [1, 2]}, "maxItems": 2}),
-            ["[]", *(f"[{a}]" for a in "12"), *(f"[{a}{c}{b}]" for a in "12" for b in "12" for c in (",", ", "))],
+            [
+                "[]",
+                *(f"[{a}]" for a in "12"),
+                *(f"[{a}{c}{b}]" for a in "12" for b in "12" for c in (",", ", ")),
+            ],
         ),
         (grammar('start: "a" tail?\ntail: "b" | "c" "d"'), ["a", "ab", "acd"]),
-        (grammar('start: x{2,3}\nx: "a" | /b/'), [first + second + third for first in "ab" for second in "ab" for third in ("", "a", "b")]),
+        (
+            grammar('start: x{2,3}\nx: "a" | /b/'),
+            [
+                first + second + third
+                for first in "ab"
+                for second in "ab"
+                for third in ("", "a", "b")
+            ],
+        ),
     ],
 )
-def test_exactly_the_bytes_that_go_on_are_allowed_and_the_ends_where_the_text_may_end(constraint: Constraint, language: list[str]) -> None:
-    """Every prefix of a listed language: the mask is the set of next bytes, and the end tokens where a word is whole."""
+def test_exactly_the_bytes_that_go_on_are_allowed_and_the_ends_where_the_text_may_end(
+    constraint: Constraint, language: list[str]
+) -> None:
+    """Every prefix of a listed language: the mask is the set of next bytes, and the end tokens
+    where a word is whole.
+    """
     words = {word.encode() for word in language}
     ids = {BYTES.token_bytes(id_)[0]: id_ for id_ in range(256)}
     for word in words:
         matcher = BY_BYTES.compile(constraint)
         for length in range(len(word) + 1):
             prefix = word[:length]
-            expected = {ids[other[length]] for other in words if other.startswith(prefix) and len(other) > length}
-            assert allowed_ids(matcher) == expected | (ends(BYTES) if prefix in words else set()), prefix
+            expected = {
+                ids[other[length]]
+                for other in words
+                if other.startswith(prefix) and len(other) > length
+            }
+            assert allowed_ids(matcher) == expected | (ends(BYTES) if prefix in words else set()), (
+                prefix
+            )
             assert matcher.finished == (not expected)
             if length < len(word):
                 assert matcher.accept(ids[word[length]])
 
 
 def test_the_rest_of_the_vocabulary_is_never_allowed() -> None:
-    """Special tokens that end nothing, and the model's ids beyond the tokenizer's, under a constraint that lets every text through."""
+    """Special tokens that end nothing, and the model's ids beyond the tokenizer's, under a
+    constraint that lets every text through.
+    """
     matcher = BY_PIECES.compile(regex("(?s).*"))
     assert matcher.allowed().shape == (PIECES.vocab_size + EXTRA,)
     text = {id_ for id_ in range(PIECES.vocab_size) if PIECES.token_bytes(id_)}
-    starts = {id_ for id_ in text if PIECES.token_bytes(id_)[0] < 0x80 or 0xC2 <= PIECES.token_bytes(id_)[0] <= 0xF4}  # of UTF-8
+    # of UTF-8
+    starts = {
+        id_
+        for id_ in text
+        if PIECES.token_bytes(id_)[0] < 0x80 or 0xC2 <= PIECES.token_bytes(id_)[0] <= 0xF4
+    }
     assert allowed_ids(matcher) == starts | ends(PIECES)
 
 
@@ -130,18 +175,25 @@ def test_where_there_is_no_choice_the_text_is_cut_as_the_tokenizer_cuts_it() -> 
 
 
 def test_a_text_that_a_normalizer_would_change_is_forced_as_it_is() -> None:
-    """Qwen's tokenizer composes accents. A constant with a bare accent must come out as it is written."""
+    """Qwen's tokenizer composes accents. A constant with a bare accent must come out as it is
+    written.
+    """
     backend = tokenizers.Tokenizer(models.BPE())
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     backend.train_from_iterator(["the café, the the café"], trainer)
     backend.add_tokens(["<think>"])
     tokenizer = Tokenizer.from_json(backend.to_str())
-    matcher = ConstraintCompiler(tokenizer, tokenizer.vocab_size).compile(schema({"const": "cafe\u0301<think>"}))
+    matcher = ConstraintCompiler(tokenizer, tokenizer.vocab_size).compile(
+        schema({"const": "cafe\u0301<think>"})
+    )
     ids = list(drawn(matcher, random.Random(0), 50))
     assert tokenizer.decode_bytes(ids).decode() == '"cafe\u0301<think>"'
     assert allowed_ids(matcher) == {tokenizer.eos_id}
@@ -153,12 +205,22 @@ def test_a_text_that_a_normalizer_would_change_is_forced_as_it_is() -> None:
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_after_going_back_everything_is_as_if_one_had_never_gone_on(data: st.DataObject) -> None:
-    """k tokens on, j back, and on again: the masks are those of a fresh matcher with the same text."""
+    """k tokens on, j back, and on again: the masks are those of a fresh matcher with the same
+    text.
+    """
     constraint = data.draw(
         st.sampled_from(
             [
                 schema({}),
-                schema({"type": "object", "properties": {"name": {"type": "string", "maxLength": 5}, "values": {"type": "array"}}}),
+                schema(
+                    {
+                        "type": "object",
+                        "properties": {
+                            "name": {"type": "string", "maxLength": 5},
+                            "values": {"type": "array"},
+                        },
+                    }
+                ),
                 schema({"enum": ["item 1", "item 2", "item 21", 7]}),
                 regex("(ab|cd)*e?"),
                 grammar(ARITHMETIC),
@@ -186,7 +248,16 @@ def test_after_going_back_everything_is_as_if_one_had_never_gone_on(data: st.Dat
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"[A-Z][a-z]{2,5}( [0-9]+)?", r"(foo|bar){1,3}\.", r"^[^\n\"]{3}$", r"[0-9]{4}-[0-9]{2}", r"a/b\/c", "é+x", "(?i:yes|no)"]
+    "pattern",
+    [
+        r"[A-Z][a-z]{2,5}( [0-9]+)?",
+        r"(foo|bar){1,3}\.",
+        r"^[^\n\"]{3}$",
+        r"[0-9]{4}-[0-9]{2}",
+        r"a/b\/c",
+        "é+x",
+        "(?i:yes|no)",
+    ],
 )
 def test_drawn_texts_match_the_expression(pattern: str) -> None:
     for seed in range(20):
@@ -237,7 +308,9 @@ def test_threads_may_share_a_compiler() -> None:
     texts: dict[int, list[int]] = {}
 
     def draw(number: int) -> None:
-        matcher = BY_PIECES.compile(schema({"type": "array", "items": {"const": "item 12"}, "minItems": 3, "maxItems": 3}))
+        matcher = BY_PIECES.compile(
+            schema({"type": "array", "items": {"const": "item 12"}, "minItems": 3, "maxItems": 3})
+        )
         texts[number] = list(drawn(matcher, random.Random(7), 60))
 
     threads = [threading.Thread(target=draw, args=(number,)) for number in range(8)]

@@ -1,4 +1,6 @@
-"""The engine against the definition: equal to computing everything anew, one prompt at a time, whatever else is going on."""
+"""The engine against the definition: equal to computing everything anew, one prompt at a time,
+whatever else is going on.
+"""
 
 import json
 import random
@@ -36,8 +38,18 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def model() -> Transformer:
-    """Random weights, so large that every token of the past changes the next one: greedy text is as varied as sampled text."""
-    config = ModelConfig(vocab_size=300, width=32, num_layers=2, num_heads=4, num_kv_heads=2, feed_forward_multiple=32, context_length=96)
+    """Random weights, so large that every token of the past changes the next one: greedy text is as
+    varied as sampled text.
+    """
+    config = ModelConfig(
+        vocab_size=300,
+        width=32,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        feed_forward_multiple=32,
+        context_length=96,
+    )
     model = build_transformer(config).eval()
     init_weights(model, seed=0)
     with torch.no_grad():
@@ -47,9 +59,20 @@ def model() -> Transformer:
     return model
 
 
-def engine_of(model: Transformer, blocks: int = 64, constraints: ConstraintCompiler | None = None, **options: Any) -> Engine:
+def engine_of(
+    model: Transformer,
+    blocks: int = 64,
+    constraints: ConstraintCompiler | None = None,
+    **options: Any,
+) -> Engine:
     chosen = EngineOptions(**{"block_size": 8, **options})
-    executor = TorchExecutor(model, num_blocks=blocks, block_size=chosen.block_size, vocab_size=300, batch_invariant=chosen.batch_invariant)
+    executor = TorchExecutor(
+        model,
+        num_blocks=blocks,
+        block_size=chosen.block_size,
+        vocab_size=300,
+        batch_invariant=chosen.batch_invariant,
+    )
     return Engine(executor, chosen, constraints)
 
 
@@ -77,7 +100,9 @@ def ids_of(events: Sequence[Event], index: int = 0) -> list[int]:
 
 
 def greedy_anew(model: Transformer, prompt: Sequence[int], count: int) -> list[int]:
-    """The definition: the likeliest token of the whole sequence, computed from its beginning each time."""
+    """The definition: the likeliest token of the whole sequence, computed from its beginning each
+    time.
+    """
     ids = list(prompt)
     with torch.inference_mode():
         for _ in range(count):
@@ -88,7 +113,9 @@ def greedy_anew(model: Transformer, prompt: Sequence[int], count: int) -> list[i
 @pytest.fixture(scope="module")
 def expected(model: Transformer) -> list[list[int]]:
     found = [greedy_anew(model, prompt, 24) for prompt in PROMPTS]
-    assert all(len(set(ids)) > 8 for ids in found), "texts that say one thing all the time would agree by chance"
+    assert all(len(set(ids)) > 8 for ids in found), (
+        "texts that say one thing all the time would agree by chance"
+    )
     return found
 
 
@@ -117,21 +144,31 @@ def requests_of(options: GenerationOptions) -> list[Request]:
     ],
     ids=str,
 )
-def test_greedy_text_is_that_of_the_definition(options: dict[str, Any], model: Transformer, expected: list[list[int]]) -> None:
+def test_greedy_text_is_that_of_the_definition(
+    options: dict[str, Any], model: Transformer, expected: list[list[int]]
+) -> None:
     engine = engine_of(model, **options)
     found = run(engine, requests_of(GREEDY))
     assert [ids_of(found[str(place)]) for place in range(len(PROMPTS))] == expected
     again = run(engine, requests_of(GREEDY))
-    assert [ids_of(again[str(place)]) for place in range(len(PROMPTS))] == expected, "the second time much is known already"
+    assert [ids_of(again[str(place)]) for place in range(len(PROMPTS))] == expected, (
+        "the second time much is known already"
+    )
     assert all(events[-1].finish == "length" for events in found.values())
     assert engine.statistics().generated_tokens == 2 * 24 * len(PROMPTS)
 
 
 def test_what_was_saved_and_what_was_lost_is_counted(model: Transformer) -> None:
-    roomy, tight, plain = engine_of(model), engine_of(model, blocks=14), engine_of(model, share_prefixes=False, speculate=False)
+    roomy, tight, plain = (
+        engine_of(model),
+        engine_of(model, blocks=14),
+        engine_of(model, share_prefixes=False, speculate=False),
+    )
     for engine in (roomy, tight, plain):
         run(engine, requests_of(GREEDY))
-    assert roomy.statistics().cached_tokens == 40, "five blocks of eight, of the two prompts that begin alike"
+    assert roomy.statistics().cached_tokens == 40, (
+        "five blocks of eight, of the two prompts that begin alike"
+    )
     assert plain.statistics().cached_tokens == plain.statistics().proposed == 0
     assert roomy.statistics().preemptions == 0 < tight.statistics().preemptions
     assert 0 < roomy.statistics().accepted < roomy.statistics().proposed
@@ -140,23 +177,41 @@ def test_what_was_saved_and_what_was_lost_is_counted(model: Transformer) -> None
 def test_one_by_one_and_together_sampling_gives_the_same_text(model: Transformer) -> None:
     options = [
         GenerationOptions(
-            max_tokens=20, seed=place, temperature=0.5 + place / 4, top_p=0.9, top_k=50, repetition_penalty=1.1, n=1 + place % 3
+            max_tokens=20,
+            seed=place,
+            temperature=0.5 + place / 4,
+            top_p=0.9,
+            top_k=50,
+            repetition_penalty=1.1,
+            n=1 + place % 3,
         )
         for place in range(len(PROMPTS))
     ]
-    requests = [Request(str(place), prompt, chosen) for place, (prompt, chosen) in enumerate(zip(PROMPTS, options, strict=True))]
+    requests = [
+        Request(str(place), prompt, chosen)
+        for place, (prompt, chosen) in enumerate(zip(PROMPTS, options, strict=True))
+    ]
     together = run(engine_of(model), requests)
     for request in requests:
-        for engine in (engine_of(model), engine_of(model, speculate=False, max_step_tokens=5), engine_of(model, batch_invariant=True)):
+        for engine in (
+            engine_of(model),
+            engine_of(model, speculate=False, max_step_tokens=5),
+            engine_of(model, batch_invariant=True),
+        ):
             alone = run(engine, [request])[request.id]
             for index in range(request.options.n):
                 assert ids_of(alone, index) == ids_of(together[request.id], index)
 
 
 def test_batch_invariance_is_exact_where_it_is_asked_for(model: Transformer) -> None:
-    """Log-probabilities equal to the bit, not only the tokens: alone and among others, whatever is known, preempted or cut."""
+    """Log-probabilities equal to the bit, not only the tokens: alone and among others, whatever is
+    known, preempted or cut.
+    """
     options = GenerationOptions(max_tokens=12, temperature=0.0, logprobs=3)
-    alone = [run(engine_of(model, batch_invariant=True), [request])[request.id] for request in requests_of(options)]
+    alone = [
+        run(engine_of(model, batch_invariant=True), [request])[request.id]
+        for request in requests_of(options)
+    ]
     for settings_ in ({}, {"max_step_tokens": 5}, {"blocks": 14}):
         engine = engine_of(model, batch_invariant=True, **settings_)
         for _ in range(2):
@@ -167,31 +222,52 @@ def test_batch_invariance_is_exact_where_it_is_asked_for(model: Transformer) -> 
 
 
 def test_continuations_are_those_of_their_own_seeds(model: Transformer) -> None:
-    together = run(engine_of(model), [Request("r", PROMPT, GenerationOptions(seed=11, n=3, max_tokens=12))])["r"]
+    together = run(
+        engine_of(model), [Request("r", PROMPT, GenerationOptions(seed=11, n=3, max_tokens=12))]
+    )["r"]
     for index in range(3):
-        alone = run(engine_of(model), [Request("r", PROMPT, GenerationOptions(seed=11 + index, max_tokens=12))])["r"]
+        alone = run(
+            engine_of(model),
+            [Request("r", PROMPT, GenerationOptions(seed=11 + index, max_tokens=12))],
+        )["r"]
         assert ids_of(together, index) == ids_of(alone)
-    fresh = [ids_of(run(engine_of(model), [Request("r", PROMPT, GenerationOptions(max_tokens=12))])["r"]) for _ in range(2)]
+    fresh = [
+        ids_of(run(engine_of(model), [Request("r", PROMPT, GenerationOptions(max_tokens=12))])["r"])
+        for _ in range(2)
+    ]
     assert fresh[0] != fresh[1]
 
 
 def test_several_continuations_compute_their_prompt_once(model: Transformer) -> None:
     engine = engine_of(model)
-    events = run(engine, [Request("r", tuple(range(50)), GenerationOptions(seed=0, n=4, max_tokens=3))])["r"]
-    assert [event.cached for event in events if len(event.ids) and event.cached] == [48, 48, 48], "six full blocks of eight, three times"
+    events = run(
+        engine, [Request("r", tuple(range(50)), GenerationOptions(seed=0, n=4, max_tokens=3))]
+    )["r"]
+    assert [event.cached for event in events if len(event.ids) and event.cached] == [
+        48,
+        48,
+        48,
+    ], "six full blocks of eight, three times"
     assert engine.statistics().prompt_tokens == 200
 
 
 def test_logprobs_are_those_of_the_model(model: Transformer) -> None:
     prompt = tuple(range(20))
-    options = GenerationOptions(temperature=2.0, seed=1, max_tokens=9, logprobs=4, prompt_logprobs=2, logit_bias={5: 3.0})
+    options = GenerationOptions(
+        temperature=2.0, seed=1, max_tokens=9, logprobs=4, prompt_logprobs=2, logit_bias={5: 3.0}
+    )
     for settings_ in ({}, {"max_step_tokens": 6}, {"blocks": 4}):
         engine = engine_of(model, **settings_)
-        events = run(engine, [Request("r", prompt, options), Request("s", tuple(range(15)), options)])["r"]
+        events = run(
+            engine, [Request("r", prompt, options), Request("s", tuple(range(15)), options)]
+        )["r"]
         ids = [*prompt, *ids_of(events)]
         with torch.inference_mode():
             wanted = model(torch.tensor([ids]))[0, :, :300].log_softmax(-1)
-        found = [*events[0].prompt_logprobs, *(score for event in events for score in event.logprobs)]
+        found = [
+            *events[0].prompt_logprobs,
+            *(score for event in events for score in event.logprobs),
+        ]
         assert [score.id for score in found] == ids[1:]
         for place, score in enumerate(found):
             assert score.logprob == pytest.approx(wanted[place, ids[place + 1]].item(), abs=1e-4)
@@ -205,7 +281,10 @@ def test_an_embedding_is_the_mean_of_the_final_states(model: Transformer) -> Non
     for settings_ in ({}, {"max_step_tokens": 7}):
         engine = engine_of(model, **settings_)
         run(engine, [Request("w", prompt, GREEDY)])
-        (event,) = run(engine, [Request("r", prompt, GenerationOptions(), embed=True), Request("s", PROMPT, GREEDY)])["r"]
+        (event,) = run(
+            engine,
+            [Request("r", prompt, GenerationOptions(), embed=True), Request("s", PROMPT, GREEDY)],
+        )["r"]
         with torch.inference_mode():
             mean = model.hidden_states(torch.tensor([prompt]))[0].mean(0)
         torch.testing.assert_close(torch.tensor(event.embedding), mean, rtol=1e-4, atol=1e-5)
@@ -213,11 +292,15 @@ def test_an_embedding_is_the_mean_of_the_final_states(model: Transformer) -> Non
 
 
 def test_ends(model: Transformer, expected: list[list[int]]) -> None:
-    """An end token, a stop id, as many tokens as asked for, the end of the context; and what holds an end back."""
+    """An end token, a stop id, as many tokens as asked for, the end of the context; and what holds
+    an end back.
+    """
     free = expected[0]
     end, place = free[5], free.index(free[5])
 
-    def generated(ends: frozenset[int] = frozenset(), **options: Any) -> tuple[list[int], str | None]:
+    def generated(
+        ends: frozenset[int] = frozenset(), **options: Any
+    ) -> tuple[list[int], str | None]:
         chosen = GenerationOptions(temperature=0.0, **{"max_tokens": 24, **options})
         events = run(engine_of(model), [Request("r", PROMPT, chosen, ends)])["r"]
         return ids_of(events), events[-1].finish
@@ -236,7 +319,10 @@ def test_ends(model: Transformer, expected: list[list[int]]) -> None:
 
 def test_a_cancelled_request_is_gone_before_the_next_step(model: Transformer) -> None:
     engine = engine_of(model)
-    for request in (Request("a", PROMPT, GREEDY), Request("b", tuple(range(40)), GenerationOptions(n=2, max_tokens=24))):
+    for request in (
+        Request("a", PROMPT, GREEDY),
+        Request("b", tuple(range(40)), GenerationOptions(n=2, max_tokens=24)),
+    ):
         engine.add(request)
     engine.step()
     held = engine.pool.used
@@ -248,12 +334,19 @@ def test_a_cancelled_request_is_gone_before_the_next_step(model: Transformer) ->
     assert engine.pool.used < held
     assert {event.request for event in engine.step()} == {"a"}
     engine.cancel("a")
-    assert (engine.busy, engine.pool.used, engine.step(), engine.statistics().cancelled) == (False, 0, [], 3)
+    assert (engine.busy, engine.pool.used, engine.step(), engine.statistics().cancelled) == (
+        False,
+        0,
+        [],
+        3,
+    )
     engine.add(Request("a", PROMPT, GREEDY))  # the name is free again
     finish(engine)
 
 
-def test_a_step_that_failed_leaves_nothing_to_be_trusted(model: Transformer, expected: list[list[int]]) -> None:
+def test_a_step_that_failed_leaves_nothing_to_be_trusted(
+    model: Transformer, expected: list[list[int]]
+) -> None:
     engine = engine_of(model)
     for request in requests_of(GREEDY):
         engine.add(request)
@@ -280,16 +373,36 @@ def test_a_step_that_failed_leaves_nothing_to_be_trusted(model: Transformer, exp
     ("request_", "message"),
     [
         (Request("r", (), GREEDY), "the prompt is empty"),
-        (Request("r", (1,) * 96, GREEDY), "the prompt has 96 tokens, but the model's context of 96 must hold it and at least one more"),
+        (
+            Request("r", (1,) * 96, GREEDY),
+            (
+                "the prompt has 96 tokens, but the model's context of 96 must hold it and at least"
+                " one more"
+            ),
+        ),
         (Request("r", (1, 300), GREEDY), "ids outside 0 to 299"),
         (Request("r", (-1, 3), GREEDY), "ids outside 0 to 299"),
-        (Request("r", (1,) * 70, GREEDY), "70 tokens and 24 new ones do not fit the key/value cache of 80 tokens"),
-        (Request("r", (1,), GenerationOptions(max_tokens=9, stop_ids=(300,))), "the id 300 in stop_ids or logit_bias is outside 0 to 299"),
-        (Request("r", (1,), GenerationOptions(max_tokens=9, logit_bias={-1: 0.0})), "the id -1 in stop_ids"),
-        (Request("r", (1,), GenerationOptions(max_tokens=9, adapter="poet")), "there is no adapter 'poet' here; loaded: none"),
+        (
+            Request("r", (1,) * 70, GREEDY),
+            "70 tokens and 24 new ones do not fit the key/value cache of 80 tokens",
+        ),
+        (
+            Request("r", (1,), GenerationOptions(max_tokens=9, stop_ids=(300,))),
+            "the id 300 in stop_ids or logit_bias is outside 0 to 299",
+        ),
+        (
+            Request("r", (1,), GenerationOptions(max_tokens=9, logit_bias={-1: 0.0})),
+            "the id -1 in stop_ids",
+        ),
+        (
+            Request("r", (1,), GenerationOptions(max_tokens=9, adapter="poet")),
+            "there is no adapter 'poet' here; loaded: none",
+        ),
     ],
 )
-def test_what_can_never_be_served_is_refused_at_once(request_: Request, message: str, model: Transformer) -> None:
+def test_what_can_never_be_served_is_refused_at_once(
+    request_: Request, message: str, model: Transformer
+) -> None:
     engine = engine_of(model, blocks=10)
     with pytest.raises(RequestError, match=message):
         engine.add(request_)
@@ -318,25 +431,50 @@ def test_a_long_prompt_does_not_hold_up_those_who_are_being_served(model: Transf
     assert before_long >= 5
 
 
-SCHEMA = '{"type": "object", "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type": "integer", "maximum": 150}},'
+SCHEMA = (
+    '{"type": "object", "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type":'
+    ' "integer", "maximum": 150}},'
+)
 SCHEMA += ' "required": ["name", "age"], "additionalProperties": false}'
 
 
 def constrained(seed: int, **options: Any) -> GenerationOptions:
-    return GenerationOptions(**{"seed": seed, "max_tokens": 60, "constraint": Constraint(kind="json_schema", text=SCHEMA), **options})
+    return GenerationOptions(
+        **{
+            "seed": seed,
+            "max_tokens": 60,
+            "constraint": Constraint(kind="json_schema", text=SCHEMA),
+            **options,
+        }
+    )
 
 
-def test_an_output_matches_its_constraint_whatever_else_is_computed(model: Transformer, tiny_llama: LanguageModel) -> None:
-    """Among free texts, with guesses and without: the same output, and always one that the schema allows."""
+def test_an_output_matches_its_constraint_whatever_else_is_computed(
+    model: Transformer, tiny_llama: LanguageModel
+) -> None:
+    """Among free texts, with guesses and without: the same output, and always one that the schema
+    allows.
+    """
     compiler = ConstraintCompiler(tiny_llama.tokenizer, 300)
     texts: list[list[str]] = []
     for settings_ in ({}, {"speculate": False}, {"max_step_tokens": 9, "blocks": 20}):
         engine = engine_of(model, constraints=compiler, **settings_)
         requests = [
-            Request(f"c{seed}", PROMPTS[seed % 6][:30], constrained(seed, temperature=seed / 4), tiny_llama.ends) for seed in range(8)
+            Request(
+                f"c{seed}",
+                PROMPTS[seed % 6][:30],
+                constrained(seed, temperature=seed / 4),
+                tiny_llama.ends,
+            )
+            for seed in range(8)
         ]
         found = run(engine, [*requests, *requests_of(GREEDY)])
-        texts.append([tiny_llama.tokenizer.decode(ids_of(found[request.id]), skip_special=True) for request in requests])
+        texts.append(
+            [
+                tiny_llama.tokenizer.decode(ids_of(found[request.id]), skip_special=True)
+                for request in requests
+            ]
+        )
         assert all(found[request.id][-1].finish == "stop" for request in requests)
     for text in texts[0]:
         jsonschema.validate(json.loads(text), json.loads(SCHEMA))
@@ -345,7 +483,10 @@ def test_an_output_matches_its_constraint_whatever_else_is_computed(model: Trans
 
 
 def test_a_constraint_that_fails_ends_its_own_request_only(
-    model: Transformer, tiny_llama: LanguageModel, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+    model: Transformer,
+    tiny_llama: LanguageModel,
+    expected: list[list[int]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = engine_of(model, constraints=ConstraintCompiler(tiny_llama.tokenizer, 300))
     engine.add(Request("c", PROMPT, constrained(1)))
@@ -375,9 +516,17 @@ SCHEDULES = st.lists(
 
 
 @settings(max_examples=25, deadline=None)
-@given(schedule=SCHEDULES, blocks=st.sampled_from([13, 20, 60]), max_step_tokens=st.sampled_from([3, 16, 64]))
+@given(
+    schedule=SCHEDULES,
+    blocks=st.sampled_from([13, 20, 60]),
+    max_step_tokens=st.sampled_from([3, 16, 64]),
+)
 def test_any_schedule_gives_the_same_text_and_leaks_no_block(
-    schedule: list[tuple[str, int, int, bool]], blocks: int, max_step_tokens: int, model: Transformer, expected: list[list[int]]
+    schedule: list[tuple[str, int, int, bool]],
+    blocks: int,
+    max_step_tokens: int,
+    model: Transformer,
+    expected: list[list[int]],
 ) -> None:
     engine = engine_of(model, blocks=blocks, max_step_tokens=max_step_tokens, max_running=3)
     found: dict[str, list[Event]] = defaultdict(list)

@@ -1,4 +1,6 @@
-"""The executor against the model without a cache: any mixture of pieces, in any order; and to the last bit where it promises that."""
+"""The executor against the model without a cache: any mixture of pieces, in any order; and to the
+last bit where it promises that.
+"""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +35,12 @@ KINDS: Mapping[str, dict[str, Any]] = MappingProxyType(
         "no positions": {"position": "none"},
         "slopes": {"position": "alibi"},
         "window": {"sliding_window": 7},
-        "window and slopes": {"sliding_window": 7, "position": "alibi", "num_heads": 6, "num_kv_heads": 2},
+        "window and slopes": {
+            "sliding_window": 7,
+            "position": "alibi",
+            "num_heads": 6,
+            "num_kv_heads": 2,
+        },
         "qk-norm": {"qk_norm": True},
         "scaled": {"rope_scaling": {"original_context": 12}, "tie_embeddings": True},
     }
@@ -45,13 +52,27 @@ BLOCK = 4
 @cache
 def model_of(kind: str) -> Transformer:
     """Weights large enough for every token of the past to matter to every row."""
-    shape = {"vocab_size": 50, "width": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "head_width": 8, "context_length": 32}
-    model = build_transformer(ModelConfig.model_validate({**shape, "feed_forward_width": 48, **KINDS[kind]}))
+    shape = {
+        "vocab_size": 50,
+        "width": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_width": 8,
+        "context_length": 32,
+    }
+    model = build_transformer(
+        ModelConfig.model_validate({**shape, "feed_forward_width": 48, **KINDS[kind]})
+    )
     init_weights(model, seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(5) if parameter.ndim == 2 else parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+            (
+                parameter.mul_(5)
+                if parameter.ndim == 2
+                else parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+            )
     return model.eval()
 
 
@@ -82,9 +103,24 @@ def tables(rng: random.Random, number: int) -> list[list[int]]:
     return [numbers[row * each : (row + 1) * each] for row in range(number)]
 
 
-def piece_of(text: Sequence[int], start: int, end: int, blocks: Sequence[int], rows: int | None = None, **options: Any) -> Piece:
-    """The tokens from start to end, all their rows unless said otherwise, and no more blocks than they need."""
-    return Piece(text[start:end], start, blocks[: -(-end // BLOCK)], end - start if rows is None else rows, **options)
+def piece_of(
+    text: Sequence[int],
+    start: int,
+    end: int,
+    blocks: Sequence[int],
+    rows: int | None = None,
+    **options: Any,
+) -> Piece:
+    """The tokens from start to end, all their rows unless said otherwise, and no more blocks than
+    they need.
+    """
+    return Piece(
+        text[start:end],
+        start,
+        blocks[: -(-end // BLOCK)],
+        end - start if rows is None else rows,
+        **options,
+    )
 
 
 def assert_near(found: Tensor, expected: Tensor) -> None:
@@ -97,7 +133,10 @@ def test_every_cut_of_a_text_gives_the_rows_of_the_whole(kind: str) -> None:
     for cut in range(1, LENGTH):
         (blocks,) = tables(random.Random(cut), 1)
         executor = spoilt(model_of(kind), LENGTH // BLOCK)
-        parts = [executor.run([piece_of(text, start, end, blocks)]).logits for start, end in ((0, cut), (cut, LENGTH))]
+        parts = [
+            executor.run([piece_of(text, start, end, blocks)]).logits
+            for start, end in ((0, cut), (cut, LENGTH))
+        ]
         assert_near(torch.cat(parts), uncached(kind, text))
 
 
@@ -106,15 +145,26 @@ def test_every_cut_of_a_text_gives_the_rows_of_the_whole(kind: str) -> None:
 def test_token_by_token_gives_the_rows_of_the_whole(kind: str, batch_invariant: bool) -> None:
     (text,) = texts_of(random.Random(0), 1)
     executor = spoilt(model_of(kind), 6, batch_invariant=batch_invariant)
-    rows = [executor.run([piece_of(text, place, place + 1, [3, 1, 0, 5, 4, 2])]).logits for place in range(LENGTH)]
+    rows = [
+        executor.run([piece_of(text, place, place + 1, [3, 1, 0, 5, 4, 2])]).logits
+        for place in range(LENGTH)
+    ]
     assert_near(torch.cat(rows), uncached(kind, text))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=8, deadline=None)
-@given(seed=st.integers(0, 2**31), number=st.integers(1, 6), batch_invariant=st.sampled_from([False, False, True]))
-def test_any_mixture_of_pieces_gives_the_rows_of_each_text_alone(kind: str, seed: int, number: int, batch_invariant: bool) -> None:
-    """Chunks, single tokens and guesses, in steps of any composition; texts that begin alike share blocks from the step that fills them."""
+@given(
+    seed=st.integers(0, 2**31),
+    number=st.integers(1, 6),
+    batch_invariant=st.sampled_from([False, False, True]),
+)
+def test_any_mixture_of_pieces_gives_the_rows_of_each_text_alone(
+    kind: str, seed: int, number: int, batch_invariant: bool
+) -> None:
+    """Chunks, single tokens and guesses, in steps of any composition; texts that begin alike share
+    blocks from the step that fills them.
+    """
     rng = random.Random(seed)
     shared = BLOCK * rng.randint(0, 3)
     texts, blocks, done = texts_of(rng, number, shared), tables(rng, number), [0] * number
@@ -124,7 +174,8 @@ def test_any_mixture_of_pieces_gives_the_rows_of_each_text_alone(kind: str, seed
         pieces, expected = [], []
         for index in now:
             count = min(rng.choice((1, 1, 1, 3, 9, LENGTH)), LENGTH - done[index])
-            if index and done[index] == 0 and done[0] >= shared:  # the first one's blocks are known, or will be in this step
+            # the first one's blocks are known, or will be in this step
+            if index and done[index] == 0 and done[0] >= shared:
                 blocks[index][: shared // BLOCK] = blocks[0][: shared // BLOCK]
                 done[index] = shared
                 count = min(count, LENGTH - shared)
@@ -137,31 +188,58 @@ def test_any_mixture_of_pieces_gives_the_rows_of_each_text_alone(kind: str, seed
 
 
 def test_rows_come_in_the_caller_s_order_and_for_ids_that_have_a_text() -> None:
-    model, texts, blocks = model_of("LLaMA"), texts_of(random.Random(3), 3), tables(random.Random(3), 3)
+    model, texts, blocks = (
+        model_of("LLaMA"),
+        texts_of(random.Random(3), 3),
+        tables(random.Random(3), 3),
+    )
     executor = spoilt(model, 18, vocab_size=41)
-    pieces = [piece_of(text, 0, end, table, rows) for text, end, table, rows in zip(texts, (9, 1, 5), blocks, (2, 1, 0), strict=True)]
+    pieces = [
+        piece_of(text, 0, end, table, rows)
+        for text, end, table, rows in zip(texts, (9, 1, 5), blocks, (2, 1, 0), strict=True)
+    ]
     logits = executor.run(pieces).logits
     assert (logits.shape, logits.dtype, executor.vocab_size) == ((3, 41), torch.float32, 41)
-    assert_near(logits, torch.cat((uncached("LLaMA", texts[0])[7:9, :41], uncached("LLaMA", texts[1])[:1, :41])))
+    assert_near(
+        logits,
+        torch.cat((uncached("LLaMA", texts[0])[7:9, :41], uncached("LLaMA", texts[1])[:1, :41])),
+    )
     assert executor.run(pieces[2:]).logits.shape == (0, 41)
     assert spoilt(model, 18, batch_invariant=True).run(pieces[2:]).logits.shape == (0, 50)
 
 
-def test_pieces_that_are_alike_share_calls_of_attention_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_that_are_alike_share_calls_of_attention_wherever_they_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls = []
     attend = kv_cache.Group.attend
-    monkeypatch.setattr(kv_cache.Group, "attend", lambda group, *tensors: calls.append(group.runs) or attend(group, *tensors))
+    monkeypatch.setattr(
+        kv_cache.Group,
+        "attend",
+        lambda group, *tensors: calls.append(group.runs) or attend(group, *tensors),
+    )
     texts, blocks = texts_of(random.Random(10), 6), tables(random.Random(10), 6)
     executor = TorchExecutor(model_of("LLaMA"), num_blocks=36, block_size=BLOCK)
-    executor.run([piece_of(text, 8, 9 + index % 2, table) for index, (text, table) in enumerate(zip(texts, blocks, strict=True))])
+    executor.run(
+        [
+            piece_of(text, 8, 9 + index % 2, table)
+            for index, (text, table) in enumerate(zip(texts, blocks, strict=True))
+        ]
+    )
     assert calls == [3, 3] * model_of("LLaMA").config.num_layers
 
 
 @pytest.mark.parametrize("batch_invariant", [False, True])
 def test_pooled_is_the_sum_of_the_final_hidden_states(batch_invariant: bool) -> None:
-    model, texts, blocks = model_of("LLaMA"), texts_of(random.Random(4), 2), tables(random.Random(4), 2)
+    model, texts, blocks = (
+        model_of("LLaMA"),
+        texts_of(random.Random(4), 2),
+        tables(random.Random(4), 2),
+    )
     executor = spoilt(model, 12, batch_invariant=batch_invariant)
-    output = executor.run([piece_of(texts[0], 0, 3, blocks[0]), piece_of(texts[1], 0, 15, blocks[1], 0, pooled=True)])
+    output = executor.run(
+        [piece_of(texts[0], 0, 3, blocks[0]), piece_of(texts[1], 0, 15, blocks[1], 0, pooled=True)]
+    )
     again = executor.run([piece_of(texts[1], 15, LENGTH, blocks[1], 0, pooled=True)])
     assert output.pooled[0] is None
     first, second = output.pooled[1], again.pooled[0]
@@ -181,8 +259,12 @@ def test_a_guess_that_was_wrong_leaves_no_trace() -> None:
     executor.run([piece_of(text, 0, 10, blocks)])
     rows = executor.run([piece_of(guess, 10, 16, blocks)]).logits
     assert_near(rows, uncached("LLaMA", guess)[10:16])
-    assert_near(executor.run([piece_of(text, 11, 12, blocks)]).logits, uncached("LLaMA", text)[11:12])
-    assert_near(executor.run([piece_of(text, 12, LENGTH, blocks)]).logits, uncached("LLaMA", text)[12:])
+    assert_near(
+        executor.run([piece_of(text, 11, 12, blocks)]).logits, uncached("LLaMA", text)[11:12]
+    )
+    assert_near(
+        executor.run([piece_of(text, 12, LENGTH, blocks)]).logits, uncached("LLaMA", text)[12:]
+    )
 
 
 def test_a_half_precision_model_gives_float32_logits() -> None:
@@ -192,7 +274,12 @@ def test_a_half_precision_model_gives_float32_logits() -> None:
     model = build_transformer(shape).bfloat16()
     model.load_state_dict(model_of("LLaMA").state_dict())
     executor = spoilt(model, 6)
-    logits = torch.cat([executor.run([piece_of(text, start, end, range(6))]).logits for start, end in ((0, 20), (20, 24))])
+    logits = torch.cat(
+        [
+            executor.run([piece_of(text, start, end, range(6))]).logits
+            for start, end in ((0, 20), (20, 24))
+        ]
+    )
     assert logits.dtype == torch.float32
     assert (logits - exact).norm() < 0.05 * exact.norm()
 
@@ -205,13 +292,27 @@ def test_a_model_of_four_bits_runs_too() -> None:
     with torch.inference_mode():
         whole = model(torch.tensor([text]))[0]
     executor = spoilt(model, 6)
-    assert_near(torch.cat([executor.run([piece_of(text, a, b, range(6))]).logits for a, b in ((0, 20), (20, 21), (21, 24))]), whole)
+    assert_near(
+        torch.cat(
+            [
+                executor.run([piece_of(text, a, b, range(6))]).logits
+                for a, b in ((0, 20), (20, 21), (21, 24))
+            ]
+        ),
+        whole,
+    )
 
 
 # The promise of batch_invariant: the same bits whatever else happens
 
 
-def bits(executor: TorchExecutor, text: Sequence[int], cuts: Sequence[int], blocks: Sequence[int], start: int = 0) -> Tensor:
+def bits(
+    executor: TorchExecutor,
+    text: Sequence[int],
+    cuts: Sequence[int],
+    blocks: Sequence[int],
+    start: int = 0,
+) -> Tensor:
     """All rows from `start` on, the text given in pieces that end at the cuts."""
     parts = []
     for end in (*cuts, LENGTH):
@@ -220,11 +321,15 @@ def bits(executor: TorchExecutor, text: Sequence[int], cuts: Sequence[int], bloc
     return torch.cat(parts)
 
 
-@pytest.mark.parametrize("kind", ["LLaMA", "multi-head", "multi-query", "learned", "window", "window and slopes"])
+@pytest.mark.parametrize(
+    "kind", ["LLaMA", "multi-head", "multi-query", "learned", "window", "window and slopes"]
+)
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_batch_invariant_rows_are_the_same_bits_in_any_company(kind: str, seed: int) -> None:
-    """One text alone and at once; in chunks; behind a known beginning; after a preemption, elsewhere; in a batch of others."""
+    """One text alone and at once; in chunks; behind a known beginning; after a preemption,
+    elsewhere; in a batch of others.
+    """
     rng = random.Random(seed)
     texts = texts_of(rng, 4, shared=8)
     text, (here, there, *others) = texts[0], tables(rng, 4)
@@ -235,8 +340,12 @@ def test_batch_invariant_rows_are_the_same_bits_in_any_company(kind: str, seed: 
     alone = bits(executor(), text, [], range(6))
     cut = executor()
     assert torch.equal(bits(cut, text, sorted(rng.sample(range(1, LENGTH), 3)), here), alone)
-    assert torch.equal(bits(cut, text, [13], [*here[:2], *there[2:]], start=8), alone[8:]), "behind the first two blocks of the other"
-    assert torch.equal(bits(cut, text, [20], there), alone), "preempted, and computed anew in other blocks"
+    assert torch.equal(bits(cut, text, [13], [*here[:2], *there[2:]], start=8), alone[8:]), (
+        "behind the first two blocks of the other"
+    )
+    assert torch.equal(bits(cut, text, [20], there), alone), (
+        "preempted, and computed anew in other blocks"
+    )
     mixed, end = executor(), rng.randint(9, LENGTH)
     pieces = [
         piece_of(texts[1], 0, 10, others[0], 1),
@@ -252,9 +361,17 @@ def test_without_batch_invariance_bits_differ_in_company() -> None:
     """Else the test above would show nothing."""
     texts, blocks = texts_of(random.Random(8), 2), tables(random.Random(8), 2)
     executor = spoilt(model_of("LLaMA"), 12)
-    alone = torch.cat([executor.run([piece_of(texts[0], place, place + 1, blocks[0])]).logits for place in range(LENGTH)])
+    alone = torch.cat(
+        [
+            executor.run([piece_of(texts[0], place, place + 1, blocks[0])]).logits
+            for place in range(LENGTH)
+        ]
+    )
     assert not torch.equal(
-        executor.run([piece_of(text, 0, LENGTH, table) for text, table in zip(texts, blocks, strict=True)]).logits, alone
+        executor.run(
+            [piece_of(text, 0, LENGTH, table) for text, table in zip(texts, blocks, strict=True)]
+        ).logits,
+        alone,
     )
 
 
@@ -267,30 +384,45 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Callable[..., Tor
     home = tmp_path_factory.mktemp("adapted")
     base = save_llama(home / "base")
     for seed, name in enumerate("ab"):
-        save_adapter(home / name, base, seed=seed, r=2, target_modules=["q_proj", "v_proj", "down_proj"])
+        save_adapter(
+            home / name, base, seed=seed, r=2, target_modules=["q_proj", "v_proj", "down_proj"]
+        )
     model = read_model(base)
     adapters = attach(model, {name: home / name for name in "ab"})
     return lambda **options: spoilt(model, 36, adapters=adapters, **options), base
 
 
 @pytest.mark.parametrize("batch_invariant", [False, True])
-def test_each_piece_goes_through_its_own_adapter(adapted: tuple[Callable[..., TorchExecutor], Path], batch_invariant: bool) -> None:
+def test_each_piece_goes_through_its_own_adapter(
+    adapted: tuple[Callable[..., TorchExecutor], Path], batch_invariant: bool
+) -> None:
     build, base = adapted
     rng = random.Random(9)
     texts, blocks, names = texts_of(rng, 6), tables(rng, 6), ("b", None, "a", "b", None, "a")
     alone = []
     for text, name in zip(texts, names, strict=True):
-        alone.append(build(batch_invariant=batch_invariant).run([piece_of(text, 0, LENGTH, range(6), adapter=name)]).logits)
+        alone.append(
+            build(batch_invariant=batch_invariant)
+            .run([piece_of(text, 0, LENGTH, range(6), adapter=name)])
+            .logits
+        )
     together, found = build(batch_invariant=batch_invariant), [torch.empty(0, 50)] * 6
-    for starts, ends in (((0,) * 6, (7, 7, 7, 3, 3, 9)), ((7, 7, 7, 3, 3, 9), (8, 8, 8, 24, 4, 10)), ((8, 8, 8, 24, 4, 10), (24,) * 6)):
+    for starts, ends in (
+        ((0,) * 6, (7, 7, 7, 3, 3, 9)),
+        ((7, 7, 7, 3, 3, 9), (8, 8, 8, 24, 4, 10)),
+        ((8, 8, 8, 24, 4, 10), (24,) * 6),
+    ):
         pieces = [
             piece_of(text, start, end, table, adapter=name)
-            for text, start, end, table, name in zip(texts, starts, ends, blocks, names, strict=True)
+            for text, start, end, table, name in zip(
+                texts, starts, ends, blocks, names, strict=True
+            )
             if start < end
         ]
         rows = list(together.run(pieces).logits.split([piece.rows for piece in pieces]))
         found = [
-            torch.cat((rows_so_far, rows.pop(0))) if s < e else rows_so_far for rows_so_far, s, e in zip(found, starts, ends, strict=True)
+            torch.cat((rows_so_far, rows.pop(0))) if s < e else rows_so_far
+            for rows_so_far, s, e in zip(found, starts, ends, strict=True)
         ]
     for mine, expected in zip(found, alone, strict=True):
         assert_near(mine, expected)
@@ -300,7 +432,9 @@ def test_each_piece_goes_through_its_own_adapter(adapted: tuple[Callable[..., To
         assert (alone[0] - read_model(base)(torch.tensor([texts[0]]))[0]).abs().max() > 0.1
 
 
-def test_the_model_is_left_without_an_adapter(adapted: tuple[Callable[..., TorchExecutor], Path]) -> None:
+def test_the_model_is_left_without_an_adapter(
+    adapted: tuple[Callable[..., TorchExecutor], Path],
+) -> None:
     build, base = adapted
     executor, ids = build(), torch.tensor([[1, 2, 3]])
     executor.run([Piece([1, 2], 0, [0], 1, "a")])
@@ -327,6 +461,11 @@ def test_an_impossible_piece_is_a_bug(piece: Piece, message: str) -> None:
 def test_it_is_an_executor_and_says_what_it_has() -> None:
     executor = TorchExecutor(model_of("LLaMA"), num_blocks=3)
     assert isinstance(executor, Executor)
-    assert (executor.vocab_size, executor.context_length, executor.num_blocks, executor.block_size) == (50, 32, 3, 16)
+    assert (
+        executor.vocab_size,
+        executor.context_length,
+        executor.num_blocks,
+        executor.block_size,
+    ) == (50, 32, 3, 16)
     assert list(executor.adapters) == []
     assert isinstance(executor.run([Piece([4], 0, [2], 1)]), StepOutput)

@@ -1,4 +1,6 @@
-"""What a schema may say: examples by hand, and faults of all kinds of constraints, each named in the message."""
+"""What a schema may say: examples by hand, and faults of all kinds of constraints, each named in
+the message.
+"""
 
 import re
 from typing import Any
@@ -16,43 +18,146 @@ from puna.inference.request import Constraint
 @pytest.mark.parametrize(
     ("value", "valid", "invalid"),
     [
-        ({}, ["1", "null", '"x"', '[1, {"a":[]}]', "-1.5e3"], ["", " 1", "1 ", "[1,  2]", "[1\n]", "nul", "{a:1}", "'a'", "01", "NaN"]),
+        (
+            {},
+            ["1", "null", '"x"', '[1, {"a":[]}]', "-1.5e3"],
+            ["", " 1", "1 ", "[1,  2]", "[1\n]", "nul", "{a:1}", "'a'", "01", "NaN"],
+        ),
         (True, ["1", "{}"], [""]),
         ({"type": "object"}, ["{}", '{"a": 1, "b":[2]}'], ["[]", "1", '{"a" :1}', "{ }"]),
         ({"type": "integer"}, ["0", "-12"], ["1.0", "1e3", "00", "-"]),
-        ({"type": "number", "exclusiveMinimum": 0, "maximum": 1.5}, ["1", "0.001", "1.5", "1.0"], ["0", "0.0", "1.51", "-1", "2"]),
+        (
+            {"type": "number", "exclusiveMinimum": 0, "maximum": 1.5},
+            ["1", "0.001", "1.5", "1.0"],
+            ["0", "0.0", "1.51", "-1", "2"],
+        ),
         ({"type": "integer", "multipleOf": 7, "minimum": 0}, ["0", "14"], ["-7", "8"]),
-        ({"type": "string", "minLength": 2, "maxLength": 3}, ['"ab"', '"é日🦙"', r'"\n\""'], ['"a"', '"abcd"', r'"\u0061b"', '"a\nb"']),
-        ({"type": "string", "pattern": "^[a-c]+$", "maxLength": 3}, ['"abc"'], ['""', '"abca"', '"d"']),
+        (
+            {"type": "string", "minLength": 2, "maxLength": 3},
+            ['"ab"', '"é日🦙"', r'"\n\""'],
+            ['"a"', '"abcd"', r'"\u0061b"', '"a\nb"'],
+        ),
+        (
+            {"type": "string", "pattern": "^[a-c]+$", "maxLength": 3},
+            ['"abc"'],
+            ['""', '"abca"', '"d"'],
+        ),
         ({"type": "string", "pattern": "b"}, ['"abc"', '"b"'], ['"a"']),
-        ({"type": "string", "format": "date"}, ['"2024-02-29"', '"2000-02-29"'], ['"2023-02-29"', '"1900-02-29"', '"2023-04-31"']),
-        ({"format": "date-time", "type": "string"}, ['"2024-02-29T23:59:59.5Z"'], ['"2023-02-29T00:00:00Z"', '"2024-01-01T00:00:60Z"']),
-        ({"type": "string", "format": "time"}, ['"12:30:00+01:00"'], ['"12:30:60Z"', '"24:00:00Z"']),
+        (
+            {"type": "string", "format": "date"},
+            ['"2024-02-29"', '"2000-02-29"'],
+            ['"2023-02-29"', '"1900-02-29"', '"2023-04-31"'],
+        ),
+        (
+            {"format": "date-time", "type": "string"},
+            ['"2024-02-29T23:59:59.5Z"'],
+            ['"2023-02-29T00:00:00Z"', '"2024-01-01T00:00:60Z"'],
+        ),
+        (
+            {"type": "string", "format": "time"},
+            ['"12:30:00+01:00"'],
+            ['"12:30:60Z"', '"24:00:00Z"'],
+        ),
         ({"type": "string", "format": "ipv4"}, ['"127.0.0.1"'], ['"256.0.0.1"']),
-        ({"enum": [1, "1", [1], {"a": None}]}, ["1", '"1"', "[1]", '{"a":null}'], ["2", "[]", "{}"]),
+        (
+            {"enum": [1, "1", [1], {"a": None}]},
+            ["1", '"1"', "[1]", '{"a":null}'],
+            ["2", "[]", "{}"],
+        ),
         ({"type": ["null", "boolean"]}, ["null", "true"], ["0"]),
-        ({"type": "array", "prefixItems": [{"type": "null"}], "items": False}, ["[]", "[null]"], ["[1]", "[null,null]"]),
-        ({"type": "array", "items": {"type": "null"}, "minItems": 1, "maxItems": 2}, ["[null]", "[null,null]"], ["[]", "[null,null,null]"]),
+        (
+            {"type": "array", "prefixItems": [{"type": "null"}], "items": False},
+            ["[]", "[null]"],
+            ["[1]", "[null,null]"],
+        ),
+        (
+            {"type": "array", "items": {"type": "null"}, "minItems": 1, "maxItems": 2},
+            ["[null]", "[null,null]"],
+            ["[]", "[null,null,null]"],
+        ),
         ({"type": "array", "uniqueItems": False}, ["[1,1]"], ["1"]),
         (
-            {"type": "object", "properties": {"a": {"type": "null"}, "b": True}, "required": ["b"], "additionalProperties": False},
+            {
+                "type": "object",
+                "properties": {"a": {"type": "null"}, "b": True},
+                "required": ["b"],
+                "additionalProperties": False,
+            },
             ['{"b":1}', '{"a":null,"b":1}'],
             ["{}", '{"a":null}', '{"b":1,"a":null}', '{"b":1,"c":2}'],
         ),
-        ({"type": "object", "additionalProperties": {"type": "null"}, "maxProperties": 1}, ["{}"], ['{"a":1}', '{"a":null,"b":null}']),
-        ({"type": "object", "required": ["a"], "minProperties": 2}, ['{"a":1,"b":2}'], ['{"a":1}', '{"a":1,"a":2}']),
-        ({"type": "object", "patternProperties": {"^x": {"type": "null"}}, "additionalProperties": False}, ['{"x1":null}'], ['{"a":null}']),
-        ({"anyOf": [{"type": "null"}, {"type": "string", "maxLength": 0}]}, ["null", '""'], ['"a"']),
+        (
+            {"type": "object", "additionalProperties": {"type": "null"}, "maxProperties": 1},
+            ["{}"],
+            ['{"a":1}', '{"a":null,"b":null}'],
+        ),
+        (
+            {"type": "object", "required": ["a"], "minProperties": 2},
+            ['{"a":1,"b":2}'],
+            ['{"a":1}', '{"a":1,"a":2}'],
+        ),
+        (
+            {
+                "type": "object",
+                "patternProperties": {"^x": {"type": "null"}},
+                "additionalProperties": False,
+            },
+            ['{"x1":null}'],
+            ['{"a":null}'],
+        ),
+        (
+            {"anyOf": [{"type": "null"}, {"type": "string", "maxLength": 0}]},
+            ["null", '""'],
+            ['"a"'],
+        ),
         ({"oneOf": [{"type": "null"}, {"type": "boolean"}]}, ["null", "true"], ["1"]),
-        ({"allOf": [{"properties": {"a": {"type": "null"}}}, {"required": ["a"]}], "type": "object"}, ['{"a":null}'], ["{}", '{"a":1}']),
+        (
+            {
+                "allOf": [{"properties": {"a": {"type": "null"}}}, {"required": ["a"]}],
+                "type": "object",
+            },
+            ['{"a":null}'],
+            ["{}", '{"a":1}'],
+        ),
         ({"$ref": "#/$defs/a~1b%20c", "$defs": {"a/b c": {"type": "null"}}}, ["null"], ["1"]),
-        ({"type": "object", "properties": {"a": {"$ref": "#"}}, "additionalProperties": False}, ['{"a":{"a":{}}}'], ['{"a":1}']),
-        ({"prefixItems": [{"const": 1}, {"$ref": "#/prefixItems/0"}], "type": "array", "items": False}, ["[1,1]"], ["[1,2]"]),
-        ({"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://a.b/c", "type": "null"}, ["null"], ["3"]),
-        ({"title": "t", "description": "d", "$comment": "c", "default": 3, "examples": [1], "const": 1}, ["1"], ["3"]),
+        (
+            {"type": "object", "properties": {"a": {"$ref": "#"}}, "additionalProperties": False},
+            ['{"a":{"a":{}}}'],
+            ['{"a":1}'],
+        ),
+        (
+            {
+                "prefixItems": [{"const": 1}, {"$ref": "#/prefixItems/0"}],
+                "type": "array",
+                "items": False,
+            },
+            ["[1,1]"],
+            ["[1,2]"],
+        ),
+        (
+            {
+                "$schema": "https://json-schema.org/draft/2020-12/schema",
+                "$id": "https://a.b/c",
+                "type": "null",
+            },
+            ["null"],
+            ["3"],
+        ),
+        (
+            {
+                "title": "t",
+                "description": "d",
+                "$comment": "c",
+                "default": 3,
+                "examples": [1],
+                "const": 1,
+            },
+            ["1"],
+            ["3"],
+        ),
         ({"deprecated": True, "readOnly": True, "writeOnly": False, "const": 1}, ["1"], ["3"]),
     ],
-)  # fmt: skip
+)
 def test_schemas_by_hand(value: Any, valid: list[str], invalid: list[str]) -> None:
     constraint = schema(value)
     check(constraint)
@@ -61,7 +166,9 @@ def test_schemas_by_hand(value: Any, valid: list[str], invalid: list[str]) -> No
 
 
 def test_an_escaped_name_does_not_pass_for_another() -> None:
-    r"""`"\u0061"` is the name a. Spelled so it would have been an additional property, with any value."""
+    r"""`"\u0061"` is the name a. Spelled so it would have been an additional property, with any
+    value.
+    """
     constraint = schema({"type": "object", "properties": {"a": {"type": "null"}}})
     assert accepts(constraint, '{"a":null}')
     assert not accepts(constraint, r'{"\u0061":1}')
@@ -72,15 +179,52 @@ def test_an_escaped_name_does_not_pass_for_another() -> None:
 
 @pytest.mark.parametrize(
     "keyword",
-    ["uniqueItems", "contains", "minContains", "not", "if", "then", "else", "propertyNames", "dependentRequired", "dependentSchemas",
-     "dependencies", "unevaluatedItems", "unevaluatedProperties", "additionalItems", "contentEncoding", "contentMediaType", "nullable",
-     "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$vocabulary", "id", "minLenght", "x-guidance", "discriminator"],
-)  # fmt: skip
+    [
+        "uniqueItems",
+        "contains",
+        "minContains",
+        "not",
+        "if",
+        "then",
+        "else",
+        "propertyNames",
+        "dependentRequired",
+        "dependentSchemas",
+        "dependencies",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+        "additionalItems",
+        "contentEncoding",
+        "contentMediaType",
+        "nullable",
+        "$anchor",
+        "$dynamicRef",
+        "$dynamicAnchor",
+        "$recursiveRef",
+        "$vocabulary",
+        "id",
+        "minLenght",
+        "x-guidance",
+        "discriminator",
+    ],
+)
 @pytest.mark.parametrize("inside", [False, True])
-def test_a_keyword_that_would_not_be_enforced_is_refused_by_name(keyword: str, inside: bool) -> None:
+def test_a_keyword_that_would_not_be_enforced_is_refused_by_name(
+    keyword: str, inside: bool
+) -> None:
     faulty = {"type": ["array", "object"], keyword: True}
-    value = {"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}}, "$defs": {"b": faulty}} if inside else faulty
-    with pytest.raises(RequestError, match=re.escape(f"`{keyword}` is not enforced here; ")) as caught:
+    value = (
+        {
+            "type": "object",
+            "properties": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}},
+            "$defs": {"b": faulty},
+        }
+        if inside
+        else faulty
+    )
+    with pytest.raises(
+        RequestError, match=re.escape(f"`{keyword}` is not enforced here; ")
+    ) as caught:
         check(schema(value))
     assert ("#/$defs/b" in str(caught.value)) == inside
 
@@ -112,11 +256,13 @@ def test_a_misspelled_keyword_is_told_the_right_one() -> None:
         (schema({"pattern": "(?=a)b"}), "look-around"),
         (schema({"pattern": r"(a)\1"}), "backreferences"),
         (schema({"format": "color"}), "the format 'color' is not enforced"),
-        (schema({"format": "unknown"}), "the format 'unknown' is not enforced"),  # which the library takes for any text
+        # which the library takes for any text
+        (schema({"format": "unknown"}), "the format 'unknown' is not enforced"),
         (schema({"const": 2**53 + 1}), "no longer exact"),
         (schema({"const": "a\u0001"}), "control character"),
         (schema({"const": "\ud800"}), "surrogate"),
-        (schema({"type": "object", "minProperties": 2}), "name more of them"),  # which two equal names would have met
+        # which two equal names would have met
+        (schema({"type": "object", "minProperties": 2}), "name more of them"),
         (schema({"properties": {"a": {"$id": "b"}}}), "inner `\\$id`"),
         (schema({"oneOf": [{"type": "integer"}, {"type": "number"}]}), "visibly exclude"),
         (schema({"$ref": "#/$defs/a"}), "leads nowhere"),
@@ -127,7 +273,10 @@ def test_a_misspelled_keyword_is_told_the_right_one() -> None:
         (schema({"$ref": "other.json#/a"}), "nothing is fetched"),
         (schema({"minimum": 3, "maximum": 2, "type": "integer"}), "greater than maximum"),
         (Constraint(kind="json_schema", text="{"), "not JSON"),
-        (Constraint(kind="json_schema", text='{"type": "null", "type": "string"}'), "'type' stands twice"),
+        (
+            Constraint(kind="json_schema", text='{"type": "null", "type": "string"}'),
+            "'type' stands twice",
+        ),
         (Constraint(kind="json_schema", text='{"const": NaN}'), "no JSON number"),
         (Constraint(kind="json_schema", text='{"maximum": 1e999}'), "larger than any number"),
         (Constraint(kind="json_schema", text="[" * 5000), "nested too deeply"),
@@ -135,14 +284,20 @@ def test_a_misspelled_keyword_is_told_the_right_one() -> None:
         (regex("a(?=b)"), "look-around"),
         (regex("\ud800"), "surrogate"),
         (regex("(?x) a"), "flag x"),
-        (grammar('start: "a" <|end_of_text|>'), "line 1: '<|end_of_text|>' is not supported".replace("|", "\\|")),
+        (
+            grammar('start: "a" <|end_of_text|>'),
+            "line 1: '<|end_of_text|>' is not supported".replace("|", "\\|"),
+        ),
         (grammar('start: "a"\n  | <[5]>'), "line 2"),
         (grammar("start: @other"), "not supported"),
         (grammar('start: a\na[max_tokens=3]: "a"'), "attribute 'max_tokens'"),
         (grammar('start: a\na[temperature=0.5]: "a"'), "attribute 'temperature'"),
         (grammar('start: a\na[capture]: "a"'), "attribute 'capture'"),
         (grammar('start: a\na[stop="x"]: /.*/'), "attribute 'stop'"),
-        (grammar('%llguidance {"allow_invalid_utf8": true}\nstart: "a"'), "%llguidance is not supported"),
+        (
+            grammar('%llguidance {"allow_invalid_utf8": true}\nstart: "a"'),
+            "%llguidance is not supported",
+        ),
         (grammar('%lark { "a" }'), "%lark is not supported"),
         (grammar('start: "a" %if true'), "%if is not supported"),
         (grammar("start: %json nonsense"), "no JSON after %json"),
@@ -151,7 +306,7 @@ def test_a_misspelled_keyword_is_told_the_right_one() -> None:
         (grammar("start: /a b/x"), "flag x"),
         (grammar('start: "a'), "not supported"),
     ],
-)  # fmt: skip
+)
 def test_faults_are_named(constraint: Constraint, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         check(constraint)
@@ -164,7 +319,9 @@ def test_faults_are_named(constraint: Constraint, message: str) -> None:
     [
         schema(False),
         schema({"$ref": "#"}),
-        schema({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
+        schema(
+            {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}
+        ),
         regex("[^\\s\\S]"),
         grammar("start: a\na: a"),
     ],

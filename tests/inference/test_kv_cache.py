@@ -1,4 +1,6 @@
-"""The paged cache against attention's definition, sequence by sequence, wherever blocks lie and whatever a step mixes."""
+"""The paged cache against attention's definition, sequence by sequence, wherever blocks lie and
+whatever a step mixes.
+"""
 
 import random
 from collections.abc import Sequence
@@ -17,12 +19,24 @@ from puna.nn import alibi_slopes, attention_mask, softmax_attention
 from puna.nn.attention import KeyValueCache
 
 SHARING = {"multi-head": (4, 4), "grouped": (6, 2), "multi-query": (4, 1)}
-SEEN = {"all": {}, "window": {"sliding_window": 5}, "slopes": {"position": "alibi"}, "both": {"sliding_window": 6, "position": "alibi"}}
+SEEN = {
+    "all": {},
+    "window": {"sliding_window": 5},
+    "slopes": {"position": "alibi"},
+    "both": {"sliding_window": 6, "position": "alibi"},
+}
 
 
 def shape(heads: tuple[int, int] = (4, 2), **changes: Any) -> ModelConfig:
     return ModelConfig(
-        vocab_size=10, width=32, num_layers=1, num_heads=heads[0], num_kv_heads=heads[1], head_width=8, context_length=64, **changes
+        vocab_size=10,
+        width=32,
+        num_layers=1,
+        num_heads=heads[0],
+        num_kv_heads=heads[1],
+        head_width=8,
+        context_length=64,
+        **changes,
     )
 
 
@@ -36,7 +50,9 @@ def spoilt(config: ModelConfig, num_blocks: int, block_size: int, **options: Any
 
 @dataclass
 class Text:
-    """One sequence: queries, keys and values of all its positions, [heads, length, C], its blocks, and how far it has come."""
+    """One sequence: queries, keys and values of all its positions, [heads, length, C], its blocks,
+    and how far it has come.
+    """
 
     q: Tensor
     k: Tensor
@@ -62,8 +78,18 @@ def advance(cache: PagedCache, texts: Sequence[Text], counts: Sequence[int]) -> 
     """One step that gives each of these texts so many more tokens."""
     runs = [Run(text.done, count, text.blocks) for text, count in zip(texts, counts, strict=True)]
     new = [
-        torch.cat([whole[:, text.done : text.done + count] for text, whole, count in zip(texts, wholes, counts, strict=True)], 1)
-        for wholes in ([text.q for text in texts], [text.k for text in texts], [text.v for text in texts])
+        torch.cat(
+            [
+                whole[:, text.done : text.done + count]
+                for text, whole, count in zip(texts, wholes, counts, strict=True)
+            ],
+            1,
+        )
+        for wholes in (
+            [text.q for text in texts],
+            [text.k for text in texts],
+            [text.v for text in texts],
+        )
     ]
     (layer,) = cache.step(runs)
     heads = layer.attend(*(tensor[None] for tensor in new))[0]
@@ -74,11 +100,17 @@ def advance(cache: PagedCache, texts: Sequence[Text], counts: Sequence[int]) -> 
 
 def assert_by_definition(config: ModelConfig, texts: Sequence[Text]) -> None:
     for text in texts:
-        torch.testing.assert_close(torch.cat(text.heads, 1), text.expected(config)[:, : text.done], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            torch.cat(text.heads, 1), text.expected(config)[:, : text.done], rtol=1e-5, atol=1e-5
+        )
 
 
-def scattered(rng: random.Random, lengths: Sequence[int], block_size: int) -> tuple[list[list[int]], int]:
-    """Blocks for sequences of these lengths, in any order with gaps between them, and how many the memory has."""
+def scattered(
+    rng: random.Random, lengths: Sequence[int], block_size: int
+) -> tuple[list[list[int]], int]:
+    """Blocks for sequences of these lengths, in any order with gaps between them, and how many the
+    memory has.
+    """
     needed = [-(-length // block_size) for length in lengths]
     numbers = rng.sample(range(2 * sum(needed)), sum(needed))
     return [[numbers.pop() for _ in range(count)] for count in needed], 2 * sum(needed)
@@ -88,28 +120,45 @@ def scattered(rng: random.Random, lengths: Sequence[int], block_size: int) -> tu
 @pytest.mark.parametrize("sharing", SHARING)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_any_mixture_of_runs_is_attention_by_its_definition(sharing: str, seen: str, data: st.DataObject) -> None:
-    """Prefills in chunks, single tokens and guesses of several sequences side by side, in memory full of NaN."""
-    config, block_size = shape(SHARING[sharing], **SEEN[seen]), data.draw(st.sampled_from([1, 3, 4, 16]), "block size")
+def test_any_mixture_of_runs_is_attention_by_its_definition(
+    sharing: str, seen: str, data: st.DataObject
+) -> None:
+    """Prefills in chunks, single tokens and guesses of several sequences side by side, in memory
+    full of NaN.
+    """
+    config, block_size = (
+        shape(SHARING[sharing], **SEEN[seen]),
+        data.draw(st.sampled_from([1, 3, 4, 16]), "block size"),
+    )
     rng = random.Random(data.draw(st.integers(0, 2**31), "seed"))
     lengths = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=5), "lengths")
     tables, num_blocks = scattered(rng, lengths, block_size)
     cache = spoilt(config, num_blocks, block_size, copies=data.draw(st.booleans(), "copies"))
-    texts = [Text.of(config, length, blocks) for length, blocks in zip(lengths, tables, strict=True)]
+    texts = [
+        Text.of(config, length, blocks) for length, blocks in zip(lengths, tables, strict=True)
+    ]
     while left := [text for text in texts if text.done < text.q.shape[1]]:
         now = rng.sample(left, rng.randint(1, len(left)))
-        advance(cache, now, [min(rng.choice((1, 1, 1, 4, 40)), text.q.shape[1] - text.done) for text in now])
+        advance(
+            cache,
+            now,
+            [min(rng.choice((1, 1, 1, 4, 40)), text.q.shape[1] - text.done) for text in now],
+        )
     assert_by_definition(config, texts)
 
 
 @pytest.mark.parametrize("seen", SEEN)
 def test_decodes_of_many_lengths_are_attention_by_its_definition(seen: str) -> None:
-    """Sixty sequences of 1 to 60 tokens, each one token further: enough for several groups with padding in each."""
+    """Sixty sequences of 1 to 60 tokens, each one token further: enough for several groups with
+    padding in each.
+    """
     config = shape(**SEEN[seen])
     lengths = list(range(2, 62))
     tables, num_blocks = scattered(random.Random(0), lengths, 4)
     cache = spoilt(config, num_blocks, 4)
-    texts = [Text.of(config, length, blocks) for length, blocks in zip(lengths, tables, strict=True)]
+    texts = [
+        Text.of(config, length, blocks) for length, blocks in zip(lengths, tables, strict=True)
+    ]
     for text in texts:
         advance(cache, [text], [text.q.shape[1] - 1])
     advance(cache, texts, [1] * 60)
@@ -125,8 +174,12 @@ def prefix_of(one: Text, other: Text, length: int, block_size: int) -> None:
 
 @pytest.mark.parametrize("seen", SEEN)
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
-def test_a_run_reads_what_another_one_writes_in_the_same_step(order: tuple[int, ...], seen: str) -> None:
-    """Two texts begin where the first will be after this very step, whichever stands first in it."""
+def test_a_run_reads_what_another_one_writes_in_the_same_step(
+    order: tuple[int, ...], seen: str
+) -> None:
+    """Two texts begin where the first will be after this very step, whichever stands first in
+    it.
+    """
     config = shape(**SEEN[seen])
     tables, num_blocks = scattered(random.Random(1), (20, 20, 20), 4)
     cache = spoilt(config, num_blocks, 4)
@@ -140,11 +193,14 @@ def test_a_run_reads_what_another_one_writes_in_the_same_step(order: tuple[int, 
 
 
 def test_what_stands_before_the_window_is_not_read() -> None:
-    """Its blocks may hold anything by now; the oldest that is read has but some positions in the window."""
+    """Its blocks may hold anything by now; the oldest that is read has but some positions in the
+    window.
+    """
     config = shape(sliding_window=6)
     cache, text = spoilt(config, 8, 4), Text.of(config, 32, [5, 2, 7, 0, 1, 3, 6, 4])
     advance(cache, [text], [25])
-    text.blocks[:5] = [99] * 5  # position 25 sees 20 to 25, the first of which is the first of its block
+    # position 25 sees 20 to 25, the first of which is the first of its block
+    text.blocks[:5] = [99] * 5
     advance(cache, [text], [1])
     assert_by_definition(config, [text])
 
@@ -163,7 +219,11 @@ def test_a_step_changes_the_slots_of_its_tokens_and_no_other() -> None:
 
 def test_a_guess_that_was_wrong_is_written_over() -> None:
     config = shape()
-    cache, wrong, text = spoilt(config, 6, 4), Text.of(config, 14, [3, 5, 0, 4]), Text.of(config, 14, [3, 5, 0, 4])
+    cache, wrong, text = (
+        spoilt(config, 6, 4),
+        Text.of(config, 14, [3, 5, 0, 4]),
+        Text.of(config, 14, [3, 5, 0, 4]),
+    )
     prefix_of(wrong, text, 7, 4)
     advance(cache, [wrong], [6])
     advance(cache, [wrong], [5])  # the sixth position is right, the four after it are guesses
@@ -203,7 +263,9 @@ def test_one_sequence_in_one_piece_is_read_where_it_lies(run: Run, first: int) -
         ({"position": "alibi"}, [Run(37, 1, [4, 5, 6])], True),
     ],
 )
-def test_there_is_a_mask_where_the_causal_rule_does_not_say_it_all(changes: dict[str, Any], runs: list[Run], masked: bool) -> None:
+def test_there_is_a_mask_where_the_causal_rule_does_not_say_it_all(
+    changes: dict[str, Any], runs: list[Run], masked: bool
+) -> None:
     (group,) = PagedCache(shape(**changes), 10, 16).step(runs)[0].groups
     assert (group.mask is not None) == masked
 
@@ -233,13 +295,20 @@ def test_equal_lengths_share_a_call_until_their_copies_are_large() -> None:
     config = shape((4, 4))
     assert groups_of([100] * 60, config) == [[100] * 60]
     together = COPIED_BYTES // (4 * 4 * 8 * 1000)
-    assert [len(group) for group in groups_of([1000] * (2 * together + 1), config)] == [together, together, 1]
+    assert [len(group) for group in groups_of([1000] * (2 * together + 1), config)] == [
+        together,
+        together,
+        1,
+    ]
 
 
 def test_half_precision_stays_near_and_in_half_precision() -> None:
     for changes in SEEN.values():
         config = shape(**changes)
-        texts = [Text.of(config, length, blocks) for length, blocks in ((17, [0, 3, 4, 8, 7]), (9, [2, 1, 5]))]
+        texts = [
+            Text.of(config, length, blocks)
+            for length, blocks in ((17, [0, 3, 4, 8, 7]), (9, [2, 1, 5]))
+        ]
         exact = [text.expected(config) for text in texts]
         for text in texts:
             text.q, text.k, text.v = text.q.bfloat16(), text.k.bfloat16(), text.v.bfloat16()

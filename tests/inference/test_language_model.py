@@ -19,7 +19,9 @@ PROMPT = "the llama reads "
 
 @pytest.fixture(scope="module")
 def random_llama(tiny_llama: LanguageModel) -> LanguageModel:
-    """Weights that nothing trained: every byte is about as likely, so most characters come in halves or are none at all."""
+    """Weights that nothing trained: every byte is about as likely, so most characters come in
+    halves or are none at all.
+    """
     model = build_transformer(tiny_llama.model.config).eval()
     init_weights(model, 0)
     return LanguageModel(model, tiny_llama.tokenizer)
@@ -41,7 +43,9 @@ def test_the_prompt_opens_as_texts_did_in_training(tiny_llama: LanguageModel) ->
 
 def test_several_equal_the_single_ones(tiny_llama: LanguageModel) -> None:
     together = tiny_llama.complete(PROMPT, seed=20, n=3, max_tokens=25)
-    assert together == [tiny_llama.complete(PROMPT, seed=20 + row, max_tokens=25)[0] for row in range(3)]
+    assert together == [
+        tiny_llama.complete(PROMPT, seed=20 + row, max_tokens=25)[0] for row in range(3)
+    ]
     assert len({completion.text for completion in together}) == 3
 
 
@@ -58,28 +62,50 @@ def test_streamed_pieces_join_to_the_whole(model: str, request: pytest.FixtureRe
 
 @pytest.mark.parametrize("model", ["tiny_llama", "random_llama"])
 def test_never_half_a_character(model: str, request: pytest.FixtureRequest) -> None:
-    """Pieces cut inside a character would show U+FFFD where the bytes, decoded at once, show the character."""
+    """Pieces cut inside a character would show U+FFFD where the bytes, decoded at once, show the
+    character.
+    """
     llama: LanguageModel = request.getfixturevalue(model)
     completions = llama.complete(PROMPT, seed=0, n=20, max_tokens=50)
-    raw = [llama.tokenizer.decode_bytes(completion.ids, skip_special=True) for completion in completions]
-    assert [completion.text for completion in completions] == [piece.decode("utf-8", errors="replace") for piece in raw]
-    tokens = [llama.tokenizer.decode_bytes([id_]) for completion in completions for id_ in completion.ids]
-    assert any(token[-1:] > b"\x7f" for token in tokens), "some tokens end inside a character or after a wide one"
+    raw = [
+        llama.tokenizer.decode_bytes(completion.ids, skip_special=True)
+        for completion in completions
+    ]
+    assert [completion.text for completion in completions] == [
+        piece.decode("utf-8", errors="replace") for piece in raw
+    ]
+    tokens = [
+        llama.tokenizer.decode_bytes([id_]) for completion in completions for id_ in completion.ids
+    ]
+    assert any(token[-1:] > b"\x7f" for token in tokens), (
+        "some tokens end inside a character or after a wide one"
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_stop_text_across_tokens_ends_the_text_before_it(seed: int, tiny_llama: LanguageModel) -> None:
+def test_a_stop_text_across_tokens_ends_the_text_before_it(
+    seed: int, tiny_llama: LanguageModel
+) -> None:
     """From a real generation, a stop text that spans two of its tokens."""
     (free,) = tiny_llama.complete(PROMPT, seed=seed, max_tokens=40)
     pieces = [tiny_llama.tokenizer.decode([id_]) for id_ in free.ids]
-    place = next(i for i in range(8, 39) if len(pieces[i]) > 1 and pieces[i + 1] and "�" not in pieces[i] + pieces[i + 1])
+    place = next(
+        i
+        for i in range(8, 39)
+        if len(pieces[i]) > 1 and pieces[i + 1] and "�" not in pieces[i] + pieces[i + 1]
+    )
     stop = pieces[place][-1] + pieces[place + 1]
     expected = free.text[: free.text.index(stop)]
     (stopped,) = tiny_llama.complete(PROMPT, seed=seed, max_tokens=40, stop=[stop, "never said"])
     assert (stopped.text, stopped.finish) == (expected, "stop")
     assert stopped.ids == free.ids[: len(stopped.ids)]
     assert len(stopped.ids) <= place + 2
-    streamed = [text for _, text in tiny_llama.stream(tiny_llama.encode_prompt(PROMPT), seed=seed, max_tokens=40, stop=[stop])]
+    streamed = [
+        text
+        for _, text in tiny_llama.stream(
+            tiny_llama.encode_prompt(PROMPT), seed=seed, max_tokens=40, stop=[stop]
+        )
+    ]
     assert "".join(streamed) == expected, "no part of the stop text is let out"
 
 
@@ -90,10 +116,15 @@ def test_what_only_began_like_a_stop_text_is_given_in_the_end(tiny_llama: Langua
 
 
 def test_a_stop_text_of_digits_is_a_text(tiny_llama: LanguageModel) -> None:
-    assert tiny_llama.complete(PROMPT, seed=1, max_tokens=5, stop=["1", "1e5", "nan"])[0].finish == "length"
+    assert (
+        tiny_llama.complete(PROMPT, seed=1, max_tokens=5, stop=["1", "1e5", "nan"])[0].finish
+        == "length"
+    )
 
 
-def test_an_end_token_ends_and_is_no_text(tiny_llama: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_token_ends_and_is_no_text(
+    tiny_llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (free,) = tiny_llama.complete(PROMPT, seed=1, max_tokens=20)
     end = free.ids[6]
     monkeypatch.setattr(Tokenizer, "eos_id", end)
@@ -104,7 +135,9 @@ def test_an_end_token_ends_and_is_no_text(tiny_llama: LanguageModel, monkeypatch
 
 
 def test_a_vocabulary_smaller_than_the_models_is_never_left(tiny_llama: LanguageModel) -> None:
-    """A small corpus gives fewer tokens than were asked for; the model keeps rows that no text belongs to."""
+    """A small corpus gives fewer tokens than were asked for; the model keeps rows that no text
+    belongs to.
+    """
     config = tiny_llama.model.config.model_copy(update={"vocab_size": 4000})
     model = build_transformer(config).eval()
     init_weights(model, 0)
@@ -116,7 +149,9 @@ def test_a_vocabulary_smaller_than_the_models_is_never_left(tiny_llama: Language
 
 def test_a_vocabulary_larger_than_the_models_does_not_match(tiny_llama: LanguageModel) -> None:
     config = tiny_llama.model.config.model_copy(update={"vocab_size": 299})
-    with pytest.raises(TokenizerError, match="the tokenizer has 300 entries but the model only 299"):
+    with pytest.raises(
+        TokenizerError, match="the tokenizer has 300 entries but the model only 299"
+    ):
         LanguageModel(build_transformer(config), tiny_llama.tokenizer)
 
 
@@ -124,16 +159,23 @@ def test_a_chat_is_laid_out_and_streamed(tiny_llama: LanguageModel) -> None:
     messages = [Message("system", "Old."), Message("user", "the llama?")]
     pieces = list(tiny_llama.chat(messages, seed=2, max_tokens=20))
     prompt = encode_chat(tiny_llama.tokenizer, messages, add_generation_prompt=True).ids
-    assert "".join(pieces) == "".join(text for _, text in tiny_llama.stream(prompt, seed=2, max_tokens=20))
+    assert "".join(pieces) == "".join(
+        text for _, text in tiny_llama.stream(prompt, seed=2, max_tokens=20)
+    )
     assert len(pieces) > 1
 
 
 def test_streams_may_be_read_by_turns(tiny_llama: LanguageModel) -> None:
     prompts = [tiny_llama.encode_prompt(text) for text in ("the llama", "old pages", "river ")]
-    alone = ["".join(text for _, text in tiny_llama.stream(prompt, seed=9, max_tokens=25)) for prompt in prompts]
+    alone = [
+        "".join(text for _, text in tiny_llama.stream(prompt, seed=9, max_tokens=25))
+        for prompt in prompts
+    ]
     streams = [tiny_llama.stream(prompt, seed=9, max_tokens=25) for prompt in prompts]
     texts = ["", "", ""]
-    while streams_left := [(place, stream) for place, stream in enumerate(streams) if stream is not None]:
+    while streams_left := [
+        (place, stream) for place, stream in enumerate(streams) if stream is not None
+    ]:
         for place, stream in streams_left:
             piece = next(stream, None)
             if piece is None:
@@ -157,7 +199,9 @@ def test_a_stream_that_is_left_or_never_read_costs_nothing_more(tiny_llama: Lang
 def test_an_interruption_leaves_nothing_half_known(tiny_llama: LanguageModel) -> None:
     """Ctrl-C inside a step, after its blocks were planned and before they are written."""
     text = "old pages and stone light " * 3
-    expected = LanguageModel(tiny_llama.model, tiny_llama.tokenizer).generate(text, temperature=0.0, max_tokens=12)
+    expected = LanguageModel(tiny_llama.model, tiny_llama.tokenizer).generate(
+        text, temperature=0.0, max_tokens=12
+    )
     llama = LanguageModel(tiny_llama.model, tiny_llama.tokenizer)
 
     def interrupt(*_: object) -> None:
@@ -175,8 +219,12 @@ def test_scores_come_with_the_ids_that_they_are_of(tiny_llama: LanguageModel) ->
     (free,) = tiny_llama.complete(PROMPT, seed=4, max_tokens=20, logprobs=2, prompt_logprobs=0)
     assert [score.id for score in free.logprobs] == free.ids
     assert [score.id for score in free.prompt_logprobs] == tiny_llama.encode_prompt(PROMPT)[1:]
-    assert all(len(score.top) == 2 and score.logprob <= score.top[0][1] <= 0 for score in free.logprobs)
-    (stopped,) = tiny_llama.complete(PROMPT, seed=4, max_tokens=20, logprobs=0, stop=[free.text[3:6]])
+    assert all(
+        len(score.top) == 2 and score.logprob <= score.top[0][1] <= 0 for score in free.logprobs
+    )
+    (stopped,) = tiny_llama.complete(
+        PROMPT, seed=4, max_tokens=20, logprobs=0, stop=[free.text[3:6]]
+    )
     assert [score.id for score in stopped.logprobs] == stopped.ids == free.ids[: len(stopped.ids)]
 
 
@@ -204,13 +252,17 @@ def test_output_that_must_match(tiny_llama: LanguageModel) -> None:
         ({"temprature": 1.0}, r"unknown key temprature \(did you mean temperature\?\)"),
     ],
 )
-def test_a_wrong_option_is_named(options: dict[str, object], message: str, tiny_llama: LanguageModel) -> None:
+def test_a_wrong_option_is_named(
+    options: dict[str, object], message: str, tiny_llama: LanguageModel
+) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny_llama.complete(PROMPT, **options)
 
 
 def test_a_prompt_that_fills_the_context_is_refused_with_numbers(tiny_llama: LanguageModel) -> None:
-    with pytest.raises(RequestError, match=r"the prompt has \d+ tokens, but the model's context of 96"):
+    with pytest.raises(
+        RequestError, match=r"the prompt has \d+ tokens, but the model's context of 96"
+    ):
         tiny_llama.generate("東京" * 100)
 
 

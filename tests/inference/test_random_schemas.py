@@ -1,4 +1,5 @@
-"""A thousand schemas drawn at random: whatever tokens are drawn among those allowed, the text parses, is valid and comes to an end.
+"""A thousand schemas drawn at random: whatever tokens are drawn among those allowed, the text
+parses, is valid and comes to an end.
 
 `jsonschema` is the judge, with its checks of formats.
 """

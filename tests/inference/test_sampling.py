@@ -1,4 +1,6 @@
-"""Samplers on distributions small enough to work by hand, beside transformers' own, and by counting draws."""
+"""Samplers on distributions small enough to work by hand, beside transformers' own, and by counting
+draws.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +64,8 @@ def distribution(values: torch.Tensor, *rows: Row) -> torch.Tensor:
     ("options", "expected"),
     [
         ({}, FOUR),
-        ({"temperature": 0.5}, [0.01 / 0.3, 0.16 / 0.3, 0.04 / 0.3, 0.09 / 0.3]),  # squares over their sum
+        # squares over their sum
+        ({"temperature": 0.5}, [0.01 / 0.3, 0.16 / 0.3, 0.04 / 0.3, 0.09 / 0.3]),
         ({"top_k": 1}, [0, 1, 0, 0]),
         ({"top_k": 2}, [0, 4 / 7, 0, 3 / 7]),
         ({"top_k": 9}, FOUR),
@@ -74,28 +77,44 @@ def distribution(values: torch.Tensor, *rows: Row) -> torch.Tensor:
         ({"min_p": 0.6}, [0, 4 / 7, 0, 3 / 7]),  # at least 0.24
         ({"min_p": 1.0}, [0, 1, 0, 0]),
         ({"min_p": 0.2}, FOUR),
-        # Surprises 2.30, 0.92, 1.61, 1.20 with the mean 1.28: from the closest on ids 3, 2, 1, 0, and the likeliest comes third
+        # Surprises 2.30, 0.92, 1.61, 1.20 with the mean 1.28: from the closest on ids 3, 2, 1, 0,
+        # and the likeliest comes third
         ({"typical_p": 0.25}, [0, 0, 0, 1]),
         ({"typical_p": 0.45}, [0, 0, 2 / 5, 3 / 5]),
         ({"typical_p": 0.85}, [0, 4 / 9, 2 / 9, 3 / 9]),
         ({"typical_p": 0.95}, FOUR),
-        ({"temperature": 0.5, "top_p": 0.6}, [0, 16 / 25, 0, 9 / 25]),  # the squares: 0.53 falls short
+        # the squares: 0.53 falls short
+        ({"temperature": 0.5, "top_p": 0.6}, [0, 16 / 25, 0, 9 / 25]),
         ({"top_k": 3, "top_p": 0.7}, [0, 4 / 7, 0, 3 / 7]),  # of what top-k leaves, 7/9 crosses
-        ({"min_p": 0.6, "typical_p": 0.25}, [0, 1, 0, 0]),  # of what min-p leaves the entropy is 0.68, the surprises 0.56 and 0.85
-        ({"top_k": 3, "typical_p": 0.2}, [0, 0, 0, 1]),  # of what top-k leaves the entropy is 1.06, the surprises 0.81, 1.50, 1.10
+        # of what min-p leaves the entropy is 0.68, the surprises 0.56 and 0.85
+        ({"min_p": 0.6, "typical_p": 0.25}, [0, 1, 0, 0]),
+        # of what top-k leaves the entropy is 1.06, the surprises 0.81, 1.50, 1.10
+        ({"top_k": 3, "typical_p": 0.2}, [0, 0, 0, 1]),
         ({"logit_bias": {0: math.log(4), 2: -100}}, [4 / 11, 4 / 11, 0, 3 / 11]),
-        ({"logit_bias": {0: math.log(4)}, "temperature": 0.5}, [16 / 45, 16 / 45, 4 / 45, 9 / 45]),  # added before the temperature divides
+        # added before the temperature divides
+        ({"logit_bias": {0: math.log(4)}, "temperature": 0.5}, [16 / 45, 16 / 45, 4 / 45, 9 / 45]),
         ({"banned": (1, 3)}, [1 / 3, 0, 2 / 3, 0]),
         ({"banned": (1,), "top_k": 1}, [0, 0, 0, 1]),  # what is ruled out takes no place
         ({"allowed": torch.tensor([True, False, True, False])}, [1 / 3, 0, 2 / 3, 0]),
-        ({"output": (1, 1, 3), "presence_penalty": math.log(2)}, [2 / 13, 4 / 13, 4 / 13, 3 / 13]),  # half of 1 and of 3
-        ({"output": (1, 1, 3), "frequency_penalty": math.log(2)}, [1 / 5.5, 1 / 5.5, 2 / 5.5, 1.5 / 5.5]),  # a quarter of 1, half of 3
-        ({"output": (1, 1, 3), "frequency_penalty": -math.log(2)}, [1 / 25, 16 / 25, 2 / 25, 6 / 25]),
-        ({"prompt": (1, 3), "presence_penalty": 2, "frequency_penalty": 2}, FOUR),  # the prompt does not count
+        # half of 1 and of 3
+        ({"output": (1, 1, 3), "presence_penalty": math.log(2)}, [2 / 13, 4 / 13, 4 / 13, 3 / 13]),
+        # a quarter of 1, half of 3
+        (
+            {"output": (1, 1, 3), "frequency_penalty": math.log(2)},
+            [1 / 5.5, 1 / 5.5, 2 / 5.5, 1.5 / 5.5],
+        ),
+        (
+            {"output": (1, 1, 3), "frequency_penalty": -math.log(2)},
+            [1 / 25, 16 / 25, 2 / 25, 6 / 25],
+        ),
+        # the prompt does not count
+        ({"prompt": (1, 3), "presence_penalty": 2, "frequency_penalty": 2}, FOUR),
     ],
 )
 def test_four_tokens_by_hand(options: dict[str, Any], expected: list[float]) -> None:
-    assert distribution(logits(FOUR), row(**options))[0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert distribution(logits(FOUR), row(**options))[0].tolist() == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_the_penalty_makes_seen_tokens_less_likely_whatever_their_sign() -> None:
@@ -108,24 +127,41 @@ def test_the_penalty_makes_seen_tokens_less_likely_whatever_their_sign() -> None
 
 def test_the_penalty_sees_the_prompt_and_the_output_once_each() -> None:
     values = torch.tensor([[2.0, 2.0, 2.0]])
-    assert adjusted(values, [row(prompt=(0, 0), output=(0, 2), repetition_penalty=2.0)]).tolist() == [[1.0, 2.0, 1.0]]
+    assert adjusted(
+        values, [row(prompt=(0, 0), output=(0, 2), repetition_penalty=2.0)]
+    ).tolist() == [[1.0, 2.0, 1.0]]
 
 
 def test_presence_counts_once_and_frequency_each_time() -> None:
     counts = torch.tensor([[0.0, 1.0, 3.0], [2.0, 0.0, 0.0]])
     expected = [[1.0, 0.25, -0.75], [2.0, 1.0, 1.0]]
-    assert output_penalty(torch.ones(2, 3), counts, column(0.25, 0.0), column(0.5, -0.5)).tolist() == expected
+    assert (
+        output_penalty(torch.ones(2, 3), counts, column(0.25, 0.0), column(0.5, -0.5)).tolist()
+        == expected
+    )
 
 
 def test_bias_comes_before_the_penalties_and_these_before_what_is_ruled_out() -> None:
     values = torch.tensor([[-1.0, 4.0, 6.0]])
-    one = row(prompt=(0,), output=(0,), repetition_penalty=2.0, presence_penalty=0.5, logit_bias={0: 3.0}, banned=(2,))
+    one = row(
+        prompt=(0,),
+        output=(0,),
+        repetition_penalty=2.0,
+        presence_penalty=0.5,
+        logit_bias={0: 3.0},
+        banned=(2,),
+    )
     assert adjusted(values, [one]).tolist() == [[0.5, 4.0, -math.inf]]  # (-1 + 3) / 2 - 0.5
 
 
 def test_equal_tokens_are_kept_together() -> None:
     level = torch.tensor([[1.0, 3.0, 1.0, 1.0]])
-    for kept in (top_k(level, column(2)), top_p(level, column(0.75)), typical_p(level, column(0.75)), min_p(level, column(0.13))):
+    for kept in (
+        top_k(level, column(2)),
+        top_p(level, column(0.75)),
+        typical_p(level, column(0.75)),
+        min_p(level, column(0.13)),
+    ):
         assert kept.equal(level)
     assert top_k(level, column(1))[0].isfinite().tolist() == [False, True, False, False]
 
@@ -134,9 +170,15 @@ ROWS = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=12)
 
 
 @given(ROWS, st.floats(0.01, 1), st.floats(0, 1), st.integers(1, 15))
-def test_filters_keep_the_likeliest_and_change_no_kept_logit(values: list[float], p: float, fraction: float, k: int) -> None:
+def test_filters_keep_the_likeliest_and_change_no_kept_logit(
+    values: list[float], p: float, fraction: float, k: int
+) -> None:
     before = torch.tensor([values])
-    for after in (top_p(before, column(p)), min_p(before, column(fraction)), top_k(before, column(k))):
+    for after in (
+        top_p(before, column(p)),
+        min_p(before, column(fraction)),
+        top_k(before, column(k)),
+    ):
         kept = after.isfinite()
         assert kept[0, before.argmax()]
         assert after[kept].equal(before[kept])
@@ -145,7 +187,9 @@ def test_filters_keep_the_likeliest_and_change_no_kept_logit(values: list[float]
     kept = top_p(before, column(p)).isfinite()
     assert chances[kept].sum() >= p - 1e-5
     least = kept & (chances <= chances[kept].min() * (1 + 1e-6))
-    assert chances[kept & ~least].sum() < p + 1e-5, "without the least likely ones the rest would not reach p"
+    assert chances[kept & ~least].sum() < p + 1e-5, (
+        "without the least likely ones the rest would not reach p"
+    )
 
 
 @given(ROWS, st.floats(0.01, 1))
@@ -175,11 +219,17 @@ def test_each_row_has_a_parameter_of_its_own(
 ) -> None:
     values = 2 * torch.randn((3, 40), generator=torch.Generator().manual_seed(0))
     together = change(values, parameters)
-    assert together.equal(torch.cat([change(values[place : place + 1], parameters[place : place + 1]) for place in range(3)]))
+    assert together.equal(
+        torch.cat(
+            [change(values[place : place + 1], parameters[place : place + 1]) for place in range(3)]
+        )
+    )
     assert together.isfinite().sum(-1).unique().numel() == (1 if change is with_temperature else 3)
 
 
-def test_a_share_of_almost_one_keeps_almost_all_where_rounded_probabilities_fall_short_of_it() -> None:
+def test_a_share_of_almost_one_keeps_almost_all_where_rounded_probabilities_fall_short_of_it() -> (
+    None
+):
     values = torch.randn((200, 50), generator=torch.Generator().manual_seed(0))
     assert values.softmax(-1).double().sum(-1).min() < 1 - 1e-8
     for change in (top_p, typical_p):
@@ -226,8 +276,17 @@ def test_transformers_agrees(seed: int) -> None:
         TypicalLogitsWarper(0.6),
     ):
         chain = theirs(ids, chain)
-    options: dict[str, Any] = {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "min_p": 0.05, "typical_p": 0.6}
-    rows = [row(text[:5], text[5:], logit_bias=bias, repetition_penalty=1.3, **options) for text in ids.tolist()]
+    options: dict[str, Any] = {
+        "temperature": 0.7,
+        "top_k": 20,
+        "top_p": 0.9,
+        "min_p": 0.05,
+        "typical_p": 0.6,
+    }
+    rows = [
+        row(text[:5], text[5:], logit_bias=bias, repetition_penalty=1.3, **options)
+        for text in ids.tolist()
+    ]
     ours = distribution(values, *rows)
     torch.testing.assert_close(ours, chain.softmax(-1))
     assert (ours > 0).sum() < (top_k(values, 20 * every.long()) > -torch.inf).sum()
@@ -235,26 +294,45 @@ def test_transformers_agrees(seed: int) -> None:
 
 def chi_square(tokens: Sequence[int], expected: Sequence[float]) -> float:
     counts = torch.bincount(torch.tensor(tokens), minlength=len(expected)).tolist()
-    return sum((count - len(tokens) * p) ** 2 / (len(tokens) * p) for count, p in zip(counts, expected, strict=True))
+    return sum(
+        (count - len(tokens) * p) ** 2 / (len(tokens) * p)
+        for count, p in zip(counts, expected, strict=True)
+    )
 
 
 @pytest.mark.parametrize("varied", ["seed", "index", "position"])
 def test_draws_follow_the_probabilities(varied: str) -> None:
-    """Chi-square of 4,000 draws with three degrees of freedom: beyond 21.1 once in ten thousand seeds, and the seeds are fixed."""
+    """Chi-square of 4,000 draws with three degrees of freedom: beyond 21.1 once in ten thousand
+    seeds, and the seeds are fixed.
+    """
     draws = 4000
     values = logits(FOUR).expand(draws, 4)
 
     def drawn(**options: Any) -> list[int]:
-        return choose(values, [row(**({"output": [0] * n} if varied == "position" else {varied: n}), **options) for n in range(draws)])
+        return choose(
+            values,
+            [
+                row(**({"output": [0] * n} if varied == "position" else {varied: n}), **options)
+                for n in range(draws)
+            ],
+        )
 
     assert chi_square(drawn(), FOUR) < 21.1
     assert set(drawn(top_p=0.5)) == {1, 3}
 
 
 def test_consecutive_draws_are_independent() -> None:
-    """Pairs of neighbours, by position and by seed, fill 100 squares evenly: 99 degrees of freedom, beyond 160.1 once in ten thousand."""
-    for noise in ([uniform(5, 0, n) for n in range(20_000)], [uniform(n, 0, 7) for n in range(20_000)]):
-        squares = [10 * int(10 * first) + int(10 * second) for first, second in zip(noise[::2], noise[1::2], strict=True)]
+    """Pairs of neighbours, by position and by seed, fill 100 squares evenly: 99 degrees of freedom,
+    beyond 160.1 once in ten thousand.
+    """
+    for noise in (
+        [uniform(5, 0, n) for n in range(20_000)],
+        [uniform(n, 0, 7) for n in range(20_000)],
+    ):
+        squares = [
+            10 * int(10 * first) + int(10 * second)
+            for first, second in zip(noise[::2], noise[1::2], strict=True)
+        ]
         assert chi_square(squares, [0.01] * 100) < 160.1
 
 
@@ -267,22 +345,35 @@ PINNED = {
 
 
 def test_noise_is_the_same_for_ever() -> None:
-    """Pinned: texts that a seed gave yesterday must come again tomorrow, on any machine. The integers are noise x 2^53."""
+    """Pinned: texts that a seed gave yesterday must come again tomorrow, on any machine. The
+    integers are noise x 2^53.
+    """
     assert [int(uniform(*key) * 2**53) for key in PINNED] == list(PINNED.values())
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 1000), st.integers(0, 10**6))
-def test_noise_is_below_one_and_belongs_to_seed_and_position(seed: int, index: int, position: int) -> None:
+def test_noise_is_below_one_and_belongs_to_seed_and_position(
+    seed: int, index: int, position: int
+) -> None:
     noise = uniform(seed, index, position)
     assert 0 <= noise < 1
     assert (noise * 2**53).is_integer()
-    assert noise == uniform(seed + index, 0, position), "a continuation has the seed `index` after the first one's"
+    assert noise == uniform(seed + index, 0, position), (
+        "a continuation has the seed `index` after the first one's"
+    )
     assert noise != uniform(seed, index, position + 1)
 
 
-@given(st.lists(st.just(-math.inf) | st.floats(-200, 20, width=32), min_size=1, max_size=9), st.integers(0, 2**53 - 1))
-def test_a_draw_inverts_the_cumulative_distribution_exactly(values: list[float], noise: int) -> None:
-    """Against whole numbers of 2^-52, summed by Python without any rounding; what weighs nothing is never drawn."""
+@given(
+    st.lists(st.just(-math.inf) | st.floats(-200, 20, width=32), min_size=1, max_size=9),
+    st.integers(0, 2**53 - 1),
+)
+def test_a_draw_inverts_the_cumulative_distribution_exactly(
+    values: list[float], noise: int
+) -> None:
+    """Against whole numbers of 2^-52, summed by Python without any rounding; what weighs nothing is
+    never drawn.
+    """
     if max(values) == -math.inf:
         return
     weights = [int(Fraction(p) * 2**52) for p in torch.tensor(values).softmax(-1).tolist()]
@@ -295,10 +386,14 @@ def test_a_draw_inverts_the_cumulative_distribution_exactly(values: list[float],
 
 
 def test_draws_are_exact_in_a_large_vocabulary() -> None:
-    """2^17 equal tokens: noise i / 2^17 gives i, and the next lower one i - 1. Sums in float32 would be off by dozens."""
+    """2^17 equal tokens: noise i / 2^17 gives i, and the next lower one i - 1. Sums in float32
+    would be off by dozens.
+    """
     level, ids = torch.zeros(1, 2**17), (1, 77_777, 2**17 - 1)
     assert [draw(level, [token / 2**17])[0] for token in ids] == list(ids)
-    assert [draw(level, [token / 2**17 - 2.0**-53])[0] for token in ids] == [token - 1 for token in ids]
+    assert [draw(level, [token / 2**17 - 2.0**-53])[0] for token in ids] == [
+        token - 1 for token in ids
+    ]
 
 
 @pytest.mark.parametrize("noise", [0.0, HIGHEST])
@@ -316,7 +411,9 @@ def test_temperature_zero_takes_the_likeliest_after_bias_and_penalties() -> None
     assert choose(four, [row(output=(1,), temperature=0, presence_penalty=1.0)]) == [3]
     assert choose(four, [row(temperature=0, logit_bias={0: 50.0})]) == [0]
     assert choose(four, [row(temperature=0, banned=(1, 3))]) == [2]
-    assert choose(four, [row(temperature=0, allowed=torch.tensor([True, False, True, False]))]) == [2]
+    assert choose(four, [row(temperature=0, allowed=torch.tensor([True, False, True, False]))]) == [
+        2
+    ]
 
 
 def test_of_equally_likely_tokens_the_lowest_id_wins() -> None:
@@ -347,13 +444,17 @@ ONE_ROW = st.builds(
 
 @given(st.data(), st.lists(ONE_ROW, min_size=1, max_size=7), st.integers(0, 2**31))
 @settings(deadline=None)
-def test_a_row_is_drawn_without_regard_to_its_neighbours(data: st.DataObject, rows: list[Row], seed: int) -> None:
+def test_a_row_is_drawn_without_regard_to_its_neighbours(
+    data: st.DataObject, rows: list[Row], seed: int
+) -> None:
     """Any of the rows in any order: the same tokens, and distributions equal to the last bit."""
     values = 3 * torch.randn((len(rows), 37), generator=torch.Generator().manual_seed(seed))
     before = values.clone()
     tokens = choose(values, rows)
     some = data.draw(st.lists(st.sampled_from(range(len(rows))), min_size=1, unique=True))
-    assert choose(values[some], [rows[place] for place in some]) == [tokens[place] for place in some]
+    assert choose(values[some], [rows[place] for place in some]) == [
+        tokens[place] for place in some
+    ]
     warm = [place for place in range(len(rows)) if rows[place].options.temperature > 0]
     some = [place for place in some if place in warm]
     if some:
@@ -376,7 +477,11 @@ def two_threads() -> Iterator[None]:
 def test_a_lone_row_of_a_large_vocabulary_is_summed_as_in_a_batch(width: int) -> None:
     """PyTorch splits the sum of one long row among threads, which rounds differently."""
     values = 3 * torch.randn((3, width), generator=torch.Generator().manual_seed(2))
-    rows = [row(seed=1, temperature=0.8, top_p=0.95, typical_p=0.9), row(seed=2), row(seed=3, temperature=1.3, min_p=0.01)]
+    rows = [
+        row(seed=1, temperature=0.8, top_p=0.95, typical_p=0.9),
+        row(seed=2),
+        row(seed=3, temperature=1.3, min_p=0.01),
+    ]
     together = distribution(values, *rows)
     for place, one in enumerate(rows):
         assert distribution(values[place : place + 1], one).equal(together[place : place + 1])
@@ -385,17 +490,31 @@ def test_a_lone_row_of_a_large_vocabulary_is_summed_as_in_a_batch(width: int) ->
 
 def test_without_penalties_a_draw_knows_only_how_many_tokens_came_before() -> None:
     values = torch.zeros(1, 1000)
-    assert choose(values, [row(output=(1, 2, 3), seed=4)]) == choose(values, [row(prompt=(5,), output=(9, 9, 9), seed=4)])
-    assert choose(values, [row(output=(1, 2, 3), seed=4)]) != choose(values, [row(output=(1, 2), seed=4)])
+    assert choose(values, [row(output=(1, 2, 3), seed=4)]) == choose(
+        values, [row(prompt=(5,), output=(9, 9, 9), seed=4)]
+    )
+    assert choose(values, [row(output=(1, 2, 3), seed=4)]) != choose(
+        values, [row(output=(1, 2), seed=4)]
+    )
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-30, 1e30, 1e308])
 @pytest.mark.parametrize("penalty", [5e-324, 1e308])
 def test_extreme_options_give_a_token_all_the_same(temperature: float, penalty: float) -> None:
     values = torch.tensor([[9.0, -8.0, 0.0, 7.0, -torch.inf]])
-    one = row((0, 1, 2), repetition_penalty=penalty, temperature=temperature, top_k=4, top_p=0.9, min_p=1e-9, typical_p=0.9)
+    one = row(
+        (0, 1, 2),
+        repetition_penalty=penalty,
+        temperature=temperature,
+        top_k=4,
+        top_p=0.9,
+        min_p=1e-9,
+        typical_p=0.9,
+    )
     assert choose(values, [one])[0] in range(4)
-    assert choose(values, [row((0, 1, 2), repetition_penalty=penalty, temperature=0)])[0] in range(4)
+    assert choose(values, [row((0, 1, 2), repetition_penalty=penalty, temperature=0)])[0] in range(
+        4
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
@@ -434,13 +553,17 @@ def top_of(values: torch.Tensor, count: int) -> tuple[tuple[int, float], ...]:
 
 
 def test_log_probabilities_are_the_models_own() -> None:
-    first, second, third, fourth = log_probabilities(logits(FOUR, FOUR, FOUR, FOUR), [2, 0, 1, 1], [2, None, 0, 9])
+    first, second, third, fourth = log_probabilities(
+        logits(FOUR, FOUR, FOUR, FOUR), [2, 0, 1, 1], [2, None, 0, 9]
+    )
     assert second is None
     assert first is not None
     assert third is not None
     assert fourth is not None
     assert (first.id, [token for token, _ in first.top]) == (2, [1, 3])
-    assert [first.logprob, *(value for _, value in first.top)] == pytest.approx([math.log(0.2), math.log(0.4), math.log(0.3)])
+    assert [first.logprob, *(value for _, value in first.top)] == pytest.approx(
+        [math.log(0.2), math.log(0.4), math.log(0.3)]
+    )
     assert (third.id, third.top) == (1, ())
     assert third.logprob == pytest.approx(math.log(0.4))
     assert [token for token, _ in fourth.top] == [1, 3, 2, 0], "no more than there are"
@@ -451,11 +574,19 @@ def test_a_certain_token_and_an_impossible_one_have_log_probabilities() -> None:
     assert top_of(values, 3) == ((1, 0.0), (0, -500.0), (2, -math.inf))
 
 
-@given(st.lists(st.sampled_from([-3.0, 0.0, 0.5, 4.0]), min_size=5, max_size=5), st.integers(0, 5), st.integers(0, 5))
-def test_alternatives_are_sorted_by_likelihood_then_id_and_know_no_neighbours(values: list[float], top: int, other: int) -> None:
+@given(
+    st.lists(st.sampled_from([-3.0, 0.0, 0.5, 4.0]), min_size=5, max_size=5),
+    st.integers(0, 5),
+    st.integers(0, 5),
+)
+def test_alternatives_are_sorted_by_likelihood_then_id_and_know_no_neighbours(
+    values: list[float], top: int, other: int
+) -> None:
     batch = torch.tensor([values, [1.0, 2.0, 3.0, 4.0, 5.0]])
     result, _ = log_probabilities(batch, [3, 0], [top, other])
     assert result is not None
     scores = torch.tensor(values).log_softmax(-1).tolist()
-    assert result.top == tuple(sorted(enumerate(scores), key=lambda pair: (-pair[1], pair[0]))[:top])
+    assert result.top == tuple(
+        sorted(enumerate(scores), key=lambda pair: (-pair[1], pair[0]))[:top]
+    )
     assert result.logprob == scores[3]

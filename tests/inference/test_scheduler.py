@@ -1,4 +1,6 @@
-"""The scheduler's policy, rule by rule by hand, then random schedules beside a model of what each slot of the cache holds."""
+"""The scheduler's policy, rule by rule by hand, then random schedules beside a model of what each
+slot of the cache holds.
+"""
 
 import random
 from collections import Counter
@@ -14,18 +16,28 @@ from puna.inference.scheduler import Scheduler, Sequence, Work
 TWIN = 2**61 - 1  # hash(TWIN) == hash(0), so tuples of the two collide wherever they differ
 
 
-def scheduler(num_blocks: int = 16, block_size: int = 4, max_running: int = 8, max_step_tokens: int = 64) -> Scheduler:
-    return Scheduler(BlockPool(num_blocks, block_size), max_running=max_running, max_step_tokens=max_step_tokens)
+def scheduler(
+    num_blocks: int = 16, block_size: int = 4, max_running: int = 8, max_step_tokens: int = 64
+) -> Scheduler:
+    return Scheduler(
+        BlockPool(num_blocks, block_size), max_running=max_running, max_step_tokens=max_step_tokens
+    )
 
 
-def sequence(number: int, length: int, output: int = 20, first: int | None = None, **options: object) -> Sequence:
-    """A prompt of `length` ids, which no other number's prompt shares unless `first` says where they begin."""
+def sequence(
+    number: int, length: int, output: int = 20, first: int | None = None, **options: object
+) -> Sequence:
+    """A prompt of `length` ids, which no other number's prompt shares unless `first` says where
+    they begin.
+    """
     first = 1000 * number if first is None else first
     return Sequence(number, list(range(first, first + length)), length, length + output, **options)
 
 
 def step(scheduler: Scheduler, accept: int = 0) -> list[tuple[int, int, int, int]]:
-    """One step, in which each sequence gets the id 7 after `accept` of its drafts: number, start, count, drafts of its works."""
+    """One step, in which each sequence gets the id 7 after `accept` of its drafts: number, start,
+    count, drafts of its works.
+    """
     works = scheduler.plan()
     for work in works:
         finish(scheduler, work, accept)
@@ -33,7 +45,9 @@ def step(scheduler: Scheduler, accept: int = 0) -> list[tuple[int, int, int, int
 
 
 def finish(scheduler: Scheduler, work: Work, accept: int = 0) -> None:
-    scheduler.complete(work, [*work.sequence.draft[: min(accept, work.drafts)], 7] if work.samples else [])
+    scheduler.complete(
+        work, [*work.sequence.draft[: min(accept, work.drafts)], 7] if work.samples else []
+    )
 
 
 def brief(works: list[Work]) -> list[tuple[int, int, int, int]]:
@@ -46,7 +60,13 @@ def test_a_prompt_is_computed_at_once_and_then_each_token() -> None:
     line.add(one)
     assert (line.waiting, line.running) == (1, 0)
     (work,) = line.plan()
-    assert (work.sequence, work.start, work.count, work.drafts, work.samples) == (one, 0, 6, 0, True)
+    assert (work.sequence, work.start, work.count, work.drafts, work.samples) == (
+        one,
+        0,
+        6,
+        0,
+        True,
+    )
     assert (line.waiting, line.running) == (0, 1)
     line.complete(work, [50])
     assert (one.tokens[6:], one.computed) == ([50], 6)
@@ -150,7 +170,9 @@ def test_a_newcomer_that_will_get_no_token_wants_no_room_for_one() -> None:
 
 
 def test_a_prompt_under_way_never_wants_for_memory() -> None:
-    """Its blocks are taken when it is admitted, so the later steps of a long prompt find them whoever came since."""
+    """Its blocks are taken when it is admitted, so the later steps of a long prompt find them
+    whoever came since.
+    """
     line = scheduler(num_blocks=6, max_step_tokens=8)
     line.add(sequence(0, 15, output=1))
     line.add(sequence(1, 3, output=5))
@@ -166,26 +188,42 @@ def test_the_youngest_is_preempted_and_comes_back_through_the_blocks_that_are_kn
     line.add(young)
     assert step(line) == [(0, 0, 7, 0), (1, 0, 10, 0)]  # 2 and 3 blocks
     for start in (0, 1):
-        assert step(line) == [(0, 7 + start, 1, 0), (1, 10 + start, 1, 0)]  # the old takes the sixth at its ninth token
-    assert step(line) == [(0, 9, 1, 0)]  # the young wants a fourth block, and is the youngest itself
+        # the old takes the sixth at its ninth token
+        assert step(line) == [(0, 7 + start, 1, 0), (1, 10 + start, 1, 0)]
+    # the young wants a fourth block, and is the youngest itself
+    assert step(line) == [(0, 9, 1, 0)]
     assert (line.preemptions, line.waiting, young.computed, young.blocks) == (1, 1, 0, [])
     assert young.tokens[10:] == [7, 7, 7], "what was said stays said"
     line.remove(old)
     assert step(line) == [(1, 12, 1, 0)], "its three full blocks are known still"
-    assert (young.computed, line.shared_tokens, young.cached) == (13, 0, 0), "nothing of it was known when it first came"
+    assert (young.computed, line.shared_tokens, young.cached) == (
+        13,
+        0,
+        0,
+    ), "nothing of it was known when it first came"
 
 
 def test_the_oldest_takes_memory_from_younger_ones_that_stand_first_in_the_queue_then() -> None:
     line = scheduler(num_blocks=4)
-    sequences = [sequence(0, 4, output=12), sequence(1, 3, output=12), sequence(2, 3, output=12), sequence(3, 3, output=3)]
+    sequences = [
+        sequence(0, 4, output=12),
+        sequence(1, 3, output=12),
+        sequence(2, 3, output=12),
+        sequence(3, 3, output=3),
+    ]
     for each in sequences:
         line.add(each)
     assert [number for number, *_ in step(line)] == [0, 1, 2]  # 2, 1 and 1 blocks
     assert [number for number, *_ in step(line)] == [0, 1, 2]
-    assert step(line) == [(0, 5, 1, 0), (1, 4, 1, 0)], "the second wants a second block and gets the third's"
+    assert step(line) == [
+        (0, 5, 1, 0),
+        (1, 4, 1, 0),
+    ], "the second wants a second block and gets the third's"
     assert (line.running, line.waiting, line.preemptions) == (2, 2, 1)
     assert [step(line), step(line)] == [[(0, 6, 1, 0), (1, 5, 1, 0)], [(0, 7, 1, 0), (1, 6, 1, 0)]]
-    assert step(line) == [(0, 8, 1, 0)], "the first wants a third one: the second is the youngest that runs"
+    assert step(line) == [(0, 8, 1, 0)], (
+        "the first wants a third one: the second is the youngest that runs"
+    )
     assert (line.running, line.waiting, line.preemptions) == (1, 3, 2)
     line.remove(sequences[0])
     assert [number for number, *_ in step(line)] == [1], (
@@ -202,10 +240,15 @@ def test_nobody_is_preempted_for_a_guess_and_an_older_ones_guesses_make_room_for
     old.draft = [1, 2, 3, 4, 5, 6]
     assert step(line) == [(0, 6, 6, 5), (1, 7, 1, 0)], "the fifth block holds the last four guesses"
     old.draft = [1, 2, 3, 4, 5, 6]
-    assert step(line) == [(0, 7, 1, 0), (1, 8, 1, 0)], "the young wants the fifth block for its ninth token"
+    assert step(line) == [
+        (0, 7, 1, 0),
+        (1, 8, 1, 0),
+    ], "the young wants the fifth block for its ninth token"
     old.draft = [1, 2, 3, 4, 5, 6]
     assert [len(young.blocks), line._pool.free] == [3, 0]
-    assert step(line) == [(0, 8, 4, 3)], "the old wants a block for its own ninth token, and no more while the young waits for one"
+    assert step(line) == [(0, 8, 4, 3)], (
+        "the old wants a block for its own ninth token, and no more while the young waits for one"
+    )
     assert line.preemptions == 1
 
 
@@ -241,7 +284,11 @@ def test_memory_that_wrong_drafts_took_is_given_back() -> None:
     assert (len(old.tokens), len(old.blocks), pool.free) == (7, 2, 2)
     old.draft = [1, 2, 3, 4]
     assert step(line, accept=1) == [(0, 6, 5, 4)]
-    assert (len(old.tokens), len(old.blocks), pool.free) == (9, 3, 1), "the ninth token has its block already"
+    assert (len(old.tokens), len(old.blocks), pool.free) == (
+        9,
+        3,
+        1,
+    ), "the ninth token has its block already"
 
 
 def test_drafts_that_hold_are_taken_in_and_their_full_blocks_become_known() -> None:
@@ -259,7 +306,11 @@ def test_drafts_that_hold_are_taken_in_and_their_full_blocks_become_known() -> N
     one.draft = [70, 71, 72]
     assert step(line, accept=0) == [(0, 10, 4, 3)]
     assert len(one.tokens) == 12, "its last token stands where a wrong guess was computed"
-    assert line._pool.match(one.tokens, None) == line._pool.match([*one.tokens[:11], 70], None) == one.blocks[:2]
+    assert (
+        line._pool.match(one.tokens, None)
+        == line._pool.match([*one.tokens[:11], 70], None)
+        == one.blocks[:2]
+    )
 
 
 def test_each_block_is_published_once() -> None:
@@ -268,7 +319,9 @@ def test_each_block_is_published_once() -> None:
     published = []
     publish = line._pool.publish
 
-    def record(blocks: list[int], ids: list[int], root: str | None, already: int, full: int) -> None:
+    def record(
+        blocks: list[int], ids: list[int], root: str | None, already: int, full: int
+    ) -> None:
         published.extend(range(already, full))
         publish(blocks, ids, root, already, full)
 
@@ -357,7 +410,14 @@ def test_only_sequences_of_one_adapter_that_want_to_share_do() -> None:
     line.add(sequence(3, 9, first=0, share=False))
     line.add(sequence(4, 9, first=0))
     line.add(sequence(5, 9, first=0, root="law"))
-    assert [(number, start) for number, start, _, _ in step(line)] == [(0, 0), (1, 0), (2, 0), (3, 0), (4, 8), (5, 8)]
+    assert [(number, start) for number, start, _, _ in step(line)] == [
+        (0, 0),
+        (1, 0),
+        (2, 0),
+        (3, 0),
+        (4, 8),
+        (5, 8),
+    ]
 
 
 def test_equal_hashes_do_not_make_texts_equal() -> None:
@@ -368,7 +428,9 @@ def test_equal_hashes_do_not_make_texts_equal() -> None:
     assert step(line) == [(0, 0, 5, 0), (1, 0, 5, 0), (2, 4, 1, 0)]
 
 
-def test_a_refused_newcomer_is_not_looked_up_again_before_its_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_newcomer_is_not_looked_up_again_before_its_memory_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     line = scheduler(num_blocks=6)
     first, second = sequence(0, 12, output=12, first=0), sequence(1, 6, output=6)
     line.add(first)  # 4 blocks
@@ -376,7 +438,9 @@ def test_a_refused_newcomer_is_not_looked_up_again_before_its_memory_is_free(mon
     step(line)
     looked_up = []
     match = line._pool.match
-    monkeypatch.setattr(line._pool, "match", lambda ids, root: looked_up.append(ids) or match(ids, root))
+    monkeypatch.setattr(
+        line._pool, "match", lambda ids, root: looked_up.append(ids) or match(ids, root)
+    )
     line.add(sequence(2, 18, output=6, first=0))  # 5 blocks, the first's full 3 among them
     for _ in range(2):
         assert [number for number, *_ in step(line)] == [0, 1]
@@ -386,7 +450,9 @@ def test_a_refused_newcomer_is_not_looked_up_again_before_its_memory_is_free(mon
     assert len(looked_up) == 2
 
 
-def test_memory_that_holds_a_refused_newcomers_beginning_is_not_counted_as_free_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_holds_a_refused_newcomers_beginning_is_not_counted_as_free_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     line = scheduler(num_blocks=6)
     first, second = sequence(0, 12, output=3, first=0), sequence(1, 10, output=6)
     line.add(first)
@@ -396,7 +462,9 @@ def test_memory_that_holds_a_refused_newcomers_beginning_is_not_counted_as_free_
     step(line)
     looked_up = []
     match = line._pool.match
-    monkeypatch.setattr(line._pool, "match", lambda ids, root: looked_up.append(ids) or match(ids, root))
+    monkeypatch.setattr(
+        line._pool, "match", lambda ids, root: looked_up.append(ids) or match(ids, root)
+    )
     line.add(sequence(2, 14, output=6, first=0))  # 4 blocks: the 3 and one more
     assert [step(line), step(line)] == [[(1, 10, 1, 0)], [(1, 11, 1, 0)]]
     assert len(looked_up) == 1
@@ -466,7 +534,9 @@ def test_the_longest_sequence_that_fits_ends_alone() -> None:
 
 
 class Cache:
-    """What each slot of the memory holds: the number of the text that ends there. Equal texts under one root have equal numbers."""
+    """What each slot of the memory holds: the number of the text that ends there. Equal texts under
+    one root have equal numbers.
+    """
 
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
@@ -482,25 +552,41 @@ class Cache:
         return numbers
 
     def slot(self, one: Sequence, position: int) -> tuple[int, int]:
-        """Where a sequence's keys and values of a position stand; IndexError where it has no block for it."""
+        """Where a sequence's keys and values of a position stand; IndexError where it has no block
+        for it.
+        """
         return one.blocks[position // self.block_size], position % self.block_size
 
     def write(self, work: Work) -> set[int]:
         """Fill the slots of a work; returns their blocks."""
         texts = self.texts(work.sequence)
-        slots = {self.slot(work.sequence, position): texts[position] for position in range(work.start, work.start + work.count)}
+        slots = {
+            self.slot(work.sequence, position): texts[position]
+            for position in range(work.start, work.start + work.count)
+        }
         self.slots |= slots
         return {block for block, _ in slots}
 
     def holds(self, one: Sequence, end: int) -> bool:
         """Whether a sequence finds its own text in all slots before `end`."""
-        return [self.slots.get(self.slot(one, position)) for position in range(end)] == self.texts(one)[:end]
+        return [self.slots.get(self.slot(one, position)) for position in range(end)] == self.texts(
+            one
+        )[:end]
 
 
 class Simulation:
-    """An engine whose model is a die: a scheduler beside the cache it speaks of, with all that must hold checked at every step."""
+    """An engine whose model is a die: a scheduler beside the cache it speaks of, with all that must
+    hold checked at every step.
+    """
 
-    def __init__(self, num_blocks: int, block_size: int, max_running: int, max_step_tokens: int, share: bool = True) -> None:
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        max_running: int,
+        max_step_tokens: int,
+        share: bool = True,
+    ) -> None:
         self.pool = BlockPool(num_blocks, block_size, share)
         self.line = Scheduler(self.pool, max_running=max_running, max_step_tokens=max_step_tokens)
         self.max_running, self.max_step_tokens = max_running, max_step_tokens
@@ -508,11 +594,28 @@ class Simulation:
         self.alive: list[Sequence] = []  # oldest first
         self.arrived = self.accepted = 0
 
-    def add(self, prompt: list[int], output: int, root: str | None = None, share: bool = True, publishes: bool = True) -> None:
-        """A newcomer, cut to what the whole cache can hold; without output it only wants its prompt computed."""
+    def add(
+        self,
+        prompt: list[int],
+        output: int,
+        root: str | None = None,
+        share: bool = True,
+        publishes: bool = True,
+    ) -> None:
+        """A newcomer, cut to what the whole cache can hold; without output it only wants its prompt
+        computed.
+        """
         capacity = self.pool.num_blocks * self.pool.block_size
         prompt = prompt[:capacity]
-        newcomer = Sequence(self.arrived, prompt, len(prompt), min(len(prompt) + output, capacity), root, share, publishes)
+        newcomer = Sequence(
+            self.arrived,
+            prompt,
+            len(prompt),
+            min(len(prompt) + output, capacity),
+            root,
+            share,
+            publishes,
+        )
         self.arrived += 1
         self.alive.append(newcomer)
         self.line.add(newcomer)
@@ -539,19 +642,27 @@ class Simulation:
             assert not work.drafts or (work.samples and known + work.drafts < one.max_length)
         assert set(self.alive[:1]) <= planned, "the oldest goes on in every step, so all end"
         if self.max_step_tokens >= self.max_running + self.pool.block_size:
-            assert {one for one in left if left[one] == 1 and one.blocks} <= planned, "all that decode do, or were preempted"
+            assert {one for one in left if left[one] == 1 and one.blocks} <= planned, (
+                "all that decode do, or were preempted"
+            )
         if self.max_step_tokens > 1:
-            assert set([one for one in left if left[one] > 1 and one.blocks][:1]) <= planned, "the oldest prompt goes on"
+            assert set([one for one in left if left[one] > 1 and one.blocks][:1]) <= planned, (
+                "the oldest prompt goes on"
+            )
         return works
 
     def step(self, rng: random.Random, end: float = 0.05) -> None:
-        """Plan, compute, and take in random tokens; each sequence that got one ends with the probability `end`."""
+        """Plan, compute, and take in random tokens; each sequence that got one ends with the
+        probability `end`.
+        """
         works = self.plan(rng)
         blocks = [self.cache.write(work) for work in works]
         assert sum(map(len, blocks)) == len(set().union(*blocks)), "no two write the same block"
         for work in works:
             one = work.sequence
-            assert self.cache.holds(one, work.start + work.count), "attention reads the sequence's own text"
+            assert self.cache.holds(one, work.start + work.count), (
+                "attention reads the sequence's own text"
+            )
             new = []
             if work.samples and one.max_length > one.prompt_length:
                 accepted = rng.randint(0, work.drafts)
@@ -573,27 +684,41 @@ class Simulation:
         self.check()
 
     def drain(self, rng: random.Random) -> None:
-        """Run to the end: the oldest computes a token in each step, so there are no more steps than tokens."""
+        """Run to the end: the oldest computes a token in each step, so there are no more steps than
+        tokens.
+        """
         for _ in range(sum(one.max_length for one in self.alive)):
             if self.alive:
                 self.step(rng, end=0)
         assert not self.alive
-        assert (self.pool.used, self.line.running, self.line.waiting, self.line.plan()) == (0, 0, 0, [])
+        assert (self.pool.used, self.line.running, self.line.waiting, self.line.plan()) == (
+            0,
+            0,
+            0,
+            [],
+        )
 
     def check(self) -> None:
-        """What holds between steps: each block is somebody's as often as the pool thinks, and every text is where its sequence looks."""
+        """What holds between steps: each block is somebody's as often as the pool thinks, and every
+        text is where its sequence looks.
+        """
         running = [one for one in self.alive if one.blocks]
         users = Counter(block for one in running for block in one.blocks)
         assert [users[block] for block in range(self.pool.num_blocks)] == self.pool._users
         assert self.pool.used == len(users) == self.pool.num_blocks - self.pool.free
-        assert (self.line.running, self.line.waiting) == (len(running), len(self.alive) - len(running))
+        assert (self.line.running, self.line.waiting) == (
+            len(running),
+            len(self.alive) - len(running),
+        )
         assert running == self.alive[: len(running)], "the oldest run"
         assert len(running) <= self.max_running
         for one in running:
             assert len(set(one.blocks)) == len(one.blocks)
             assert self.cache.holds(one, one.computed)
         assert not any(one.computed for one in self.alive[len(running) :])
-        assert all(len(one.tokens) - one.computed == 1 for one in running[:-1]), "one prompt after the other"
+        assert all(len(one.tokens) - one.computed == 1 for one in running[:-1]), (
+            "one prompt after the other"
+        )
 
 
 def random_prompt(rng: random.Random, longest: int) -> list[int]:
@@ -609,7 +734,13 @@ def test_a_crowd_in_a_small_cache_is_served_to_the_last(seed: int) -> None:
     crowd = Simulation(num_blocks=24, block_size=4, max_running=6, max_step_tokens=20)
     for _ in range(150):
         if rng.random() < 0.5:
-            crowd.add(random_prompt(rng, 40), rng.randint(0, 25), rng.choice((None, None, "law")), rng.random() < 0.8, rng.random() < 0.8)
+            crowd.add(
+                random_prompt(rng, 40),
+                rng.randint(0, 25),
+                rng.choice((None, None, "law")),
+                rng.random() < 0.8,
+                rng.random() < 0.8,
+            )
         crowd.step(rng)
     assert crowd.line.preemptions > 0
     assert crowd.line.shared_tokens > 0
@@ -618,7 +749,9 @@ def test_a_crowd_in_a_small_cache_is_served_to_the_last(seed: int) -> None:
 
 
 class RandomSchedules(RuleBasedStateMachine):
-    """Newcomers, cancellations, steps and failures in any order, in caches that are mostly too small."""
+    """Newcomers, cancellations, steps and failures in any order, in caches that are mostly too
+    small.
+    """
 
     @initialize(
         num_blocks=st.integers(1, 12),
@@ -627,7 +760,9 @@ class RandomSchedules(RuleBasedStateMachine):
         max_step_tokens=st.integers(1, 24),
         share=st.booleans(),
     )
-    def begin(self, num_blocks: int, block_size: int, max_running: int, max_step_tokens: int, share: bool) -> None:
+    def begin(
+        self, num_blocks: int, block_size: int, max_running: int, max_step_tokens: int, share: bool
+    ) -> None:
         self.crowd = Simulation(num_blocks, block_size, max_running, max_step_tokens, share)
 
     @rule(
@@ -638,7 +773,15 @@ class RandomSchedules(RuleBasedStateMachine):
         publishes=st.booleans(),
         times=st.integers(1, 3),
     )
-    def add(self, prompt: list[int], output: int, root: str | None, share: bool, publishes: bool, times: int) -> None:
+    def add(
+        self,
+        prompt: list[int],
+        output: int,
+        root: str | None,
+        share: bool,
+        publishes: bool,
+        times: int,
+    ) -> None:
         for _ in range(times):
             self.crowd.add(prompt, output, root, share, publishes)
 
@@ -664,4 +807,6 @@ class RandomSchedules(RuleBasedStateMachine):
 
 
 TestRandomSchedules = RandomSchedules.TestCase
-TestRandomSchedules.settings = settings(max_examples=100, stateful_step_count=20, deadline=None, derandomize=True)
+TestRandomSchedules.settings = settings(
+    max_examples=100, stateful_step_count=20, deadline=None, derandomize=True
+)

@@ -1,4 +1,6 @@
-"""Guesses by looking back: what follows the latest tokens the last time they stood together, and when to stop guessing."""
+"""Guesses by looking back: what follows the latest tokens the last time they stood together, and
+when to stop guessing.
+"""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,10 @@ from puna.inference.speculation import MOST, PATIENCE, REST, PromptLookup
 
 def test_what_followed_the_last_time_is_the_guess() -> None:
     assert PromptLookup().propose([1, 2, 3, 4, 5, 6, 9, 2, 3]) == [4, 5, 6, 9]
-    assert PromptLookup().propose([2, 3, 7, 8, 2, 3, 4, 5, 2, 3], limit=2) == [4, 5], "the latest time, not the first"
+    assert PromptLookup().propose([2, 3, 7, 8, 2, 3, 4, 5, 2, 3], limit=2) == [
+        4,
+        5,
+    ], "the latest time, not the first"
 
 
 def test_a_longer_match_wins() -> None:
@@ -54,11 +59,19 @@ def test_after_three_failures_it_rests_and_then_longer() -> None:
         assert lookup.propose(tokens)
         lookup.learn(1, 0, len(tokens))
     assert not lookup.propose(tokens)
-    assert lookup.propose(tokens + [tokens[-2], tokens[-1]] * (REST // 2)), "a success makes the next rest short again"
+    assert lookup.propose(tokens + [tokens[-2], tokens[-1]] * (REST // 2)), (
+        "a success makes the next rest short again"
+    )
 
 
-@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 9), st.lists(st.integers(1, 9), max_size=9))
-def test_a_guess_is_the_same_however_the_tokens_arrived(tokens: list[int], limit: int, cuts: list[int]) -> None:
+@given(
+    st.lists(st.integers(0, 3), max_size=60),
+    st.integers(0, 9),
+    st.lists(st.integers(1, 9), max_size=9),
+)
+def test_a_guess_is_the_same_however_the_tokens_arrived(
+    tokens: list[int], limit: int, cuts: list[int]
+) -> None:
     step_by_step = PromptLookup()
     for end in sorted(min(cut, len(tokens)) for cut in cuts):
         step_by_step.propose(tokens[:end], 0)

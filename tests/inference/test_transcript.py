@@ -1,4 +1,6 @@
-"""From events to text: whole characters, ends that are no text, stop texts that are never let out."""
+"""From events to text: whole characters, ends that are no text, stop texts that are never let
+out.
+"""
 
 import pytest
 from hypothesis import given
@@ -23,7 +25,9 @@ def test_text_is_let_out_when_it_is_certain(tokenizer: Tokenizer) -> None:
     transcript, ids = Transcript(tokenizer), tokenizer.encode("a🦙b")
     pieces = [transcript.feed(event([id_])) for id_ in ids] + [transcript.feed(event([], "length"))]
     assert "".join(pieces) == transcript.text == "a🦙b"
-    assert all(piece in ("", "a", "🦙", "🦙b", "b", "a🦙b") for piece in pieces), "never half a llama"
+    assert all(piece in ("", "a", "🦙", "🦙b", "b", "a🦙b") for piece in pieces), (
+        "never half a llama"
+    )
     assert (transcript.ids, transcript.finish) == (ids, "length")
 
 
@@ -57,7 +61,9 @@ def test_a_stop_text_that_half_a_character_completes(tokenizer: Tokenizer) -> No
 
 @given(data=st.data())
 def test_cuts_change_nothing(data: st.DataObject, tiny_llama: LanguageModel) -> None:
-    """However tokens are dealt out to events, the text is the one before the first stop text to be complete."""
+    """However tokens are dealt out to events, the text is the one before the first stop text to be
+    complete.
+    """
     tokenizer = tiny_llama.tokenizer
     text = data.draw(st.text("ab llamériver🦙", max_size=30))
     stops = data.draw(st.lists(st.text("ab lé🦙", min_size=1, max_size=3), max_size=3))
@@ -72,7 +78,11 @@ def test_cuts_change_nothing(data: st.DataObject, tiny_llama: LanguageModel) -> 
     for id_ in ids:
         one_by_one.feed(event([id_]))
     one_by_one.feed(event([], "length"))
-    assert (transcript.text, transcript.ids, transcript.finish) == (one_by_one.text, one_by_one.ids, one_by_one.finish)
+    assert (transcript.text, transcript.ids, transcript.finish) == (
+        one_by_one.text,
+        one_by_one.ids,
+        one_by_one.finish,
+    )
     assert "".join(pieces) == transcript.text
     assert text.startswith(transcript.text)
     assert not any(stop in transcript.text for stop in stops)

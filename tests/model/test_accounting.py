@@ -42,8 +42,15 @@ def test_parameters_by_part_equal_the_model_s(config: ModelConfig) -> None:
     model = build_transformer(config, "meta")
     counted = {"embedding": 0, "attention": 0, "feed_forward": 0, "norms": 0, "output": 0}
     for name, parameter in model.named_parameters():
-        part = {"embed_tokens": "embedding", "lm_head": "output", "self_attn": "attention", "mlp": "feed_forward"}
-        counted[next((value for key, value in part.items() if key in name), "norms")] += parameter.numel()
+        part = {
+            "embed_tokens": "embedding",
+            "lm_head": "output",
+            "self_attn": "attention",
+            "mlp": "feed_forward",
+        }
+        counted[next((value for key, value in part.items() if key in name), "norms")] += (
+            parameter.numel()
+        )
     assert vars(count_parameters(config)) == counted
     assert count_parameters(config).total == sum(p.numel() for p in model.parameters())
 
@@ -62,15 +69,19 @@ def counted_flops_per_token(model: Transformer, context: int, *, train: bool) ->
 def test_flops_equal_the_counted_ones_but_for_the_masked_half(
     small_model: Any, context: int, tied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted on the reference attention, since torch's counter knows no figure for the CPU's fused kernel.
+    """Counted on the reference attention, since torch's counter knows no figure for the CPU's fused
+    kernel.
 
-    The reference multiplies every query with all T keys, 4 L H C T a token; causality shows a query (T + 1) / 2 of them on average, and
-    that is what a kernel that skips the masked half computes and what Puna's formula says. All the rest must agree to the last FLOP.
+    The reference multiplies every query with all T keys, 4 L H C T a token; causality shows a query
+    (T + 1) / 2 of them on average, and that is what a kernel that skips the masked half computes
+    and what Puna's formula says. All the rest must agree to the last FLOP.
     """
     monkeypatch.setattr(attention, "causal_attention", softmax_attention)
     model = small_model(tie_embeddings=tied)
     config = model.config
-    masked = 4 * config.num_layers * config.num_heads * config.head_width * (context - (context + 1) / 2)
+    masked = (
+        4 * config.num_layers * config.num_heads * config.head_width * (context - (context + 1) / 2)
+    )
     forward = forward_flops_per_token(config, context) + masked
     assert counted_flops_per_token(model, context, train=False) == forward
     assert counted_flops_per_token(model, context, train=True) == 3 * forward
@@ -78,9 +89,13 @@ def test_flops_equal_the_counted_ones_but_for_the_masked_half(
 
 
 def test_a_large_model_costs_six_flops_a_parameter_and_two_percent_of_attention() -> None:
-    """65B at 2,048 tokens: 0.996 of the parameters multiply (not the embedding), and 12 L D (T + 1) / 2 is 0.0206 of 6 N."""
+    """65B at 2,048 tokens: 0.996 of the parameters multiply (not the embedding), and 12 L D (T + 1)
+    / 2 is 0.0206 of 6 N.
+    """
     config = ModelConfig.model_validate({"preset": "llama-65b"})
-    assert training_flops_per_token(config, 2048) / (6 * count_parameters(config).total) == pytest.approx(0.996 + 0.0206, abs=1e-3)
+    assert training_flops_per_token(config, 2048) / (
+        6 * count_parameters(config).total
+    ) == pytest.approx(0.996 + 0.0206, abs=1e-3)
 
 
 @settings(max_examples=20, deadline=None)
@@ -92,18 +107,31 @@ def test_cache_bytes_equal_a_real_cache_s(config: ModelConfig, dtype: torch.dtyp
 
 
 def test_published_cache_sizes() -> None:
-    """Llama 2 70B shares 8 key/value heads among 64 query heads: an eighth of what 65B needs, at the same 80 layers of width 8192."""
-    sizes = {name: kv_bytes_per_token(ModelConfig.model_validate({"preset": name})) for name in ("llama-65b", "llama-2-70b", "llama-3-8b")}
+    """Llama 2 70B shares 8 key/value heads among 64 query heads: an eighth of what 65B needs, at
+    the same 80 layers of width 8192.
+    """
+    sizes = {
+        name: kv_bytes_per_token(ModelConfig.model_validate({"preset": name}))
+        for name in ("llama-65b", "llama-2-70b", "llama-3-8b")
+    }
     assert sizes == {"llama-65b": 2_621_440, "llama-2-70b": 327_680, "llama-3-8b": 131_072}
 
 
 def test_a_step_keeps_sixteen_bytes_a_parameter_besides_activations(small_model: Any) -> None:
-    """float32 weights, gradients and two moments; AdamW's step counters are 4 bytes a tensor more."""
+    """float32 weights, gradients and two moments; AdamW's step counters are 4 bytes a tensor
+    more.
+    """
     model = small_model()
     optimizer = torch.optim.AdamW(model.parameters())
     ids = torch.randint(0, 50, (1, 9))
-    linear_cross_entropy(model.hidden_states(ids[:, :-1]), model.output_weight, ids[:, 1:]).backward()
+    linear_cross_entropy(
+        model.hidden_states(ids[:, :-1]), model.output_weight, ids[:, 1:]
+    ).backward()
     optimizer.step()
-    state = [value for values in optimizer.state.values() for value in values.values() if value.ndim]
-    held = sum(p.nbytes + p.grad.nbytes for p in model.parameters()) + sum(value.nbytes for value in state)
+    state = [
+        value for values in optimizer.state.values() for value in values.values() if value.ndim
+    ]
+    held = sum(p.nbytes + p.grad.nbytes for p in model.parameters()) + sum(
+        value.nbytes for value in state
+    )
     assert held == 16 * count_parameters(model.config).total

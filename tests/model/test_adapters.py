@@ -1,4 +1,6 @@
-"""Adapters that PEFT made: the same logits attached, merged and mixed in a batch. What is refused is in test_adapter_folders.py."""
+"""Adapters that PEFT made: the same logits attached, merged and mixed in a batch. What is refused
+is in test_adapter_folders.py.
+"""
 
 import json
 from pathlib import Path
@@ -31,7 +33,12 @@ def adapters(base: Path) -> dict[str, Path]:
     """Three adapters of unlike ranks and targets."""
     options: dict[str, dict[str, Any]] = {
         "tales": PLAIN,
-        "sums.v2": {"r": 2, "lora_alpha": 9, "target_modules": ["gate_proj", "down_proj", "q_proj"], "layers_to_transform": [1]},
+        "sums.v2": {
+            "r": 2,
+            "lora_alpha": 9,
+            "target_modules": ["gate_proj", "down_proj", "q_proj"],
+            "layers_to_transform": [1],
+        },
         "wide": {"r": 30, "use_rslora": True, "target_modules": "all-linear"},
     }
     folders = {name: base.parent / name for name in options}
@@ -61,7 +68,11 @@ def logits(model: Any, ids: Tensor = IDS) -> Tensor:
         {"use_rslora": True, "r": 9},
         {"rank_pattern": {"v_proj": 7, r"layers\.1\.self_attn\.q_proj": 2}},
         {"alpha_pattern": {"q_proj": 1, "^model.layers.0.self_attn.v_proj": 30}},
-        {"use_rslora": True, "rank_pattern": {"q_proj": 9}, "alpha_pattern": {"layers.2.self_attn.q_proj": 2.5}},
+        {
+            "use_rslora": True,
+            "rank_pattern": {"q_proj": 9},
+            "alpha_pattern": {"layers.2.self_attn.q_proj": 2.5},
+        },
         {"layers_to_transform": [0, 2]},
         {"layers_to_transform": 0, "layers_pattern": "layers"},
         {"layers_to_transform": 1, "target_modules": ["q_proj", "model.layers.0.mlp.up_proj"]},
@@ -72,7 +83,9 @@ def logits(model: Any, ids: Tensor = IDS) -> Tensor:
     ],
     ids=str,
 )
-def test_an_adapter_computes_what_it_does_in_peft(options: dict[str, Any], base: Path, tmp_path: Path) -> None:
+def test_an_adapter_computes_what_it_does_in_peft(
+    options: dict[str, Any], base: Path, tmp_path: Path
+) -> None:
     theirs = save_adapter(tmp_path / "adapter", base, **{**PLAIN, **options})
     model = read_model(base)
     plain = logits(model)
@@ -87,7 +100,11 @@ def test_an_adapter_computes_what_it_does_in_peft(options: dict[str, Any], base:
     torch.testing.assert_close(logits(merged), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"tie_word_embeddings": True}, {"mlp_bias": True}, {"num_key_value_heads": 4}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{"tie_word_embeddings": True}, {"mlp_bias": True}, {"num_key_value_heads": 4}],
+    ids=str,
+)
 def test_other_shapes_of_the_model(changes: dict[str, Any], tmp_path: Path) -> None:
     base = save_llama(tmp_path / "base", **changes)
     theirs = save_adapter(tmp_path / "adapter", base, **{**PLAIN, "target_modules": "all-linear"})
@@ -97,7 +114,9 @@ def test_other_shapes_of_the_model(changes: dict[str, Any], tmp_path: Path) -> N
 
 
 def test_an_adapter_in_float32_of_a_model_in_bfloat16(tmp_path: Path) -> None:
-    """PEFT trains and keeps A and B in float32 beside bfloat16 weights; here all arithmetic is in the model's dtype."""
+    """PEFT trains and keeps A and B in float32 beside bfloat16 weights; here all arithmetic is in
+    the model's dtype.
+    """
     base = save_llama(tmp_path / "base", torch.bfloat16)
     theirs = save_adapter(tmp_path / "adapter", base, **PLAIN)
     assert load_file(tmp_path / "adapter" / TENSORS).popitem()[1].dtype == torch.float32
@@ -109,7 +128,9 @@ def test_an_adapter_in_float32_of_a_model_in_bfloat16(tmp_path: Path) -> None:
 
 
 def test_merging_rounds_once(tmp_path: Path) -> None:
-    """Each weight is the bfloat16 number nearest to the sum in full width, which a delta that is rounded first would miss."""
+    """Each weight is the bfloat16 number nearest to the sum in full width, which a delta that is
+    rounded first would miss.
+    """
     base = save_llama(tmp_path / "base", torch.bfloat16)
     save_adapter(tmp_path / "adapter", base, **PLAIN)
     model: Transformer = read_model(base)
@@ -119,17 +140,27 @@ def test_merging_rounds_once(tmp_path: Path) -> None:
     for name, parameter in model.named_parameters():
         layer = name.removesuffix(".weight")
         if layer in changed:
-            a, b = (tensors[f"base_model.model.model.{layer}.lora_{letter}.weight"].double() for letter in "AB")
+            a, b = (
+                tensors[f"base_model.model.model.{layer}.lora_{letter}.weight"].double()
+                for letter in "AB"
+            )
             exact = before[name].double() + 2.0 * b @ a
-            half_unit = torch.exp2(exact.frexp().exponent - 9.0)  # of the last of bfloat16's 8 significant bits
+            # of the last of bfloat16's 8 significant bits
+            half_unit = torch.exp2(exact.frexp().exponent - 9.0)
             assert ((parameter.double() - exact).abs() <= 1.001 * half_unit).all(), name
         else:
             assert torch.equal(parameter, before[name]), name
-    assert changed == [f"layers.{layer}.self_attn.{kind}_proj" for layer in range(3) for kind in "qv"]
+    assert changed == [
+        f"layers.{layer}.self_attn.{kind}_proj" for layer in range(3) for kind in "qv"
+    ]
 
 
-def test_all_linear_that_was_never_spelled_out(base: Path, adapters: dict[str, Path], tmp_path: Path) -> None:
-    """PEFT writes the names that it found; a configuration from elsewhere may still say the word."""
+def test_all_linear_that_was_never_spelled_out(
+    base: Path, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    """PEFT writes the names that it found; a configuration from elsewhere may still say the
+    word.
+    """
     model, values = read_model(base), json.loads((adapters["wide"] / CONFIG).read_text())
     (tmp_path / CONFIG).write_text(json.dumps(values | {"target_modules": "All-Linear"}))
     (tmp_path / TENSORS).write_bytes((adapters["wide"] / TENSORS).read_bytes())
@@ -175,23 +206,41 @@ def test_selecting_nothing_gives_the_model_back(base: Path, adapters: dict[str, 
     assert list(model.state_dict()) == names
 
 
-def test_only_layers_that_an_adapter_aims_at_are_changed(base: Path, adapters: dict[str, Path]) -> None:
+def test_only_layers_that_an_adapter_aims_at_are_changed(
+    base: Path, adapters: dict[str, Path]
+) -> None:
     model = read_model(base)
     attach(model, {name: adapters[name] for name in ("tales", "sums.v2")})
-    changed = {name: list(module.factors) for name, module in model.named_modules() if isinstance(module, LoRALinear)}
-    expected = {f"layers.{layer}.self_attn.{kind}_proj": ["tales"] for layer in range(3) for kind in "qv"}
+    changed = {
+        name: list(module.factors)
+        for name, module in model.named_modules()
+        if isinstance(module, LoRALinear)
+    }
+    expected = {
+        f"layers.{layer}.self_attn.{kind}_proj": ["tales"] for layer in range(3) for kind in "qv"
+    }
     expected["layers.1.self_attn.q_proj"] = ["tales", "sums.v2"]
-    assert changed == expected | {f"layers.1.mlp.{kind}_proj": ["sums.v2"] for kind in ("gate", "down")}
+    assert changed == expected | {
+        f"layers.1.mlp.{kind}_proj": ["sums.v2"] for kind in ("gate", "down")
+    }
 
 
 def test_an_adapter_that_is_not_there(base: Path, adapters: dict[str, Path]) -> None:
     attached = attach(read_model(base), adapters)
-    with pytest.raises(RequestError, match=r"there is no adapter 'tale'; the model has tales, sums\.v2, wide"):
+    with pytest.raises(
+        RequestError, match=r"there is no adapter 'tale'; the model has tales, sums\.v2, wide"
+    ):
         attached.select([("tales", 0, 3), ("tale", 3, 4)])
 
 
-@pytest.mark.parametrize("segments", [[("tales", 0, 3), ("wide", 2, 4)], [("tales", 3, 4), ("wide", 0, 2)], [("tales", -2, 4)]], ids=str)
-def test_segments_in_disorder_are_a_bug(segments: list[tuple[str, int, int]], base: Path, adapters: dict[str, Path]) -> None:
+@pytest.mark.parametrize(
+    "segments",
+    [[("tales", 0, 3), ("wide", 2, 4)], [("tales", 3, 4), ("wide", 0, 2)], [("tales", -2, 4)]],
+    ids=str,
+)
+def test_segments_in_disorder_are_a_bug(
+    segments: list[tuple[str, int, int]], base: Path, adapters: dict[str, Path]
+) -> None:
     attached = attach(read_model(base), adapters)
     with pytest.raises(AssertionError):
         attached.select(segments)
@@ -200,5 +249,7 @@ def test_segments_in_disorder_are_a_bug(segments: list[tuple[str, int, int]], ba
 def test_adapters_are_attached_once(base: Path, adapters: dict[str, Path]) -> None:
     model = read_model(base)
     attach(model, adapters)
-    with pytest.raises(ModelFolderError, match="has adapters already: attach all of them in one call"):
+    with pytest.raises(
+        ModelFolderError, match="has adapters already: attach all of them in one call"
+    ):
         attach(model, adapters)

@@ -1,7 +1,8 @@
-"""torch.compile: one graph, and the loss and gradients of the eager model, with attention in blocks and with recomputed blocks.
+"""torch.compile: one graph, and the loss and gradients of the eager model, with attention in blocks
+and with recomputed blocks.
 
-Each test runs in a fresh interpreter, without the checks of shapes that pytest puts around every function: those are Python that a compiler
-stumbles over, and no part of what is installed.
+Each test runs in a fresh interpreter, without the checks of shapes that pytest puts around every
+function: those are Python that a compiler stumbles over, and no part of what is installed.
 """
 
 import subprocess
@@ -17,8 +18,8 @@ from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
 from puna.nn import linear_cross_entropy
 
-shape = {"vocab_size": 60, "width": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "context_length": 512}
-model = build_transformer(ModelConfig(**shape)).train()
+shape = {"vocab_size": 60, "width": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2}
+model = build_transformer(ModelConfig(**shape, context_length=512)).train()
 init_weights(model, 0)
 
 def measure(hidden_states, ids):
@@ -35,12 +36,16 @@ for steps, checkpointing in ((300, False), (32, True)):
 
 
 def compare(backend: str) -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, backend], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, backend], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_traces_to_one_graph_with_the_same_gradients() -> None:
-    """The tracing and the derived backward pass, executed by eager kernels: seconds instead of minutes."""
+    """The tracing and the derived backward pass, executed by eager kernels: seconds instead of
+    minutes.
+    """
     compare("aot_eager")
 
 

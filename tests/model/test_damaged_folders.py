@@ -1,4 +1,6 @@
-"""Folders that do not hold what they promise: one ModelFolderError each, that says all that is wrong."""
+"""Folders that do not hold what they promise: one ModelFolderError each, that says all that is
+wrong.
+"""
 
 import json
 from collections.abc import Callable
@@ -57,26 +59,41 @@ def test_a_tied_model_may_store_its_output_layer_again(small_model: Any, tmp_pat
     model = small_model(tie_embeddings=True)
     write_model(tmp_path, model)
     tensors = load_file(tmp_path / WEIGHTS)
-    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, tmp_path / WEIGHTS)
+    save_file(
+        {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()},
+        tmp_path / WEIGHTS,
+    )
     assert torch.equal(read_model(tmp_path).output_weight, model.output_weight)
 
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda data: data[: len(data) // 2], lambda data: data[:4], lambda data: data[:0], lambda data: b"\xff" * 64 + data],
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:4],
+        lambda data: data[:0],
+        lambda data: b"\xff" * 64 + data,
+    ],
     ids=["half", "four bytes", "empty", "shifted"],
 )
-def test_weights_that_were_cut_off_or_overwritten(folder: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_weights_that_were_cut_off_or_overwritten(
+    folder: Path, damage: Callable[[bytes], bytes]
+) -> None:
     path = folder / WEIGHTS
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ModelFolderError, match=r"model\.safetensors is not a whole safetensors file"):
+    with pytest.raises(
+        ModelFolderError, match=r"model\.safetensors is not a whole safetensors file"
+    ):
         read_model(folder)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
 def test_pickles_are_refused_with_the_reason(folder: Path, name: str) -> None:
     (folder / WEIGHTS).rename(folder / name)
-    with pytest.raises(ModelFolderError, match=rf"pickles \({name}\), which can run code when opened; convert them to safetensors"):
+    with pytest.raises(
+        ModelFolderError,
+        match=rf"pickles \({name}\), which can run code when opened; convert them to safetensors",
+    ):
         read_model(folder)
 
 
@@ -85,7 +102,9 @@ def test_a_pickle_beside_safetensors_is_left_unopened(folder: Path) -> None:
     read_model(folder)
 
 
-@pytest.mark.parametrize("outside", ["../model.safetensors", "/etc/hostname", "sub/model.safetensors", ".."])
+@pytest.mark.parametrize(
+    "outside", ["../model.safetensors", "/etc/hostname", "sub/model.safetensors", ".."]
+)
 def test_an_index_that_leads_out_of_the_folder(sharded: Path, outside: str) -> None:
     """The files exist, so nothing but the rule keeps them from being opened."""
     (sharded / "sub").mkdir()
@@ -106,7 +125,10 @@ def test_a_shard_that_is_not_there(sharded: Path) -> None:
         read_model(sharded)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": ["a"]}', '{"weight_map": {"a": 3}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": ["a"]}', '{"weight_map": {"a": 3}}'],
+)
 def test_an_index_that_is_none(sharded: Path, content: str) -> None:
     (sharded / INDEX).write_text(content)
     with pytest.raises(ModelFolderError, match=r"model\.safetensors\.index\.json"):

@@ -1,4 +1,6 @@
-"""config.json of others: both generations of transformers, defaults, and what Puna refuses rather than misreads."""
+"""config.json of others: both generations of transformers, defaults, and what Puna refuses rather
+than misreads.
+"""
 
 from contextlib import suppress
 from typing import Any
@@ -25,7 +27,12 @@ SHAPE: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
-STRETCHED = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+STRETCHED = {
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 
 
 def read(**changes: Any) -> ModelConfig:
@@ -35,10 +42,16 @@ def read(**changes: Any) -> ModelConfig:
 @pytest.mark.parametrize(
     "rope",
     [
-        {"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", **STRETCHED}},  # transformers 4
-        {"rope_theta": 500000, "rope_scaling": {"type": "llama3", **STRETCHED, "factor": 32}},  # before 4.43; whole numbers
-        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, **STRETCHED}},  # transformers 5
-        {"rope_scaling": None, "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, **STRETCHED}},
+        # transformers 4
+        {"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", **STRETCHED}},
+        # before 4.43; whole numbers
+        {"rope_theta": 500000, "rope_scaling": {"type": "llama3", **STRETCHED, "factor": 32}},
+        # transformers 5
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, **STRETCHED}},
+        {
+            "rope_scaling": None,
+            "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, **STRETCHED},
+        },
     ],
 )
 def test_all_spellings_of_the_positions_give_the_preset(rope: dict[str, Any]) -> None:
@@ -50,7 +63,8 @@ def test_all_spellings_of_the_positions_give_the_preset(rope: dict[str, Any]) ->
 def test_what_is_written_is_read_back(name: str) -> None:
     config = ModelConfig.model_validate({"preset": name})
     again = from_huggingface(to_huggingface(config), "config.json")
-    plain = {"preset", "feed_forward_multiple"}  # how the shape came about, which config.json has no place for
+    # how the shape came about, which config.json has no place for
+    plain = {"preset", "feed_forward_multiple"}
     assert again.model_dump(exclude=plain) == config.model_dump(exclude=plain)
 
 
@@ -66,10 +80,23 @@ def test_transformers_understands_it_as_meant(name: str) -> None:
 
 
 def test_keys_left_out_have_transformers_defaults() -> None:
-    bare = {"vocab_size": 100, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    bare = {
+        "vocab_size": 100,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     theirs, ours = LlamaConfig(**bare), from_huggingface(bare, "config.json")
-    assert (ours.num_kv_heads, ours.head_width) == (theirs.num_key_value_heads, theirs.head_dim) == (4, 16)
-    assert (ours.context_length, ours.norm_eps) == (theirs.max_position_embeddings, theirs.rms_norm_eps)
+    assert (
+        (ours.num_kv_heads, ours.head_width)
+        == (theirs.num_key_value_heads, theirs.head_dim)
+        == (4, 16)
+    )
+    assert (ours.context_length, ours.norm_eps) == (
+        theirs.max_position_embeddings,
+        theirs.rms_norm_eps,
+    )
     assert (ours.rope_base, ours.rope_scaling) == (theirs.rope_parameters["rope_theta"], None)
     assert ours.tie_embeddings == theirs.tie_word_embeddings
 
@@ -83,24 +110,47 @@ def test_an_explicit_head_width_is_kept() -> None:
     ("changes", "reason"),
     [
         ({"model_type": "mistral"}, r"model_type = 'mistral' \(only 'llama' is supported\)"),
-        ({"hidden_act": "mish"}, r"hidden_act = 'mish' \(only 'silu', 'gelu', 'relu', 'sigmoid', 'linear' is supported\)"),
+        (
+            {"hidden_act": "mish"},
+            (
+                r"hidden_act = 'mish' \(only 'silu', 'gelu', 'relu', 'sigmoid', 'linear' is"
+                r" supported\)"
+            ),
+        ),
         ({"hidden_act": ["silu"]}, r"hidden_act = \['silu'\]"),
         ({"attention_bias": True}, r"attention_bias = True \(only False is supported\)"),
-        ({"rope_scaling": {"rope_type": "longrope"}}, r"rope scaling 'longrope' \(only 'llama3', 'linear', 'yarn' is supported\)"),
+        (
+            {"rope_scaling": {"rope_type": "longrope"}},
+            r"rope scaling 'longrope' \(only 'llama3', 'linear', 'yarn' is supported\)",
+        ),
         ({"rope_scaling": {"rope_type": ["yarn"]}}, r"rope scaling \['yarn'\]"),
-        ({"rope_scaling": {**YARN, "attention_factor": 1.2}}, r"rope scaling with attention_factor = 1.2"),
+        (
+            {"rope_scaling": {**YARN, "attention_factor": 1.2}},
+            r"rope scaling with attention_factor = 1.2",
+        ),
         ({"rope_scaling": {**YARN, "truncate": False}}, r"rope scaling with truncate = False"),
-        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, r"partial_rotary_factor = 0.5"),
-        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}}, r"rope scaling 'dynamic'"),
+        (
+            {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+            r"partial_rotary_factor = 0.5",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}},
+            r"rope scaling 'dynamic'",
+        ),
     ],
 )
 def test_what_puna_has_not_is_refused_by_name(changes: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ModelFolderError, match=r"^config.json describes a model that Puna cannot read: .*" + reason):
+    with pytest.raises(
+        ModelFolderError, match=r"^config.json describes a model that Puna cannot read: .*" + reason
+    ):
         read(**changes)
 
 
 def test_all_reasons_are_given_at_once() -> None:
-    with pytest.raises(ModelFolderError, match=r"model_type = 'gemma'.*; hidden_act = 'mish'.*; rope scaling 'dynamic'"):
+    with pytest.raises(
+        ModelFolderError,
+        match=r"model_type = 'gemma'.*; hidden_act = 'mish'.*; rope scaling 'dynamic'",
+    ):
         read(model_type="gemma", hidden_act="mish", rope_scaling={"rope_type": "dynamic"})
 
 
@@ -113,7 +163,14 @@ SMALL: dict[str, Any] = {"vocab_size": 100, "width": 64, "num_layers": 2, "num_h
         {"feed_forward": "geglu", "feed_forward_bias": True},
         {"feed_forward": "bilinear", "padding_id": 3},
         {"rope_scaling": {"kind": "linear", "factor": 4.0}},
-        {"rope_scaling": {"kind": "yarn", "factor": 4.0, "original_context": 512, "beta_fast": 16.0}},
+        {
+            "rope_scaling": {
+                "kind": "yarn",
+                "factor": 4.0,
+                "original_context": 512,
+                "beta_fast": 16.0,
+            }
+        },
     ],
     ids=str,
 )
@@ -125,7 +182,9 @@ def test_what_llama_can_express_is_written_as_llama(changes: dict[str, Any]) -> 
 
 
 def test_ntk_scaling_is_written_as_its_larger_base() -> None:
-    """theta_i factor^(-2i/(C-2)) are the frequencies of base * factor^(C/(C-2)): C = 16, factor 8."""
+    """theta_i factor^(-2i/(C-2)) are the frequencies of base * factor^(C/(C-2)): C = 16, factor
+    8.
+    """
     config = ModelConfig.model_validate(SMALL | {"rope_scaling": {"kind": "ntk", "factor": 8.0}})
     again = from_huggingface(to_huggingface(config), "config.json")
     assert again.rope_scaling is None
@@ -148,29 +207,44 @@ def test_ntk_scaling_is_written_as_its_larger_base() -> None:
     ],
     ids=str,
 )
-def test_what_llama_cannot_express_is_another_type_that_comes_back_whole(changes: dict[str, Any]) -> None:
+def test_what_llama_cannot_express_is_another_type_that_comes_back_whole(
+    changes: dict[str, Any],
+) -> None:
     config = ModelConfig.model_validate({"preset": "puna-1m"} | changes)
     values = to_huggingface(config)
     assert (values["model_type"], values["architectures"]) == ("puna", ["PunaForCausalLM"])
     assert from_huggingface(values, "config.json") == config
 
 
-@pytest.mark.parametrize(("model", "message"), [(None, "holds no configuration under the key model"), ({"width": 3}, "is required")])
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [(None, "holds no configuration under the key model"), ({"width": 3}, "is required")],
+)
 def test_a_folder_of_our_type_that_is_damaged_is_refused(model: Any, message: str) -> None:
     with pytest.raises(ModelFolderError, match=message):
         from_huggingface({"model_type": "puna", "model": model}, "config.json")
 
 
-@pytest.mark.parametrize(("pad", "expected"), [(5, 5), (None, None), (-1, None), (128256, None), (1, None), (2, None), (3, None)])
+@pytest.mark.parametrize(
+    ("pad", "expected"),
+    [(5, 5), (None, None), (-1, None), (128256, None), (1, None), (2, None), (3, None)],
+)
 def test_padding_is_what_nothing_else_is(pad: int | None, expected: int | None) -> None:
-    """An id that also begins or ends texts must be trained: transformers would freeze its embedding, which is no one's wish."""
+    """An id that also begins or ends texts must be trained: transformers would freeze its
+    embedding, which is no one's wish.
+    """
     assert read(pad_token_id=pad, bos_token_id=1, eos_token_id=[2, 3]).padding_id == expected
 
 
-@pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"])
+@pytest.mark.parametrize(
+    "key",
+    ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"],
+)
 def test_a_missing_key_is_named(key: str) -> None:
     with pytest.raises(ModelFolderError, match=rf"config.json lacks the key '{key}'"):
-        from_huggingface({name: value for name, value in SHAPE.items() if name != key}, "config.json")
+        from_huggingface(
+            {name: value for name, value in SHAPE.items() if name != key}, "config.json"
+        )
 
 
 @pytest.mark.parametrize(
@@ -180,7 +254,10 @@ def test_a_missing_key_is_named(key: str) -> None:
         ({"num_hidden_layers": -1}, "num_layers = -1"),
         ({"rope_theta": None}, "rope_base = None"),
         ({"rope_theta": "big"}, "rope_base = 'big'"),
-        ({"rope_scaling": {"rope_type": "llama3", **STRETCHED, "factor": []}}, r"rope_scaling.factor = \[\]"),
+        (
+            {"rope_scaling": {"rope_type": "llama3", **STRETCHED, "factor": []}},
+            r"rope_scaling.factor = \[\]",
+        ),
     ],
 )
 def test_impossible_values_are_a_fault_of_the_folder(changes: dict[str, Any], message: str) -> None:
@@ -188,7 +265,10 @@ def test_impossible_values_are_a_fault_of_the_folder(changes: dict[str, Any], me
         read(**changes)
 
 
-@given(key=st.sampled_from(sorted(SHAPE)), value=st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just([]))
+@given(
+    key=st.sampled_from(sorted(SHAPE)),
+    value=st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just([]),
+)
 def test_no_value_of_any_key_escapes_as_another_exception(key: str, value: object) -> None:
     with suppress(ModelFolderError):
         read(**{key: value})

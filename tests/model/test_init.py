@@ -43,13 +43,17 @@ def test_the_global_generator_is_left_alone() -> None:
 
 
 def test_standard_deviations() -> None:
-    """0.02 everywhere, divided by sqrt(2 L) in the two projections that write into the residual stream; 3% is 5 sigma at 16,384."""
+    """0.02 everywhere, divided by sqrt(2 L) in the two projections that write into the residual
+    stream; 3% is 5 sigma at 16,384.
+    """
     for name, parameter in initialised().named_parameters():
         if parameter.ndim == 1:
             assert torch.equal(parameter, torch.ones_like(parameter)), name
         else:
             residual = "o_proj" in name or "down_proj" in name
-            assert parameter.std().item() == pytest.approx(STD / 6**0.5 if residual else STD, rel=0.03), name
+            assert parameter.std().item() == pytest.approx(
+                STD / 6**0.5 if residual else STD, rel=0.03
+            ), name
             assert abs(parameter.mean().item()) < 5 * STD / parameter.numel() ** 0.5, name
 
 
@@ -61,12 +65,20 @@ def test_no_two_matrices_are_equal() -> None:
 def test_a_bfloat16_model_gets_the_same_weights_rounded() -> None:
     wide, narrow = initialised(), initialised().bfloat16()
     init_weights(narrow, 0)
-    assert all(torch.equal(a.bfloat16(), b) for a, b in zip(wide.parameters(), narrow.parameters(), strict=True))
+    assert all(
+        torch.equal(a.bfloat16(), b)
+        for a, b in zip(wide.parameters(), narrow.parameters(), strict=True)
+    )
 
 
 def test_the_first_loss_is_that_of_a_uniform_guess() -> None:
-    """Logits of standard deviation 0.02 sqrt(D) = 0.23 cost log V + 0.23^2 / 2 nats a token on average."""
+    """Logits of standard deviation 0.02 sqrt(D) = 0.23 cost log V + 0.23^2 / 2 nats a token on
+    average.
+    """
     model, ids = initialised(), torch.randint(0, 500, (8, 65))
     with torch.no_grad():
-        loss = linear_cross_entropy(model.hidden_states(ids[:, :-1]), model.output_weight, ids[:, 1:]) / 512
+        loss = (
+            linear_cross_entropy(model.hidden_states(ids[:, :-1]), model.output_weight, ids[:, 1:])
+            / 512
+        )
     assert loss.item() == pytest.approx(torch.tensor(500.0).log().item() + 0.0256, abs=0.05)

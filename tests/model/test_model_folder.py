@@ -11,7 +11,15 @@ from transformers import LlamaForCausalLM
 
 from puna.errors import ModelFolderError
 from puna.model.transformer import Transformer
-from puna.model.weights import INDEX, WEIGHTS, named_tensors, read_config, read_model, weight_files, write_model
+from puna.model.weights import (
+    INDEX,
+    WEIGHTS,
+    named_tensors,
+    read_config,
+    read_model,
+    weight_files,
+    write_model,
+)
 from puna.nn import quantize_linears
 
 
@@ -43,13 +51,19 @@ def test_round_trip(small_model: Any, tmp_path: Path, changes: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_dtype_is_the_file_s_unless_asked_otherwise(small_model: Any, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_dtype_is_the_file_s_unless_asked_otherwise(
+    small_model: Any, tmp_path: Path, dtype: torch.dtype
+) -> None:
     model = small_model().to(dtype)
     write_model(tmp_path, model)
     assert_same_model(read_model(tmp_path), model)
     assert {p.dtype for p in read_model(tmp_path).parameters()} == {dtype}
-    assert {p.dtype for p in read_model(tmp_path, dtype=torch.float32).parameters()} == {torch.float32}
-    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == str(dtype).removeprefix("torch.")
+    assert {p.dtype for p in read_model(tmp_path, dtype=torch.float32).parameters()} == {
+        torch.float32
+    }
+    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == str(
+        dtype
+    ).removeprefix("torch.")
 
 
 def test_a_folder_that_mixes_dtypes_is_read_as_float32(small_model: Any, tmp_path: Path) -> None:
@@ -63,7 +77,9 @@ def test_tensors_have_hugging_face_s_names(small_model: Any, tmp_path: Path) -> 
     model = small_model()
     write_model(tmp_path, model)
     with torch.device("meta"):
-        theirs = LlamaForCausalLM(LlamaForCausalLM.config_class.from_pretrained(tmp_path)).state_dict()
+        theirs = LlamaForCausalLM(
+            LlamaForCausalLM.config_class.from_pretrained(tmp_path)
+        ).state_dict()
     with safe_open(tmp_path / WEIGHTS, framework="pt") as file:
         assert {name: file.get_slice(name).get_shape() for name in file.keys()} == {  # noqa: SIM118  (not a dict)
             name: list(tensor.shape) for name, tensor in theirs.items()
@@ -78,14 +94,18 @@ def test_tied_weights_are_stored_once(small_model: Any, tmp_path: Path) -> None:
 
 
 def test_shards_follow_the_index_and_come_back(small_model: Any, tmp_path: Path) -> None:
-    """Every shard within the limit but for a tensor that is larger alone; every tensor in exactly the file that the index says."""
+    """Every shard within the limit but for a tensor that is larger alone; every tensor in exactly
+    the file that the index says.
+    """
     model, limit = small_model(), 6000
     write_model(tmp_path, model, shard_bytes=limit)
     index = json.loads((tmp_path / INDEX).read_text())
     files = weight_files(tmp_path)
     assert not (tmp_path / WEIGHTS).exists()
     assert len(files) > 3
-    assert [file.name for file in files] == [f"model-{n:05d}-of-{len(files):05d}.safetensors" for n in range(1, len(files) + 1)]
+    assert [file.name for file in files] == [
+        f"model-{n:05d}-of-{len(files):05d}.safetensors" for n in range(1, len(files) + 1)
+    ]
     assert index["metadata"]["total_size"] == sum(p.nbytes for p in model.parameters())
     held: dict[str, str] = {}
     for path in files:
@@ -135,21 +155,33 @@ def test_config_json_says_what_transformers_asks(small_model: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("ends", "written"), [((), None), ((2,), 2), ((2, 3), [2, 3])])
-def test_generation_config_says_where_to_stop(small_model: Any, tmp_path: Path, ends: tuple[int, ...], written: object) -> None:
+def test_generation_config_says_where_to_stop(
+    small_model: Any, tmp_path: Path, ends: tuple[int, ...], written: object
+) -> None:
     write_model(tmp_path, small_model(), bos_id=0, eos_ids=ends)
-    assert json.loads((tmp_path / "generation_config.json").read_text()) == {"bos_token_id": 0, "eos_token_id": written}
+    assert json.loads((tmp_path / "generation_config.json").read_text()) == {
+        "bos_token_id": 0,
+        "eos_token_id": written,
+    }
     assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] == written
 
 
-def test_puna_json_holds_the_whole_config_and_the_provenance(small_model: Any, tmp_path: Path) -> None:
+def test_puna_json_holds_the_whole_config_and_the_provenance(
+    small_model: Any, tmp_path: Path
+) -> None:
     model = small_model()
     write_model(tmp_path, model, provenance={"recipe": "0123456789abcdef", "tokens": 12})
     values = json.loads((tmp_path / "puna.json").read_text())
     assert type(model.config).model_validate(values["model"]) == model.config
-    assert {key: value for key, value in values.items() if key != "model"} == {"recipe": "0123456789abcdef", "tokens": 12}
+    assert {key: value for key, value in values.items() if key != "model"} == {
+        "recipe": "0123456789abcdef",
+        "tokens": 12,
+    }
 
 
-def test_reading_leaves_the_shape_alone_if_there_are_no_weights(small_model: Any, tmp_path: Path) -> None:
+def test_reading_leaves_the_shape_alone_if_there_are_no_weights(
+    small_model: Any, tmp_path: Path
+) -> None:
     """`read_config` needs no weights, `read_model` does."""
     model = small_model()
     write_model(tmp_path, model)
@@ -165,9 +197,14 @@ def test_reads_to_the_meta_device_without_memory(small_model: Any, tmp_path: Pat
 
 
 def test_a_model_with_layers_of_four_bits_is_not_written(small_model: Any, tmp_path: Path) -> None:
-    """Its matrices are no parameters: once a folder without them was written, and nobody was told."""
+    """Its matrices are no parameters: once a folder without them was written, and nobody was
+    told.
+    """
     model = small_model()
     quantize_linears(model)
-    with pytest.raises(ModelFolderError, match="layers of four bits cannot be written: write the one that it was made from"):
+    with pytest.raises(
+        ModelFolderError,
+        match="layers of four bits cannot be written: write the one that it was made from",
+    ):
         write_model(tmp_path, model)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,6 @@
-"""Every part by its name: each single change and some combinations build, learn, save, load and use a cache."""
+"""Every part by its name: each single change and some combinations build, learn, save, load and use
+a cache.
+"""
 
 import itertools
 from pathlib import Path
@@ -45,16 +47,36 @@ SINGLE: dict[str, dict[str, Any]] = {
     "swish beta learned": {"swish_beta": "scalar"},
     "swish beta per channel": {"feed_forward": "swish", "swish_beta": "channel"},
     **{f"position {name}": {"position": name} for name in (*ROTARY, *ADDED, *BIASED, "none")},
-    **{f"rope scaling {kind}": {"rope_scaling": {"kind": kind, **SCALINGS[kind]}} for kind in ROPE_SCALINGS},
+    **{
+        f"rope scaling {kind}": {"rope_scaling": {"kind": kind, **SCALINGS[kind]}}
+        for kind in ROPE_SCALINGS
+    },
     "qk-norm": {"qk_norm": True},
     "sliding window": {"sliding_window": 5},
     "padding": {"padding_id": 3},
 }
 COMBINED: dict[str, dict[str, Any]] = {
-    "all at once": {"norm": "layernorm", "placement": "post", "feed_forward": "geglu", "position": "alibi"},
+    "all at once": {
+        "norm": "layernorm",
+        "placement": "post",
+        "feed_forward": "geglu",
+        "position": "alibi",
+    },
     "OLMo 2": {"placement": "reordered", "qk_norm": True},
-    "PaLM": {"norm": "layernorm", "norm_bias": False, "placement": "parallel", "num_kv_heads": 1, "feed_forward_width": 128},
-    "GPT-2": {"norm": "layernorm", "feed_forward": "gelu", "feed_forward_bias": True, "position": "learned", "tie_embeddings": True},
+    "PaLM": {
+        "norm": "layernorm",
+        "norm_bias": False,
+        "placement": "parallel",
+        "num_kv_heads": 1,
+        "feed_forward_width": 128,
+    },
+    "GPT-2": {
+        "norm": "layernorm",
+        "feed_forward": "gelu",
+        "feed_forward_bias": True,
+        "position": "learned",
+        "tie_embeddings": True,
+    },
     "the first Transformer": {
         "norm": "layernorm",
         "placement": "post",
@@ -62,7 +84,13 @@ COMBINED: dict[str, dict[str, Any]] = {
         "feed_forward_bias": True,
         "position": "sinusoidal",
     },
-    "a window with slopes": {"position": "alibi", "sliding_window": 4, "num_heads": 6, "num_kv_heads": 3, "head_width": 6},
+    "a window with slopes": {
+        "position": "alibi",
+        "sliding_window": 4,
+        "num_heads": 6,
+        "num_kv_heads": 3,
+        "head_width": 6,
+    },
 }
 EVERY = SINGLE | COMBINED
 
@@ -75,27 +103,38 @@ def built(changes: dict[str, Any]) -> Transformer:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_it_learns(name: str) -> None:
-    """Thirty steps on one batch: every parameter that the loss reaches moves, and the loss falls by a fifth.
+    """Thirty steps on one batch: every parameter that the loss reaches moves, and the loss falls by
+    a fifth.
 
     Without any norm, or with one that does not re-scale, it falls too, at this depth.
     """
-    model, ids = built(EVERY[name]).train(), torch.randint(4, 40, (4, 17), generator=torch.Generator().manual_seed(1))
+    model, ids = (
+        built(EVERY[name]).train(),
+        torch.randint(4, 40, (4, 17), generator=torch.Generator().manual_seed(1)),
+    )
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(30):
-        loss = linear_cross_entropy(model.hidden_states(ids[:, :-1]), model.output_weight, ids[:, 1:]) / 64
+        loss = (
+            linear_cross_entropy(model.hidden_states(ids[:, :-1]), model.output_weight, ids[:, 1:])
+            / 64
+        )
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[0] == pytest.approx(torch.tensor(40.0).log().item(), abs=0.25)
     assert losses[-1] < 0.8 * losses[0]
-    assert not [name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])]
+    assert not [
+        name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])
+    ]
 
 
 def roughened(changes: dict[str, Any]) -> Transformer:
-    """The model with every parameter moved from where it starts, so that a part left out would show."""
+    """The model with every parameter moved from where it starts, so that a part left out would
+    show.
+    """
     model = built(changes).eval()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -119,7 +158,9 @@ def test_a_cache_changes_nothing_at_any_split(name: str) -> None:
     model, ids = roughened(EVERY[name]), torch.randint(0, 40, (2, 9))
     with torch.inference_mode():
         whole = model(ids)
-        for cuts in itertools.chain.from_iterable(itertools.combinations(range(1, 9), n) for n in (0, 1, 8)):
+        for cuts in itertools.chain.from_iterable(
+            itertools.combinations(range(1, 9), n) for n in (0, 1, 8)
+        ):
             cached = CachedModel(model, 2, 9)
             pieces = [cached(ids[:, a:b]) for a, b in itertools.pairwise((0, *cuts, 9))]
             torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-4, atol=1e-4)
@@ -139,7 +180,9 @@ def test_it_generates_with_its_cache_as_without(name: str) -> None:
     assert with_cache == without
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if name not in ("norm none", "norm centernorm")])
+@pytest.mark.parametrize(
+    "name", [name for name in EVERY if name not in ("norm none", "norm centernorm")]
+)
 def test_bfloat16_stays_near(name: str) -> None:
     model, ids = roughened(EVERY[name]), torch.randint(0, 40, (2, 20))
     with torch.inference_mode():
@@ -161,31 +204,76 @@ def test_every_name_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"norm": "batchnorm"}, r"norm: there is no 'batchnorm'; choose one of rmsnorm, layernorm, prmsnorm, centernorm, scalenorm, none"),
-        ({"placement": "mid"}, r"placement: there is no 'mid'; choose one of pre, post, peri, reordered"),
+        (
+            {"norm": "batchnorm"},
+            (
+                r"norm: there is no 'batchnorm'; choose one of rmsnorm, layernorm, prmsnorm,"
+                r" centernorm, scalenorm, none"
+            ),
+        ),
+        (
+            {"placement": "mid"},
+            r"placement: there is no 'mid'; choose one of pre, post, peri, reordered",
+        ),
         (
             {"feed_forward": "swigloo"},
-            r"there is no 'swigloo'; choose one of relu, relu2, gelu, swish, glu, bilinear, reglu, geglu, swiglu",
+            (
+                r"there is no 'swigloo'; choose one of relu, relu2, gelu, swish, glu, bilinear,"
+                r" reglu, geglu, swiglu"
+            ),
         ),
-        ({"position": "absolute"}, r"there is no 'absolute'; choose one of rope, learned, sinusoidal, alibi, none"),
-        ({"position": "alibi", "rope_scaling": {}}, r"rope_scaling scales rotary positions, but position is alibi: leave it out"),
+        (
+            {"position": "absolute"},
+            r"there is no 'absolute'; choose one of rope, learned, sinusoidal, alibi, none",
+        ),
+        (
+            {"position": "alibi", "rope_scaling": {}},
+            r"rope_scaling scales rotary positions, but position is alibi: leave it out",
+        ),
         ({"head_width": 7}, r"head_width 7 is odd, but rotary positions turn pairs"),
         ({"num_heads": 4, "num_kv_heads": 3}, r"num_heads 4 is not a multiple of num_kv_heads 3"),
-        ({"norm": "prmsnorm", "norm_fraction": 0.01}, r"norm_fraction 0.01 of 32 entries is less than one: raise it to 0.03125 or more"),
-        ({"norm": "prmsnorm", "qk_norm": True}, r"norm_fraction 0.0625 of 8 entries is less than one: raise it to 0.125"),
+        (
+            {"norm": "prmsnorm", "norm_fraction": 0.01},
+            r"norm_fraction 0.01 of 32 entries is less than one: raise it to 0.03125 or more",
+        ),
+        (
+            {"norm": "prmsnorm", "qk_norm": True},
+            r"norm_fraction 0.0625 of 8 entries is less than one: raise it to 0.125",
+        ),
         ({"norm_fraction": 0.5}, r"norm_fraction is for prmsnorm, not for rmsnorm"),
         ({"norm_rounding": "ceil"}, r"norm_rounding is for prmsnorm, not for rmsnorm"),
-        ({"norm": "layernorm", "norm_eps_place": "outside"}, r"norm_eps_place outside is for rmsnorm and prmsnorm, not for layernorm"),
+        (
+            {"norm": "layernorm", "norm_eps_place": "outside"},
+            r"norm_eps_place outside is for rmsnorm and prmsnorm, not for layernorm",
+        ),
         ({"norm": "centernorm", "norm_bias": True}, r"centernorm has no bias: leave norm_bias out"),
-        ({"norm": "none", "qk_norm": True}, r"qk_norm normalises with the model's norm, but norm is none"),
-        ({"feed_forward": "gelu", "swish_beta": 2.0}, r"swish_beta is for swish and swiglu, not for gelu"),
-        ({"position": "sinusoidal", "width": 33, "num_heads": 3, "num_kv_heads": 3}, r"width 33 is odd, but sinusoidal"),
+        (
+            {"norm": "none", "qk_norm": True},
+            r"qk_norm normalises with the model's norm, but norm is none",
+        ),
+        (
+            {"feed_forward": "gelu", "swish_beta": 2.0},
+            r"swish_beta is for swish and swiglu, not for gelu",
+        ),
+        (
+            {"position": "sinusoidal", "width": 33, "num_heads": 3, "num_kv_heads": 3},
+            r"width 33 is odd, but sinusoidal",
+        ),
         ({"sliding_window": 0}, r"sliding_window = 0: .*greater than 0"),
         ({"padding_id": 40}, r"padding_id 40 is not below vocab_size 40"),
-        ({"rope_scaling": {"kind": "dynamic"}}, r"rope_scaling.kind: there is no 'dynamic'; choose one of llama3, linear, ntk, yarn"),
-        ({"rope_scaling": {"kind": "linear", "beta_fast": 3.0}}, r"beta_fast means nothing to linear, which takes factor"),
+        (
+            {"rope_scaling": {"kind": "dynamic"}},
+            r"rope_scaling.kind: there is no 'dynamic'; choose one of llama3, linear, ntk, yarn",
+        ),
+        (
+            {"rope_scaling": {"kind": "linear", "beta_fast": 3.0}},
+            r"beta_fast means nothing to linear, which takes factor",
+        ),
         ({"rope_scaling": {"kind": "yarn"}}, r"yarn requires original_context"),
-        ({"rope_scaling": {"kind": "yarn", "original_context": 8, "beta_slow": 99.0}}, r"beta_slow 99.0 must be below beta_fast 32.0"),
+        (
+            {"rope_scaling": {"kind": "yarn", "original_context": 8, "beta_slow": 99.0}},
+            r"beta_slow 99.0 must be below beta_fast 32.0",
+        ),
     ],
 )
 def test_the_impossible_is_refused_with_the_rule(changes: dict[str, Any], message: str) -> None:
@@ -206,6 +294,9 @@ def test_an_ungated_layer_is_four_times_as_wide(name: str) -> None:
 
 def test_gated_and_ungated_layers_have_as_many_parameters() -> None:
     """Within the rounding up to a multiple of 8: 8 D^2 = 8192 against 3 D 88 = 8448."""
-    sizes = {name: sum(p.numel() for p in built({"feed_forward": name}).layers[0].mlp.parameters()) for name in (*UNGATED, *GATED)}
+    sizes = {
+        name: sum(p.numel() for p in built({"feed_forward": name}).layers[0].mlp.parameters())
+        for name in (*UNGATED, *GATED)
+    }
     assert {sizes[name] for name in UNGATED} == {8192}
     assert {sizes[name] for name in GATED} == {8448}

@@ -1,4 +1,6 @@
-"""Every published LLaMA on the meta device: its exact number of parameters, its tree, its constants."""
+"""Every published LLaMA on the meta device: its exact number of parameters, its tree, its
+constants.
+"""
 
 import pytest
 
@@ -81,7 +83,15 @@ def test_the_printed_tree_of_65b() -> None:
         ("llama-3.2-3b", 131072, 5e5, 32.0, 1e-5, 8, True),
     ],
 )
-def test_constants(name: str, context: int, base: float, factor: float | None, eps: float, kv_heads: int, tied: bool) -> None:
+def test_constants(
+    name: str,
+    context: int,
+    base: float,
+    factor: float | None,
+    eps: float,
+    kv_heads: int,
+    tied: bool,
+) -> None:
     config = config_of(name)
     assert (config.context_length, config.rope_base, config.norm_eps) == (context, base, eps)
     assert (config.num_kv_heads, config.tie_embeddings) == (kv_heads, tied)

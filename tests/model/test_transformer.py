@@ -16,7 +16,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "grouped": {},
     "multi-head": {"num_kv_heads": 4},
     "multi-query, tied": {"num_kv_heads": 1, "tie_embeddings": True},
-    "llama 3 positions": {"rope_base": 500000.0, "rope_scaling": {"factor": 8.0, "original_context": 16}},
+    "llama 3 positions": {
+        "rope_base": 500000.0,
+        "rope_scaling": {"factor": 8.0, "original_context": 16},
+    },
 }
 
 
@@ -24,7 +27,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 def test_logits_depend_on_no_later_id(small_model: Any, shape: str) -> None:
     model, ids = small_model(**SHAPES[shape]), torch.randint(0, 50, (1, 10))
     embedded: list[torch.Tensor] = []
-    model.embed_tokens.register_forward_hook(lambda _module, _ids, out: embedded.append(out.requires_grad_()))
+    model.embed_tokens.register_forward_hook(
+        lambda _module, _ids, out: embedded.append(out.requires_grad_())
+    )
     logits = model(ids)
     for position in range(10):
         (gradient,) = torch.autograd.grad(logits[0, position].sum(), embedded[0], retain_graph=True)
@@ -38,7 +43,9 @@ def test_a_cache_changes_nothing_at_any_split(small_model: Any, shape: str) -> N
     model, ids = small_model(**SHAPES[shape]).eval(), torch.randint(0, 50, (2, 6))
     with torch.inference_mode():
         whole = model(ids)
-        for cuts in itertools.chain.from_iterable(itertools.combinations(range(1, 6), n) for n in range(6)):
+        for cuts in itertools.chain.from_iterable(
+            itertools.combinations(range(1, 6), n) for n in range(6)
+        ):
             cached = CachedModel(model, 2, 6)
             pieces = [cached(ids[:, a:b]) for a, b in itertools.pairwise((0, *cuts, 6))]
             torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-4, atol=1e-4)
@@ -47,7 +54,10 @@ def test_a_cache_changes_nothing_at_any_split(small_model: Any, shape: str) -> N
 def test_documents_with_a_cache_are_refused(small_model: Any) -> None:
     model, ids = small_model(), torch.zeros(1, 3, dtype=torch.long)
     cache = PagedCache(model.config, 1, 4).step([Run(0, 3, [0])])
-    with pytest.raises(ValueError, match="documents cannot be kept apart in a cache: give each document a sequence of its own"):
+    with pytest.raises(
+        ValueError,
+        match="documents cannot be kept apart in a cache: give each document a sequence of its own",
+    ):
         model.hidden_states(ids, cache=cache, documents=ids)
 
 
@@ -90,7 +100,9 @@ def gradients(model: Transformer, ids: torch.Tensor) -> tuple[torch.Tensor, list
 
 
 @pytest.mark.parametrize("steps", [12, 300])
-def test_recomputing_blocks_changes_neither_loss_nor_gradients(small_model: Any, steps: int) -> None:
+def test_recomputing_blocks_changes_neither_loss_nor_gradients(
+    small_model: Any, steps: int
+) -> None:
     model, ids = small_model(context_length=300), torch.randint(0, 50, (2, steps + 1))
     loss, expected = gradients(model, ids)
     calls: list[int] = []
@@ -104,7 +116,9 @@ def test_recomputing_blocks_changes_neither_loss_nor_gradients(small_model: Any,
 
 
 def test_recomputing_blocks_leaves_a_cache_in_charge(small_model: Any) -> None:
-    """A model in training mode that samples with a cache: once the cache was dropped there, and every token saw itself alone."""
+    """A model in training mode that samples with a cache: once the cache was dropped there, and
+    every token saw itself alone.
+    """
     model, ids = small_model().train(), torch.randint(0, 50, (1, 6))
     model.activation_checkpointing = True
     with torch.no_grad():
@@ -116,5 +130,7 @@ def test_recomputing_blocks_leaves_a_cache_in_charge(small_model: Any) -> None:
 def test_the_meta_device_costs_no_memory_and_leaves_no_tensor_behind() -> None:
     config = ModelConfig.model_validate({"preset": "llama-65b"})
     assert all(p.is_meta for p in build_transformer(config, "meta").parameters())
-    small = build_transformer(ModelConfig(vocab_size=10, width=8, num_layers=1, num_heads=2, context_length=4))
+    small = build_transformer(
+        ModelConfig(vocab_size=10, width=8, num_layers=1, num_heads=2, context_length=4)
+    )
     assert not any(tensor.is_meta for tensor in (*small.parameters(), *small.buffers()))

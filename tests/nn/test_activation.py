@@ -1,4 +1,6 @@
-"""Activations: PyTorch's against their formulas, ours against theirs, and Swish between x/2 and ReLU."""
+"""Activations: PyTorch's against their formulas, ours against theirs, and Swish between x/2 and
+ReLU.
+"""
 
 import math
 from collections.abc import Callable
@@ -22,13 +24,21 @@ def test_pytorch_s_activations_are_their_formulas() -> None:
     torch.testing.assert_close(F.silu(x), x / (1 + (-x).exp()))
     torch.testing.assert_close(F.gelu(x), x * (1 + torch.erf(x / math.sqrt(2))) / 2)
     torch.testing.assert_close(
-        F.gelu(x, approximate="tanh"), x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2, rtol=1e-6, atol=1e-9
+        F.gelu(x, approximate="tanh"),
+        x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
+        rtol=1e-6,
+        atol=1e-9,
     )
 
 
 @pytest.mark.parametrize(
     ("activation", "value"),
-    [(F.relu, 1.0), (F.silu, 0.7310585786), (F.gelu, 0.8413447461), (lambda x: F.gelu(x, approximate="tanh"), 0.8411919906)],
+    [
+        (F.relu, 1.0),
+        (F.silu, 0.7310585786),
+        (F.gelu, 0.8413447461),
+        (lambda x: F.gelu(x, approximate="tanh"), 0.8411919906),
+    ],
     ids=["relu", "silu", "gelu", "gelu by tanh"],
 )
 def test_values_at_one(activation: Callable[[Tensor], Tensor], value: float) -> None:
@@ -58,7 +68,9 @@ def test_relu_squared_equals_hugging_face_s(dtype: torch.dtype) -> None:
 @given(beta=st.floats(-20, 20), x=st.floats(-20, 20))
 def test_swish_is_its_formula(beta: float, x: float) -> None:
     expected = x / (1 + math.exp(-beta * x))
-    assert Swish(beta=beta)(torch.tensor(x, dtype=torch.float64)).item() == pytest.approx(expected, rel=1e-12, abs=1e-300)
+    assert Swish(beta=beta)(torch.tensor(x, dtype=torch.float64)).item() == pytest.approx(
+        expected, rel=1e-12, abs=1e-300
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -74,16 +86,20 @@ def test_swish_with_beta_0_is_exactly_half_of_x(learned: bool, dtype: torch.dtyp
 
 
 def test_swish_tends_to_relu_with_an_error_of_w_of_1_over_e_by_beta() -> None:
-    """|x sigmoid(beta x) - relu(x)| = z sigmoid(-z) / beta with z = beta |x|. Its slope in z is 0 where z sigmoid(z) = 1, that is at
-    z = 1 + w with w e^w = 1/e, and there z sigmoid(-z) = z - 1 = w.
+    """|x sigmoid(beta x) - relu(x)| = z sigmoid(-z) / beta with z = beta |x|. Its slope in z is 0
+    where z sigmoid(z) = 1, that is at z = 1 + w with w e^w = 1/e, and there z sigmoid(-z) = z - 1 =
+    w.
     """
     assert pytest.approx(1 / math.e, rel=1e-14) == LAMBERT * math.exp(LAMBERT)
     for beta in (1.0, 4.0, 100.0):
         x = POINTS / beta
-        assert (Swish(beta=beta)(x) - F.relu(x)).abs().max().item() == pytest.approx(LAMBERT / beta, rel=1e-6)
+        assert (Swish(beta=beta)(x) - F.relu(x)).abs().max().item() == pytest.approx(
+            LAMBERT / beta, rel=1e-6
+        )
     assert round(LAMBERT, 4) == 0.2785
     worst = torch.tensor([1 + LAMBERT, -1 - LAMBERT], dtype=torch.float64)
-    torch.testing.assert_close(Swish()(worst), torch.tensor([1.0, -LAMBERT], dtype=torch.float64))  # the second is SiLU's minimum
+    # the second is SiLU's minimum
+    torch.testing.assert_close(Swish()(worst), torch.tensor([1.0, -LAMBERT], dtype=torch.float64))
 
 
 def test_swish_with_beta_1_702_is_within_0_0204_of_gelu() -> None:
@@ -91,15 +107,21 @@ def test_swish_with_beta_1_702_is_within_0_0204_of_gelu() -> None:
 
 
 @pytest.mark.parametrize(("width", "shape"), [(None, (1,)), (5, (5,))])
-def test_a_learned_beta_starts_where_it_is_told_and_gets_the_formula_s_gradient(width: int | None, shape: tuple[int, ...]) -> None:
+def test_a_learned_beta_starts_where_it_is_told_and_gets_the_formula_s_gradient(
+    width: int | None, shape: tuple[int, ...]
+) -> None:
     """dy/dbeta = x^2 s (1 - s), summed over everything that shares the beta."""
     swish = Swish(width, beta=0.7, learned=True)
-    assert {name: p.tolist() for name, p in swish.named_parameters()} == {"beta": torch.full(shape, 0.7).tolist()}
+    assert {name: p.tolist() for name, p in swish.named_parameters()} == {
+        "beta": torch.full(shape, 0.7).tolist()
+    }
     x = torch.randn(2, 3, 5)
     swish(x).sum().backward()
     s = torch.sigmoid(0.7 * x)
     slope = x**2 * s * (1 - s)
-    torch.testing.assert_close(swish.beta.grad, slope.sum().reshape(1) if width is None else slope.sum((0, 1)))
+    torch.testing.assert_close(
+        swish.beta.grad, slope.sum().reshape(1) if width is None else slope.sum((0, 1))
+    )
     assert torch.autograd.gradcheck(swish.double(), (x.double().requires_grad_(),))
 
 
@@ -123,7 +145,9 @@ def test_a_learned_beta_is_reset_to_its_start_also_after_the_meta_device() -> No
     assert swish.beta.tolist() == [1.5] * 4
 
 
-@pytest.mark.parametrize("swish", [Swish(beta=1.5), Swish(learned=True), Swish(4, learned=True)], ids=repr)
+@pytest.mark.parametrize(
+    "swish", [Swish(beta=1.5), Swish(learned=True), Swish(4, learned=True)], ids=repr
+)
 def test_a_float32_beta_does_not_widen_bfloat16(swish: Swish) -> None:
     x = torch.randn(2, 4, dtype=torch.bfloat16, requires_grad=True)
     y = swish(x)
@@ -139,7 +163,9 @@ def test_a_width_without_betas_to_learn_is_refused(width: int, learned: bool) ->
 
 
 def test_swish_shows_its_beta() -> None:
-    assert [repr(s) for s in (Swish(beta=1.702), Swish(learned=True), Swish(8, 0.5, learned=True))] == [
+    assert [
+        repr(s) for s in (Swish(beta=1.702), Swish(learned=True), Swish(8, 0.5, learned=True))
+    ] == [
         "Swish(beta=1.702)",
         "Swish(1 learned from 1)",
         "Swish(8 learned from 0.5)",

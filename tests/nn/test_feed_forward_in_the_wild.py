@@ -1,4 +1,6 @@
-"""Published variants by named parameters: the layer of gpt-oss against Hugging Face's code, PaLM's against its paper."""
+"""Published variants by named parameters: the layer of gpt-oss against Hugging Face's code, PaLM's
+against its paper.
+"""
 
 import pytest
 import torch
@@ -17,7 +19,9 @@ def test_gpt_oss_s_expert_with_its_gradient(scale: float, dtype: torch.dtype) ->
     from transformers import GptOssConfig
     from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
 
-    config = GptOssConfig(hidden_size=6, intermediate_size=10, num_local_experts=1, experts_implementation="eager")
+    config = GptOssConfig(
+        hidden_size=6, intermediate_size=10, num_local_experts=1, experts_implementation="eager"
+    )
     theirs, ours = GptOssExperts(config).to(dtype), gpt_oss(6, 10).to(dtype)
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -37,11 +41,22 @@ def test_gpt_oss_s_expert_with_its_gradient(scale: float, dtype: torch.dtype) ->
     assert (ours.gate_proj(x) > 7).any() == (scale > 1)
     assert (ours.up_proj(x).abs() > 7).any() == (scale > 1)
     mine = ours(x)
-    expected = theirs(x, router_indices=torch.zeros(5, 1, dtype=torch.long), routing_weights=torch.ones(5, 1, dtype=dtype))
+    expected = theirs(
+        x,
+        router_indices=torch.zeros(5, 1, dtype=torch.long),
+        routing_weights=torch.ones(5, 1, dtype=dtype),
+    )
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.03}[dtype]
-    torch.testing.assert_close(mine, expected, rtol=tolerance, atol=tolerance * float(expected.detach().abs().max()))
-    (slope,), (their_slope,) = torch.autograd.grad(mine.sum(), x), torch.autograd.grad(expected.sum(), x)
-    torch.testing.assert_close(slope, their_slope, rtol=tolerance, atol=tolerance * float(their_slope.abs().max() + 1))
+    torch.testing.assert_close(
+        mine, expected, rtol=tolerance, atol=tolerance * float(expected.detach().abs().max())
+    )
+    (slope,), (their_slope,) = (
+        torch.autograd.grad(mine.sum(), x),
+        torch.autograd.grad(expected.sum(), x),
+    )
+    torch.testing.assert_close(
+        slope, their_slope, rtol=tolerance, atol=tolerance * float(their_slope.abs().max() + 1)
+    )
 
 
 def projected(gate: float, up: float) -> float:
@@ -58,13 +73,24 @@ def projected(gate: float, up: float) -> float:
 
 def test_the_gate_is_cut_above_only_the_up_branch_on_both_sides() -> None:
     activation = Swish(beta=1.702)
-    for gate, up, kept_gate, kept_up in [(9, 0, 7, 0), (-9, 0, -9, 0), (1, 9, 1, 7), (1, -9, 1, -7), (9, -9, 7, -7), (2, 3, 2, 3)]:
-        value = activation(torch.tensor(float(kept_gate), dtype=torch.float64)).item() * (kept_up + 1)
+    for gate, up, kept_gate, kept_up in [
+        (9, 0, 7, 0),
+        (-9, 0, -9, 0),
+        (1, 9, 1, 7),
+        (1, -9, 1, -7),
+        (9, -9, 7, -7),
+        (2, 3, 2, 3),
+    ]:
+        value = activation(torch.tensor(float(kept_gate), dtype=torch.float64)).item() * (
+            kept_up + 1
+        )
         assert projected(gate, up) == pytest.approx(value, rel=1e-14)
 
 
 def test_an_offset_of_1_passes_the_gate_where_the_up_branch_is_0() -> None:
-    assert projected(2.0, 0.0) == pytest.approx(2 / (1 + torch.tensor(-3.404, dtype=torch.float64).exp().item()))
+    assert projected(2.0, 0.0) == pytest.approx(
+        2 / (1 + torch.tensor(-3.404, dtype=torch.float64).exp().item())
+    )
 
 
 def test_palm_s_swiglu_of_4_d_has_half_as_many_parameters_again() -> None:

@@ -1,4 +1,6 @@
-"""Recomputing the product: what outlives the forward pass, the peak of a stack, the bits of the gradients, and no matrix product twice."""
+"""Recomputing the product: what outlives the forward pass, the peak of a stack, the bits of the
+gradients, and no matrix product twice.
+"""
 
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +23,9 @@ WIDE = ROWS * HIDDEN * 4  # bytes of an F-wide float32 tensor
 
 
 class Watch(TorchDispatchMode):
-    """Counts operations, and follows every storage that one makes (views make none) until neither Python nor autograd holds it."""
+    """Counts operations, and follows every storage that one makes (views make none) until neither
+    Python nor autograd holds it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +36,11 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         self.calls[func.overloadpacket.__name__] += 1
-        taken = {each.untyped_storage()._cdata for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}
+        taken = {
+            each.untyped_storage()._cdata
+            for each in tree_leaves((args, kwargs))
+            if isinstance(each, Tensor)
+        }
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in taken:
                 storage = StorageWeakRef(tensor.untyped_storage())
@@ -45,7 +53,9 @@ class Watch(TorchDispatchMode):
         return [size for storage, size in self.storages.values() if not storage.expired()]
 
 
-def pair(activation: Callable[[Tensor], Tensor] = F.silu, **options: Any) -> tuple[GatedFeedForward, GatedFeedForward]:
+def pair(
+    activation: Callable[[Tensor], Tensor] = F.silu, **options: Any
+) -> tuple[GatedFeedForward, GatedFeedForward]:
     """The same layer, plain and recomputing."""
     plain = GatedFeedForward(WIDTH, HIDDEN, activation, **options)
     return plain, GatedFeedForward.from_linears(
@@ -69,7 +79,9 @@ VARIANTS: dict[str, tuple[Callable[[Tensor], Tensor], dict[str, Any], int]] = {
     "SwiGLU, learned beta": (Swish(HIDDEN, learned=True), {}, 5),
     "gpt-oss": (Swish(beta=1.702), {"bias": True, "limit": 7.0, "up_offset": 1.0}, 7),
 }
-variants = pytest.mark.parametrize(("activation", "options", "kept"), VARIANTS.values(), ids=VARIANTS)
+variants = pytest.mark.parametrize(
+    ("activation", "options", "kept"), VARIANTS.values(), ids=VARIANTS
+)
 
 
 @variants
@@ -89,7 +101,9 @@ def test_two_wide_tensors_outlive_the_forward_pass_instead_of_three_to_seven(
 
 @variants
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "autocast"])
-def test_gradients_are_the_same_bits(activation: Callable[[Tensor], Tensor], options: dict[str, Any], kept: int, half: bool) -> None:
+def test_gradients_are_the_same_bits(
+    activation: Callable[[Tensor], Tensor], options: dict[str, Any], kept: int, half: bool
+) -> None:
     results = []
     x = torch.randn(2, ROWS, WIDTH, requires_grad=True)
     for layer in pair(activation, **options):
@@ -108,8 +122,8 @@ def backward_calls(layer: nn.Module) -> Counter[str]:
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_backward_makes_the_element_wise_part_anew_and_no_matrix_product(bias: bool) -> None:
-    """Two products for each linear: one for its input, one for its weight. Recomputing stops before a seventh, which without the early
-    stop would be the forward of down_proj.
+    """Two products for each linear: one for its input, one for its weight. Recomputing stops before
+    a seventh, which without the early stop would be the forward of down_proj.
     """
     plain, recomputing = pair(bias=bias)
     matrix_products = ("mm", "addmm")
@@ -123,7 +137,9 @@ def test_backward_makes_the_element_wise_part_anew_and_no_matrix_product(bias: b
 def test_peak_of_a_stack_falls_by_two_wide_tensors_for_every_layer_but_the_one_at_work() -> None:
     peaks = []
     for recompute in (False, True):
-        stack = nn.Sequential(*(GatedFeedForward(WIDTH, HIDDEN, recompute=recompute) for _ in range(5)))
+        stack = nn.Sequential(
+            *(GatedFeedForward(WIDTH, HIDDEN, recompute=recompute) for _ in range(5))
+        )
         x = torch.randn(ROWS, WIDTH, requires_grad=True)
         with Watch() as watch:
             stack(x).sum().backward()

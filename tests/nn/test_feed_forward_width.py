@@ -1,4 +1,6 @@
-"""The width of a gated feed-forward layer against every published LLaMA, and the parameters it is meant to match."""
+"""The width of a gated feed-forward layer against every published LLaMA, and the parameters it is
+meant to match.
+"""
 
 import math
 
@@ -44,7 +46,9 @@ def test_rounds_up_by_less_than_one_multiple(width: int, multiple_of: int) -> No
 
 @given(width=st.integers(2, 20000), multiple_of=st.integers(1, 4096), multiplier=st.floats(0.5, 4))
 def test_equals_the_steps_of_meta_s_code(width: int, multiple_of: int, multiplier: float) -> None:
-    """Its FeedForward takes 4 D, keeps two thirds, multiplies, and rounds up; each step cuts to a whole number."""
+    """Its FeedForward takes 4 D, keeps two thirds, multiplies, and rounds up; each step cuts to a
+    whole number.
+    """
     hidden = 4 * width
     hidden = int(2 * hidden / 3)
     hidden = int(multiplier * hidden)
@@ -69,7 +73,9 @@ def test_is_never_0() -> None:
     ],
 )
 def test_numbers_that_give_no_width_are_refused(arguments: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=f"{message} gives no width: it must be above 0 and finite"):
+    with pytest.raises(
+        ValueError, match=f"{message} gives no width: it must be above 0 and finite"
+    ):
         swiglu_hidden_size(**arguments)
 
 
@@ -79,7 +85,9 @@ def parameters(layer: nn.Module) -> int:
 
 @pytest.mark.parametrize("multiple_of", [1, 256])
 @pytest.mark.parametrize("width", [384, 512, 4096, 8192])
-def test_a_gated_layer_has_the_parameters_of_an_ungated_one_of_4_d_within_the_rounding(width: int, multiple_of: int) -> None:
+def test_a_gated_layer_has_the_parameters_of_an_ungated_one_of_4_d_within_the_rounding(
+    width: int, multiple_of: int
+) -> None:
     """Three D x F matrices against two of D x 4 D; and no more than the cut fraction less."""
     with torch.device("meta"):
         gated = parameters(GatedFeedForward(width, swiglu_hidden_size(width, multiple_of)))

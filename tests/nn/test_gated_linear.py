@@ -1,4 +1,6 @@
-"""Gated linear units against einsum and `F.glu`, and the convolution's blindness to what comes later."""
+"""Gated linear units against einsum and `F.glu`, and the convolution's blindness to what comes
+later.
+"""
 
 import pytest
 import torch
@@ -24,7 +26,9 @@ def test_linear_unit_is_its_formula_with_the_value_in_the_first_half(bias: bool)
 def test_linear_unit_equals_glu_of_the_joined_projection() -> None:
     layer, x = GatedLinear(5, 3), torch.randn(7, 5)
     w, v = (torch.nn.Linear(5, 3) for _ in range(2))
-    layer.load_state_dict({"proj.weight": torch.cat((w.weight, v.weight)), "proj.bias": torch.cat((w.bias, v.bias))})
+    layer.load_state_dict(
+        {"proj.weight": torch.cat((w.weight, v.weight)), "proj.bias": torch.cat((w.bias, v.bias))}
+    )
     torch.testing.assert_close(layer(x), F.glu(torch.cat((w(x), v(x)), dim=-1), dim=-1))
     torch.testing.assert_close(layer(x), w(x) * torch.sigmoid(v(x)))
 
@@ -61,7 +65,10 @@ def convolution_by_hand(layer: CausalGatedConvolution, x: Tensor) -> Tensor:
 
 @given(kernel=st.integers(1, 5), time=st.integers(1, 6), bias=st.booleans())
 def test_convolution_is_its_formula(kernel: int, time: int, bias: bool) -> None:
-    layer, x = CausalGatedConvolution(4, 3, kernel, bias=bias).double(), torch.randn(2, time, 4, dtype=torch.float64)
+    layer, x = (
+        CausalGatedConvolution(4, 3, kernel, bias=bias).double(),
+        torch.randn(2, time, 4, dtype=torch.float64),
+    )
     torch.testing.assert_close(layer(x), convolution_by_hand(layer, x))
 
 
@@ -77,9 +84,16 @@ def test_convolution_sees_the_last_kernel_inputs_and_none_later(kernel: int) -> 
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_convolution_with_a_kernel_of_1_is_the_linear_unit(bias: bool) -> None:
-    convolution, linear, x = CausalGatedConvolution(4, 3, 1, bias=bias), GatedLinear(4, 3, bias=bias), torch.randn(2, 5, 4)
+    convolution, linear, x = (
+        CausalGatedConvolution(4, 3, 1, bias=bias),
+        GatedLinear(4, 3, bias=bias),
+        torch.randn(2, 5, 4),
+    )
     convolution.load_state_dict(
-        {name.replace("proj", "conv"): v.unsqueeze(-1) if v.ndim == 2 else v for name, v in linear.state_dict().items()}
+        {
+            name.replace("proj", "conv"): v.unsqueeze(-1) if v.ndim == 2 else v
+            for name, v in linear.state_dict().items()
+        }
     )
     torch.testing.assert_close(convolution(x), linear(x))
 
@@ -97,13 +111,20 @@ def test_gradients_are_the_derivatives() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layer", [GatedLinear(8, 6), CausalGatedConvolution(8, 6, 3)], ids=["linear", "convolution"])
+@pytest.mark.parametrize(
+    "layer", [GatedLinear(8, 6), CausalGatedConvolution(8, 6, 3)], ids=["linear", "convolution"]
+)
 def test_keeps_the_dtype_and_stays_near_float64(layer: torch.nn.Module, dtype: torch.dtype) -> None:
     x = torch.randn(2, 5, 8)
     y = layer.to(dtype)(x.to(dtype))
     assert (y.dtype, y.shape) == (dtype, (2, 5, 6))
     exact = layer.double()(x.to(dtype).double())
-    torch.testing.assert_close(y.double(), exact, rtol=0, atol={torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype])
+    torch.testing.assert_close(
+        y.double(),
+        exact,
+        rtol=0,
+        atol={torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype],
+    )
     layer.float()
 
 

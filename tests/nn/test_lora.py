@@ -1,4 +1,6 @@
-"""Low-rank updates, row by row: the formula, who is left alone, and what a linear layer keeps when it gets adapters."""
+"""Low-rank updates, row by row: the formula, who is left alone, and what a linear layer keeps when
+it gets adapters.
+"""
 
 from typing import Any
 
@@ -16,13 +18,19 @@ IN, OUT = 12, 20
 
 def update(rank: int, scale: float, seed: int = 0) -> LowRankUpdate:
     generator = torch.Generator().manual_seed(seed)
-    return LowRankUpdate(torch.randn(rank, IN, generator=generator), torch.randn(OUT, rank, generator=generator), scale)
+    return LowRankUpdate(
+        torch.randn(rank, IN, generator=generator),
+        torch.randn(OUT, rank, generator=generator),
+        scale,
+    )
 
 
 UPDATES = {"sums": update(1, 2.0, 1), "tales.v2": update(4, 0.5, 2), "wide": update(16, -0.25, 3)}
 
 
-def layer_with(updates: dict[str, LowRankUpdate], *, bias: bool = False) -> tuple[nn.Linear, LoRALinear, Selection]:
+def layer_with(
+    updates: dict[str, LowRankUpdate], *, bias: bool = False
+) -> tuple[nn.Linear, LoRALinear, Selection]:
     """A linear layer, the same with adapters, and what chooses among them."""
     torch.manual_seed(0)
     base, selection = nn.Linear(IN, OUT, bias=bias), Selection()
@@ -46,20 +54,30 @@ def by_the_formula(base: nn.Linear, x: Tensor, names: list[str | None]) -> Tenso
 
 @settings(max_examples=60, deadline=None)
 @given(
-    runs=st.lists(st.tuples(st.sampled_from([None, *UPDATES]), st.integers(1, 5)), min_size=1, max_size=8),
+    runs=st.lists(
+        st.tuples(st.sampled_from([None, *UPDATES]), st.integers(1, 5)), min_size=1, max_size=8
+    ),
     bias=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_each_row_goes_through_its_own_adapter(runs: list[tuple[str | None, int]], bias: bool, seed: int) -> None:
+def test_each_row_goes_through_its_own_adapter(
+    runs: list[tuple[str | None, int]], bias: bool, seed: int
+) -> None:
     base, layer, selection = layer_with(UPDATES, bias=bias)
     names = [name for name, count in runs for _ in range(count)]
     stops = torch.tensor([count for _, count in runs]).cumsum(0).tolist()
-    selection.segments = tuple((name, stop - count, stop) for (name, count), stop in zip(runs, stops, strict=True) if name is not None)
+    selection.segments = tuple(
+        (name, stop - count, stop)
+        for (name, count), stop in zip(runs, stops, strict=True)
+        if name is not None
+    )
     x = torch.randn(len(names), IN, generator=torch.Generator().manual_seed(seed))
     y = layer(x[None])[0]
     torch.testing.assert_close(y.double(), by_the_formula(base, x, names), rtol=1e-5, atol=1e-5)
     untouched = torch.tensor([name is None for name in names])
-    assert torch.equal(y[untouched], base(x[None])[0][untouched]), "rows without an adapter have the bits of the base layer"
+    assert torch.equal(y[untouched], base(x[None])[0][untouched]), (
+        "rows without an adapter have the bits of the base layer"
+    )
 
 
 @pytest.mark.parametrize("shape", [(6, IN), (1, 6, IN), (2, 3, IN), (3, 1, 2, IN)])
@@ -121,7 +139,10 @@ def test_adapters_move_with_the_layer() -> None:
     _, layer, selection = layer_with(UPDATES)
     selection.segments = (("wide", 0, 2),)
     assert layer.double()(torch.randn(2, IN, dtype=torch.float64)).dtype == torch.float64
-    assert layer.to("meta")(torch.empty(2, IN, dtype=torch.float64, device="meta")).device.type == "meta"
+    assert (
+        layer.to("meta")(torch.empty(2, IN, dtype=torch.float64, device="meta")).device.type
+        == "meta"
+    )
 
 
 def test_arithmetic_is_in_the_dtype_of_the_weight() -> None:
@@ -141,13 +162,17 @@ def test_delta_is_computed_in_float32_from_any_dtype() -> None:
     a, b = torch.randn(4, IN).bfloat16(), torch.randn(OUT, 4).bfloat16()
     delta = LowRankUpdate(a, b, 0.3).delta()
     assert delta.dtype == torch.float32
-    torch.testing.assert_close(delta.double(), 0.3 * (b.double() @ a.double()), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        delta.double(), 0.3 * (b.double() @ a.double()), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("a", "b"), [((4, IN + 1), (OUT, 4)), ((4, IN), (OUT - 1, 4))])
 def test_matrices_that_do_not_fit_are_refused(a: tuple[int, int], b: tuple[int, int]) -> None:
     _, layer, _ = layer_with({})
-    with pytest.raises(ValueError, match=r"do not fit W \[20, 12\]: A must be \[r, I\] and B \[O, r\]"):
+    with pytest.raises(
+        ValueError, match=r"do not fit W \[20, 12\]: A must be \[r, I\] and B \[O, r\]"
+    ):
         layer.add("misfit", LowRankUpdate(torch.zeros(a), torch.zeros(b), 1.0))
 
 
@@ -159,4 +184,7 @@ def test_a_segment_past_the_end_is_a_bug() -> None:
 
 
 def test_the_layer_shows_its_adapters() -> None:
-    assert "in_features=12, out_features=20, bias=False, adapters=['sums', 'tales.v2', 'wide']" in repr(layer_with(UPDATES)[1])
+    assert (
+        "in_features=12, out_features=20, bias=False, adapters=['sums', 'tales.v2', 'wide']"
+        in repr(layer_with(UPDATES)[1])
+    )

@@ -13,7 +13,9 @@ from puna.nn import cross_entropy_sum, linear_cross_entropy, loss
 from puna.nn.loss import CHUNK, IGNORE
 
 
-def batch(rows: int, ignored: float = 0.3, vocabulary: int = 50, width: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+def batch(
+    rows: int, ignored: float = 0.3, vocabulary: int = 50, width: int = 8
+) -> tuple[Tensor, Tensor, Tensor]:
     hidden = torch.randn(2, rows, width, requires_grad=True)
     weight = torch.randn(vocabulary, width, requires_grad=True)
     targets = torch.randint(0, vocabulary, (2, rows))
@@ -22,7 +24,9 @@ def batch(rows: int, ignored: float = 0.3, vocabulary: int = 50, width: int = 8)
 
 def test_uniform_logits_cost_log_v_a_target() -> None:
     targets = torch.tensor([[0, 1, IGNORE], [9, IGNORE, IGNORE]])
-    torch.testing.assert_close(cross_entropy_sum(torch.zeros(2, 3, 10), targets), torch.tensor(3 * math.log(10)))
+    torch.testing.assert_close(
+        cross_entropy_sum(torch.zeros(2, 3, 10), targets), torch.tensor(3 * math.log(10))
+    )
 
 
 def test_equals_torch_with_ignored_targets() -> None:
@@ -41,11 +45,16 @@ def test_sums_bfloat16_logits_in_float32() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 100, 1000])
 @pytest.mark.parametrize("ignored", [0.0, 0.3])
-def test_chunks_equal_the_whole_in_value_and_gradients(chunk: int, ignored: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_equal_the_whole_in_value_and_gradients(
+    chunk: int, ignored: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """2 x 50 rows in chunks that divide them, that do not, of one row, and larger than all."""
     monkeypatch.setattr(loss, "CHUNK", chunk)
     hidden, weight, targets = batch(50, ignored)
-    chunked, whole = linear_cross_entropy(hidden, weight, targets), cross_entropy_sum(hidden @ weight.T, targets)
+    chunked, whole = (
+        linear_cross_entropy(hidden, weight, targets),
+        cross_entropy_sum(hidden @ weight.T, targets),
+    )
     torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-5)
     ours, expected = (torch.autograd.grad(total, (hidden, weight)) for total in (chunked, whole))
     for mine, reference in zip(ours, expected, strict=True):
@@ -57,27 +66,38 @@ def test_the_chunk_that_ships_is_smaller_than_a_batch() -> None:
     hidden, weight, targets = batch(CHUNK + 100)
     assert targets.numel() > 2 * CHUNK
     torch.testing.assert_close(
-        linear_cross_entropy(hidden, weight, targets), cross_entropy_sum(hidden @ weight.T, targets), rtol=1e-5, atol=0
+        linear_cross_entropy(hidden, weight, targets),
+        cross_entropy_sum(hidden @ weight.T, targets),
+        rtol=1e-5,
+        atol=0,
     )
 
 
 @settings(max_examples=20, deadline=None)
 @given(cut=st.integers(1, 39), seed=st.integers(0, 2**31))
 def test_the_loss_of_parts_adds_up(cut: int, seed: int) -> None:
-    """What micro-batches and ranks rely on: the sum over a batch is the sum of the sums over its parts, ignored targets or not."""
+    """What micro-batches and ranks rely on: the sum over a batch is the sum of the sums over its
+    parts, ignored targets or not.
+    """
     torch.manual_seed(seed)
     hidden, weight, targets = batch(40)
     parts = linear_cross_entropy(hidden[:, :cut], weight, targets[:, :cut]) + linear_cross_entropy(
         hidden[:, cut:], weight, targets[:, cut:]
     )
-    torch.testing.assert_close(parts, linear_cross_entropy(hidden, weight, targets), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        parts, linear_cross_entropy(hidden, weight, targets), rtol=1e-5, atol=1e-4
+    )
 
 
 def test_passes_on_a_scaled_gradient() -> None:
-    """Dividing by the targets, as a training step does, must scale the gradients that were computed on the way forward."""
+    """Dividing by the targets, as a training step does, must scale the gradients that were computed
+    on the way forward.
+    """
     hidden, weight, targets = batch(20)
     whole = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets), (hidden, weight))
-    scaled = torch.autograd.grad(-linear_cross_entropy(hidden, weight, targets) / 17, (hidden, weight))
+    scaled = torch.autograd.grad(
+        -linear_cross_entropy(hidden, weight, targets) / 17, (hidden, weight)
+    )
     for full, part in zip(whole, scaled, strict=True):
         torch.testing.assert_close(part, -full / 17)
 
@@ -94,7 +114,9 @@ def test_ignored_rows_have_no_gradient_and_all_ignored_is_zero() -> None:
 
 
 def test_rows_of_the_logit_gradient_sum_to_zero() -> None:
-    """softmax - one_hot sums to 0, so a weight of equal rows leaves the hidden states without gradient."""
+    """softmax - one_hot sums to 0, so a weight of equal rows leaves the hidden states without
+    gradient.
+    """
     hidden, _, targets = batch(10, ignored=0)
     equal_rows = torch.randn(1, 8).expand(50, 8)
     (gradient,) = torch.autograd.grad(linear_cross_entropy(hidden, equal_rows, targets), hidden)
@@ -108,7 +130,11 @@ def test_bfloat16_autocast_is_close_and_float32_outside() -> None:
         mixed = linear_cross_entropy(hidden, weight, targets)
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, exact, rtol=5e-3, atol=0)
-    for mine, expected in zip(torch.autograd.grad(mixed, (hidden, weight)), torch.autograd.grad(exact, (hidden, weight)), strict=True):
+    for mine, expected in zip(
+        torch.autograd.grad(mixed, (hidden, weight)),
+        torch.autograd.grad(exact, (hidden, weight)),
+        strict=True,
+    ):
         assert mine.dtype == torch.float32
         assert (mine - expected).norm() < 0.02 * expected.norm()
 

@@ -29,7 +29,9 @@ def by_hand(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def test_is_its_formula() -> None:
     norm = norm_with_weight(7, eps=1e-3)
     x = torch.randn(2, 3, 7)
-    torch.testing.assert_close(norm(x).double(), by_hand(x, norm.weight, 1e-3), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        norm(x).double(), by_hand(x, norm.weight, 1e-3), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_starts_as_ones() -> None:
@@ -37,12 +39,16 @@ def test_starts_as_ones() -> None:
 
 
 def test_statistics_of_bfloat16_are_float32() -> None:
-    """Squares of 1e20 overflow nothing in float32 only if they are taken there; small differences survive the sum of 4096 squares."""
+    """Squares of 1e20 overflow nothing in float32 only if they are taken there; small differences
+    survive the sum of 4096 squares.
+    """
     x = torch.randn(4, 4096).bfloat16()
     exact = by_hand(x, torch.ones(4096), 1e-5)
     assert torch.equal(RMSNorm(4096).bfloat16()(x), exact.bfloat16())
     in_bfloat16 = x * torch.rsqrt(x.square().cumsum(-1)[..., -1:] / 4096 + 1e-5)
-    assert not torch.equal(in_bfloat16, exact.bfloat16()), "the check above would not notice statistics in bfloat16"
+    assert not torch.equal(in_bfloat16, exact.bfloat16()), (
+        "the check above would not notice statistics in bfloat16"
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -58,7 +64,9 @@ def test_equals_transformers_bit_for_bit(dtype: torch.dtype, eps: float) -> None
 
 
 def test_weight_multiplies_after_the_cast() -> None:
-    """The other order rounds once instead of twice; on 4,096 values in bfloat16 the two must differ somewhere."""
+    """The other order rounds once instead of twice; on 4,096 values in bfloat16 the two must differ
+    somewhere.
+    """
     norm = norm_with_weight(64, dtype=torch.bfloat16)
     x = torch.randn(64, 64).bfloat16()
     normalised = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + norm.eps)
@@ -90,14 +98,23 @@ def test_output_has_root_mean_square_one() -> None:
 
 
 def test_gradients_equal_the_closed_form() -> None:
-    """With r = 1/sqrt(mean(x^2) + eps) and h = g * w: dx = r h - r^3 x mean(h x), dw = sum over rows of g r x."""
+    """With r = 1/sqrt(mean(x^2) + eps) and h = g * w: dx = r h - r^3 x mean(h x), dw = sum over
+    rows of g r x.
+    """
     norm = norm_with_weight(9)
     x, g = torch.randn(4, 9, requires_grad=True), torch.randn(4, 9)
     norm(x).backward(g)
     wide, h = x.detach().double(), (g * norm.weight.detach()).double()
     r = (wide.square().mean(-1, keepdim=True) + norm.eps).rsqrt()
-    torch.testing.assert_close(x.grad.double(), r * h - r**3 * wide * (h * wide).mean(-1, keepdim=True), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(norm.weight.grad.double(), (g * r * wide).sum(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        x.grad.double(),
+        r * h - r**3 * wide * (h * wide).mean(-1, keepdim=True),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    torch.testing.assert_close(
+        norm.weight.grad.double(), (g * r * wide).sum(0), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_at_zero_the_value_is_zero_and_the_slope_is_one_over_root_eps() -> None:

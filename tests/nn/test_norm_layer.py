@@ -21,16 +21,27 @@ def by_hand(x: list[float], weight: list[float], bias: list[float], eps: float) 
     """The formula in Python's doubles, for one row."""
     mean = sum(x) / len(x)
     variance = sum((entry - mean) ** 2 for entry in x) / len(x)
-    return [(entry - mean) / (variance + eps) ** 0.5 * g + b for entry, g, b in zip(x, weight, bias, strict=True)]
+    return [
+        (entry - mean) / (variance + eps) ** 0.5 * g + b
+        for entry, g, b in zip(x, weight, bias, strict=True)
+    ]
 
 
-@pytest.mark.parametrize(("lead", "shape"), [((2, 3), (7,)), ((4,), (3, 2, 5)), ((), (6,))], ids=["language", "vision", "one row"])
+@pytest.mark.parametrize(
+    ("lead", "shape"),
+    [((2, 3), (7,)), ((4,), (3, 2, 5)), ((), (6,))],
+    ids=["language", "vision", "one row"],
+)
 def test_is_its_formula(lead: tuple[int, ...], shape: tuple[int, ...]) -> None:
     norm = trained(shape, 1e-3).double()
     x = 2 * torch.randn(*lead, *shape, dtype=torch.float64) + 1
     weight, bias = norm.weight.flatten().tolist(), norm.bias.flatten().tolist()
-    expected = [by_hand(row, weight, bias, 1e-3) for row in x.view(-1, norm.weight.numel()).tolist()]
-    torch.testing.assert_close(norm(x), torch.tensor(expected, dtype=torch.float64).view(x.shape), rtol=1e-13, atol=1e-13)
+    expected = [
+        by_hand(row, weight, bias, 1e-3) for row in x.view(-1, norm.weight.numel()).tolist()
+    ]
+    torch.testing.assert_close(
+        norm(x), torch.tensor(expected, dtype=torch.float64).view(x.shape), rtol=1e-13, atol=1e-13
+    )
 
 
 def test_the_variance_is_the_biased_one() -> None:
@@ -53,7 +64,8 @@ def test_bfloat16_is_the_exact_result_rounded_once() -> None:
     x = (torch.randn(16, 256) + 3).bfloat16()
     result = norm(x)
     exact = norm.double()(x.double()).bfloat16()
-    assert (result != exact).float().mean() < 1e-3  # float32 and float64 fall on the two sides of a tie now and then
+    # float32 and float64 fall on the two sides of a tie now and then
+    assert (result != exact).float().mean() < 1e-3
     torch.testing.assert_close(result, exact, rtol=2**-7, atol=0)
 
 
@@ -64,16 +76,30 @@ def test_shift_and_scale_invariant(scale: float, shift: float) -> None:
 
 
 def test_a_language_model_has_a_mean_for_every_position() -> None:
-    """B T means and variances: each row of the result has mean 0 and variance 1 by itself, though the rows differ a millionfold."""
-    x = torch.randn(3, 5, 64, dtype=torch.float64) * torch.logspace(-3, 3, 15, dtype=torch.float64).view(3, 5, 1) + torch.randn(3, 5, 1)
+    """B T means and variances: each row of the result has mean 0 and variance 1 by itself, though
+    the rows differ a millionfold.
+    """
+    x = torch.randn(3, 5, 64, dtype=torch.float64) * torch.logspace(
+        -3, 3, 15, dtype=torch.float64
+    ).view(3, 5, 1) + torch.randn(3, 5, 1)
     y = LayerNorm(64, 0.0)(x.float()).double()
-    torch.testing.assert_close(y.mean(-1), torch.zeros(3, 5, dtype=torch.float64), rtol=0, atol=1e-3)
-    torch.testing.assert_close(y.var(-1, unbiased=False), torch.ones(3, 5, dtype=torch.float64), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        y.mean(-1), torch.zeros(3, 5, dtype=torch.float64), rtol=0, atol=1e-3
+    )
+    torch.testing.assert_close(
+        y.var(-1, unbiased=False), torch.ones(3, 5, dtype=torch.float64), rtol=1e-3, atol=0
+    )
 
 
-@pytest.mark.parametrize(("shape", "means"), [((4,), (2, 3)), ((3, 4), (2,))], ids=["one a position", "one an example"])
-def test_no_statistic_is_shared_over_the_batch(shape: tuple[int, ...], means: tuple[int, ...]) -> None:
-    """A changed entry changes exactly the rows that share its mean: all others stay the same to the bit."""
+@pytest.mark.parametrize(
+    ("shape", "means"), [((4,), (2, 3)), ((3, 4), (2,))], ids=["one a position", "one an example"]
+)
+def test_no_statistic_is_shared_over_the_batch(
+    shape: tuple[int, ...], means: tuple[int, ...]
+) -> None:
+    """A changed entry changes exactly the rows that share its mean: all others stay the same to the
+    bit.
+    """
     norm, x = trained(shape), torch.randn(2, 3, 4)
     before = norm(x)
     x[0, 0, 0] += 1
@@ -88,8 +114,13 @@ def test_a_single_row_gives_what_it_gives_in_a_batch() -> None:
     torch.testing.assert_close(norm(x[3:4]), norm(x)[3:4], rtol=1e-15, atol=1e-15)
 
 
-@pytest.mark.parametrize(("weight", "bias", "names"), [(True, False, {"weight"}), (False, True, {"bias"}), (False, False, set())])
-def test_parameters_that_are_off_mean_ones_and_zeros(weight: bool, bias: bool, names: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("weight", "bias", "names"),
+    [(True, False, {"weight"}), (False, True, {"bias"}), (False, False, set())],
+)
+def test_parameters_that_are_off_mean_ones_and_zeros(
+    weight: bool, bias: bool, names: set[str]
+) -> None:
     norm, x = LayerNorm((2, 4), weight=weight, bias=bias), torch.randn(3, 2, 4)
     assert norm.state_dict().keys() == names
     assert torch.equal(norm(x), LayerNorm((2, 4))(x))
@@ -117,7 +148,9 @@ def test_rms_norm_equals_it_without_bias_where_the_mean_is_zero() -> None:
 def test_layer_norm_is_centring_then_scaling() -> None:
     x = 3 * torch.randn(4, 9, dtype=torch.float64) + 2
     halves = nn.Sequential(CenterNorm(9), ScaleNorm(9, 1e-3)).double()
-    torch.testing.assert_close(halves(x), LayerNorm(9, 1e-3, weight=False, bias=False)(x), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(
+        halves(x), LayerNorm(9, 1e-3, weight=False, bias=False)(x), rtol=1e-13, atol=1e-13
+    )
     other_order = nn.Sequential(ScaleNorm(9, 1e-3), CenterNorm(9)).double()
     assert (other_order(x) - halves(x)).abs().max() > 1e-2
 
@@ -136,7 +169,9 @@ def test_center_norm_forgets_the_shift_and_keeps_the_scale(shift: float, scale: 
 
 
 def test_center_norm_takes_the_mean_of_bfloat16_in_float32() -> None:
-    """In bfloat16 the mean of 4,096 values about 100 would be rounded to a half; here it is right to the last entry."""
+    """In bfloat16 the mean of 4,096 values about 100 would be rounded to a half; here it is right
+    to the last entry.
+    """
     x = (torch.randn(2, 4096) + 100).bfloat16()
     exact = x.double() - x.double().mean(-1, keepdim=True)
     result = CenterNorm(4096).bfloat16()(x).double()
@@ -145,7 +180,9 @@ def test_center_norm_takes_the_mean_of_bfloat16_in_float32() -> None:
 
 def test_scale_norm_has_one_parameter_of_one_entry() -> None:
     """Not 0-dimensional: fully sharded training refuses those."""
-    assert {name: parameter.shape for name, parameter in ScaleNorm(512).named_parameters()} == {"weight": (1,)}
+    assert {name: parameter.shape for name, parameter in ScaleNorm(512).named_parameters()} == {
+        "weight": (1,)
+    }
 
 
 def test_scale_norm_is_the_published_formula_with_g_over_root_d() -> None:

@@ -1,4 +1,6 @@
-"""NormalizedLinear: the table of invariances, one test a column, and what it means for the size of a step."""
+"""NormalizedLinear: the table of invariances, one test a column, and what it means for the size of
+a step.
+"""
 
 import pytest
 import torch
@@ -97,15 +99,21 @@ def test_the_gradient_of_a_matrix_c_times_as_large_is_c_times_as_small(norm: str
 
     def gradient(weight: Tensor) -> Tensor:
         weight = weight.detach().requires_grad_()
-        (result,) = torch.autograd.grad((with_weight(layer, weight, x) - target).square().sum(), weight)
+        (result,) = torch.autograd.grad(
+            (with_weight(layer, weight, x) - target).square().sum(), weight
+        )
         return result
 
-    torch.testing.assert_close(c * gradient(c * layer.linear.weight), gradient(layer.linear.weight), rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(
+        c * gradient(c * layer.linear.weight), gradient(layer.linear.weight), rtol=1e-8, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("norm", RE_SCALING)
 def test_the_gradient_is_at_right_angles_to_the_matrix(norm: str) -> None:
-    """What scale invariance means for training: a step never shrinks the matrix, to first order it only turns it."""
+    """What scale invariance means for training: a step never shrinks the matrix, to first order it
+    only turns it.
+    """
     layer = layer_with(norm)
     layer(inputs()).square().sum().backward()
     along = (layer.linear.weight.grad * layer.linear.weight).sum()
@@ -115,16 +123,22 @@ def test_the_gradient_is_at_right_angles_to_the_matrix(norm: str) -> None:
 @pytest.mark.parametrize("norm", RE_CENTERING)
 @few
 @given(v=st.lists(st.floats(-10, 10), min_size=IN, max_size=IN))
-def test_re_centering_the_weight_matrix_changes_nothing_where_the_norm_centres(norm: str, v: list[float]) -> None:
+def test_re_centering_the_weight_matrix_changes_nothing_where_the_norm_centres(
+    norm: str, v: list[float]
+) -> None:
     """W + 1 v^T adds v.x to every summed input of a row."""
     layer, x = layer_with(norm), inputs()
-    assert_same(with_weight(layer, layer.linear.weight + torch.tensor(v, dtype=torch.float64), x), layer(x))
+    assert_same(
+        with_weight(layer, layer.linear.weight + torch.tensor(v, dtype=torch.float64), x), layer(x)
+    )
 
 
 @pytest.mark.parametrize("norm", sorted(RE_SCALING.keys() - RE_CENTERING.keys()))
 def test_re_centering_the_weight_matrix_changes_the_output_of_rms_norms(norm: str) -> None:
     layer, x = layer_with(norm), inputs()
-    assert_differs(with_weight(layer, layer.linear.weight + torch.ones(IN, dtype=torch.float64), x), layer(x))
+    assert_differs(
+        with_weight(layer, layer.linear.weight + torch.ones(IN, dtype=torch.float64), x), layer(x)
+    )
 
 
 @pytest.mark.parametrize("norm", RE_SCALING)
@@ -138,7 +152,9 @@ def test_re_scaling_the_inputs_changes_nothing(norm: str, c: float) -> None:
 @pytest.mark.parametrize("norm", RE_SCALING)
 def test_re_scaling_each_input_by_its_own_factor_changes_nothing(norm: str) -> None:
     layer, x = layer_with(norm), inputs()
-    assert_same(layer(torch.tensor([[0.01], [0.5], [3.0], [200.0]], dtype=torch.float64) * x), layer(x))
+    assert_same(
+        layer(torch.tensor([[0.01], [0.5], [3.0], [200.0]], dtype=torch.float64) * x), layer(x)
+    )
 
 
 @pytest.mark.parametrize("norm", RE_SCALING)
@@ -168,7 +184,9 @@ def test_a_bias_before_the_norm_would_break_the_invariance() -> None:
 def test_eps_limits_the_invariance_to_sums_larger_than_it() -> None:
     layer = NormalizedLinear(IN, OUT, RMSNorm(OUT, 1e-5)).double()
     x = inputs()
-    torch.testing.assert_close(with_weight(layer, 1e3 * layer.linear.weight, x), layer(x), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        with_weight(layer, 1e3 * layer.linear.weight, x), layer(x), rtol=1e-3, atol=1e-3
+    )
     assert_differs(with_weight(layer, 1e-3 * layer.linear.weight, x), layer(x))
 
 

@@ -1,4 +1,6 @@
-"""RMSNorm's options: where eps stands, where the weight stands, which parameters there are; and what all norms share."""
+"""RMSNorm's options: where eps stands, where the weight stands, which parameters there are; and
+what all norms share.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -50,10 +52,13 @@ def rows(count: int = 5, width: int = 8, dtype: torch.dtype = torch.float64) -> 
     return torch.randn(count, width, dtype=torch.float64).add(0.5).to(dtype)
 
 
-# The paper's PyTorch class, from its published behaviour: |x| / sqrt(k) of the first k = int(D p) entries, plus eps, divides x.
+# The paper's PyTorch class, from its published behaviour: |x| / sqrt(k) of the first k = int(D p)
+# entries, plus eps, divides x.
 
 
-def published(x: Tensor, scale: Tensor, offset: Tensor | None, p: float = -1.0, eps: float = 1e-8) -> Tensor:
+def published(
+    x: Tensor, scale: Tensor, offset: Tensor | None, p: float = -1.0, eps: float = 1e-8
+) -> Tensor:
     width = x.shape[-1]
     k = width if p < 0 or p > 1 else int(width * p)
     divisor = x[..., :k].pow(2).sum(-1, keepdim=True).sqrt() / k**0.5 + eps
@@ -61,7 +66,9 @@ def published(x: Tensor, scale: Tensor, offset: Tensor | None, p: float = -1.0, 
     return y if offset is None else y + offset
 
 
-def published_inside(x: Tensor, scale: Tensor, offset: Tensor | None, p: float = -1.0, eps: float = 1e-8) -> Tensor:
+def published_inside(
+    x: Tensor, scale: Tensor, offset: Tensor | None, p: float = -1.0, eps: float = 1e-8
+) -> Tensor:
     """The TensorFlow function of the same authors; eps 1e-5 in their Theano code."""
     width = x.shape[-1]
     k = width if p < 0 or p > 1 else int(width * p)
@@ -72,14 +79,22 @@ def published_inside(x: Tensor, scale: Tensor, offset: Tensor | None, p: float =
 @pytest.mark.parametrize("p", [-1.0, 1.5, 1.0, 0.5, 0.3, 0.0625])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("eps", [1e-8, 1e-2])
-@pytest.mark.parametrize(("place", "theirs"), [("outside", published), ("inside", published_inside)])
-def test_equals_the_published_code(p: float, bias: bool, eps: float, place: str, theirs: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize(
+    ("place", "theirs"), [("outside", published), ("inside", published_inside)]
+)
+def test_equals_the_published_code(
+    p: float, bias: bool, eps: float, place: str, theirs: Callable[..., Tensor]
+) -> None:
     ours = with_random_parameters(PartialRMSNorm(33, p, eps, bias=bias, eps_place=place).double())
     x = rows(6, 33)
-    torch.testing.assert_close(ours(x), theirs(x, ours.weight, ours.bias, p, eps), rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(
+        ours(x), theirs(x, ours.weight, ours.bias, p, eps), rtol=1e-14, atol=1e-14
+    )
     if p in (-1.0, 1.0, 1.5):
         full = with_random_parameters(RMSNorm(33, eps, bias=bias, eps_place=place).double())
-        torch.testing.assert_close(full(x), theirs(x, full.weight, full.bias, eps=eps), rtol=1e-14, atol=1e-14)
+        torch.testing.assert_close(
+            full(x), theirs(x, full.weight, full.bias, eps=eps), rtol=1e-14, atol=1e-14
+        )
 
 
 def test_the_two_places_of_eps_differ_where_eps_is_large() -> None:
@@ -90,7 +105,9 @@ def test_the_two_places_of_eps_differ_where_eps_is_large() -> None:
 
 @pytest.mark.parametrize(("place", "slope"), [("inside", 100.0), ("outside", 10_000.0)])
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
-def test_at_zero_the_value_is_zero_and_the_jacobian_is_the_identity_over_root_eps_or_eps(place: str, slope: float, fraction: float) -> None:
+def test_at_zero_the_value_is_zero_and_the_jacobian_is_the_identity_over_root_eps_or_eps(
+    place: str, slope: float, fraction: float
+) -> None:
     norm = PartialRMSNorm(6, fraction, 1e-4, eps_place=place).double()
     zero = torch.zeros(6, dtype=torch.float64)
     assert torch.equal(norm(zero), zero)
@@ -128,7 +145,10 @@ def test_the_two_orders_are_one_in_float32() -> None:
 def test_the_bias_is_off_unless_asked_for_and_starts_as_zeros() -> None:
     assert dict(RMSNorm(5).named_parameters()).keys() == {"weight"}
     norm = RMSNorm(5, bias=True)
-    assert {name: parameter.shape for name, parameter in norm.named_parameters()} == {"weight": (5,), "bias": (5,)}
+    assert {name: parameter.shape for name, parameter in norm.named_parameters()} == {
+        "weight": (5,),
+        "bias": (5,),
+    }
     assert torch.equal(norm.weight, torch.ones(5))
     assert torch.equal(norm.bias, torch.zeros(5))
 
@@ -147,7 +167,11 @@ def test_without_weight_there_are_no_parameters_and_ones_are_meant() -> None:
     assert torch.equal(norm(x), RMSNorm(8)(x))
 
 
-@pytest.mark.parametrize("make", [RMSNorm, lambda width, bias: PartialRMSNorm(width, 0.5, bias=bias)], ids=["full", "partial"])
+@pytest.mark.parametrize(
+    "make",
+    [RMSNorm, lambda width, bias: PartialRMSNorm(width, 0.5, bias=bias)],
+    ids=["full", "partial"],
+)
 def test_loads_state_dicts_that_say_scale_and_offset(make: Callable[..., nn.Module]) -> None:
     """Alone and inside a model, and the caller's dict stays as it was."""
     model = nn.Sequential(nn.Linear(4, 4), make(4, bias=True))
@@ -172,13 +196,19 @@ def test_an_offset_without_a_bias_to_take_it_is_refused() -> None:
     [
         (RMSNorm(8), "RMSNorm((8,), eps=1e-05)"),
         (RMSNorm(8, 1e-8, eps_place="outside"), "RMSNorm((8,), eps=1e-08, eps_place=outside)"),
-        (RMSNorm(8, bias=True, weight_place="before_cast"), "RMSNorm((8,), eps=1e-05, bias=True, weight_place=before_cast)"),
+        (
+            RMSNorm(8, bias=True, weight_place="before_cast"),
+            "RMSNorm((8,), eps=1e-05, bias=True, weight_place=before_cast)",
+        ),
         (RMSNorm(8, weight=False), "RMSNorm((8,), eps=1e-05, weight=False)"),
         (PartialRMSNorm(512), "PartialRMSNorm((512,), eps=1e-05, entries=32)"),
         (ScaleNorm(8), "ScaleNorm((8,), eps=1e-05)"),
         (CenterNorm(8), "CenterNorm((8,))"),
         (LayerNorm((3, 4)), "LayerNorm((3, 4), eps=1e-05)"),
-        (LayerNorm(8, weight=False, bias=False), "LayerNorm((8,), eps=1e-05, bias=False, weight=False)"),
+        (
+            LayerNorm(8, weight=False, bias=False),
+            "LayerNorm((8,), eps=1e-05, bias=False, weight=False)",
+        ),
     ],
 )
 def test_prints_what_differs_from_the_default(norm: nn.Module, shown: str) -> None:
@@ -187,7 +217,9 @@ def test_prints_what_differs_from_the_default(norm: nn.Module, shown: str) -> No
 
 @pytest.fixture
 def _no_type_checks() -> Iterator[None]:
-    """As in production, where a word that the annotation does not allow arrives at the constructor."""
+    """As in production, where a word that the annotation does not allow arrives at the
+    constructor.
+    """
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -196,7 +228,11 @@ def _no_type_checks() -> Iterator[None]:
 @pytest.mark.usefixtures("_no_type_checks")
 @pytest.mark.parametrize(
     ("option", "remedy"),
-    [("eps_place", "inside or outside"), ("weight_place", "after_cast or before_cast"), ("rounding", "floor or ceil")],
+    [
+        ("eps_place", "inside or outside"),
+        ("weight_place", "after_cast or before_cast"),
+        ("rounding", "floor or ceil"),
+    ],
 )
 def test_an_unknown_word_is_refused(option: str, remedy: str) -> None:
     with pytest.raises(ValueError, match=f"{option} 'beside' is not known: say {remedy}"):
@@ -213,7 +249,9 @@ def test_float64_stays_float64(make: Norm) -> None:
 
 @every_norm
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_formats_come_back_in_their_dtype_within_their_rounding(make: Norm, dtype: torch.dtype) -> None:
+def test_half_formats_come_back_in_their_dtype_within_their_rounding(
+    make: Norm, dtype: torch.dtype
+) -> None:
     norm = with_random_parameters(make(512)).to(dtype)
     x = rows(8, 512, dtype)
     result = norm(x)
@@ -246,7 +284,9 @@ def test_gradients_are_those_of_finite_differences(make: Norm) -> None:
 def test_a_row_does_not_know_the_other_rows(make: Norm) -> None:
     norm = with_random_parameters(make(8)).double()
     x = rows()
-    torch.testing.assert_close(norm(x), torch.stack([norm(row) for row in x]), rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(
+        norm(x), torch.stack([norm(row) for row in x]), rtol=1e-14, atol=1e-14
+    )
 
 
 @every_norm
@@ -258,7 +298,9 @@ def test_is_built_on_the_device_that_is_current(make: Norm) -> None:
 
 @every_norm
 def test_can_be_reset_to_its_start(make: Norm) -> None:
-    """What fills a model that was built without memory: weights one, biases zero, whatever was there."""
+    """What fills a model that was built without memory: weights one, biases zero, whatever was
+    there.
+    """
     layer, fresh = NormalizedLinear(4, 8, make(8)), make(8)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -269,5 +311,7 @@ def test_can_be_reset_to_its_start(make: Norm) -> None:
     assert all(parameter.isfinite().all() for parameter in layer.parameters())
     for name, value in layer.norm.state_dict().items():
         assert torch.equal(value, fresh.state_dict()[name])
-        assert torch.equal(value, torch.ones_like(value) if name == "weight" else torch.zeros_like(value))
+        assert torch.equal(
+            value, torch.ones_like(value) if name == "weight" else torch.zeros_like(value)
+        )
     assert torch.equal(layer.bias, torch.zeros(8))

@@ -50,7 +50,10 @@ def test_floor_is_the_published_expression(width: int, fraction: float) -> None:
 
 @pytest.mark.parametrize(("fraction", "rounding"), [(0.1, "floor"), (0.0, "floor"), (0.0, "ceil")])
 def test_no_entry_is_refused_with_the_remedy(fraction: float, rounding: str) -> None:
-    with pytest.raises(ValueError, match=rf"fraction {fraction:g} of 8 entries leaves none by {rounding}: take more than 1/8"):
+    with pytest.raises(
+        ValueError,
+        match=rf"fraction {fraction:g} of 8 entries leaves none by {rounding}: take more than 1/8",
+    ):
         PartialRMSNorm(8, fraction, rounding=rounding)
 
 
@@ -73,14 +76,18 @@ def test_all_entries_are_rms_norm_bit_for_bit(fraction: float, dtype: torch.dtyp
 
 @pytest.mark.parametrize("place", ["inside", "outside"])
 def test_only_the_first_entries_get_gradient_through_the_statistic(place: str) -> None:
-    """dy_i/dx_j is r on the diagonal, and only the columns j < k have anything else: minus r^2 x_i x_j / (k rms), the path of the
-    statistic (rms is the divisor without eps where eps is outside)."""
+    """dy_i/dx_j is r on the diagonal, and only the columns j < k have anything else: minus r^2 x_i
+    x_j / (k rms), the path of the statistic (rms is the divisor without eps where eps is outside).
+    """
     k, eps = 3, 1e-2
     x = torch.randn(8, dtype=torch.float64)
-    jacobian = torch.autograd.functional.jacobian(PartialRMSNorm(8, k / 8, eps, eps_place=place).double(), x)
+    jacobian = torch.autograd.functional.jacobian(
+        PartialRMSNorm(8, k / 8, eps, eps_place=place).double(), x
+    )
     mean_square = x[:k].square().mean()
     divisor = (mean_square + eps).sqrt() if place == "inside" else mean_square.sqrt() + eps
-    slope = divisor if place == "inside" else mean_square.sqrt()  # d divisor / d x_j = x_j / (k slope)
+    # d divisor / d x_j = x_j / (k slope)
+    slope = divisor if place == "inside" else mean_square.sqrt()
     expected = torch.eye(8, dtype=torch.float64) / divisor
     expected[:, :k] -= torch.outer(x, x[:k]) / (k * slope * divisor**2)
     torch.testing.assert_close(jacobian, expected, rtol=1e-12, atol=1e-14)

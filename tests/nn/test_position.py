@@ -1,4 +1,6 @@
-"""Learned and sinusoidal positions and ALiBi's slopes: formulas, published values, transformers' tables."""
+"""Learned and sinusoidal positions and ALiBi's slopes: formulas, published values, transformers'
+tables.
+"""
 
 import math
 
@@ -26,14 +28,18 @@ def test_each_position_has_its_row_in_any_order_and_batch(kind: type[nn.Module])
 
 @BOTH
 @pytest.mark.parametrize("position", [-1, 12])
-def test_positions_outside_the_context_are_refused_on_a_cpu(kind: type[nn.Module], position: int) -> None:
+def test_positions_outside_the_context_are_refused_on_a_cpu(
+    kind: type[nn.Module], position: int
+) -> None:
     with pytest.raises(IndexError):
         kind(12, 6)(torch.tensor([position]))
 
 
 def test_learned_positions_are_one_trained_matrix() -> None:
     table = LearnedPositions(7, 4)
-    assert {name: tuple(value.shape) for name, value in table.state_dict().items()} == {"weight": (7, 4)}
+    assert {name: tuple(value.shape) for name, value in table.state_dict().items()} == {
+        "weight": (7, 4)
+    }
     table(torch.tensor([[1, 3], [3, 3]])).sum().backward()
     assert table.weight.grad is not None
     assert table.weight.grad[:, 0].tolist() == [0, 1, 0, 3, 0, 0, 0]
@@ -68,16 +74,24 @@ def test_sinusoidal_positions_equal_transformers() -> None:
     """Whose table has the sines in the first half and the cosines in the second."""
     theirs = MarianSinusoidalPositionalEmbedding(100, 32).create_weight()
     ours = SinusoidalPositions(100, 32)(torch.arange(100))
-    torch.testing.assert_close(torch.cat((ours[:, ::2], ours[:, 1::2]), dim=1), theirs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        torch.cat((ours[:, ::2], ours[:, 1::2]), dim=1), theirs, rtol=0, atol=1e-5
+    )
 
 
 @given(position=st.integers(0, 60), shift=st.integers(0, 60))
 def test_a_shift_of_the_position_is_one_turn_of_the_vector(position: int, shift: int) -> None:
-    """p_(m+n) is linear in p_m, the same map for every m: what the paper hoped a model would use."""
+    """p_(m+n) is linear in p_m, the same map for every m: what the paper hoped a model would
+    use.
+    """
     table = SinusoidalPositions(128, 16)
-    here, there, turn = (table(torch.tensor([place]))[0].view(8, 2) for place in (position, position + shift, shift))
+    here, there, turn = (
+        table(torch.tensor([place]))[0].view(8, 2) for place in (position, position + shift, shift)
+    )
     sin, cos = turn.unbind(-1)
-    turned = torch.stack((here[:, 0] * cos + here[:, 1] * sin, here[:, 1] * cos - here[:, 0] * sin), dim=-1)
+    turned = torch.stack(
+        (here[:, 0] * cos + here[:, 1] * sin, here[:, 1] * cos - here[:, 0] * sin), dim=-1
+    )
     torch.testing.assert_close(turned, there, rtol=0, atol=2e-5)
 
 
@@ -120,7 +134,12 @@ def test_odd_width_is_refused() -> None:
 )
 def test_slopes_are_the_published_powers_of_two(heads: int, exponents: list[float]) -> None:
     """The paper's for 8 and 16 heads, its code's for the others."""
-    torch.testing.assert_close(alibi_slopes(heads), torch.tensor([2.0**-exponent for exponent in exponents]), rtol=1e-7, atol=0)
+    torch.testing.assert_close(
+        alibi_slopes(heads),
+        torch.tensor([2.0**-exponent for exponent in exponents]),
+        rtol=1e-7,
+        atol=0,
+    )
 
 
 @given(heads=st.integers(1, 200))

@@ -1,4 +1,6 @@
-"""Four-bit weights: the published levels, the error that the docstring promises, the bytes, and models whose layers are swapped."""
+"""Four-bit weights: the published levels, the error that the docstring promises, the bytes, and
+models whose layers are swapped.
+"""
 
 import gc
 import weakref
@@ -19,7 +21,8 @@ from puna.nn import Linear4bit, quantize_linears
 from puna.nn.quantized import LEVELS, Kind
 
 KINDS = get_args(Kind)
-HALF_GAP = {"nf4": (1 - 0.6961928009986877) / 2, "int4": 0.5}  # half the widest gap between neighbouring levels
+# half the widest gap between neighbouring levels
+HALF_GAP = {"nf4": (1 - 0.6961928009986877) / 2, "int4": 0.5}
 
 
 def linear_of(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
@@ -38,10 +41,23 @@ def scale_of_each_entry(layer: Linear4bit) -> Tensor:
 
 
 def small_model(**changes: Any) -> Transformer:
-    shape = {"vocab_size": 60, "width": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "context_length": 32}
-    model = build_transformer(ModelConfig.model_validate({**shape, "feed_forward_width": 128, **changes}))
+    shape = {
+        "vocab_size": 60,
+        "width": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "context_length": 32,
+    }
+    model = build_transformer(
+        ModelConfig.model_validate({**shape, "feed_forward_width": 128, **changes})
+    )
     for parameter in model.parameters():
-        nn.init.normal_(parameter, 0.0, 0.1) if parameter.ndim == 2 else nn.init.normal_(parameter, 1.0, 0.2)
+        (
+            nn.init.normal_(parameter, 0.0, 0.1)
+            if parameter.ndim == 2
+            else nn.init.normal_(parameter, 1.0, 0.2)
+        )
     return model.eval()
 
 
@@ -52,8 +68,10 @@ IDS = torch.arange(48).view(2, 24) % 60
 
 
 def test_the_nf4_levels_are_the_normal_quantiles_of_qlora() -> None:
-    """Appendix E prints the values; its authors' code cuts the tail at the mean of 1 - 1/32 and 1 - 1/30, takes 8 evenly spaced
-    probabilities from there to (not including) 1/2 above zero and 7 below, and divides the quantiles by the largest."""
+    """Appendix E prints the values; its authors' code cuts the tail at the mean of 1 - 1/32 and 1 -
+    1/30, takes 8 evenly spaced probabilities from there to (not including) 1/2 above zero and 7
+    below, and divides the quantiles by the largest.
+    """
     tail = 1 - (1 / 32 + 1 / 30) / 2
 
     def quantiles(count: int) -> list[float]:
@@ -73,13 +91,18 @@ def test_int4_codes_are_integers_offset_by_8() -> None:
 def test_values_on_the_levels_survive_exactly(kind: Kind) -> None:
     levels = torch.tensor(LEVELS[kind][1:] if kind == "int4" else LEVELS[kind])
     weight = torch.stack(
-        [0.25 * levels[torch.randperm(len(levels))[torch.arange(16) % len(levels)]], levels.flip(0)[torch.arange(16) // 2]]
+        [
+            0.25 * levels[torch.randperm(len(levels))[torch.arange(16) % len(levels)]],
+            levels.flip(0)[torch.arange(16) // 2],
+        ]
     )
     assert torch.equal(rounded(weight, kind, group=16).dequantize(), weight)
 
 
 def test_a_hand_made_group() -> None:
-    """max 14 gives the scale 2; -14, -3.2, 0.9, 5, 14 are then -7, -1.6, 0.45, 2.5 (a tie) and 7. The first of a pair is the high half."""
+    """max 14 gives the scale 2; -14, -3.2, 0.9, 5, 14 are then -7, -1.6, 0.45, 2.5 (a tie) and 7.
+    The first of a pair is the high half.
+    """
     layer = rounded(torch.tensor([[-14.0, -3.2, 0.9, 14.0]]), "int4", group=4)
     assert layer.scales.tolist() == [[2.0]]
     assert layer.codes.tolist() == [[(8 - 7) * 16 + (8 - 2), (8 + 0) * 16 + (8 + 7)]]
@@ -97,9 +120,15 @@ def test_a_hand_made_group() -> None:
     size=st.floats(-30, 30),
     seed=st.integers(0, 1000),
 )
-def test_no_entry_is_off_by_more_than_half_the_widest_gap(kind: Kind, rows: int, columns: int, group: int, size: float, seed: int) -> None:
-    """In units of the scale as it is stored; so bfloat16's rounding of the scale costs nothing beyond the bound, at any magnitude."""
-    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).pow(3) * 10**size
+def test_no_entry_is_off_by_more_than_half_the_widest_gap(
+    kind: Kind, rows: int, columns: int, group: int, size: float, seed: int
+) -> None:
+    """In units of the scale as it is stored; so bfloat16's rounding of the scale costs nothing
+    beyond the bound, at any magnitude.
+    """
+    weight = (
+        torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).pow(3) * 10**size
+    )
     layer = rounded(weight, kind, group)
     error = (weight - layer.dequantize()).abs()
     assert (error <= scale_of_each_entry(layer) * HALF_GAP[kind] * (1 + 1e-5)).all()
@@ -109,7 +138,9 @@ def test_no_entry_is_off_by_more_than_half_the_widest_gap(kind: Kind, rows: int,
 def test_the_scale_is_the_largest_magnitude_within_bfloat16_s_rounding(kind: Kind) -> None:
     weight = torch.randn(5, 192)
     largest = weight.view(5, 3, 64).abs().amax(-1)
-    torch.testing.assert_close(rounded(weight, kind).scales.float() * LEVELS[kind][-1], largest, rtol=2**-8, atol=0)
+    torch.testing.assert_close(
+        rounded(weight, kind).scales.float() * LEVELS[kind][-1], largest, rtol=2**-8, atol=0
+    )
 
 
 def test_nf4_wins_the_mean_on_normal_weights_and_int4_the_worst_case() -> None:
@@ -124,7 +155,9 @@ def test_a_product_is_off_by_at_most_the_rounding_of_its_weights() -> None:
     """|y - y'| <= sum over the groups of scale / 2 * the inputs' magnitudes, for int4."""
     weight, x = torch.randn(20, 192), torch.randn(7, 192)
     layer = rounded(weight, "int4")
-    assert ((layer(x) - x @ weight.T).abs() <= x.abs() @ scale_of_each_entry(layer).T / 2 + 1e-4).all()
+    assert (
+        (layer(x) - x @ weight.T).abs() <= x.abs() @ scale_of_each_entry(layer).T / 2 + 1e-4
+    ).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,7 +168,8 @@ def test_a_group_of_zeros_is_zeros_and_leaves_its_neighbours_alone(kind: Kind) -
     assert torch.equal(out[:, 4:8], torch.zeros(3, 4))
     assert torch.equal(out[:, :4], rounded(weight[:, :4].contiguous(), kind, group=4).dequantize())
     zero = LEVELS[kind].index(0.0)
-    assert rounded(torch.zeros(1, 4), kind, group=4).codes.tolist() == [[17 * zero, 17 * zero]]  # not what 0/0 happens to become
+    # not what 0/0 happens to become
+    assert rounded(torch.zeros(1, 4), kind, group=4).codes.tolist() == [[17 * zero, 17 * zero]]
 
 
 def test_what_is_not_a_number_stays_so_in_its_group_alone() -> None:
@@ -149,7 +183,9 @@ def test_what_is_not_a_number_stays_so_in_its_group_alone() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_forward_is_the_linear_layer_of_the_dequantized_weight(kind: Kind, dtype: torch.dtype) -> None:
+def test_forward_is_the_linear_layer_of_the_dequantized_weight(
+    kind: Kind, dtype: torch.dtype
+) -> None:
     layer, x = rounded(torch.randn(6, 100, dtype=dtype), kind), torch.randn(2, 3, 100, dtype=dtype)
     assert layer(x).dtype == dtype
     assert torch.equal(layer(x), F.linear(x, layer.dequantize().to(dtype)))
@@ -222,9 +258,14 @@ def test_weights_in_any_memory_order() -> None:
 
 def test_on_the_meta_device_it_costs_nothing_and_keeps_its_shapes() -> None:
     with torch.device("meta"):
-        built, swapped = Linear4bit(8192, 22016), Linear4bit.from_linear(nn.Linear(8192, 22016, bias=False))
+        built, swapped = (
+            Linear4bit(8192, 22016),
+            Linear4bit.from_linear(nn.Linear(8192, 22016, bias=False)),
+        )
     for layer in (built, swapped):
-        assert {name: (tuple(t.shape), t.dtype, t.device.type) for name, t in layer.state_dict().items()} == {
+        assert {
+            name: (tuple(t.shape), t.dtype, t.device.type) for name, t in layer.state_dict().items()
+        } == {
             "codes": ((22016, 4096), torch.uint8, "meta"),
             "scales": ((22016, 128), torch.bfloat16, "meta"),
         }
@@ -234,19 +275,27 @@ def test_on_the_meta_device_it_costs_nothing_and_keeps_its_shapes() -> None:
 def test_what_it_prints() -> None:
     assert repr(Linear4bit(64, 128)) == "Linear4bit(in_features=64, out_features=128, bias=False)"
     other = Linear4bit(64, 128, bias=True, kind="int4", group=32)
-    assert repr(other) == "Linear4bit(in_features=64, out_features=128, bias=True, kind=int4, group=32)"
+    assert (
+        repr(other)
+        == "Linear4bit(in_features=64, out_features=128, bias=True, kind=int4, group=32)"
+    )
 
 
 @pytest.mark.parametrize("group", [0, -64, 33])
 def test_a_group_that_cannot_be_packed_is_an_error(group: int) -> None:
-    with pytest.raises(ValueError, match=rf"group {group} cannot share a scale: .* positive even number, such as 64"):
+    with pytest.raises(
+        ValueError,
+        match=rf"group {group} cannot share a scale: .* positive even number, such as 64",
+    ):
         Linear4bit(64, 8, group=group)
 
 
 def test_an_unknown_kind_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the types are not checked, as in production."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ValueError, match="kind 'fp4' is no way to spend four bits; choose from nf4, int4"):
+    with pytest.raises(
+        ValueError, match="kind 'fp4' is no way to spend four bits; choose from nf4, int4"
+    ):
         Linear4bit(64, 8, kind="fp4")
 
 
@@ -262,7 +311,9 @@ def test_a_model_keeps_embeddings_norms_and_output_layer(kind: Kind, tied: bool)
     replaced = {name for name, module in model.named_modules() if isinstance(module, Linear4bit)}
     projections = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
     feed_forward = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
-    assert replaced == {f"layers.{layer}.{name}" for layer in range(2) for name in projections + feed_forward}
+    assert replaced == {
+        f"layers.{layer}.{name}" for layer in range(2) for name in projections + feed_forward
+    }
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before.pop(name))
     assert {name.removesuffix(".weight") for name in before} == replaced
@@ -282,7 +333,9 @@ def test_the_logits_are_those_of_the_rounded_weights(tied: bool) -> None:
 
 @pytest.mark.parametrize(("kind", "error"), [("nf4", 0.092), ("int4", 0.108)])
 def test_the_logits_stay_close(kind: Kind, error: float) -> None:
-    """Within what the 14 matrices would do if each added its own relative error, independent of the others, to the whole."""
+    """Within what the 14 matrices would do if each added its own relative error, independent of the
+    others, to the whole.
+    """
     model = small_model()
     with torch.no_grad():
         exact = model(IDS)
@@ -300,14 +353,22 @@ def test_the_logits_stay_close(kind: Kind, error: float) -> None:
     ],
 )
 def test_what_is_kept_is_matched_by_whole_names(keep: tuple[str, ...], kept: set[str]) -> None:
-    model = nn.ModuleDict({"head": nn.Linear(8, 8), "my_head": nn.Linear(8, 8), "inner": nn.ModuleDict({"head": nn.Linear(8, 8)})})
+    model = nn.ModuleDict(
+        {
+            "head": nn.Linear(8, 8),
+            "my_head": nn.Linear(8, 8),
+            "inner": nn.ModuleDict({"head": nn.Linear(8, 8)}),
+        }
+    )
     quantize_linears(model, keep=keep)
     assert {name for name, module in model.named_modules() if isinstance(module, nn.Linear)} == kept
     assert sum(isinstance(module, Linear4bit) for module in model.modules()) == 3 - len(kept)
 
 
 def test_subclasses_of_linear_stay() -> None:
-    """As the output projection of PyTorch's own attention, whose weight that attention reads by itself."""
+    """As the output projection of PyTorch's own attention, whose weight that attention reads by
+    itself.
+    """
     model = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Linear(8, 8))
     quantize_linears(model)
     assert isinstance(model.get_submodule("0.out_proj"), nn.Linear)

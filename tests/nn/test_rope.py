@@ -1,4 +1,6 @@
-"""Rotary positions: the algebra of rotations, their four forms, weight layouts, transformers' tables, and precision."""
+"""Rotary positions: the algebra of rotations, their four forms, weight layouts, transformers'
+tables, and precision.
+"""
 
 import cmath
 import copy
@@ -37,7 +39,9 @@ def tables(positions: Tensor, head_width: int, base: float = 10000.0) -> tuple[T
 
 def test_frequencies_are_powers_of_the_base() -> None:
     expected = [10000.0 ** (-2 * i / 8) for i in range(4)]  # 1, 0.1, 0.01, 0.001
-    torch.testing.assert_close(rope_frequencies(8, 10000.0), torch.tensor(expected), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        rope_frequencies(8, 10000.0), torch.tensor(expected), rtol=1e-6, atol=0
+    )
 
 
 @FORMS
@@ -60,13 +64,22 @@ def test_norms_are_kept(position: int, seed: int) -> None:
 
 
 @FORMS
-@given(query=st.integers(0, 2000), key=st.integers(0, 2000), shift=st.integers(0, 2000), seed=st.integers(0, 2**31))
-def test_scores_depend_on_the_distance_alone(form: Callable[..., Tensor], query: int, key: int, shift: int, seed: int) -> None:
+@given(
+    query=st.integers(0, 2000),
+    key=st.integers(0, 2000),
+    shift=st.integers(0, 2000),
+    seed=st.integers(0, 2**31),
+)
+def test_scores_depend_on_the_distance_alone(
+    form: Callable[..., Tensor], query: int, key: int, shift: int, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     q, k = (torch.randn(1, 1, 1, 32, generator=generator, dtype=torch.float64) for _ in range(2))
 
     def score(m: int, n: int) -> Tensor:
-        return (form(q, *tables(torch.tensor([m]), 32)) * form(k, *tables(torch.tensor([n]), 32))).sum()
+        return (
+            form(q, *tables(torch.tensor([m]), 32)) * form(k, *tables(torch.tensor([n]), 32))
+        ).sum()
 
     assert abs(score(query, key) - score(query + shift, key + shift)) < 1e-12 * q.norm() * k.norm()
 
@@ -76,7 +89,9 @@ def test_turning_back_by_m_and_on_by_n_is_turning_by_the_difference(m: int, n: i
     """R_m^T R_n = R_(n-m), also for n < m."""
     frequencies = 10000.0 ** (-torch.arange(0, 16, 2, dtype=torch.float64) / 16)
     back_and_on = rotation_matrix(m * frequencies).T @ rotation_matrix(n * frequencies)
-    torch.testing.assert_close(back_and_on, rotation_matrix((n - m) * frequencies), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        back_and_on, rotation_matrix((n - m) * frequencies), rtol=0, atol=1e-12
+    )
 
 
 def test_two_turns_are_one_turn_by_the_sum() -> None:
@@ -92,29 +107,48 @@ def split(x: Tensor) -> Tensor:
 
 
 def test_all_forms_are_one_rotation() -> None:
-    """Element-wise interleaved, complex, block-diagonal matrix; and half-split, once its entries are put in the others' order."""
+    """Element-wise interleaved, complex, block-diagonal matrix; and half-split, once its entries
+    are put in the others' order.
+    """
     x, positions = torch.randn(2, 3, 10, 16, dtype=torch.float64), torch.arange(10)
     cos, sin = tables(positions, 16)
     expected = rotate_interleaved(x, cos, sin)
-    angles = torch.outer(positions.double(), 10000.0 ** (-torch.arange(0, 16, 2, dtype=torch.float64) / 16))
+    angles = torch.outer(
+        positions.double(), 10000.0 ** (-torch.arange(0, 16, 2, dtype=torch.float64) / 16)
+    )
     by_matrix = (rotation_matrix(angles) @ x.unsqueeze(-1)).squeeze(-1)
-    for other, wanted in ((rotate_complex(x, cos, sin), expected), (by_matrix, expected), (rotate(split(x), cos, sin), split(expected))):
+    for other, wanted in (
+        (rotate_complex(x, cos, sin), expected),
+        (by_matrix, expected),
+        (rotate(split(x), cos, sin), split(expected)),
+    ):
         assert other.dtype == torch.float64
         torch.testing.assert_close(other, wanted, rtol=0, atol=1e-12)
 
 
 def test_is_a_product_of_complex_numbers() -> None:
-    """Python's own: (x_0 + j x_1) e^(j m) and (x_2 + j x_3) e^(j m / 100), for width 4 at position 7."""
+    """Python's own: (x_0 + j x_1) e^(j m) and (x_2 + j x_3) e^(j m / 100), for width 4 at position
+    7.
+    """
     x = torch.randn(1, 1, 1, 4, dtype=torch.float64)
     numbers = x.flatten().tolist()
-    turned = [complex(*numbers[2 * i : 2 * i + 2]) * cmath.exp(1j * 7 * 10000 ** (-2 * i / 4)) for i in range(2)]
-    expected = torch.tensor([part for number in turned for part in (number.real, number.imag)], dtype=torch.float64)
+    turned = [
+        complex(*numbers[2 * i : 2 * i + 2]) * cmath.exp(1j * 7 * 10000 ** (-2 * i / 4))
+        for i in range(2)
+    ]
+    expected = torch.tensor(
+        [part for number in turned for part in (number.real, number.imag)], dtype=torch.float64
+    )
     for form in (rotate_interleaved, rotate_complex):
-        torch.testing.assert_close(form(x, *tables(torch.tensor([7]), 4)).flatten(), expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            form(x, *tables(torch.tensor([7]), 4)).flatten(), expected, rtol=1e-12, atol=1e-12
+        )
 
 
 def test_converted_weights_give_equal_scores_and_outputs() -> None:
-    """Meta's layout with the interleaved rotation against ours with the half-split one; 4 query heads, 2 key heads, V untouched."""
+    """Meta's layout with the interleaved rotation against ours with the half-split one; 4 query
+    heads, 2 key heads, V untouched.
+    """
     layer, x = Attention(16, 4, 2, 8).double(), torch.randn(2, 6, 16, dtype=torch.float64)
     cos, sin = tables(torch.arange(6), 8)
 
@@ -125,7 +159,9 @@ def test_converted_weights_give_equal_scores_and_outputs() -> None:
     q, k = (rotate_interleaved(heads(weight), cos, sin) for weight in (wq, wk))
     ours = [interleaved_to_half_split(weight, n) for weight, n in ((wq, 4), (wk, 2))]
     our_q, our_k = (rotate(heads(weight), cos, sin) for weight in ours)
-    scores, our_scores = (a @ b.repeat_interleave(2, 1).transpose(-1, -2) for a, b in ((q, k), (our_q, our_k)))
+    scores, our_scores = (
+        a @ b.repeat_interleave(2, 1).transpose(-1, -2) for a, b in ((q, k), (our_q, our_k))
+    )
     torch.testing.assert_close(our_scores, scores, rtol=0, atol=1e-12)
     meta_out = layer.o_proj(softmax_attention(q, k, heads(wv)).transpose(1, 2).flatten(2))
     with torch.no_grad():
@@ -143,26 +179,38 @@ def test_conversion_reorders_rows_within_each_head() -> None:
 def test_conversion_equals_the_published_conversion() -> None:
     """The reshape in transformers' conversion script for Meta's weights."""
     weight = torch.randn(24, 5)
-    assert torch.equal(interleaved_to_half_split(weight, 3), weight.view(3, 4, 2, 5).transpose(1, 2).reshape(24, 5))
+    assert torch.equal(
+        interleaved_to_half_split(weight, 3), weight.view(3, 4, 2, 5).transpose(1, 2).reshape(24, 5)
+    )
 
 
 @given(heads=st.integers(1, 5), half=st.integers(1, 8), columns=st.integers(1, 3))
 def test_conversion_there_and_back_changes_nothing(heads: int, half: int, columns: int) -> None:
     weight = torch.randn(heads * 2 * half, columns)
-    assert torch.equal(half_split_to_interleaved(interleaved_to_half_split(weight, heads), heads), weight)
-    assert torch.equal(interleaved_to_half_split(half_split_to_interleaved(weight, heads), heads), weight)
+    assert torch.equal(
+        half_split_to_interleaved(interleaved_to_half_split(weight, heads), heads), weight
+    )
+    assert torch.equal(
+        interleaved_to_half_split(half_split_to_interleaved(weight, heads), heads), weight
+    )
 
 
 @pytest.mark.parametrize("convert", [interleaved_to_half_split, half_split_to_interleaved])
 @pytest.mark.parametrize("heads", [0, 3, 8])
-def test_conversion_refuses_rows_that_are_no_such_heads(convert: Callable[..., Tensor], heads: int) -> None:
+def test_conversion_refuses_rows_that_are_no_such_heads(
+    convert: Callable[..., Tensor], heads: int
+) -> None:
     with pytest.raises(ValueError, match=f"8 rows are no {heads} heads"):
         convert(torch.zeros(8, 2), heads)
 
 
 @pytest.mark.parametrize("base", [10000.0, 500000.0])
 def test_equals_transformers(base: float) -> None:
-    config = LlamaConfig(hidden_size=128, num_attention_heads=2, rope_parameters={"rope_type": "default", "rope_theta": base})
+    config = LlamaConfig(
+        hidden_size=128,
+        num_attention_heads=2,
+        rope_parameters={"rope_type": "default", "rope_theta": base},
+    )
     positions = torch.arange(0, 2048, 7)
     q, k = torch.randn(1, 2, len(positions), 64), torch.randn(1, 2, len(positions), 64)
     their_q, their_k = apply_rotary_pos_emb(q, k, *LlamaRotaryEmbedding(config)(q, positions[None]))
@@ -172,7 +220,9 @@ def test_equals_transformers(base: float) -> None:
 
 
 def test_positions_of_a_batch_have_their_own_rows() -> None:
-    """[B, T] positions give [B, 1, T, C/2] tables, so each sequence of a batch may stand elsewhere."""
+    """[B, T] positions give [B, 1, T, C/2] tables, so each sequence of a batch may stand
+    elsewhere.
+    """
     rotary, x = RotaryEmbedding(8, 32), torch.randn(2, 3, 4, 8)
     positions = torch.tensor([[0, 1, 2, 3], [9, 8, 20, 31]])
     both = rotate(x, *rotary(positions))
@@ -222,7 +272,9 @@ def test_precision_at_position_100000() -> None:
 
 @FORMS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rotation_keeps_the_dtype_and_rounds_once(form: Callable[..., Tensor], dtype: torch.dtype) -> None:
+def test_rotation_keeps_the_dtype_and_rounds_once(
+    form: Callable[..., Tensor], dtype: torch.dtype
+) -> None:
     x = torch.randn(1, 2, 6, 8).to(dtype)
     rotary = RotaryEmbedding(8, 6)(torch.arange(6))
     assert form(x, *rotary).dtype == dtype
@@ -231,7 +283,9 @@ def test_rotation_keeps_the_dtype_and_rounds_once(form: Callable[..., Tensor], d
 
 @FORMS
 def test_gradient_is_the_turn_back(form: Callable[..., Tensor]) -> None:
-    """Rotations are orthogonal: the gradient of <g, R x> is R^T g, the turn by the opposite angle."""
+    """Rotations are orthogonal: the gradient of <g, R x> is R^T g, the turn by the opposite
+    angle.
+    """
     x, g = torch.randn(1, 2, 6, 8, requires_grad=True), torch.randn(1, 2, 6, 8)
     cos, sin = RotaryEmbedding(8, 6)(torch.arange(6))
     form(x, cos, sin).backward(g)

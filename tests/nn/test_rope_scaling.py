@@ -1,4 +1,6 @@
-"""The four stretchings of rotary frequencies: published counts, a port of Llama 3's code, transformers, and what all have in common."""
+"""The four stretchings of rotary frequencies: published counts, a port of Llama 3's code,
+transformers, and what all have in common.
+"""
 
 import math
 
@@ -10,21 +12,42 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from puna.nn import FrequencyScaling, LinearScaling, Llama3Scaling, NTKScaling, RotaryEmbedding, YaRNScaling, rope_frequencies, rotate
+from puna.nn import (
+    FrequencyScaling,
+    LinearScaling,
+    Llama3Scaling,
+    NTKScaling,
+    RotaryEmbedding,
+    YaRNScaling,
+    rope_frequencies,
+    rotate,
+)
 
 BASE = 10000.0
 
 
 def every_scaling(factor: float) -> list[FrequencyScaling]:
     """One of each, for frequencies of base 10000."""
-    return [LinearScaling(factor), NTKScaling(factor), Llama3Scaling(factor, original_context=2048), YaRNScaling(factor, 2048, BASE)]
+    return [
+        LinearScaling(factor),
+        NTKScaling(factor),
+        Llama3Scaling(factor, original_context=2048),
+        YaRNScaling(factor, 2048, BASE),
+    ]
 
 
-EACH = pytest.mark.parametrize("scaling", every_scaling(4.0), ids=lambda scaling: type(scaling).__name__)
+EACH = pytest.mark.parametrize(
+    "scaling", every_scaling(4.0), ids=lambda scaling: type(scaling).__name__
+)
 
 
 def llama_rotary(head_width: int, context: int, **parameters: object) -> LlamaRotaryEmbedding:
-    config = LlamaConfig(hidden_size=2 * head_width, num_attention_heads=2, max_position_embeddings=context, rope_parameters=parameters)
+    config = LlamaConfig(
+        hidden_size=2 * head_width,
+        num_attention_heads=2,
+        max_position_embeddings=context,
+        rope_parameters=parameters,
+    )
     return LlamaRotaryEmbedding(config)
 
 
@@ -56,12 +79,20 @@ def test_llama_3_1_keeps_29_blends_6_and_divides_29_frequencies() -> None:
     assert divided[-29:].all()
 
 
-@pytest.mark.parametrize("scaling", [Llama3Scaling(), Llama3Scaling(factor=32.0), Llama3Scaling(4.0, 0.5, 16.0, 2048)])
+@pytest.mark.parametrize(
+    "scaling", [Llama3Scaling(), Llama3Scaling(factor=32.0), Llama3Scaling(4.0, 0.5, 16.0, 2048)]
+)
 @pytest.mark.parametrize("head_width", [64, 128])
 def test_equals_the_published_code(scaling: Llama3Scaling, head_width: int) -> None:
     before = rope_frequencies(head_width, 500000.0)
     expected = [
-        published(f, scaling.factor, scaling.low_frequency_factor, scaling.high_frequency_factor, scaling.original_context)
+        published(
+            f,
+            scaling.factor,
+            scaling.low_frequency_factor,
+            scaling.high_frequency_factor,
+            scaling.original_context,
+        )
         for f in before.tolist()
     ]
     torch.testing.assert_close(scaling(before), torch.tensor(expected), rtol=1e-5, atol=0)
@@ -108,15 +139,26 @@ def test_ntk_keeps_the_fastest_and_divides_the_slowest_frequency() -> None:
     after = NTKScaling(8.0)(before)
     assert after[0] == before[0]
     torch.testing.assert_close(after[-1], before[-1] / 8)
-    assert NTKScaling(8.0)(rope_frequencies(2, BASE)).tolist() == [1.0], "a head of one pair has the fastest only"
+    assert NTKScaling(8.0)(rope_frequencies(2, BASE)).tolist() == [1.0], (
+        "a head of one pair has the fastest only"
+    )
 
 
 def test_ntk_equals_transformers_dynamic_form_at_one_length() -> None:
-    """Its effective factor at length l of context n is f l/n - (f - 1): with f = 3 at twice the context, 4."""
+    """Its effective factor at length l of context n is f l/n - (f - 1): with f = 3 at twice the
+    context, 4.
+    """
     parameters = {"rope_type": "dynamic", "rope_theta": BASE, "factor": 3.0}
-    config = LlamaConfig(hidden_size=128, num_attention_heads=2, max_position_embeddings=2048, rope_parameters=parameters)
+    config = LlamaConfig(
+        hidden_size=128,
+        num_attention_heads=2,
+        max_position_embeddings=2048,
+        rope_parameters=parameters,
+    )
     theirs, _ = ROPE_INIT_FUNCTIONS["dynamic"](config, seq_len=4096)
-    torch.testing.assert_close(NTKScaling(4.0)(rope_frequencies(64, BASE)), theirs, rtol=2e-6, atol=0)
+    torch.testing.assert_close(
+        NTKScaling(4.0)(rope_frequencies(64, BASE)), theirs, rtol=2e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,10 +201,14 @@ def test_yarn_multiplies_scores_by_the_square_of_its_factor() -> None:
     assert scaling.attention_factor == pytest.approx(1.2773, abs=1e-4)
     rotary = RotaryEmbedding(32, 8, BASE, scaling)(torch.tensor([5]))
     score = (rotate(q, *rotary) * rotate(k, *rotary)).sum()
-    torch.testing.assert_close(score, (q * k).sum() * scaling.attention_factor**2, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        score, (q * k).sum() * scaling.attention_factor**2, rtol=1e-5, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize("scaling", every_scaling(4.0)[:3], ids=lambda scaling: type(scaling).__name__)
+@pytest.mark.parametrize(
+    "scaling", every_scaling(4.0)[:3], ids=lambda scaling: type(scaling).__name__
+)
 def test_the_others_leave_the_size_of_scores_alone(scaling: FrequencyScaling) -> None:
     assert scaling.attention_factor == 1
     rotary = RotaryEmbedding(32, 64, BASE, scaling)
@@ -170,7 +216,9 @@ def test_the_others_leave_the_size_of_scores_alone(scaling: FrequencyScaling) ->
 
 
 @given(factor=st.floats(1, 100), half=st.integers(1, 64))
-def test_every_frequency_is_kept_divided_or_between_and_their_order_stays(factor: float, half: int) -> None:
+def test_every_frequency_is_kept_divided_or_between_and_their_order_stays(
+    factor: float, half: int
+) -> None:
     before = rope_frequencies(2 * half, BASE)
     for scaling in every_scaling(factor):
         after = scaling(before)
@@ -207,7 +255,9 @@ def test_is_a_value(scaling: FrequencyScaling) -> None:
 @pytest.mark.parametrize("kind", range(4))
 def test_factors_below_one_are_refused(kind: int, factor: float) -> None:
     with pytest.raises(ValueError, match=f"scaling factor of {factor} shortens the context"):
-        (LinearScaling, NTKScaling, Llama3Scaling, lambda factor: YaRNScaling(factor, 4096, BASE))[kind](factor)
+        (LinearScaling, NTKScaling, Llama3Scaling, lambda factor: YaRNScaling(factor, 4096, BASE))[
+            kind
+        ](factor)
 
 
 def test_blends_that_end_before_they_begin_are_refused() -> None:

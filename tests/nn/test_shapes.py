@@ -1,4 +1,6 @@
-"""Shapes in the signatures are checked while tests run; if the checker were off, every other test would be weaker than it looks."""
+"""Shapes in the signatures are checked while tests run; if the checker were off, every other test
+would be weaker than it looks.
+"""
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ from puna.nn import RMSNorm, linear_cross_entropy, rotate, softmax_attention
 
 def test_widths_that_differ_are_caught() -> None:
     with pytest.raises(TypeCheckError, match="weight"):
-        linear_cross_entropy(torch.randn(2, 3, 8), torch.randn(50, 9), torch.zeros(2, 3, dtype=torch.long))
+        linear_cross_entropy(
+            torch.randn(2, 3, 8), torch.randn(50, 9), torch.zeros(2, 3, dtype=torch.long)
+        )
 
 
 def test_keys_and_values_of_unequal_length_are_caught() -> None:

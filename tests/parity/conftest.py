@@ -1,4 +1,6 @@
-"""Shapes that exercise what LLaMAs differ in, and what it means for two implementations to agree."""
+"""Shapes that exercise what LLaMAs differ in, and what it means for two implementations to
+agree.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,8 +19,10 @@ NEW_TOKENS = 24
 
 @st.composite
 def shapes(draw: Any) -> dict[str, Any]:
-    """Grouped, multi-head and multi-query; tied or not; head widths that are D / H and that are not; every scaling of the positions,
-    every gate and biases in the feed-forward layer that LlamaForCausalLM can express."""
+    """Grouped, multi-head and multi-query; tied or not; head widths that are D / H and that are
+    not; every scaling of the positions, every gate and biases in the feed-forward layer that
+    LlamaForCausalLM can express.
+    """
     kv_heads, groups = draw(st.sampled_from([(1, 1), (1, 4), (2, 1), (2, 2), (2, 3), (4, 1)]))
     heads = kv_heads * groups
     factor, context = st.floats(1.0, 32.0), st.sampled_from([8, 16, 64])
@@ -31,7 +35,13 @@ def shapes(draw: Any) -> dict[str, Any]:
             original_context=context,
         ),
         st.builds(dict, kind=st.sampled_from(["linear", "ntk"]), factor=factor),
-        st.builds(dict, kind=st.just("yarn"), factor=factor, original_context=context, beta_fast=st.floats(2.0, 32.0)),
+        st.builds(
+            dict,
+            kind=st.just("yarn"),
+            factor=factor,
+            original_context=context,
+            beta_fast=st.floats(2.0, 32.0),
+        ),
     )
     return {
         "vocab_size": draw(st.integers(40, 120)),
@@ -58,8 +68,9 @@ def any_shape() -> st.SearchStrategy[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def assert_agree() -> Callable[[Transformer, LlamaForCausalLM], None]:
-    """A function that holds a model of ours against one of theirs: float32 logits within 1e-4, and the same greedy continuations,
-    alone and in a mixed batch."""
+    """A function that holds a model of ours against one of theirs: float32 logits within 1e-4, and
+    the same greedy continuations, alone and in a mixed batch.
+    """
 
     def check(ours: Transformer, theirs: LlamaForCausalLM) -> None:
         vocabulary = ours.config.vocab_size
@@ -69,7 +80,9 @@ def assert_agree() -> Callable[[Transformer, LlamaForCausalLM], None]:
             torch.testing.assert_close(ours(ids), expected, rtol=0, atol=1e-4)
             assert expected.std() > 0.1, "logits this flat would agree by chance"
         prompts = [ids[0, :5], ids[1, :20], ids[2, :1]]
-        greedy = continued(ours, [prompt.tolist() for prompt in prompts], max_tokens=NEW_TOKENS, temperature=0.0)
+        greedy = continued(
+            ours, [prompt.tolist() for prompt in prompts], max_tokens=NEW_TOKENS, temperature=0.0
+        )
         for prompt, found in zip(prompts, greedy, strict=True):
             wanted = theirs.generate(
                 prompt[None],
@@ -80,6 +93,8 @@ def assert_agree() -> Callable[[Transformer, LlamaForCausalLM], None]:
                 pad_token_id=0,
             )[0, len(prompt) :].tolist()
             assert found == wanted
-            assert continued(ours, [prompt.tolist()], max_tokens=NEW_TOKENS, temperature=0.0) == [wanted]
+            assert continued(ours, [prompt.tolist()], max_tokens=NEW_TOKENS, temperature=0.0) == [
+                wanted
+            ]
 
     return check

@@ -18,7 +18,9 @@ from puna.model.weights import write_model
 
 
 def random_model(shape: dict[str, Any], seed: int) -> Transformer:
-    """Weights much larger than those that training starts from: logits that differ, a greedy text that wanders."""
+    """Weights much larger than those that training starts from: logits that differ, a greedy text
+    that wanders.
+    """
     model = build_transformer(ModelConfig.model_validate(shape)).eval()
     init_weights(model, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -31,10 +33,15 @@ def random_model(shape: dict[str, Any], seed: int) -> Transformer:
     return model
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data(), seed=st.integers(0, 2**31))
 def test_same_logits_and_same_text(
-    data: st.DataObject, seed: int, any_shape: st.SearchStrategy[dict[str, Any]], assert_agree: Callable
+    data: st.DataObject,
+    seed: int,
+    any_shape: st.SearchStrategy[dict[str, Any]],
+    assert_agree: Callable,
 ) -> None:
     model = random_model(data.draw(any_shape), seed)
     with TemporaryDirectory() as folder:
@@ -45,7 +52,14 @@ def test_same_logits_and_same_text(
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_bfloat16_folder_stays_bfloat16(tied: bool, tmp_path: Path) -> None:
-    shape = {"vocab_size": 60, "width": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "context_length": 64}
+    shape = {
+        "vocab_size": 60,
+        "width": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "context_length": 64,
+    }
     model = random_model({**shape, "tie_embeddings": tied}, 0).bfloat16()
     write_model(tmp_path, model)
     theirs = LlamaForCausalLM.from_pretrained(tmp_path, dtype="auto")
@@ -61,5 +75,8 @@ def test_special_ids_arrive(tmp_path: Path) -> None:
     shape = {"vocab_size": 60, "width": 32, "num_layers": 1, "num_heads": 4, "context_length": 64}
     write_model(tmp_path, random_model(shape, 0), bos_id=1, eos_ids=(2, 3))
     theirs = LlamaForCausalLM.from_pretrained(tmp_path)
-    assert (theirs.generation_config.bos_token_id, theirs.generation_config.eos_token_id) == (1, [2, 3])
+    assert (theirs.generation_config.bos_token_id, theirs.generation_config.eos_token_id) == (
+        1,
+        [2, 3],
+    )
     assert (theirs.config.bos_token_id, theirs.config.eos_token_id) == (1, [2, 3])

@@ -18,17 +18,28 @@ from puna.model.weights import read_model
 
 def random_model(shape: dict[str, Any], seed: int) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    theirs = LlamaForCausalLM(LlamaConfig.from_dict(to_huggingface(ModelConfig.model_validate(shape)))).eval()
+    theirs = LlamaForCausalLM(
+        LlamaConfig.from_dict(to_huggingface(ModelConfig.model_validate(shape)))
+    ).eval()
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter)) if "norm" in name else parameter.normal_(0, 0.12)
+            (
+                parameter.add_(0.2 * torch.randn_like(parameter))
+                if "norm" in name
+                else parameter.normal_(0, 0.12)
+            )
     return theirs
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data(), seed=st.integers(0, 2**31))
 def test_same_logits_and_same_text(
-    data: st.DataObject, seed: int, any_shape: st.SearchStrategy[dict[str, Any]], assert_agree: Callable
+    data: st.DataObject,
+    seed: int,
+    any_shape: st.SearchStrategy[dict[str, Any]],
+    assert_agree: Callable,
 ) -> None:
     theirs = random_model(data.draw(any_shape), seed)
     with TemporaryDirectory() as folder:
@@ -37,7 +48,14 @@ def test_same_logits_and_same_text(
     assert_agree(ours, theirs)
 
 
-SHAPE = {"vocab_size": 60, "width": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "context_length": 64}
+SHAPE = {
+    "vocab_size": 60,
+    "width": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "context_length": 64,
+}
 
 
 def test_shards_of_theirs(tmp_path: Path, assert_agree: Callable) -> None:
@@ -60,11 +78,20 @@ def test_gradients_agree(tmp_path: Path) -> None:
     """The same loss, the same gradient in every tensor: what trains here trains the same model."""
     theirs = random_model(SHAPE, 0)
     theirs.save_pretrained(tmp_path)
-    ours, ids = read_model(tmp_path), torch.randint(0, 60, (2, 21), generator=torch.Generator().manual_seed(0))
+    ours, ids = (
+        read_model(tmp_path),
+        torch.randint(0, 60, (2, 21), generator=torch.Generator().manual_seed(0)),
+    )
     theirs(ids, labels=ids).loss.backward()
     logits = ours(ids)[:, :-1]
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
     expected = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
         gradient = expected[name if name.startswith("lm_head") else f"model.{name}"].grad
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            parameter.grad,
+            gradient,
+            rtol=1e-3,
+            atol=1e-6,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )

@@ -16,13 +16,20 @@ def test_training_is_6_n_d_and_inference_2_n_a_token() -> None:
 
 @pytest.mark.parametrize(
     ("parameters", "tokens", "hours", "mfu"),
-    [(6.7e9, 1e12, 82_432, 0.434), (13.0e9, 1e12, 135_168, 0.514), (32.5e9, 1.4e12, 530_432, 0.458), (65.2e9, 1.4e12, 1_022_362, 0.477)],
+    [
+        (6.7e9, 1e12, 82_432, 0.434),
+        (13.0e9, 1e12, 135_168, 0.514),
+        (32.5e9, 1.4e12, 530_432, 0.458),
+        (65.2e9, 1.4e12, 1_022_362, 0.477),
+    ],
 )
 def test_llama_s_published_gpu_hours_are_a_plausible_share_of_the_a100_s_peak(
     parameters: float, tokens: float, hours: int, mfu: float
 ) -> None:
     """Touvron et al. 2023a, table 15: hours of A100-80GB."""
-    assert Training(parameters, tokens).flops / (gpu_rate("a100", 1.0) * 3600) == pytest.approx(hours * mfu, rel=2e-3)
+    assert Training(parameters, tokens).flops / (gpu_rate("a100", 1.0) * 3600) == pytest.approx(
+        hours * mfu, rel=2e-3
+    )
 
 
 def test_peaks_are_those_of_dense_products() -> None:
@@ -31,7 +38,9 @@ def test_peaks_are_those_of_dense_products() -> None:
 
 
 def test_an_unknown_gpu_lists_the_known() -> None:
-    with pytest.raises(PlanError, match="unknown GPU 'tpu'; the known ones are a100, b200, h100, h100-pcie, h200"):
+    with pytest.raises(
+        PlanError, match="unknown GPU 'tpu'; the known ones are a100, b200, h100, h100-pcie, h200"
+    ):
         gpu_rate("tpu", 0.4)
 
 

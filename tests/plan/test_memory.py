@@ -1,4 +1,6 @@
-"""Memory by part, against training steps whose peak was measured and against tensors that were made."""
+"""Memory by part, against training steps whose peak was measured and against tensors that were
+made.
+"""
 
 import os
 import platform
@@ -39,13 +41,14 @@ def train(config, batch, context):
     optimizers = build_optimizers(model, OptimizerRecipe())
     for _ in range(2):  # the second step has moments
         ids = torch.randint(0, config.vocab_size, (batch, context + 1))
-        train_step(
-            model, model.hidden_states, optimizers, [ids], factor=1.0, clip_norm=1.0, autocast=autocast(torch.device("cpu"), precision)
-        )
+        cast = autocast(torch.device("cpu"), precision)
+        states = model.hidden_states
+        train_step(model, states, optimizers, [ids], factor=1.0, clip_norm=1.0, autocast=cast)
 
 
 def status(key):
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(key))
     return int(line.split()[1]) * 1024
 
 
@@ -62,16 +65,25 @@ print(status("VmHWM") - before)
 
 
 def measured_peak(preset: str, batch: int, precision: str) -> int:
-    """Bytes that two training steps add to a process at most; its allocator gives back at once what is freed."""
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    """Bytes that two training steps add to a process at most; its allocator gives back at once what
+    is freed.
+    """
+    environment = os.environ | {
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-c", STEPS, preset, str(batch), precision]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
 
 @pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc" or not Path("/proc/self/clear_refs").exists(), reason="reads Linux's /proc, sets glibc's allocator"
+    platform.libc_ver()[0] != "glibc" or not Path("/proc/self/clear_refs").exists(),
+    reason="reads Linux's /proc, sets glibc's allocator",
 )
 @pytest.mark.parametrize(
     ("preset", "batch", "precision"),
@@ -82,16 +94,22 @@ def measured_peak(preset: str, batch: int, precision: str) -> int:
         pytest.param("puna-42m", 4, "float32", marks=pytest.mark.slow),
     ],
 )
-def test_training_memory_is_within_ten_percent_of_the_measured_peak(preset: str, batch: int, precision: str) -> None:
+def test_training_memory_is_within_ten_percent_of_the_measured_peak(
+    preset: str, batch: int, precision: str
+) -> None:
     config = ModelConfig.model_validate({"preset": preset})
-    planned = training_memory(config, batch, config.context_length, half=precision == "bfloat16", device="cpu").total
+    planned = training_memory(
+        config, batch, config.context_length, half=precision == "bfloat16", device="cpu"
+    ).total
     assert planned == pytest.approx(measured_peak(preset, batch, precision), rel=0.1)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_parts_add_up_to_the_estimate_that_the_trainer_uses(device: str, half: bool, checkpointing: bool) -> None:
+def test_the_parts_add_up_to_the_estimate_that_the_trainer_uses(
+    device: str, half: bool, checkpointing: bool
+) -> None:
     config = ModelConfig.model_validate({"preset": "llama-7b"})
     settings: dict[str, Any] = {"half": half, "checkpointing": checkpointing, "device": device}
     memory = training_memory(config, 2, 2048, **settings)
@@ -101,7 +119,9 @@ def test_the_parts_add_up_to_the_estimate_that_the_trainer_uses(device: str, hal
 
 @pytest.mark.parametrize("bits", [4, 16])
 @pytest.mark.parametrize("preset", ["puna-1m", "puna-2m", "llama-3.2-1b", "llama-7b"])
-def test_inference_memory_is_the_bytes_of_weights_and_cache(preset: str, bits: Literal[4, 16]) -> None:
+def test_inference_memory_is_the_bytes_of_weights_and_cache(
+    preset: str, bits: Literal[4, 16]
+) -> None:
     config = ModelConfig.model_validate({"preset": preset})
     model = build_transformer(config, "meta").to(torch.bfloat16)
     if bits == 4:

@@ -11,7 +11,9 @@ def test_llama_s_mixture_has_the_epochs_of_its_table() -> None:
     """Touvron et al. 2023a, table 1, at 1.4T tokens."""
     corpora = named_mixture("llama")
     seen = epochs(
-        {name: corpus.weight for name, corpus in corpora.items()}, {name: corpus.tokens for name, corpus in corpora.items()}, 1.4e12
+        {name: corpus.weight for name, corpus in corpora.items()},
+        {name: corpus.tokens for name, corpus in corpora.items()},
+        1.4e12,
     )
     assert {name: f"{count:.2f}" for name, count in seen.items()} == {
         "CommonCrawl": "1.10",
@@ -26,18 +28,28 @@ def test_llama_s_mixture_has_the_epochs_of_its_table() -> None:
 
 
 def test_corpora_are_read_from_the_right_so_that_names_may_hold_colons() -> None:
-    assert read_corpora(["web:67.0:853e9", "s3://books:en:1:2.5e6"]) == {"web": Corpus(67.0, 853e9), "s3://books:en": Corpus(1.0, 2.5e6)}
+    assert read_corpora(["web:67.0:853e9", "s3://books:en:1:2.5e6"]) == {
+        "web": Corpus(67.0, 853e9),
+        "s3://books:en": Corpus(1.0, 2.5e6),
+    }
 
 
 @pytest.mark.parametrize("text", ["web", "web:1", "web:one:2e9", "web:1:", ":1:2"])
 def test_another_form_is_refused(text: str) -> None:
-    with pytest.raises(PlanError, match=f"the source '{text}' is not of the form NAME:WEIGHT:TOKENS, such as CommonCrawl"):
+    with pytest.raises(
+        PlanError,
+        match=f"the source '{text}' is not of the form NAME:WEIGHT:TOKENS, such as CommonCrawl",
+    ):
         read_corpora([text])
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("web:0:1e9", "the weight of web is 0"), ("web:1:-5", "the number of tokens of web is -5"), ("web:1:nan", "of web is nan")],
+    [
+        ("web:0:1e9", "the weight of web is 0"),
+        ("web:1:-5", "the number of tokens of web is -5"),
+        ("web:1:nan", "of web is nan"),
+    ],
 )
 def test_weights_and_tokens_are_positive(text: str, message: str) -> None:
     with pytest.raises(PlanError, match=f"{message}, but must be a number above zero"):

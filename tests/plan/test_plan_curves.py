@@ -1,4 +1,6 @@
-"""The curves of a plan: on every point the loss or the cost that the curve stands for, and the mark at its lowest."""
+"""The curves of a plan: on every point the loss or the cost that the curve stands for, and the mark
+at its lowest.
+"""
 
 import numpy as np
 import pytest
@@ -12,10 +14,13 @@ from puna.plan.scaling import LAWS
 def test_every_point_of_a_curve_of_equal_loss_has_that_loss(name: str) -> None:
     law = LAWS[name]
     for curve in equal_loss(law, (2.0, 2.4)):
-        losses = [law.loss(Training(*point)) for point in zip(curve.parameters, curve.values, strict=True)]
+        losses = [
+            law.loss(Training(*point)) for point in zip(curve.parameters, curve.values, strict=True)
+        ]
         np.testing.assert_allclose(losses, curve.level, rtol=1e-12)
         least = np.argmin(6 * curve.parameters * curve.values)
-        assert curve.parameters[least] == pytest.approx(curve.chosen[0], rel=0.05)  # the grid's step
+        # the grid's step
+        assert curve.parameters[least] == pytest.approx(curve.chosen[0], rel=0.05)
         assert np.all(np.diff(curve.values) < 0)
 
 

@@ -1,4 +1,6 @@
-"""Series and charts: smoothing and thinning as closed forms, and what a chart decides about its axes."""
+"""Series and charts: smoothing and thinning as closed forms, and what a chart decides about its
+axes.
+"""
 
 from xml.etree import ElementTree
 
@@ -29,7 +31,9 @@ def test_smoothing_keeps_a_straight_line_up_to_the_right_end():
 def test_smoothing_spreads_a_spike_over_a_triangle():
     spike = np.zeros(41)
     spike[20] = 9.0
-    np.testing.assert_allclose(series(spike).smoothed(1).values[17:24], [0, 1, 2, 3, 2, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(
+        series(spike).smoothed(1).values[17:24], [0, 1, 2, 3, 2, 1, 0], atol=1e-12
+    )
 
 
 def test_a_huge_spike_does_not_drown_what_comes_after_it():
@@ -86,12 +90,16 @@ def test_a_drawing_is_compact_whatever_the_length_of_the_run():
     rng = np.random.default_rng(0)
     drawing = chart(rng.normal(size=50_000)).svg
     assert len(drawing) < 40 * MAX_POINTS
-    assert "#" not in drawing.replace('href="#test-', "").replace("url(#test-", "")  # colours are variables
+    # colours are variables
+    assert "#" not in drawing.replace('href="#test-', "").replace("url(#test-", "")
     assert "font-family" not in drawing
 
 
 def test_a_metric_that_was_never_logged_has_no_chart():
-    records = [{"kind": "train", "step": 1, "loss": 2.0}, {"kind": "train", "step": 2, "loss": None, "mfu": None}]
+    records = [
+        {"kind": "train", "step": 1, "loss": 2.0},
+        {"kind": "train", "step": 2, "loss": None, "mfu": None},
+    ]
     (loss,) = run_charts(records, [])
     assert loss.name == "loss"
     assert loss.left_out == 1

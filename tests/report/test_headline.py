@@ -77,9 +77,17 @@ def test_zero_is_a_finite_number():
 @pytest.mark.parametrize(
     ("model", "yardsticks", "sentence"),
     [
-        (1.0, [GZIP, XZ], "The model wins: it needs 50% fewer bits than xz -9 and 60% fewer than gzip -9."),
+        (
+            1.0,
+            [GZIP, XZ],
+            "The model wins: it needs 50% fewer bits than xz -9 and 60% fewer than gzip -9.",
+        ),
         (1.99, [XZ], "The model wins: it needs 0.5% fewer bits than xz -9."),
-        (2.2, [GZIP, XZ], "xz -9 wins: the model needs 10% more bits, though 12% fewer than gzip -9."),
+        (
+            2.2,
+            [GZIP, XZ],
+            "xz -9 wins: the model needs 10% more bits, though 12% fewer than gzip -9.",
+        ),
         (3.0, [GZIP, XZ], "xz -9 wins: the model needs 50% more bits."),
         (2.0, [GZIP, XZ], "The model and xz -9 are level."),
         (2.0, [], ""),
@@ -98,7 +106,10 @@ def test_bars_are_in_percent_of_the_longest():
 
 
 def test_a_compressor_that_was_not_measured_is_left_out():
-    assert [yardstick.value for yardstick in compressors({"gzip_bits_per_byte": None, "xz_bits_per_byte": 2.0})] == [2.0]
+    assert [
+        yardstick.value
+        for yardstick in compressors({"gzip_bits_per_byte": None, "xz_bits_per_byte": 2.0})
+    ] == [2.0]
 
 
 def test_the_summary_goes_before_the_last_record():
@@ -110,5 +121,8 @@ def test_the_summary_goes_before_the_last_record():
     assert held_out_bits_per_byte({"val_bits_per_byte": 1.25}, records) == 1.25
     assert held_out_bits_per_byte({}, records) == 1.5
     assert held_out_bits_per_byte({}, []) is None
-    assert [(card.label, card.value) for card in cards({}, records)] == [("Tokens", "100"), ("MFU", "50.0%")]
+    assert [(card.label, card.value) for card in cards({}, records)] == [
+        ("Tokens", "100"),
+        ("MFU", "50.0%"),
+    ]
     assert cards({"parameters": 50, "tokens": 1000}, records)[1].note == "20 per parameter"

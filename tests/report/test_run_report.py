@@ -1,4 +1,6 @@
-"""The page of a run, from the folder that a run leaves behind: finished, cut short, resumed, empty or hostile."""
+"""The page of a run, from the folder that a run leaves behind: finished, cut short, resumed, empty
+or hostile.
+"""
 
 import json
 import math
@@ -47,7 +49,13 @@ def train_record(step: int, **changed: Any) -> dict[str, Any]:
 
 
 def validation_record(step: int, bits_per_byte: float = 1.3) -> dict[str, Any]:
-    return {"kind": "validation", "step": step, "tokens": 8192 * step, "loss": 3.0, "bits_per_byte": bits_per_byte}
+    return {
+        "kind": "validation",
+        "step": step,
+        "tokens": 8192 * step,
+        "loss": 3.0,
+        "bits_per_byte": bits_per_byte,
+    }
 
 
 def lines(records: list[dict[str, Any]]) -> str:
@@ -56,11 +64,15 @@ def lines(records: list[dict[str, Any]]) -> str:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """A run folder with the given files, all of them by default; a file given as None is not written."""
+    """A run folder with the given files, all of them by default; a file given as None is not
+    written.
+    """
 
     def make(**changed: str | None) -> Path:
         files = {
-            "metrics": lines([*(train_record(step) for step in range(1, 301)), validation_record(300)]),
+            "metrics": lines(
+                [*(train_record(step) for step in range(1, 301)), validation_record(300)]
+            ),
             "summary": json.dumps(SUMMARY),
             "recipe": "model:\n  width: 512  # <narrow>\n",
             "samples": json.dumps([{"prompt": "Once upon", "text": " a time,\n\n  a llama."}]),
@@ -114,7 +126,15 @@ class Elements(HTMLParser):
 
 def test_a_finished_run_shows_its_headline_cards_charts_samples_and_every_summary_key(make_run):
     page = page_of(make_run())
-    for expected in ("quiet-llama", ">finished<", "2025-11-21 00:11 UTC", ">1.234<", ">33.7M<", "1 h 12 min", "61.2%"):
+    for expected in (
+        "quiet-llama",
+        ">finished<",
+        "2025-11-21 00:11 UTC",
+        ">1.234<",
+        ">33.7M<",
+        "1 h 12 min",
+        "61.2%",
+    ):
         assert expected in page
     assert "The model wins: it needs 44% fewer bits than xz\N{NO-BREAK SPACE}-9" in page
     assert page.count("<svg") == 6
@@ -149,23 +169,32 @@ def test_a_resumed_run_is_told_once_with_the_values_of_its_last_life(make_run):
 def test_a_torn_line_is_skipped_at_the_end_and_where_a_resume_left_it_behind(make_run):
     whole = lines([train_record(1), train_record(2)])
     torn = json.dumps(train_record(3))[:40]
-    page = page_of(make_run(metrics=f"{whole}{torn}\n{lines([train_record(4)])}{torn}", summary=None))
+    page = page_of(
+        make_run(metrics=f"{whole}{torn}\n{lines([train_record(4)])}{torn}", summary=None)
+    )
     assert "so far, step 4" in page
 
 
 def test_values_that_are_not_finite_are_left_out_and_counted(make_run):
     """A diverged run logs NaN, or null where its writer refuses NaN."""
     records = [train_record(step) for step in range(1, 10)]
-    records += [train_record(10, loss=math.nan), train_record(11, loss=None), train_record(12, loss=math.inf)]
+    records += [
+        train_record(10, loss=math.nan),
+        train_record(11, loss=None),
+        train_record(12, loss=math.inf),
+    ]
     summary = json.dumps(SUMMARY | {"val_bits_per_byte": math.nan, "mfu": None})
     page = page_of(make_run(metrics=lines(records), summary=summary))
     assert page.count("3 not finite, left out") == 1
     assert ">nan<" not in page
-    assert "bits per byte of held-out text" not in page  # neither the summary nor a validation has a value
+    # neither the summary nor a validation has a value
+    assert "bits per byte of held-out text" not in page
 
 
 def test_samples_cannot_become_markup_or_break_the_file(make_run):
-    hostile = '</pre><script>alert(1)</script><img src=x onerror="alert(2)">{{ 7 * 7 }}&lt;\ud800\u202e'
+    hostile = (
+        '</pre><script>alert(1)</script><img src=x onerror="alert(2)">{{ 7 * 7 }}&lt;\ud800\u202e'
+    )
     page = page_of(make_run(samples=json.dumps([{"prompt": hostile, "text": hostile}])))
     tags = {tag for tag, _ in Elements(page).found}
     assert not tags & {"script", "img", "iframe", "link", "object", "base"}
@@ -185,22 +214,32 @@ def test_the_page_refers_to_nothing_outside_itself_and_its_ids_are_unique(make_r
     found = Elements(page).found
     ids = [attributes["id"] for _, attributes in found if "id" in attributes]
     assert len(ids) == len(set(ids)) > 0
-    targets = [attributes[key] for _, attributes in found for key in ("src", "href") if key in attributes]
+    targets = [
+        attributes[key] for _, attributes in found for key in ("src", "href") if key in attributes
+    ]
     targets += re.findall(r"url\((.*?)\)", page)
     assert all(target.removeprefix("#") in ids for target in targets)
-    policy = next(attributes for tag, attributes in found if tag == "meta" and "http-equiv" in attributes)
+    policy = next(
+        attributes for tag, attributes in found if tag == "meta" and "http-equiv" in attributes
+    )
     assert policy["content"] == "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def test_every_colour_variable_of_the_charts_is_defined_by_the_page_in_light_dark_and_print(make_run):
+def test_every_colour_variable_of_the_charts_is_defined_by_the_page_in_light_dark_and_print(
+    make_run,
+):
     page = page_of(make_run())
     for variable in set(re.findall(r"var\((--[\w-]+)\)", page)):
         assert page.count(f"{variable}: #") == 3, variable
 
 
 def test_every_chart_is_named_for_those_who_do_not_see_it(make_run):
-    drawings = [attributes for tag, attributes in Elements(page_of(make_run())).found if tag == "svg"]
-    assert all(drawing["role"] == "img" and " step 300" in drawing["aria-label"] for drawing in drawings)
+    drawings = [
+        attributes for tag, attributes in Elements(page_of(make_run())).found if tag == "svg"
+    ]
+    assert all(
+        drawing["role"] == "img" and " step 300" in drawing["aria-label"] for drawing in drawings
+    )
 
 
 def test_equal_folders_give_equal_pages(make_run):

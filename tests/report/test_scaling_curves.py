@@ -14,12 +14,25 @@ SPACE = "{http://www.w3.org/2000/svg}"
 
 def panel(title: str, *labels: str) -> Panel:
     parameters = np.geomspace(1e8, 1e10, 20)
-    return Panel(title, "FLOPs", [(label, parameters, parameters**1.5 * place, (1e9, 3e13)) for place, label in enumerate(labels, 1)])
+    return Panel(
+        title,
+        "FLOPs",
+        [
+            (label, parameters, parameters**1.5 * place, (1e9, 3e13))
+            for place, label in enumerate(labels, 1)
+        ],
+    )
 
 
 def test_a_file_holds_every_panel_s_title_labels_and_axes(tmp_path: Path) -> None:
     path = tmp_path / "new" / "curves.svg"
-    write_scaling_curves(path, [(panel("one", "a <b>", "c"), panel("two", "d")), (panel("three", "e"), panel("four", "f"))])
+    write_scaling_curves(
+        path,
+        [
+            (panel("one", "a <b>", "c"), panel("two", "d")),
+            (panel("three", "e"), panel("four", "f")),
+        ],
+    )
     root = ElementTree.parse(path).getroot()
     assert root.tag == f"{SPACE}svg"
     texts = ["".join(text.itertext()).strip() for text in root.iter(f"{SPACE}text")]

@@ -14,7 +14,14 @@ from puna.report.canvas import arm_looks, frame, shortened, tick
 from puna.report.label_places import Box, beside, spread
 from puna.report.layer_charts import LayerChart, LayerSeries
 from puna.report.scaling_curves import Panel, scaling_svg
-from puna.report.study_charts import CostChart, CostPoint, CurveLine, Difference, Forest, LearningCurves
+from puna.report.study_charts import (
+    CostChart,
+    CostPoint,
+    CurveLine,
+    Difference,
+    Forest,
+    LearningCurves,
+)
 from puna.report.study_page import Figure, study_page
 
 REPORT = """# Is \\<b\\> better?
@@ -38,7 +45,13 @@ def texts(svg: str) -> list[str]:
 
 
 def drawn(label: str = "a") -> Figure:
-    return Figure("Title", "unit", f"<svg role='img' aria-label='{label}'></svg>", "words", [("arm-1 dashed", "<i>")])
+    return Figure(
+        "Title",
+        "unit",
+        f"<svg role='img' aria-label='{label}'></svg>",
+        "words",
+        [("arm-1 dashed", "<i>")],
+    )
 
 
 # the page
@@ -62,13 +75,22 @@ def test_figures_stand_between_the_heading_of_their_section_and_its_text() -> No
 
 
 def test_figures_of_a_section_that_is_not_there_are_refused() -> None:
-    with pytest.raises(ValueError, match="no section Costs, to which figures belong; the sections are Cost & more, Differences"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            "no section Costs, to which figures belong; the sections are Cost & more, Differences"
+        ),
+    ):
         study_page(REPORT, {"Costs": [drawn()]}, [])
 
 
 def test_the_page_forbids_itself_the_network_and_knows_all_its_colours() -> None:
     page = study_page(REPORT, {"Differences": [Figure("", "", forest([row()]).svg, "")]}, [])
-    policies = [attributes["content"] for tag, attributes in Page(page).tags if tag == "meta" and "http-equiv" in attributes]
+    policies = [
+        attributes["content"]
+        for tag, attributes in Page(page).tags
+        if tag == "meta" and "http-equiv" in attributes
+    ]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
     for variable in set(re.findall(r"var\((--[\w-]+)\)", page)):
         assert page.count(f"{variable}: #") == 3, variable  # light, dark and print
@@ -77,7 +99,9 @@ def test_the_page_forbids_itself_the_network_and_knows_all_its_colours() -> None
 # the forest plot
 
 
-def row(arm: str = "new", mean: float = -0.1, half: float = 0.05, verdict: str = "better") -> Difference:
+def row(
+    arm: str = "new", mean: float = -0.1, half: float = 0.05, verdict: str = "better"
+) -> Difference:
     return Difference(arm, (mean - 0.01, mean + 0.01), mean, (mean - half, mean + half), verdict)
 
 
@@ -87,9 +111,24 @@ def forest(rows: list[Difference], **changed: object) -> Forest:
 
 
 def test_a_forest_plot_names_every_arm_with_its_numbers() -> None:
-    chart = forest([row(), row("other", 0.2, 0.3, "undecided"), Difference("lost", (0.1,), None, None, "diverged", 3)])
+    chart = forest(
+        [
+            row(),
+            row("other", 0.2, 0.3, "undecided"),
+            Difference("lost", (0.1,), None, None, "diverged", 3),
+        ]
+    )
     shown = texts(chart.svg)
-    for text in ("new", "-0.1000", "-0.1500 to -0.0500", "better", "other", "lost", "3 of 4 runs diverged", "95% interval"):
+    for text in (
+        "new",
+        "-0.1000",
+        "-0.1500 to -0.0500",
+        "better",
+        "other",
+        "lost",
+        "3 of 4 runs diverged",
+        "95% interval",
+    ):
         assert text in shown
     assert "lost 3 of 4 runs diverged" in chart.description
 
@@ -100,7 +139,9 @@ def test_a_forest_plot_points_to_the_better_side() -> None:
 
 
 def test_an_untested_arm_says_that_the_baseline_diverged() -> None:
-    chart = forest([Difference("new", (), None, None, "undecided")], noise=None, smallest_difference=0.0)
+    chart = forest(
+        [Difference("new", (), None, None, "undecided")], noise=None, smallest_difference=0.0
+    )
     assert "not tested: old diverged" in texts(chart.svg)
 
 
@@ -120,9 +161,16 @@ def line(arm: str, end: float, points: int = 8, **changed: object) -> CurveLine:
 
 
 def test_learning_curves_label_every_line_with_its_end_and_diverged_ones_as_such() -> None:
-    lines = [line("a", 2.5), line("b", 2.4), line("cut", 2.6, 3, diverged=1), line("gone", 0, 0, diverged=4)]
+    lines = [
+        line("a", 2.5),
+        line("b", 2.4),
+        line("cut", 2.6, 3, diverged=1),
+        line("gone", 0, 0, diverged=4),
+    ]
     chart = LearningCurves("bits", lines, arm_looks(["a", "b", "cut", "gone"], "a"))
-    assert {"2.500 a", "2.400 b", "diverged cut", "diverged gone"} <= {" ".join(text.split()) for text in texts(chart.svg)}
+    assert {"2.500 a", "2.400 b", "diverged cut", "diverged gone"} <= {
+        " ".join(text.split()) for text in texts(chart.svg)
+    }
     assert "gone diverged at once" in chart.description
     low, top, highest = chart.frame
     assert low == pytest.approx(2.39)
@@ -131,8 +179,13 @@ def test_learning_curves_label_every_line_with_its_end_and_diverged_ones_as_such
 
 
 def test_one_look_that_is_the_same_for_all_is_drawn() -> None:
-    same = [CurveLine(arm, np.array([5.0]), np.array([3.0]), np.array([3.0]), np.array([3.0])) for arm in "ab"]
-    assert "3.000 a" in " ".join(" ".join(texts(LearningCurves("bits", same, arm_looks("ab", "a")).svg)).split())
+    same = [
+        CurveLine(arm, np.array([5.0]), np.array([3.0]), np.array([3.0]), np.array([3.0]))
+        for arm in "ab"
+    ]
+    assert "3.000 a" in " ".join(
+        " ".join(texts(LearningCurves("bits", same, arm_looks("ab", "a")).svg)).split()
+    )
     nothing = Difference("b", (0.0, 0.0), 0.0, (0.0, 0.0), "undecided")
     assert "+0.0000" in texts(forest([nothing], noise=0.0, smallest_difference=0.0).svg)
 
@@ -153,7 +206,9 @@ def test_every_arm_is_a_labelled_point_and_diverged_ones_are_marked() -> None:
 
 def test_a_chart_of_nothing_but_divergence_is_still_drawn() -> None:
     points = [CostPoint(arm, 1.0, (1.0, 1.0), (), 4) for arm in "ab"]
-    assert {"a diverged", "b diverged"} <= set(texts(CostChart("ms", "bits", False, points, arm_looks("ab", "a")).svg))
+    assert {"a diverged", "b diverged"} <= set(
+        texts(CostChart("ms", "bits", False, points, arm_looks("ab", "a")).svg)
+    )
 
 
 # layers and laws
@@ -163,15 +218,26 @@ def test_layers_are_drawn_before_and_after_training() -> None:
     series = LayerSeries("block", {"a": [1.0, 2.0], "b": [3.0]}, {"a": [1.0, 400.0], "b": []})
     chart = LayerChart("norms", "Norms", [series], arm_looks("ab", "a"))
     shown = texts(chart.svg)
-    assert (shown.count("block"), shown.count("before training"), shown.count("after training")) == (2, 1, 1)
     assert (
-        chart.description == "Norms from the first layer to the last; block at the start: a 1 to 2, b 3 to 3; block at the end: a 1 to 400."
+        shown.count("block"),
+        shown.count("before training"),
+        shown.count("after training"),
+    ) == (2, 1, 1)
+    assert (
+        chart.description
+        == "Norms from the first layer to the last; block at the start: a 1 to 2, b 3 to 3; block"
+        " at the end: a 1 to 400."
     )
 
 
 def test_curves_of_a_law_carry_the_runs_as_points() -> None:
     numbers = np.geomspace(1e5, 1e7, 9)
-    panel = Panel("Equal loss", "tokens", [("loss 3.00", numbers, 1e12 / numbers, (1e6, 1e6))], [("small $x$", 2e5, 1e6)])
+    panel = Panel(
+        "Equal loss",
+        "tokens",
+        [("loss 3.00", numbers, 1e12 / numbers, (1e6, 1e6))],
+        [("small $x$", 2e5, 1e6)],
+    )
     svg = scaling_svg([panel], "law", "a law")
     assert {"Equal loss", "loss 3.00", "small $x$"} <= set(texts(svg))
     assert "var(--arm-1)" not in svg  # one curve, in the quiet colour
@@ -192,7 +258,13 @@ def test_arms_look_different_from_each_other() -> None:
 def test_long_names_lose_their_middle_and_ticks_no_digit() -> None:
     assert shortened("one\ntwo") == "one two"
     assert shortened("a" * 30 + "b" * 30) == "a" * 16 + "…" + "b" * 17
-    assert [tick(value) for value in (2.925, -0.025, 0.1 + 0.2, 25_000, 1e-5)] == ["2.925", "-0.025", "0.3", "25k", "1e-5"]
+    assert [tick(value) for value in (2.925, -0.025, 0.1 + 0.2, 25_000, 1e-5)] == [
+        "2.925",
+        "-0.025",
+        "0.3",
+        "25k",
+        "1e-5",
+    ]
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=12))
@@ -212,8 +284,15 @@ def test_labels_that_have_room_stay_where_they_belong() -> None:
 
 
 def test_labels_of_close_points_do_not_lie_on_each_other() -> None:
-    points = [(100.0 + 3 * math.sin(5 * place), 100.0 + 4 * math.cos(3 * place)) for place in range(8)]
+    points = [
+        (100.0 + 3 * math.sin(5 * place), 100.0 + 4 * math.cos(3 * place)) for place in range(8)
+    ]
     places = beside(points, [60.0] * 8, 15.0, Box(0, 0, 300, 300))
-    boxes = [Box(x if right else x - 60, y - 7.5, x + 60 if right else x, y + 7.5) for x, y, right in places]
-    assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
+    boxes = [
+        Box(x if right else x - 60, y - 7.5, x + 60 if right else x, y + 7.5)
+        for x, y, right in places
+    ]
+    assert not any(
+        one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place]
+    )
     assert beside([(290.0, 50.0)], [60.0], 15.0, Box(0, 0, 300, 300)) == [(280.0, 50.0, False)]

@@ -25,8 +25,17 @@ class Answer:
         return error
 
 
-def http_scope(path: str = "/v1/models", headers: Sequence[tuple[bytes, bytes]] = (), **more: Any) -> Scope:
-    return {"type": "http", "method": "POST", "path": path, "headers": list(headers), "client": ("127.0.0.1", 5000), **more}
+def http_scope(
+    path: str = "/v1/models", headers: Sequence[tuple[bytes, bytes]] = (), **more: Any
+) -> Scope:
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": list(headers),
+        "client": ("127.0.0.1", 5000),
+        **more,
+    }
 
 
 async def call(app: ASGIApp, scope: Scope, messages: Sequence[Message] = ()) -> Answer:
@@ -51,7 +60,11 @@ async def call(app: ASGIApp, scope: Scope, messages: Sequence[Message] = ()) -> 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with what it got: body and caller."""
-    body = (await receive())["body"] if any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]) else b""
+    body = (
+        (await receive())["body"]
+        if any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+        else b""
+    )
     caller = str(scope.get("state", {}).get("caller", "")).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"caller", caller)]})
     await send({"type": "http.response.body", "body": body})

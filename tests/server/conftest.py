@@ -1,4 +1,6 @@
-"""What the tests of the server share: an event loop that always runs, and a started engine process with the tiny model."""
+"""What the tests of the server share: an event loop that always runs, and a started engine process
+with the tiny model.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +31,9 @@ def tiny_spec(tiny_run: Path) -> ModelSpec:
 @pytest.fixture(scope="session")
 def client(loop: BackgroundLoop, tiny_spec: ModelSpec) -> Iterator[EngineClient]:
     """A started client of a process with the tiny model; leave it as it was."""
-    started = loop.run(EngineClient.start([tiny_spec], EngineOptions(max_running=8), device="cpu", threads=1))
+    started = loop.run(
+        EngineClient.start([tiny_spec], EngineOptions(max_running=8), device="cpu", threads=1)
+    )
     yield started
     loop.run(started.close())
 
@@ -39,7 +43,9 @@ def start(loop: BackgroundLoop, tiny_spec: ModelSpec) -> Iterator[Callable[..., 
     """Start a process of the test's own, with the tiny model unless specs are given."""
     started: list[EngineClient] = []
 
-    def begin(*specs: ModelSpec, options: EngineOptions | None = None, **settings: Any) -> EngineClient:
+    def begin(
+        *specs: ModelSpec, options: EngineOptions | None = None, **settings: Any
+    ) -> EngineClient:
         settings = {"device": "cpu", "threads": 1, **settings}
         started.append(loop.run(EngineClient.start(specs or [tiny_spec], options, **settings)))
         return started[-1]

@@ -1,4 +1,6 @@
-"""The whole server on loopback, as serve.py runs it, in the event loop of the tests: real connections to a real engine process."""
+"""The whole server on loopback, as serve.py runs it, in the event loop of the tests: real
+connections to a real engine process.
+"""
 
 import asyncio
 import socket
@@ -17,13 +19,18 @@ from puna.worker.client import EngineClient
 
 
 @contextmanager
-def live_server(loop: BackgroundLoop, client: EngineClient, limits: Limits | None = None, **options: Any) -> Iterator[str]:
-    """Serve the client's models; gives the address, such as http://127.0.0.1:43210. options: of create_app."""
+def live_server(
+    loop: BackgroundLoop, client: EngineClient, limits: Limits | None = None, **options: Any
+) -> Iterator[str]:
+    """Serve the client's models; gives the address, such as http://127.0.0.1:43210. options: of
+    create_app.
+    """
     limits = limits or Limits()
     app = create_app(client, limits, metrics=client.metrics, **options)
     gate = Gate(app, client.health, limits.request_seconds)
     server = http_server(gate, limits)
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:  # asyncio sends at once where it says TCP
+    # asyncio sends at once where it says TCP
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         serving = loop.run(_begin(server, listener))

@@ -1,4 +1,6 @@
-"""Pages of docs/ as tests read them: tables, and examples that are run against a server and compared by the shape of what they print."""
+"""Pages of docs/ as tests read them: tables, and examples that are run against a server and
+compared by the shape of what they print.
+"""
 
 import ast
 import contextlib
@@ -37,7 +39,9 @@ def rows(text: str, *head: str) -> list[list[str]]:
     """The cells of every row of the tables whose first columns have these heads."""
     found, inside = [], False
     for line in FENCE.sub("", text).splitlines():
-        cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
+        cells = [
+            cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]
+        ]
         if not line.startswith("|"):
             inside = False
         elif tuple(cells[: len(head)]) == head:
@@ -55,7 +59,9 @@ def codes(cell: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Example:
-    """A block that a reader would run, and what the page says it prints; None if it says nothing."""
+    """A block that a reader would run, and what the page says it prints; None if it says
+    nothing.
+    """
 
     language: str
     source: str
@@ -63,7 +69,9 @@ class Example:
 
 
 def examples(text: str) -> Iterator[Example]:
-    """The sh blocks that call curl and the python blocks, in order, each with the block of output that may follow it."""
+    """The sh blocks that call curl and the python blocks, in order, each with the block of output
+    that may follow it.
+    """
     blocks = [(language, block) for language, block in FENCE.findall(text)]
     for place, (language, block) in enumerate(blocks):
         if language == "python" or (language == "sh" and "curl " in block):
@@ -82,7 +90,9 @@ class Reader:
         """What the example prints."""
         source = example.source.replace(SHOWN_URL, self.url)
         if example.language == "sh":
-            return "".join(curl(shlex.split(line)) for line in source.replace("\\\n", " ").splitlines())
+            return "".join(
+                curl(shlex.split(line)) for line in source.replace("\\\n", " ").splitlines()
+            )
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(source, "a page of docs/", "exec"), self.names)
@@ -95,7 +105,9 @@ class Reader:
 
 
 def curl(words: list[str]) -> str:
-    """What a line with curl prints, perhaps through grep; of what the two can do, the pages use little."""
+    """What a line with curl prints, perhaps through grep; of what the two can do, the pages use
+    little.
+    """
     url, method, headers, content = "", "GET", {}, None
     rest = iter(words[1:])
     for word in rest:
@@ -115,18 +127,26 @@ def curl(words: list[str]) -> str:
         case []:
             return answer.text
         case ["grep", pattern]:
-            return "".join(line for line in answer.text.splitlines(keepends=True) if re.search(pattern, line))
+            return "".join(
+                line for line in answer.text.splitlines(keepends=True) if re.search(pattern, line)
+            )
         case program:
             raise AssertionError(f"the pages use no {program}")
 
 
 def same_kind(shown: str, printed: str) -> bool:
-    """Whether two outputs are of one kind: JSON of the same shape, the same events, or lines of values of the same types."""
+    """Whether two outputs are of one kind: JSON of the same shape, the same events, or lines of
+    values of the same types.
+    """
     if shown.startswith("data: "):
         kinds = {json.dumps(_shape(event), sort_keys=True) for event in _events(shown)}
-        return {json.dumps(_shape(event), sort_keys=True) for event in _events(printed)} <= kinds and _ends(shown) == _ends(printed)
+        return {
+            json.dumps(_shape(event), sort_keys=True) for event in _events(printed)
+        } <= kinds and _ends(shown) == _ends(printed)
     try:
-        return [_shape(value) for value in _values(shown)] == [_shape(value) for value in _values(printed)]
+        return [_shape(value) for value in _values(shown)] == [
+            _shape(value) for value in _values(printed)
+        ]
     except ValueError:
         pass
     wanted, found = ([_literal(line) for line in text.splitlines()] for text in (shown, printed))
@@ -146,7 +166,11 @@ def _values(text: str) -> list[Any]:
 
 
 def _events(text: str) -> list[Any]:
-    return [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: {")]
+    return [
+        json.loads(line.removeprefix("data: "))
+        for line in text.splitlines()
+        if line.startswith("data: {")
+    ]
 
 
 def _ends(text: str) -> str:
@@ -161,7 +185,9 @@ def _literal(line: str) -> Any:
 
 
 def _shape(value: Any) -> Any:
-    """A value without what differs from model to model and from time to time; messages of errors stay, but for their numbers."""
+    """A value without what differs from model to model and from time to time; messages of errors
+    stay, but for their numbers.
+    """
     match value:
         case {"error": {"message": message, **more}}:
             return {"error": {"message": re.sub(r"\d+", "#", message), **more}}

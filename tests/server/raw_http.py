@@ -1,4 +1,5 @@
-"""HTTP over bare sockets: a client that may do everything that no library lets it do, and reads answers with h11.
+"""HTTP over bare sockets: a client that may do everything that no library lets it do, and reads
+answers with h11.
 
 h11 is strict and shares no code with httptools, which the server parses with.
 """
@@ -18,10 +19,16 @@ HOST = b"Host: localhost\r\n"
 
 
 def request_bytes(method: str, path: str, body: Any = None, *headers: bytes) -> bytes:
-    """A whole request; a body that is not bytes is sent as JSON. headers: lines without their ends."""
+    """A whole request; a body that is not bytes is sent as JSON. headers: lines without their
+    ends.
+    """
     if body is not None and not isinstance(body, bytes):
         body = json.dumps(body).encode("utf-8")
-    lines = [f"{method} {path} HTTP/1.1\r\n".encode("latin-1"), HOST, *(header + b"\r\n" for header in headers)]
+    lines = [
+        f"{method} {path} HTTP/1.1\r\n".encode("latin-1"),
+        HOST,
+        *(header + b"\r\n" for header in headers),
+    ]
     if body is not None:
         lines.append(b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body))
     return b"".join((*lines, b"\r\n", body or b""))
@@ -54,7 +61,9 @@ class Answer:
         assert list(self.json) == ["error"], self
         error: dict[str, Any] = self.json["error"]
         assert set(error) == {"message", "type", "param", "code"}, self
-        assert error["type"] == ("server_error" if self.status >= 500 else "invalid_request_error"), self
+        assert error["type"] == (
+            "server_error" if self.status >= 500 else "invalid_request_error"
+        ), self
         return error
 
     @property
@@ -67,7 +76,9 @@ class Answer:
 
 @dataclass
 class AnswerReader:
-    """Cuts what a server sends into the answers to requests of these methods. Raises h11.RemoteProtocolError for what is no HTTP."""
+    """Cuts what a server sends into the answers to requests of these methods. Raises
+    h11.RemoteProtocolError for what is no HTTP.
+    """
 
     methods: Sequence[str] = ("GET",)
     complete: list[Answer] = field(default_factory=list)
@@ -82,8 +93,13 @@ class AnswerReader:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more is owed: all answers are there, or the last one said that no other will come."""
-        return len(self.complete) == len(self.methods) or self._connection.their_state in (h11.MUST_CLOSE, h11.CLOSED)
+        """Whether nothing more is owed: all answers are there, or the last one said that no other
+        will come.
+        """
+        return len(self.complete) == len(self.methods) or self._connection.their_state in (
+            h11.MUST_CLOSE,
+            h11.CLOSED,
+        )
 
     def feed(self, data: bytes) -> None:
         """Some bytes; none: the server has closed."""
@@ -97,7 +113,10 @@ class AnswerReader:
                 case h11.InformationalResponse():
                     pass  # such as 100, which comes before the real one
                 case h11.Response():
-                    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
+                    headers = {
+                        name.decode("ascii"): value.decode("latin-1")
+                        for name, value in event.headers
+                    }
                     self.current = Answer(event.status_code, headers)
                 case h11.Data():
                     assert self.current is not None
@@ -116,7 +135,9 @@ class AnswerReader:
     def _ask(self) -> None:
         """h11 reads an answer only to a request that it has seen."""
         method = self.methods[len(self.complete)]
-        self._connection.send(h11.Request(method=method, target="/", headers=[("Host", "localhost")]))
+        self._connection.send(
+            h11.Request(method=method, target="/", headers=[("Host", "localhost")])
+        )
         self._connection.send(h11.EndOfMessage())
 
 
@@ -124,13 +145,16 @@ class Connection:
     """A connection to a port of this machine, whose every send and receive is the caller's own."""
 
     def __init__(self, port: int, narrow: bool = False) -> None:
-        """narrow: some 100 kB are on their way at most, so a server that sends more notices that nobody reads."""
+        """narrow: some 100 kB are on their way at most, so a server that sends more notices that
+        nobody reads.
+        """
         self._port = port
         self._socket = socket.socket()
         self._socket.setblocking(False)
         if narrow:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # the other end's buffer grows with it
+            # the other end's buffer grows with it
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
 
     async def open(self) -> None:
         await asyncio.get_running_loop().sock_connect(self._socket, ("127.0.0.1", self._port))
@@ -153,7 +177,10 @@ class Connection:
             while not reader.done:
                 data = await self.receive()
                 reader.feed(data)
-                assert data or reader.done, f"the server closed after {len(reader.complete)} of {len(methods)} answers: {reader.current}"
+                assert data or reader.done, (
+                    f"the server closed after {len(reader.complete)} of {len(methods)} answers:"
+                    f" {reader.current}"
+                )
         return reader.complete
 
     async def answer(self, method: str = "POST", seconds: float = 60.0) -> Answer:
@@ -167,7 +194,9 @@ class Connection:
             self._socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Close without a word of farewell: what is on its way is lost, and the other end gets a reset."""
+        """Close without a word of farewell: what is on its way is lost, and the other end gets a
+        reset.
+        """
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
@@ -187,7 +216,9 @@ async def connected(port: int, narrow: bool = False) -> AsyncIterator[Connection
         connection.close()
 
 
-async def ask(port: int, method: str, path: str, body: Any = None, *headers: bytes, seconds: float = 60.0) -> Answer:
+async def ask(
+    port: int, method: str, path: str, body: Any = None, *headers: bytes, seconds: float = 60.0
+) -> Answer:
     """The answer to one request on a connection of its own."""
     async with connected(port) as connection:
         await connection.send(request_bytes(method, path, body, *headers))

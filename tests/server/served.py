@@ -1,4 +1,6 @@
-"""`puna serve` as processes to be looked at from outside: what they hold, and what they say of themselves."""
+"""`puna serve` as processes to be looked at from outside: what they hold, and what they say of
+themselves.
+"""
 
 import contextlib
 import os
@@ -19,7 +21,9 @@ COMMAND = (sys.executable, "-c", "from puna.cli.main import main; main()", "serv
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds. connections: open ones, without the socket that listens. memory: resident, in bytes."""
+    """What a process holds. connections: open ones, without the socket that listens. memory:
+    resident, in bytes.
+    """
 
     threads: int
     files: int
@@ -28,7 +32,9 @@ class Held:
 
     @classmethod
     def by(cls, process: psutil.Process) -> "Held":
-        tcp = [one for one in process.net_connections(kind="tcp") if one.status != psutil.CONN_LISTEN]
+        tcp = [
+            one for one in process.net_connections(kind="tcp") if one.status != psutil.CONN_LISTEN
+        ]
         return cls(process.num_threads(), process.num_fds(), len(tcp), process.memory_info().rss)
 
 
@@ -46,7 +52,9 @@ class ServerProcess:
         return self._log.read()
 
     async def metrics(self) -> dict[str, float]:
-        """The figures of /metrics by their names with labels, as in `puna_continuations_running{model="tiny"}`."""
+        """The figures of /metrics by their names with labels, as in
+        `puna_continuations_running{model="tiny"}`.
+        """
         page = (await ask(self.port, "GET", "/metrics")).body.decode("utf-8")
         lines = (line.rpartition(" ") for line in page.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, _, value in lines}
@@ -62,7 +70,13 @@ def served(model: Path, *arguments: str) -> Iterator[ServerProcess]:
     """Serve a model folder on a free port, with one thread; nothing of it is left in the end."""
     command = (*COMMAND, str(model), "--port", "0", "--device", "cpu", "--threads", "1", *arguments)
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         try:
             assert process.stdout is not None
             announced = process.stdout.readline()

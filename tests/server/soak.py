@@ -1,4 +1,6 @@
-"""Many clients at once against a server, for as long as one likes, and what the server's processes hold before and after."""
+"""Many clients at once against a server, for as long as one likes, and what the server's processes
+hold before and after.
+"""
 
 import asyncio
 import random
@@ -15,8 +17,9 @@ from soak_clients import CONTEXT, TEXT, Client, Known, Tally
 CLIENTS = 24
 KNOWN = 40
 SURE = 1e-3
-"""The least distance between the log-probabilities of the two likeliest tokens in a known answer. Other sequences in the batch changed
-them by 0.000015 at most in 1000 tokens."""
+"""The least distance between the log-probabilities of the two likeliest tokens in a known answer.
+Other sequences in the batch changed them by 0.000015 at most in 1000 tokens.
+"""
 PAUSE_SECONDS = 0.02
 SETTLED_SECONDS = 10.0
 
@@ -52,15 +55,23 @@ class Report:
         for (_, outcome), count in self.tally.visits.items():
             visits[outcome] += count
         lines = [
-            f"{self.seconds:.0f} seconds, {CLIENTS} clients, {visits.total()} visits: {_listed(visits)}",
+            (
+                f"{self.seconds:.0f} seconds, {CLIENTS} clients, {visits.total()} visits:"
+                f" {_listed(visits)}"
+            ),
             f"requests by status, as the server counts: {_listed(self._statuses())}",
             f"answers that were known and came out equal: {self.tally.right}",
-            "tokens generated: {:.0f}; of prompts: {:.0f}, known already: {:.0f}; guessed: {:.0f}, right: {:.0f}".format(
-                *(self.grown(f"puna_{name}_total") for name in _TOKENS)
+            "tokens generated: {:.0f}; of prompts: {:.0f}, known already: {:.0f}; guessed: {:.0f},"
+            " right: {:.0f}".format(*(self.grown(f"puna_{name}_total") for name in _TOKENS)),
+            (
+                f"preemptions: {self.grown('puna_preemptions_total'):.0f}; continuations cancelled:"
+                f" {self.grown('puna_cancellations_total'):.0f}, after"
+                f" {self.grown('puna_cancellation_late_steps_total'):.0f} late steps in all"
             ),
-            f"preemptions: {self.grown('puna_preemptions_total'):.0f}; continuations cancelled: "
-            f"{self.grown('puna_cancellations_total'):.0f}, after {self.grown('puna_cancellation_late_steps_total'):.0f} late steps in all",
-            f"slowest answer: {self.tally.slowest_answer:.1f} s; slowest /health: {1000 * self.tally.slowest_health:.0f} ms",
+            (
+                f"slowest answer: {self.tally.slowest_answer:.1f} s; slowest /health:"
+                f" {1000 * self.tally.slowest_health:.0f} ms"
+            ),
             f"before: {self.before}",
             f"after:  {self.after}",
             "memory on the way, front and engine, MB: "
@@ -70,7 +81,15 @@ class Report:
         by_action: dict[str, Counter[str]] = {}
         for (action, outcome), count in sorted(self.tally.visits.items()):
             by_action.setdefault(action, Counter())[outcome] = count
-        return "\n".join([*lines, *(f"  {action:{width}} {_listed(outcomes)}" for action, outcomes in by_action.items())])
+        return "\n".join(
+            [
+                *lines,
+                *(
+                    f"  {action:{width}} {_listed(outcomes)}"
+                    for action, outcomes in by_action.items()
+                ),
+            ]
+        )
 
     def _statuses(self) -> "Counter[str]":
         statuses = Counter[str]()
@@ -80,11 +99,19 @@ class Report:
         return statuses
 
 
-_TOKENS = ("generated_tokens", "prompt_tokens", "cached_prompt_tokens", "speculated_tokens_proposed", "speculated_tokens_accepted")
+_TOKENS = (
+    "generated_tokens",
+    "prompt_tokens",
+    "cached_prompt_tokens",
+    "speculated_tokens_proposed",
+    "speculated_tokens_accepted",
+)
 
 
 async def soak(server: ServerProcess, seconds: float, warm_up: float, seed: int = 0) -> Report:
-    """Let clients come and go. What they do in the first `warm_up` seconds more, the report leaves out: caches and pools fill then."""
+    """Let clients come and go. What they do in the first `warm_up` seconds more, the report leaves
+    out: caches and pools fill then.
+    """
     known = await ask_alone(server.port, random.Random(seed))
     await _visits(server, known, Tally(), warm_up, seed + 1)
     before, counts = await settled(server), await server.metrics()
@@ -104,15 +131,19 @@ async def soak(server: ServerProcess, seconds: float, warm_up: float, seed: int 
 
 
 async def ask_alone(port: int, rng: random.Random) -> list[Known]:
-    """Prompts of all lengths, some with a beginning in common, and what the model says to each when nothing else is going on.
+    """Prompts of all lengths, some with a beginning in common, and what the model says to each when
+    nothing else is going on.
 
-    Only answers that no rounding can change: other sequences in a batch change the last bits of the arithmetic.
+    Only answers that no rounding can change: other sequences in a batch change the last bits of the
+    arithmetic.
     """
     beginning = rng.choices(range(256), k=40)
     known = []
     for _ in range(KNOWN):
         shared = rng.choice((0, 0, 16, 33, 40))
-        prompt = beginning[:shared] + rng.choices(range(256), k=rng.randint(1, rng.choice((5, 30, CONTEXT - shared - 2))))
+        prompt = beginning[:shared] + rng.choices(
+            range(256), k=rng.randint(1, rng.choice((5, 30, CONTEXT - shared - 2)))
+        )
         asked = Known(prompt, rng.randint(1, CONTEXT - len(prompt)), "", "")
         answer = await ask(port, "POST", TEXT, asked.request(logprobs=2))
         (choice,) = answer.json["choices"]
@@ -141,12 +172,16 @@ async def _left(server: ServerProcess) -> dict[str, Any]:
     """What is not as in a server without clients."""
     metrics = await server.metrics()
     levels = ("puna_continuations_running", "puna_continuations_waiting", "puna_cache_blocks_used")
-    found: dict[str, Any] = {name: value for name, value in metrics.items() if name.startswith(levels) and value}
+    found: dict[str, Any] = {
+        name: value for name, value in metrics.items() if name.startswith(levels) and value
+    }
     open_ = Held.by(server.front).connections
     return found | ({"connections": open_} if open_ else {})
 
 
-async def _visits(server: ServerProcess, known: Sequence[Known], tally: Tally, seconds: float, seed: int) -> None:
+async def _visits(
+    server: ServerProcess, known: Sequence[Known], tally: Tally, seconds: float, seed: int
+) -> None:
     """All clients at work until the time is over and each has ended what it began."""
     end = time.monotonic() + seconds
 

@@ -1,7 +1,8 @@
-"""Clients of every kind that a server meets, patient and rude ones. Each action is one visit; what it returns is how that went.
+"""Clients of every kind that a server meets, patient and rude ones. Each action is one visit; what
+it returns is how that went.
 
-An action checks whatever it gets, and fails where an answer is none that may come: so nothing but 200s, refusals that were deserved, and
-429s under load.
+An action checks whatever it gets, and fails where an answer is none that may come: so nothing but
+200s, refusals that were deserved, and 429s under load.
 """
 
 import asyncio
@@ -20,7 +21,22 @@ from wrong_requests import wrong_requests
 
 MODEL = "lively"
 CONTEXT = 96
-WORDS = ["the", "llama", "reads", "old", "pages", "über", "naïve", "東京", "мир", "🦙", "is", "was", "near", "far"]
+WORDS = [
+    "the",
+    "llama",
+    "reads",
+    "old",
+    "pages",
+    "über",
+    "naïve",
+    "東京",
+    "мир",
+    "🦙",
+    "is",
+    "was",
+    "near",
+    "far",
+]
 STALLED_SECONDS = 7.5
 """For which `never_reads` waits: longer than the server lets a request take."""
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -36,7 +52,13 @@ class Known:
     finish: str
 
     def request(self, **more: Any) -> dict[str, Any]:
-        return {"model": MODEL, "prompt": self.prompt, "max_tokens": self.max_tokens, "temperature": 0, **more}
+        return {
+            "model": MODEL,
+            "prompt": self.prompt,
+            "max_tokens": self.max_tokens,
+            "temperature": 0,
+            **more,
+        }
 
     def check(self, choice: tuple[str, str]) -> None:
         assert choice == (self.text, self.finish), f"{self} was answered by {choice}"
@@ -89,7 +111,9 @@ class Client:
 
     async def known_streamed(self) -> str:
         known, n = self._rng.choice(self._known), self._rng.choice((1, 1, 1, 3))
-        return self._judge_known(await self._ask(TEXT, known.request(n=n, stream=True)), known, n, stream=True)
+        return self._judge_known(
+            await self._ask(TEXT, known.request(n=n, stream=True)), known, n, stream=True
+        )
 
     async def known_kept(self) -> str:
         """Several requests on one connection, one after the other."""
@@ -103,15 +127,21 @@ class Client:
         """Several requests at once on one connection."""
         several = self._rng.choices(self._known, k=3)
         async with connected(self._port) as connection:
-            await connection.send(b"".join(request_bytes("POST", TEXT, known.request()) for known in several))
+            await connection.send(
+                b"".join(request_bytes("POST", TEXT, known.request()) for known in several)
+            )
             answers = await connection.answers(*["POST"] * len(several))
-        return max(self._judge_known(answer, known) for answer, known in zip(answers, several, strict=True))
+        return max(
+            self._judge_known(answer, known) for answer, known in zip(answers, several, strict=True)
+        )
 
     async def known_slowly_read(self) -> str:
         """A stream that is taken in bit by bit, with pauses."""
         known, received = self._rng.choice(self._known), b""
         async with connected(self._port, narrow=True) as connection:
-            await connection.send(request_bytes("POST", TEXT, known.request(stream=True), b"Connection: close"))
+            await connection.send(
+                request_bytes("POST", TEXT, known.request(stream=True), b"Connection: close")
+            )
             while data := await connection.receive(self._rng.randint(1, 500)):
                 received += data
                 await asyncio.sleep(self._rng.uniform(0, 0.02))
@@ -144,24 +174,48 @@ class Client:
         roles = ["user", "assistant"] * rng.choice((0, 0, 1)) + ["user"]
         messages = [{"role": role, "content": self._words()} for role in roles]
         logprobs = rng.choice(({}, {"logprobs": True, "top_logprobs": 3}))
-        return self._judge(await self._ask(CHAT, {"model": MODEL, "messages": messages, **logprobs, **self._options()}))
+        return self._judge(
+            await self._ask(
+                CHAT, {"model": MODEL, "messages": messages, **logprobs, **self._options()}
+            )
+        )
 
     async def completion(self) -> str:
         rng = self._rng
-        ids = [rng.choices(range(256), k=rng.choice((1, 5, 15, 16, 17, 60, 95, 96, 300))) for _ in range(rng.choice((1, 1, 2)))]
+        ids = [
+            rng.choices(range(256), k=rng.choice((1, 5, 15, 16, 17, 60, 95, 96, 300)))
+            for _ in range(rng.choice((1, 1, 2)))
+        ]
         prompt = rng.choice((ids, self._words()))
         more = rng.choice(({}, {"echo": True, "logprobs": 2}, {"prompt_logprobs": 1}))
-        return self._judge(await self._ask(TEXT, {"model": MODEL, "prompt": prompt, **more, **self._options()}))
+        return self._judge(
+            await self._ask(TEXT, {"model": MODEL, "prompt": prompt, **more, **self._options()})
+        )
 
     async def constrained(self) -> str:
-        """An answer that has to look like something; cut off by the length, it is the beginning of that."""
-        schema = {"type": "object", "properties": {"far": {"type": "boolean"}}, "required": ["far"], "additionalProperties": False}
+        """An answer that has to look like something; cut off by the length, it is the beginning of
+        that.
+        """
+        schema = {
+            "type": "object",
+            "properties": {"far": {"type": "boolean"}},
+            "required": ["far"],
+            "additionalProperties": False,
+        }
         kinds: list[tuple[dict[str, Any], Callable[[str], bool]]] = [
             ({"type": "regex", "regex": "(near|far)"}, {"near", "far"}.__contains__),
-            ({"type": "json_schema", "json_schema": {"name": "far", "schema": schema}}, lambda text: set(json.loads(text)) == {"far"}),
+            (
+                {"type": "json_schema", "json_schema": {"name": "far", "schema": schema}},
+                lambda text: set(json.loads(text)) == {"far"},
+            ),
         ]
         kind, fits = self._rng.choice(kinds)
-        body = {"model": MODEL, "prompt": self._words(3), "response_format": kind, "max_tokens": self._rng.randint(1, 40)}
+        body = {
+            "model": MODEL,
+            "prompt": self._words(3),
+            "response_format": kind,
+            "max_tokens": self._rng.randint(1, 40),
+        }
         answer = await self._ask(TEXT, body)
         if answer.status == 200:
             ((text, finish),) = choices_of(answer)
@@ -169,7 +223,9 @@ class Client:
         return self._judge(answer)
 
     async def embedding(self) -> str:
-        answer = await self._ask("/v1/embeddings", {"model": MODEL, "input": [self._words(), self._words(1)]})
+        answer = await self._ask(
+            "/v1/embeddings", {"model": MODEL, "input": [self._words(), self._words(1)]}
+        )
         if answer.status == 200:
             for one in answer.json["data"]:
                 assert math.hypot(*one["embedding"]) > 0.999
@@ -177,9 +233,13 @@ class Client:
 
     async def tokens(self) -> str:
         text = self._words(self._rng.choice((1, 10, 5000)))
-        answer = await self._ask("/tokenize", {"model": MODEL, "prompt": text, "add_special_tokens": False})
+        answer = await self._ask(
+            "/tokenize", {"model": MODEL, "prompt": text, "add_special_tokens": False}
+        )
         if answer.status == 200:
-            answer = await self._ask("/detokenize", {"model": MODEL, "tokens": answer.json["tokens"]})
+            answer = await self._ask(
+                "/detokenize", {"model": MODEL, "tokens": answer.json["tokens"]}
+            )
         if answer.status == 200:
             assert answer.json["prompt"] == text
         return self._judge(answer)
@@ -259,7 +319,9 @@ class Client:
         return str(answer.status)
 
     async def never_reads(self) -> str:
-        """It takes nothing of streams that are larger than all buffers, and then what these hold: the server has cut the rest."""
+        """It takes nothing of streams that are larger than all buffers, and then what these hold:
+        the server has cut the rest.
+        """
         more = {"n": 4, "logprobs": True, "top_logprobs": 20, "max_tokens": 60, "ignore_eos": True}
         path, body = self._long_request(stream=True)
         requests = [request_bytes("POST", path, body | more)] * self._rng.choice((1, 2))
@@ -269,7 +331,9 @@ class Client:
             await asyncio.sleep(STALLED_SECONDS)
             while data := await connection.receive():
                 reader.feed(data)
-        assert all(answer.status == 429 for answer in reader.complete), "a stream was small enough for the buffers"
+        assert all(answer.status == 429 for answer in reader.complete), (
+            "a stream was small enough for the buffers"
+        )
         return "429" if reader.done else "cut"
 
     async def _ask(self, path: str, body: Mapping[str, Any]) -> Answer:
@@ -279,7 +343,11 @@ class Client:
         return answer
 
     def _words(self, count: int | None = None) -> str:
-        return " ".join(self._rng.choices(WORDS, k=self._rng.choice((1, 3, 8, 12, 100)) if count is None else count))
+        return " ".join(
+            self._rng.choices(
+                WORDS, k=self._rng.choice((1, 3, 8, 12, 100)) if count is None else count
+            )
+        )
 
     def _options(self) -> dict[str, Any]:
         rng = self._rng
@@ -298,7 +366,12 @@ class Client:
     def _long_request(self, stream: bool | None = None) -> tuple[str, dict[str, Any]]:
         stream = self._rng.random() < 0.5 if stream is None else stream
         content = self._words(2)
-        body = {"model": MODEL, "messages": [{"role": "user", "content": content}], "max_tokens": 60, "stream": stream}
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": 60,
+            "stream": stream,
+        }
         return CHAT, body
 
 

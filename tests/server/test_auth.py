@@ -10,7 +10,13 @@ import pytest
 from asgi_calls import Answer, call, echo, http_scope
 
 from puna.errors import ConfigError
-from puna.server.auth import HostCheck, KeyCheck, check_exposure, is_loopback_name, reaches_only_here
+from puna.server.auth import (
+    HostCheck,
+    KeyCheck,
+    check_exposure,
+    is_loopback_name,
+    reaches_only_here,
+)
 
 
 def ask(keys: Sequence[str], *authorization: bytes, path: str = "/v1/models") -> Answer:
@@ -24,7 +30,18 @@ def test_a_right_key_comes_in(given: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [(), (b"",), (b"Bearer",), (b"Bearer ",), (b"Bearer on",), (b"Bearer onee",), (b"Basic one",), (b"one",), (b"Bearer \xff",)]
+    "given",
+    [
+        (),
+        (b"",),
+        (b"Bearer",),
+        (b"Bearer ",),
+        (b"Bearer on",),
+        (b"Bearer onee",),
+        (b"Basic one",),
+        (b"one",),
+        (b"Bearer \xff",),
+    ],
 )
 def test_a_wrong_key_is_a_401_in_the_usual_shape(given: tuple[bytes, ...]) -> None:
     answer = ask(["one", "two"], *given)
@@ -62,10 +79,23 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:8000", "127.8.9.1:1", "[::1]", "[::1]:8000", "::1"]
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:8000",
+        "127.0.0.1",
+        "127.0.0.1:8000",
+        "127.8.9.1:1",
+        "[::1]",
+        "[::1]:8000",
+        "::1",
+    ],
 )
 def test_names_of_this_machine_are_served(host: str) -> None:
-    assert asyncio.run(call(HostCheck(echo), http_scope(headers=[(b"host", host.encode())]))).status == 200
+    assert (
+        asyncio.run(call(HostCheck(echo), http_scope(headers=[(b"host", host.encode())]))).status
+        == 200
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +118,9 @@ def test_names_of_this_machine_are_served(host: str) -> None:
 )
 def test_a_name_that_a_page_of_the_web_could_have_is_refused(hosts: tuple[str, ...]) -> None:
     """DNS rebinding: evil.example resolves to 127.0.0.1, but the browser says evil.example."""
-    answer = asyncio.run(call(HostCheck(echo), http_scope(headers=[(b"host", host.encode()) for host in hosts])))
+    answer = asyncio.run(
+        call(HostCheck(echo), http_scope(headers=[(b"host", host.encode()) for host in hosts]))
+    )
     assert answer.status == 403
     assert answer.error["code"] == "host_not_allowed"
 

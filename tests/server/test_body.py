@@ -18,7 +18,10 @@ CHUNKED = [(b"transfer-encoding", b"chunked")]
 
 
 def parts(*bodies: bytes) -> list[Message]:
-    return [{"type": "http.request", "body": body, "more_body": place < len(bodies) - 1} for place, body in enumerate(bodies)]
+    return [
+        {"type": "http.request", "body": body, "more_body": place < len(bodies) - 1}
+        for place, body in enumerate(bodies)
+    ]
 
 
 def ask(scope: Scope, messages: list[Message], app: Any = echo, **limits: Any) -> Answer:
@@ -26,7 +29,9 @@ def ask(scope: Scope, messages: list[Message], app: Any = echo, **limits: Any) -
 
 
 def declared(size: int | bytes) -> Scope:
-    return http_scope(headers=[(b"content-length", size if isinstance(size, bytes) else str(size).encode())])
+    return http_scope(
+        headers=[(b"content-length", size if isinstance(size, bytes) else str(size).encode())]
+    )
 
 
 def test_a_body_in_pieces_arrives_as_one() -> None:
@@ -46,7 +51,9 @@ def test_a_declared_size_beyond_the_limit_is_refused_unread(size: int | bytes) -
 
 
 @pytest.mark.parametrize("headers", [CHUNKED, [(b"content-length", b"3")]])
-def test_a_body_that_never_said_its_size_is_read_up_to_the_limit_only(headers: list[tuple[bytes, bytes]]) -> None:
+def test_a_body_that_never_said_its_size_is_read_up_to_the_limit_only(
+    headers: list[tuple[bytes, bytes]],
+) -> None:
     """Chunked, or with a length that is a lie: what is past the limit is left where it is."""
     messages = parts(*[b"x" * 4] * 100)
     answer = ask(http_scope(headers=headers), messages, body_bytes=10)
@@ -55,7 +62,9 @@ def test_a_body_that_never_said_its_size_is_read_up_to_the_limit_only(headers: l
 
 def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     begun = time.monotonic()
-    answer = ask(declared(10), [{"type": "http.request", "body": b"x", "more_body": True}], body_seconds=0.05)
+    answer = ask(
+        declared(10), [{"type": "http.request", "body": b"x", "more_body": True}], body_seconds=0.05
+    )
     assert (answer.status, answer.error["code"]) == (408, "timeout")
     assert time.monotonic() - begun < 5
 
@@ -87,7 +96,8 @@ def test_deep_nesting_is_refused() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+    st.none() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
 )
 
 
@@ -100,12 +110,28 @@ def depth(value: Any) -> int:
 @given(json_values, st.booleans())
 def test_the_depth_is_that_of_the_value(value: Any, ascii_only: bool) -> None:
     """Brackets and quotes inside texts do not count, in whatever way they are escaped."""
-    assert json_depth(json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")) == depth(value)
+    assert json_depth(
+        json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    ) == depth(value)
 
 
-@pytest.mark.parametrize("body", [b"", b'"', b'"\\', b"]]]]", b'"' * 1001, b'"\\' * 200_000, b'\\"' * 200_000, b'"' + b'\\"[' * 200_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b'"',
+        b'"\\',
+        b"]]]]",
+        b'"' * 1001,
+        b'"\\' * 200_000,
+        b'\\"' * 200_000,
+        b'"' + b'\\"[' * 200_000,
+    ],
+)
 def test_what_is_no_json_takes_no_longer(body: bytes) -> None:
-    """An unclosed string is read once, not from each of its quotes on: 600 kB would take minutes."""
+    """An unclosed string is read once, not from each of its quotes on: 600 kB would take
+    minutes.
+    """
     begun = time.perf_counter()
     assert json_depth(body) == 0
     assert time.perf_counter() - begun < 2

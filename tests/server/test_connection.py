@@ -20,7 +20,14 @@ from puna.server.gate import Gate
 from puna.worker.client import Health
 
 Connect = Callable[..., socket.socket]
-LIMITS = Limits(header_bytes=2000, header_seconds=0.4, body_bytes=5000, body_seconds=0.4, request_seconds=1.0, connections=20)
+LIMITS = Limits(
+    header_bytes=2000,
+    header_seconds=0.4,
+    body_bytes=5000,
+    body_seconds=0.4,
+    request_seconds=1.0,
+    connections=20,
+)
 HEAD = b"POST /echo HTTP/1.1\r\nHost: localhost\r\n"
 
 
@@ -153,7 +160,9 @@ def test_a_trickle_of_headers_gains_no_time(piece: bytes, connect: Connect) -> N
 
 
 def test_a_kept_connection_gains_no_time_either(connect: Connect) -> None:
-    """After an answer uvicorn waits five seconds for the next request, but any byte used to end that wait for good."""
+    """After an answer uvicorn waits five seconds for the next request, but any byte used to end
+    that wait for good.
+    """
     connection = connect(HEAD + b"Content-Length: 0\r\n\r\n")
     assert connection.recv(1000).startswith(b"HTTP/1.1 200")
     with within(5), trickle(connection, b"\r\n"):
@@ -197,7 +206,10 @@ def test_what_is_no_http_is_a_400_in_the_usual_shape(sent: bytes, connect: Conne
     assert (status_of(answer), error_of(answer)["code"]) == (400, "invalid_http")
 
 
-@pytest.mark.parametrize("chunk", [b"zz\r\n", b"-1\r\n", b"5\r\nhi\r\n", b"ffffffffffffffffff\r\n", b"5;\x00\r\nhello\r\n"])
+@pytest.mark.parametrize(
+    "chunk",
+    [b"zz\r\n", b"-1\r\n", b"5\r\nhi\r\n", b"ffffffffffffffffff\r\n", b"5;\x00\r\nhello\r\n"],
+)
 def test_chunked_nonsense_ends_the_connection(chunk: bytes, connect: Connect) -> None:
     with within(5):
         answer = read_to_end(connect(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk))
@@ -214,7 +226,9 @@ def test_a_body_in_chunks_is_read_up_to_the_limit(connect: Connect) -> None:
     assert status_of(answer) == 413
 
 
-@pytest.mark.parametrize("endless", [b"1;extension=", b"0\r\nTrailer: "], ids=["extension", "trailer"])
+@pytest.mark.parametrize(
+    "endless", [b"1;extension=", b"0\r\nTrailer: "], ids=["extension", "trailer"]
+)
 def test_what_frames_a_body_has_an_end(endless: bytes, connect: Connect) -> None:
     """Bytes that are not of the body, and so not of the body's limit."""
     connection = connect(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + endless)
@@ -238,7 +252,9 @@ def test_a_body_that_is_refused_is_not_read_to_its_end(connect: Connect) -> None
 
 
 def test_a_reader_that_stalls_is_cut(connect: Connect, gate: Gate, loop: BackgroundLoop) -> None:
-    """It takes nothing; the server writes until every buffer is full, and then waits for the limit and no longer."""
+    """It takes nothing; the server writes until every buffer is full, and then waits for the limit
+    and no longer.
+    """
     connection = connect(b"GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert connection.recv(100)
     with within(10):
@@ -246,7 +262,9 @@ def test_a_reader_that_stalls_is_cut(connect: Connect, gate: Gate, loop: Backgro
         assert not read_to_end(connection).endswith(b"0\r\n\r\n")
 
 
-def test_a_reader_that_leaves_is_noticed(connect: Connect, gate: Gate, loop: BackgroundLoop) -> None:
+def test_a_reader_that_leaves_is_noticed(
+    connect: Connect, gate: Gate, loop: BackgroundLoop
+) -> None:
     connection = connect(b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert connection.recv(100)
     assert gate.in_progress == 1

@@ -1,5 +1,6 @@
-"""docs/serving.md, docs/security.md and docs/python.md on engines: their tables say what the code does, and their claims without a test of
-their own have one here. What runs of docs/serving.md is run; docs/api.md has tests of its own.
+"""docs/serving.md, docs/security.md and docs/python.md on engines: their tables say what the code
+does, and their claims without a test of their own have one here. What runs of docs/serving.md is
+run; docs/api.md has tests of its own.
 """
 
 import json
@@ -40,7 +41,11 @@ COMMANDS = [line for block in SHELL for line in block.splitlines() if "puna serv
 def reader(loop: BackgroundLoop, client: EngineClient) -> Iterator[Reader]:
     """One who reads the page beside a server that has answered something, and counted it."""
     with live_server(loop, client) as url:
-        httpx.post(f"{url}/v1/completions", json={"model": "tiny", "prompt": "a", "max_tokens": 3, "ignore_eos": True}, timeout=60)
+        httpx.post(
+            f"{url}/v1/completions",
+            json={"model": "tiny", "prompt": "a", "max_tokens": 3, "ignore_eos": True},
+            timeout=60,
+        )
         deadline = time.monotonic() + 20
         while b"puna_generated_tokens_total{" not in client.metrics.render():
             assert time.monotonic() < deadline
@@ -70,7 +75,9 @@ def test_every_command_line_fits_together(line: str) -> None:
     words = shlex.split(line)
     command = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
     given = command.make_context("serve", words[words.index("serve") + 1 :]).params
-    specs = model_specs([Path(folder) for folder in given["models"]], given["name"] or [], given["adapter"] or [])
+    specs = model_specs(
+        [Path(folder) for folder in given["models"]], given["name"] or [], given["adapter"] or []
+    )
     assert {spec.name for spec in specs} <= {"quickstart", "llama", "chat"}
     validate(Limits, apply_overrides({}, given["limit"] or []), "--limit")
     assert given["host"] == "127.0.0.1" or words[0].startswith("PUNA_API_KEY=")
@@ -79,7 +86,11 @@ def test_every_command_line_fits_together(line: str) -> None:
 def test_every_option_has_its_row() -> None:
     """With its default, in the order of --help."""
     command = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
-    options = {parameter.opts[0]: parameter for parameter in command.params if parameter.opts[0].startswith("--")}
+    options = {
+        parameter.opts[0]: parameter
+        for parameter in command.params
+        if parameter.opts[0].startswith("--")
+    }
     found = rows(section(PAGE, "Options"), "option", "default")
     assert [codes(cells[0])[0] for cells in found] == [name for name in options if name != "--help"]
     for first, default, _ in found:
@@ -94,25 +105,39 @@ def test_every_limit_has_its_row() -> None:
     found = rows(section(PAGE, "Limits"), "key", "default")
     assert [codes(cells[0])[0] for cells in found] == list(Limits.model_fields)
     for first, default, _ in found:
-        assert float(default.replace(",", "")) == Limits.model_fields[codes(first)[0]].default, first
+        assert float(default.replace(",", "")) == Limits.model_fields[codes(first)[0]].default, (
+            first
+        )
 
 
 def test_every_metric_has_its_row(reader: Reader) -> None:
     page = httpx.get(f"{reader.url}/metrics").text
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, re.MULTILINE))
-    found = {codes(cells[0])[0]: cells[1] for cells in rows(section(PAGE, "Metrics"), "name", "kind")}
+    found = {
+        codes(cells[0])[0]: cells[1] for cells in rows(section(PAGE, "Metrics"), "name", "kind")
+    }
     assert found == {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
     assert set(re.findall(r"\bpuna_\w+", section(PAGE, "Metrics"))) == set(found)
 
 
 def test_every_state_has_its_row() -> None:
-    found = {codes(cells[1])[0]: cells[0] for cells in rows(section(PAGE, "Health"), "status", "`status`")}
-    assert found == {state: "200" if state == "ok" else "503" for state in get_args(get_type_hints(Health)["status"])}
+    found = {
+        codes(cells[1])[0]: cells[0]
+        for cells in rows(section(PAGE, "Health"), "status", "`status`")
+    }
+    assert found == {
+        state: "200" if state == "ok" else "503"
+        for state in get_args(get_type_hints(Health)["status"])
+    }
 
 
-def test_a_draining_server_says_so_as_shown(reader: Reader, client: EngineClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draining_server_says_so_as_shown(
+    reader: Reader, client: EngineClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(client, "_draining", True)
-    (shown,) = re.findall(r"^```json\n(.*?)^```", section(PAGE, "The end"), re.MULTILINE | re.DOTALL)
+    (shown,) = re.findall(
+        r"^```json\n(.*?)^```", section(PAGE, "The end"), re.MULTILINE | re.DOTALL
+    )
     answer = httpx.get(f"{reader.url}/health")
     assert (answer.status_code, answer.json()) == (503, json.loads(shown))
 
@@ -121,11 +146,17 @@ def test_the_sizes_on_the_page() -> None:
     quickstart, llama = ModelConfig(preset="puna-2m"), ModelConfig(preset="llama-3-8b")
     token, tokens = kv_bytes_per_token(quickstart, 4), 64 * 256
     text = " ".join(section(PAGE, "Memory").split())
-    assert f"L = {quickstart.num_layers}, K = {quickstart.num_kv_heads}, C = {quickstart.head_width} and float32: {token:,} bytes" in text
+    assert (
+        f"L = {quickstart.num_layers}, K = {quickstart.num_kv_heads}, C = {quickstart.head_width}"
+        f" and float32: {token:,} bytes" in text
+    )
     assert f"64 x 256 = {tokens:,} tokens, {tokens * token / 1e6:.1f} MB" in text
     assert (EngineOptions().max_running, quickstart.context_length) == (64, 256)
     large = kv_bytes_per_token(llama, 2)
-    assert f"{large:,} bytes a token, so `--cache-memory 16GiB` holds {parse_bytes('16GiB') // large:,} tokens" in text
+    assert (
+        f"{large:,} bytes a token, so `--cache-memory 16GiB` holds"
+        f" {parse_bytes('16GiB') // large:,} tokens" in text
+    )
 
 
 def test_the_proxy_allows_what_the_limits_allow() -> None:
@@ -149,7 +180,9 @@ def test_engine_options_have_their_rows_in_the_python_page() -> None:
     assert [codes(cells[0])[0] for cells in found] == list(EngineOptions.model_fields)
     for first, default, _ in found:
         expected = EngineOptions.model_fields[codes(first)[0]].default
-        assert default == "left out" if expected is None else yaml.safe_load(default) == expected, first
+        assert default == "left out" if expected is None else yaml.safe_load(default) == expected, (
+            first
+        )
 
 
 # What docs/security.md claims
@@ -160,14 +193,21 @@ def test_an_address_in_a_header_is_not_believed(loop: BackgroundLoop, client: En
     limits = Limits(burst=1, requests_per_minute=1)
     with live_server(loop, client, limits) as url:
         statuses = [
-            httpx.post(f"{url}/tokenize", json={"model": "tiny", "prompt": "a"}, headers={name: f"10.0.0.{number}"}).status_code
+            httpx.post(
+                f"{url}/tokenize",
+                json={"model": "tiny", "prompt": "a"},
+                headers={name: f"10.0.0.{number}"},
+            ).status_code
             for number, name in enumerate(("x-forwarded-for", "x-real-ip", "forwarded"))
         ]
     assert statuses == [200, 429, 429]
 
 
 def test_an_error_of_our_own_says_nothing_of_itself(
-    loop: BackgroundLoop, client: EngineClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    loop: BackgroundLoop,
+    client: EngineClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def broken(*_: object) -> "Iterator[Event]":
         raise RuntimeError("secret path")
@@ -176,7 +216,9 @@ def test_an_error_of_our_own_says_nothing_of_itself(
     monkeypatch.setattr(client, "generate", broken)
     with live_server(loop, client) as url:
         for stream in (False, True):
-            answer = httpx.post(f"{url}/v1/completions", json={"model": "tiny", "prompt": "a", "stream": stream})
+            answer = httpx.post(
+                f"{url}/v1/completions", json={"model": "tiny", "prompt": "a", "stream": stream}
+            )
             assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
             assert "secret" not in answer.text
     assert "secret path" in caplog.text, "the log has it"

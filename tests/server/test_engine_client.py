@@ -28,10 +28,18 @@ NUMBERS = count()
 LONG = {"max_tokens": 80, "ignore_end": True, "speculate": False}
 
 
-def request(client: EngineClient, text: str = "the llama ", embed: bool = False, **options: Any) -> Request:
+def request(
+    client: EngineClient, text: str = "the llama ", embed: bool = False, **options: Any
+) -> Request:
     tokenizer = client.models["tiny"].tokenizer
     prompt = [tokenizer.bos_id or 0, *tokenizer.encode(text)]
-    return Request(f"request {next(NUMBERS)}", tuple(prompt), GenerationOptions(**options), frozenset([tokenizer.eos_id]), embed)
+    return Request(
+        f"request {next(NUMBERS)}",
+        tuple(prompt),
+        GenerationOptions(**options),
+        frozenset([tokenizer.eos_id]),
+        embed,
+    )
 
 
 async def all_of(client: EngineClient, asked: Request, model: str = "tiny") -> list[Event]:
@@ -51,7 +59,11 @@ async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 def figure(client: EngineClient, line: str) -> float:
     """One number of the metrics page."""
-    found = [text.rpartition(" ")[2] for text in client.metrics.render().decode().splitlines() if text.startswith(line)]
+    found = [
+        text.rpartition(" ")[2]
+        for text in client.metrics.render().decode().splitlines()
+        if text.startswith(line)
+    ]
     return float(found[0]) if found else 0.0
 
 
@@ -59,11 +71,15 @@ def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_the_text_is_that_of_the_model_itself(loop: BackgroundLoop, client: EngineClient, tiny_llama: LanguageModel) -> None:
+def test_the_text_is_that_of_the_model_itself(
+    loop: BackgroundLoop, client: EngineClient, tiny_llama: LanguageModel
+) -> None:
     options = {"max_tokens": 30, "seed": 5, "temperature": 0.9, "n": 3}
     events = loop.run(all_of(client, request(client, **options)))
     expected = tiny_llama.complete("the llama ", **options)
-    assert [ids_of(events, index) for index in range(3)] == [completion.ids for completion in expected]
+    assert [ids_of(events, index) for index in range(3)] == [
+        completion.ids for completion in expected
+    ]
     assert [event.finish for event in events if event.finish] != []
 
 
@@ -77,13 +93,20 @@ def test_what_a_model_says_of_itself(client: EngineClient, tiny_llama: LanguageM
     assert client.health().ok
 
 
-def test_many_at_once_get_what_each_would_get_alone(loop: BackgroundLoop, client: EngineClient) -> None:
+def test_many_at_once_get_what_each_would_get_alone(
+    loop: BackgroundLoop, client: EngineClient
+) -> None:
     seeds = range(20, 32)  # more than run at once
 
     async def together() -> list[list[Event]]:
-        return await asyncio.gather(*(all_of(client, request(client, max_tokens=20, seed=seed)) for seed in seeds))
+        return await asyncio.gather(
+            *(all_of(client, request(client, max_tokens=20, seed=seed)) for seed in seeds)
+        )
 
-    alone = [ids_of(loop.run(all_of(client, request(client, max_tokens=20, seed=seed)))) for seed in seeds]
+    alone = [
+        ids_of(loop.run(all_of(client, request(client, max_tokens=20, seed=seed))))
+        for seed in seeds
+    ]
     assert [ids_of(events) for events in loop.run(together())] == alone
 
 
@@ -98,7 +121,9 @@ def test_probabilities_and_embeddings_cross(loop: BackgroundLoop, client: Engine
     assert len(only.embedding) == 32
 
 
-def test_what_can_never_be_served_is_a_request_error(loop: BackgroundLoop, client: EngineClient) -> None:
+def test_what_can_never_be_served_is_a_request_error(
+    loop: BackgroundLoop, client: EngineClient
+) -> None:
     with pytest.raises(RequestError, match="context of 96"):
         loop.run(all_of(client, request(client, "東京" * 90)))
     with pytest.raises(RequestError, match="no adapter 'gone'"):
@@ -107,7 +132,9 @@ def test_what_can_never_be_served_is_a_request_error(loop: BackgroundLoop, clien
 
 
 def test_leaving_early_ends_the_work(loop: BackgroundLoop, client: EngineClient) -> None:
-    """Whether the iterator is closed or its task cancelled; and at most one step begins before the engine knows."""
+    """Whether the iterator is closed or its task cancelled; and at most one step begins before the
+    engine knows.
+    """
 
     async def leave() -> None:
         before = figure(client, "puna_cancellations_total")
@@ -153,7 +180,9 @@ def test_all_continuations_can_leave_one_by_one(loop: BackgroundLoop, client: En
     assert len(loop.run(leave())) == 2
 
 
-def test_another_task_can_end_a_request_that_is_waited_for(loop: BackgroundLoop, client: EngineClient) -> None:
+def test_another_task_can_end_a_request_that_is_waited_for(
+    loop: BackgroundLoop, client: EngineClient
+) -> None:
     async def end() -> None:
         asked = request(client, **LONG)
         reading = asyncio.create_task(all_of(client, asked))
@@ -165,7 +194,9 @@ def test_another_task_can_end_a_request_that_is_waited_for(loop: BackgroundLoop,
     loop.run(end())
 
 
-def test_a_reader_that_is_slow_keeps_nobody_waiting(loop: BackgroundLoop, client: EngineClient) -> None:
+def test_a_reader_that_is_slow_keeps_nobody_waiting(
+    loop: BackgroundLoop, client: EngineClient
+) -> None:
     async def read() -> None:
         async with aclosing(client.generate("tiny", request(client, seed=1, **LONG))) as slow:
             first = [await anext(slow)]
@@ -259,7 +290,9 @@ def test_the_death_of_the_process_is_told_to_all(loop: BackgroundLoop, start: St
     loop.run(kill())
 
 
-def test_closing_ends_what_is_in_progress_and_leaves_no_process(loop: BackgroundLoop, start: Start) -> None:
+def test_closing_ends_what_is_in_progress_and_leaves_no_process(
+    loop: BackgroundLoop, start: Start
+) -> None:
     client = start()
 
     async def close() -> None:
@@ -295,9 +328,14 @@ def faulty_process(monkeypatch: pytest.MonkeyPatch, fault: int, action: str) -> 
 
 
 def test_a_step_that_fails_fails_its_requests_and_not_the_next(
-    loop: BackgroundLoop, start: Start, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    loop: BackgroundLoop,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The third failure without a step that works between them is one too many: then the process ends."""
+    """The third failure without a step that works between them is one too many: then the process
+    ends.
+    """
     faulty_process(monkeypatch, 290, "raise ValueError('a fault')")
     client = start()
 
@@ -309,7 +347,16 @@ def test_a_step_that_fails_fails_its_requests_and_not_the_next(
             events = await all_of(client, bad())
             assert [(event.index, event.finish) for event in events] == [(0, "error"), (1, "error")]
             assert "the server's log" in events[0].message
-            assert len(ids_of(await all_of(client, request(client, max_tokens=5, temperature=0.0, ignore_end=True)))) == 5
+            assert (
+                len(
+                    ids_of(
+                        await all_of(
+                            client, request(client, max_tokens=5, temperature=0.0, ignore_end=True)
+                        )
+                    )
+                )
+                == 5
+            )
         for _ in range(2):
             await all_of(client, bad())
         with pytest.raises(EngineStopped, match="ValueError: a fault"):
@@ -321,13 +368,19 @@ def test_a_step_that_fails_fails_its_requests_and_not_the_next(
 
 
 def test_what_cannot_be_loaded_is_said_by_the_front(
-    loop: BackgroundLoop, tiny_spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    loop: BackgroundLoop,
+    tiny_spec: ModelSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(EngineStopped, match=r"is no model folder: it has no config\.json"):
         loop.run(EngineClient.start([tiny_spec, ModelSpec("gone", str(tmp_path))]))
     with pytest.raises(EngineStopped, match="'cuda:99' cannot be used here"):
         loop.run(EngineClient.start([tiny_spec], device="cuda:99"))
-    program = "import sys; sys.modules['torch'] = None; from puna.worker.process import main; main()"
+    program = (
+        "import sys; sys.modules['torch'] = None; from puna.worker.process import main; main()"
+    )
     monkeypatch.setattr("puna.worker.client.COMMAND", (sys.executable, "-c", program))
     with pytest.raises(EngineStopped, match=r"ModuleNotFoundError: .*torch"):
         loop.run(EngineClient.start([tiny_spec]))
@@ -353,7 +406,8 @@ from puna.worker.wire import ModelSpec
 async def main():
     client = await EngineClient.start([ModelSpec("tiny", {folder!r})], device="cpu", threads=1)
     print(client._process.pid, flush=True)
-    async for event in client.generate("tiny", Request("r", (290, 5), GenerationOptions(max_tokens=60, ignore_end=True))):
+    options = GenerationOptions(max_tokens=60, ignore_end=True)
+    async for event in client.generate("tiny", Request("r", (290, 5), options)):
         pass
     await asyncio.sleep(1000)
 asyncio.run(main())
@@ -363,7 +417,11 @@ asyncio.run(main())
 @pytest.mark.parametrize("hung", [False, True], ids=["idle", "amid a step that never ends"])
 def test_a_front_that_is_killed_leaves_no_orphan(hung: bool, tiny_spec: ModelSpec) -> None:
     program = FAULTY.format(fault=290, action="time.sleep(1000)")
-    setting = f"import puna.worker.client as c; c.COMMAND = (sys.executable, '-c', {program!r})" if hung else ""
+    setting = (
+        f"import puna.worker.client as c; c.COMMAND = (sys.executable, '-c', {program!r})"
+        if hung
+        else ""
+    )
     command = [sys.executable, "-c", ORPHAN.format(setting=setting, folder=tiny_spec.folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as front:
         assert front.stdout is not None
@@ -378,5 +436,8 @@ def test_a_front_that_is_killed_leaves_no_orphan(hung: bool, tiny_spec: ModelSpe
 
 
 def test_the_front_brings_no_torch() -> None:
-    program = "import sys, puna.worker.client, puna.server.gate, puna.server.connection; sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys, puna.worker.client, puna.server.gate, puna.server.connection; sys.exit('torch'"
+        " in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0

@@ -52,7 +52,9 @@ def test_an_answer_that_does_not_begin_in_time_is_a_504() -> None:
 def test_an_answer_that_does_not_end_in_time_loses_its_connection() -> None:
     aborted: list[bool] = []
     scope = http_scope(extensions={ABORT: lambda: aborted.append(True)})
-    answer = asyncio.run(call(Gate(stream_for_ever, lambda: OK, 0.05), scope, [{"type": "http.disconnect"}]))
+    answer = asyncio.run(
+        call(Gate(stream_for_ever, lambda: OK, 0.05), scope, [{"type": "http.disconnect"}])
+    )
     assert answer.status == 200
     assert aborted == [True]
 

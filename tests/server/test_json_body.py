@@ -1,4 +1,6 @@
-"""JSON is taken at its word, and what is wrong with a body is found in a time that its size bounds."""
+"""JSON is taken at its word, and what is wrong with a body is found in a time that its size
+bounds.
+"""
 
 import time
 
@@ -68,13 +70,23 @@ def read(kind: type[BaseModel], body: bytes) -> BaseModel:
         (b'{"model": "m", "prompt": "x", ', b'"KEY": 1, ', b'"x": 1}'),
         (b'{"model": "m", "messages": [', b"1, ", b"1]}"),
         (b'{"model": "m", "messages": [', b'{"role": "user"}, ', b"1]}"),
-        (b'{"model": "m", "messages": [{"role": "user", "content": [', b'{"type": "text"}, ', b"1]}]}"),
+        (
+            b'{"model": "m", "messages": [{"role": "user", "content": [',
+            b'{"type": "text"}, ',
+            b"1]}]}",
+        ),
     ],
 )
 def test_a_body_full_of_faults_is_refused_soon(begin: bytes, part: bytes, end: bytes) -> None:
-    """Four megabytes of which every entry is wrong, as several things at once, once took a server 19 seconds to describe."""
+    """Four megabytes of which every entry is wrong, as several things at once, once took a server
+    19 seconds to describe.
+    """
     count = (4 << 20) // (len(part) + 4)
-    middle = b"".join(part.replace(b"KEY", b"%d" % number) for number in range(count)) if b"KEY" in part else part * count
+    middle = (
+        b"".join(part.replace(b"KEY", b"%d" % number) for number in range(count))
+        if b"KEY" in part
+        else part * count
+    )
     kind = ChatRequest if b"messages" in begin else CompletionRequest
     began = time.process_time()
     with pytest.raises(ApiError) as caught:

@@ -129,7 +129,9 @@ def test_one_caller_cannot_hold_all_streams() -> None:
 
 
 def test_what_is_remembered_of_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses are cheap to make up. Those in progress or in debt stay; those that a new start would not favour go."""
+    """Addresses are cheap to make up. Those in progress or in debt stay; those that a new start
+    would not favour go.
+    """
     monkeypatch.setattr("puna.api.limits._REMEMBERED", 5)
 
     async def ask() -> None:

@@ -1,4 +1,6 @@
-"""Whatever comes over a connection, the server answers in HTTP or closes, never fails, and goes on serving everybody else."""
+"""Whatever comes over a connection, the server answers in HTTP or closes, never fails, and goes on
+serving everybody else.
+"""
 
 import asyncio
 import contextlib
@@ -17,8 +19,16 @@ from soak import settled
 RANDOM_CASES = 800
 AT_ONCE = 24
 PATIENCE_SECONDS = 20.0
-"""For a case that the limits below should end within a second; most of it is for machines with other things to do."""
-LIMITS = ("header_seconds=0.5", "body_seconds=0.5", "request_seconds=10", "requests_per_minute=1000000", "burst=1000000")
+"""For a case that the limits below should end within a second; most of it is for machines with
+other things to do.
+"""
+LIMITS = (
+    "header_seconds=0.5",
+    "body_seconds=0.5",
+    "request_seconds=10",
+    "requests_per_minute=1000000",
+    "burst=1000000",
+)
 STATUSES = {200, 400, 403, 404, 405, 408, 413, 415, 431}
 
 
@@ -30,7 +40,9 @@ def server(tiny_run: Path) -> Iterator[ServerProcess]:
 
 
 async def answers_to(port: int, sent: bytes, rng: random.Random) -> list[Answer]:
-    """What comes back for these bytes up to the first whole answer, and what more has come by then. None: the server closed."""
+    """What comes back for these bytes up to the first whole answer, and what more has come by then.
+    None: the server closed.
+    """
     reader = AnswerReader(["HEAD" if sent.startswith(b"HEAD") else "GET"] + ["GET"] * 200)
     async with connected(port) as connection:
         with contextlib.suppress(ConnectionError):  # the server had enough before all was sent
@@ -52,7 +64,9 @@ async def send(connection: Connection, sent: bytes, rng: random.Random) -> None:
 
 
 async def attempt(port: int, name: str, sent: bytes, rng: random.Random) -> int:
-    """One case, and then a look at whether the server is well. Returns the status of the first answer."""
+    """One case, and then a look at whether the server is well. Returns the status of the first
+    answer.
+    """
     case = f"{name}: {sent[:300]!r}"
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -78,12 +92,16 @@ async def attempt_all(port: int, cases: Sequence[tuple[str, bytes]]) -> list[int
             return await attempt(port, name, sent, random.Random(number))
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(number, name, sent)) for number, (name, sent) in enumerate(cases)]
+        tasks = [
+            group.create_task(one(number, name, sent)) for number, (name, sent) in enumerate(cases)
+        ]
     return [task.result() for task in tasks]
 
 
 def statuses_of(server: ServerProcess, cases: Sequence[tuple[str, bytes]]) -> list[int]:
-    """What came of each, if afterwards the server is as before: nothing in progress, no failure in its log, and the same answers."""
+    """What came of each, if afterwards the server is as before: nothing in progress, no failure in
+    its log, and the same answers.
+    """
 
     async def run() -> list[int]:
         before = await ask(server.port, "POST", "/v1/completions", BODY)
@@ -100,7 +118,16 @@ def statuses_of(server: ServerProcess, cases: Sequence[tuple[str, bytes]]) -> li
 
 def test_good_requests_are_served(server: ServerProcess) -> None:
     """Those that the other cases are made of."""
-    assert statuses_of(server, [("good", request) for request in GOOD]) == [200, 200, 405, 405, 200, 200, 200, 200]
+    assert statuses_of(server, [("good", request) for request in GOOD]) == [
+        200,
+        200,
+        405,
+        405,
+        200,
+        200,
+        200,
+        200,
+    ]
 
 
 def test_requests_with_a_history(server: ServerProcess) -> None:
@@ -108,7 +135,10 @@ def test_requests_with_a_history(server: ServerProcess) -> None:
 
 
 def test_requests_broken_at_random(server: ServerProcess) -> None:
-    cases = [(f"case {number}", broken(random.Random(f"case {number}"))) for number in range(RANDOM_CASES)]
+    cases = [
+        (f"case {number}", broken(random.Random(f"case {number}")))
+        for number in range(RANDOM_CASES)
+    ]
     statuses = Counter(statuses_of(server, cases))
     assert 0 < statuses[200] < RANDOM_CASES / 2, statuses
 

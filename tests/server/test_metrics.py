@@ -9,7 +9,11 @@ from puna.worker.metrics import Metrics
 def figures(metrics: Metrics) -> dict[tuple[str, ...], float]:
     """(name, labels' values...) to value."""
     families = text_string_to_metric_families(metrics.render().decode())
-    return {(sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples}
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
 def test_a_fresh_page_is_valid_and_empty() -> None:
@@ -33,8 +37,14 @@ def test_requests_are_counted_by_endpoint_and_status() -> None:
 
 def test_counts_of_the_engine_grow_by_what_is_new_and_levels_are_what_they_are() -> None:
     metrics = Metrics()
-    metrics.standing("tiny", Statistics(running=3, waiting=1, generated_tokens=10, preemptions=1, cached_tokens=4))
-    metrics.standing("tiny", Statistics(running=2, waiting=0, generated_tokens=25, preemptions=1, cached_tokens=4))
+    metrics.standing(
+        "tiny",
+        Statistics(running=3, waiting=1, generated_tokens=10, preemptions=1, cached_tokens=4),
+    )
+    metrics.standing(
+        "tiny",
+        Statistics(running=2, waiting=0, generated_tokens=25, preemptions=1, cached_tokens=4),
+    )
     metrics.standing("other", Statistics(generated_tokens=5))
     found = figures(metrics)
     assert found["puna_generated_tokens_total", "tiny"] == 25
@@ -66,4 +76,6 @@ def test_every_count_of_the_engine_is_shown_or_is_known_to_be_shown_otherwise() 
     from puna.worker.metrics import _COUNTS, _LEVELS
 
     shown_otherwise = {"steps", "batch_tokens"}  # by the histogram of steps
-    assert {field.name for field in fields(Statistics)} == set(_COUNTS) | set(_LEVELS) | shown_otherwise
+    assert {field.name for field in fields(Statistics)} == set(_COUNTS) | set(
+        _LEVELS
+    ) | shown_otherwise

@@ -1,4 +1,6 @@
-"""Bodies of requests: every field of OpenAI's client is known, what is not supported is refused by name."""
+"""Bodies of requests: every field of OpenAI's client is known, what is not supported is refused by
+name.
+"""
 
 import re
 import types
@@ -63,7 +65,10 @@ LEAST: Mapping[type[Config], dict[str, Any]] = {
     NamedSchema: {"name": "f"},
 }
 THEIRS: Mapping[type[Config], tuple[type, ...]] = {
-    ChatRequest: (chat_create_params.CompletionCreateParamsStreaming, chat_create_params.CompletionCreateParamsNonStreaming),
+    ChatRequest: (
+        chat_create_params.CompletionCreateParamsStreaming,
+        chat_create_params.CompletionCreateParamsNonStreaming,
+    ),
     CompletionRequest: (
         completion_create_params.CompletionCreateParamsStreaming,
         completion_create_params.CompletionCreateParamsNonStreaming,
@@ -74,7 +79,9 @@ THEIRS: Mapping[type[Config], tuple[type, ...]] = {
         chat_completion_system_message_param.ChatCompletionSystemMessageParam,
         chat_completion_developer_message_param.ChatCompletionDeveloperMessageParam,
     ),
-    AssistantMessage: (chat_completion_assistant_message_param.ChatCompletionAssistantMessageParam,),
+    AssistantMessage: (
+        chat_completion_assistant_message_param.ChatCompletionAssistantMessageParam,
+    ),
     ToolMessage: (chat_completion_tool_message_param.ChatCompletionToolMessageParam,),
     TextPart: (chat_completion_content_part_text_param.ChatCompletionContentPartTextParam,),
     StreamOptions: (chat_completion_stream_options_param.ChatCompletionStreamOptionsParam,),
@@ -102,7 +109,9 @@ def refused(kind: type[Config], **more: Any) -> ApiError:
 @pytest.mark.parametrize("kind", THEIRS)
 def test_every_field_of_the_openai_client_is_known(kind: type[Config]) -> None:
     ours = {field.alias or name for name, field in kind.model_fields.items()}
-    theirs = {name for params in THEIRS[kind] for name in get_type_hints(params, include_extras=True)}
+    theirs = {
+        name for params in THEIRS[kind] for name in get_type_hints(params, include_extras=True)
+    }
     assert theirs <= ours, f"decide what becomes of {sorted(theirs - ours)}"
 
 
@@ -126,7 +135,9 @@ def harmless(annotation: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(("kind", "name"), NOT_SUPPORTED)
-def test_an_unsupported_field_takes_what_changes_nothing_and_refuses_the_rest_by_name(kind: type[Config], name: str) -> None:
+def test_an_unsupported_field_takes_what_changes_nothing_and_refuses_the_rest_by_name(
+    kind: type[Config], name: str
+) -> None:
     accepted = harmless(kind.model_fields[name].annotation)
     assert accepted
     for value in accepted:
@@ -166,9 +177,22 @@ def test_an_unknown_field_is_refused_by_name(kind: type[Config]) -> None:
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
             "messages[0].content[0].type",
         ),
-        ({"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]}, "messages[0].content[0].type"),
-        ({"messages": [{"role": "user", "content": [{"type": "file", "file": {}}]}]}, "messages[0].content[0].type"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}
+                ]
+            },
+            "messages[0].content[0].type",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "file", "file": {}}]}]},
+            "messages[0].content[0].type",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages[0].content[0].text",
+        ),
         ({"messages": [{"role": "user", "content": "x", "name": "Ann"}]}, "messages[0].name"),
         ({"tools": []}, "tools"),
         ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
@@ -177,7 +201,10 @@ def test_an_unknown_field_is_refused_by_name(kind: type[Config]) -> None:
         ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {}}}, "tool_choice.type"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}}, "response_format.json_schema.name"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}},
+            "response_format.json_schema.name",
+        ),
         ({"response_format": {"type": "regex", "regex": ""}}, "response_format.regex"),
         ({"stop": ""}, "stop"),
         ({"stop": ["a", ""]}, "stop[1]"),
@@ -226,7 +253,10 @@ def test_other_prompts_are_refused(prompt: Any, param: str) -> None:
     assert refused(CompletionRequest, prompt=prompt).param == param
 
 
-CALL = {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
+CALL = {
+    "role": "assistant",
+    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+}
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
 
 
@@ -239,16 +269,31 @@ TOOLS = [{"type": "function", "function": {"name": "f"}}]
         ({"top_logprobs": 2, "logprobs": False}, "top_logprobs"),
         ({"tool_choice": "auto"}, "tool_choice"),
         ({"tools": TOOLS * 2}, "tools"),
-        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+        (
+            {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "g"}}},
+            "tool_choice",
+        ),
         ({"tools": TOOLS, "messages": [{"role": "system", "content": "x"}]}, "tools"),
         ({"tools": TOOLS, "response_format": {"type": "regex", "regex": "a"}}, "response_format"),
         ({"tools": TOOLS, "tool_choice": "required", "ignore_eos": True}, "ignore_eos"),
-        ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}], "min_tokens": 1}, "min_tokens"),
+        (
+            {
+                "tools": [{"type": "function", "function": {"name": "f", "strict": True}}],
+                "min_tokens": 1,
+            },
+            "min_tokens",
+        ),
         ({"response_format": {"type": "json_object"}, "ignore_eos": True}, "ignore_eos"),
         ({"response_format": {"type": "json_object"}, "min_tokens": 1}, "min_tokens"),
         ({"messages": [USER, {"role": "assistant"}]}, "messages[1].content"),
-        ({"messages": [USER, {"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[1].tool_call_id"),
-        ({"messages": [USER, CALL, {"role": "tool", "content": "x", "tool_call_id": "2"}]}, "messages[2].tool_call_id"),
+        (
+            {"messages": [USER, {"role": "tool", "content": "x", "tool_call_id": "1"}]},
+            "messages[1].tool_call_id",
+        ),
+        (
+            {"messages": [USER, CALL, {"role": "tool", "content": "x", "tool_call_id": "2"}]},
+            "messages[2].tool_call_id",
+        ),
     ],
 )
 def test_fields_that_do_not_fit_each_other_are_named(more: dict[str, Any], param: str) -> None:
@@ -265,7 +310,12 @@ def test_fields_that_do_not_fit_each_other_are_named(more: dict[str, Any], param
         {"stream_options": {"include_usage": True}, "stream": True},
         {"top_logprobs": 2, "logprobs": True},
         {"tools": TOOLS, "tool_choice": "required", "response_format": {"type": "json_object"}},
-        {"tools": TOOLS, "tool_choice": "none", "response_format": {"type": "regex", "regex": "a"}, "parallel_tool_calls": False},
+        {
+            "tools": TOOLS,
+            "tool_choice": "none",
+            "response_format": {"type": "regex", "regex": "a"},
+            "parallel_tool_calls": False,
+        },
         {"response_format": {"type": "text"}, "ignore_eos": True, "min_tokens": 3},
         {"messages": [USER, CALL, {"role": "tool", "content": "x", "tool_call_id": "1"}]},
     ],
@@ -283,7 +333,10 @@ def test_messages_become_turns() -> None:
             "model": "m",
             "messages": [
                 {"role": "developer", "content": "Be brief."},
-                {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+                },
                 {
                     "role": "assistant",
                     "content": None,
@@ -292,9 +345,21 @@ def test_messages_become_turns() -> None:
                     "audio": None,
                     "function_call": None,
                     "tool_calls": [
-                        {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a":  [1, "ü"]}'}},
-                        {"id": "2", "type": "function", "function": {"name": "g", "arguments": '{"half'}},
-                        {"id": "3", "type": "function", "function": {"name": "h", "arguments": '{"a": NaN}'}},
+                        {
+                            "id": "1",
+                            "type": "function",
+                            "function": {"name": "f", "arguments": '{"a":  [1, "ü"]}'},
+                        },
+                        {
+                            "id": "2",
+                            "type": "function",
+                            "function": {"name": "g", "arguments": '{"half'},
+                        },
+                        {
+                            "id": "3",
+                            "type": "function",
+                            "function": {"name": "h", "arguments": '{"a": NaN}'},
+                        },
                     ],
                 },
                 {"role": "tool", "content": "4", "tool_call_id": "1"},
@@ -302,7 +367,11 @@ def test_messages_become_turns() -> None:
         },
     )
     assert isinstance(body, ChatRequest)
-    called = (chat.ToolCall("f", {"a": [1, "ü"]}), chat.ToolCall("g", '{"half'), chat.ToolCall("h", '{"a": NaN}'))
+    called = (
+        chat.ToolCall("f", {"a": [1, "ü"]}),
+        chat.ToolCall("g", '{"half'),
+        chat.ToolCall("h", '{"a": NaN}'),
+    )
     assert as_turns(body.messages) == [
         chat.Message("system", "Be brief."),
         chat.Message("user", "a\nb"),
@@ -312,9 +381,23 @@ def test_messages_become_turns() -> None:
 
 
 def test_a_tool_is_described_without_what_the_model_need_not_know() -> None:
-    tool = check(Tool, {"type": "function", "function": {"name": "f", "description": None, "parameters": {"a": None}, "strict": True}})
+    tool = check(
+        Tool,
+        {
+            "type": "function",
+            "function": {
+                "name": "f",
+                "description": None,
+                "parameters": {"a": None},
+                "strict": True,
+            },
+        },
+    )
     assert isinstance(tool, Tool)
-    assert tool.described() == {"type": "function", "function": {"name": "f", "parameters": {"a": None}}}
+    assert tool.described() == {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"a": None}},
+    }
 
 
 @given(most=st.integers(0, 200_000), number=st.integers(0, 250_000))

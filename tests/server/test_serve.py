@@ -1,4 +1,6 @@
-"""`puna serve` as a process: it starts, serves, drains, dies with its engine, and refuses what would expose it."""
+"""`puna serve` as a process: it starts, serves, drains, dies with its engine, and refuses what
+would expose it.
+"""
 
 import json
 import os
@@ -23,7 +25,13 @@ from puna.errors import ConfigError
 from puna.worker.wire import ModelSpec
 
 PROGRAM = (sys.executable, "-c", "from puna.cli.main import main; main()", "serve")
-LONG = {"model": "tiny", "prompt": "the llama", "max_tokens": 80, "ignore_eos": True, "stream": True}
+LONG = {
+    "model": "tiny",
+    "prompt": "the llama",
+    "max_tokens": 80,
+    "ignore_eos": True,
+    "stream": True,
+}
 
 
 class Served:
@@ -32,9 +40,22 @@ class Served:
     def __init__(self, *arguments: str, **environment: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        command = [*PROGRAM, *arguments, "--port", str(self.port), "--device", "cpu", "--threads", "1"]
+        command = [
+            *PROGRAM,
+            *arguments,
+            "--port",
+            str(self.port),
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+        ]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
         )
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -75,7 +96,9 @@ class Stream:
 
     def _read(self) -> None:
         try:
-            with httpx.stream("POST", f"{self._url}/v1/completions", json=LONG, timeout=60) as answer:
+            with httpx.stream(
+                "POST", f"{self._url}/v1/completions", json=LONG, timeout=60
+            ) as answer:
                 for line in answer.iter_lines():
                     if line:
                         self.lines.append(line.removeprefix("data: "))
@@ -127,7 +150,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def text_of(lines: list[str]) -> str:
-    return "".join(choice["text"] for line in lines if line != "[DONE]" for choice in json.loads(line)["choices"])
+    return "".join(
+        choice["text"]
+        for line in lines
+        if line != "[DONE]"
+        for choice in json.loads(line)["choices"]
+    )
 
 
 def listening(served: Served) -> bool:
@@ -136,7 +164,8 @@ def listening(served: Served) -> bool:
 
 
 def test_it_loads_serves_and_drains(serve: Callable[..., Served], model: Path) -> None:
-    """From the first connection to the last: the stream that runs when the signal comes ends as if nothing had happened.
+    """From the first connection to the last: the stream that runs when the signal comes ends as if
+    nothing had happened.
 
     The engine is stopped meanwhile, so that the stream is there for as long as the test looks.
     """
@@ -150,8 +179,12 @@ def test_it_loads_serves_and_drains(serve: Callable[..., Served], model: Path) -
     assert f"serving tiny at {served.url}  (cpu, float32; cache of 6,144 tokens)" in announced
     assert served.health() == (200, "ok")
     curl = announced.splitlines()[1].removeprefix("try: ")
-    assert json.loads(subprocess.run(curl, shell=True, capture_output=True, check=True).stdout)["choices"]
-    whole = httpx.post(f"{served.url}/v1/completions", json=LONG | {"stream": False, "temperature": 0}).json()["choices"][0]
+    assert json.loads(subprocess.run(curl, shell=True, capture_output=True, check=True).stdout)[
+        "choices"
+    ]
+    whole = httpx.post(
+        f"{served.url}/v1/completions", json=LONG | {"stream": False, "temperature": 0}
+    ).json()["choices"][0]
 
     with served.stream() as stream:
         served.engine.send_signal(signal.SIGSTOP)
@@ -164,7 +197,11 @@ def test_it_loads_serves_and_drains(serve: Callable[..., Served], model: Path) -
         engine.send_signal(signal.SIGCONT)
         stream.end()
         assert (stream.lines[-1], stream.error) == ("[DONE]", "")
-        assert json.loads(stream.lines[-2])["choices"][0]["finish_reason"] == whole["finish_reason"] == "length"
+        assert (
+            json.loads(stream.lines[-2])["choices"][0]["finish_reason"]
+            == whole["finish_reason"]
+            == "length"
+        )
     assert served.wait() == (0, "")
     assert not engine.is_running()
 
@@ -204,7 +241,10 @@ def test_it_ends_with_its_engine_and_says_why(serve: Callable[..., Served], mode
         assert "SIGKILL" in json.loads(stream.lines[-1])["error"]["message"]
     code, errors = served.wait()
     assert code == 1
-    assert errors == "error: the engine's process was killed by SIGKILL; the server's log may say why\n"
+    assert (
+        errors
+        == "error: the engine's process was killed by SIGKILL; the server's log may say why\n"
+    )
 
 
 def test_a_signal_while_the_models_load_ends_it(serve: Callable[..., Served], model: Path) -> None:
@@ -215,14 +255,17 @@ def test_a_signal_while_the_models_load_ends_it(serve: Callable[..., Served], mo
     assert served.wait() == (0, "")
 
 
-def test_a_key_guards_an_address_that_others_reach(serve: Callable[..., Served], model: Path) -> None:
+def test_a_key_guards_an_address_that_others_reach(
+    serve: Callable[..., Served], model: Path
+) -> None:
     served = serve(model, "--host", "0.0.0.0", PUNA_API_KEY="secret")
     assert "-H 'Authorization: Bearer KEY'" in served.announced()
     assert served.health() == (200, "ok")
     ask: dict[str, Any] = {"url": f"{served.url}/v1/models"}
     assert httpx.get(**ask).status_code == 401
     assert httpx.get(**ask, headers={"authorization": "Bearer wrong"}).status_code == 401
-    right = {"authorization": "Bearer secret", "host": "llama.example"}  # any name will do where a key is asked for
+    # any name will do where a key is asked for
+    right = {"authorization": "Bearer secret", "host": "llama.example"}
     assert httpx.get(**ask, headers=right).json()["data"][0]["id"] == "tiny"
 
 
@@ -272,7 +315,9 @@ def test_what_cannot_be_loaded_is_one_line(serve: Callable[..., Served], tmp_pat
         (["--api-key", ""], "API key is empty"),
     ],
 )
-def test_a_wrong_option_is_one_line(arguments: list[str], message: str, refused: Callable[..., str], model: Path) -> None:
+def test_a_wrong_option_is_one_line(
+    arguments: list[str], message: str, refused: Callable[..., str], model: Path
+) -> None:
     said = refused(model, *arguments)
     assert said.startswith("error: ")
     assert message in said
@@ -280,7 +325,15 @@ def test_a_wrong_option_is_one_line(arguments: list[str], message: str, refused:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("512MB", 512 * 10**6), ("2GiB", 2 << 30), ("1.5 gb", 15 * 10**8), ("1e9", 10**9), ("4096", 4096), ("64k", 64_000), ("1TiB", 1 << 40)],
+    [
+        ("512MB", 512 * 10**6),
+        ("2GiB", 2 << 30),
+        ("1.5 gb", 15 * 10**8),
+        ("1e9", 10**9),
+        ("4096", 4096),
+        ("64k", 64_000),
+        ("1TiB", 1 << 40),
+    ],
 )
 def test_amounts_of_memory(text: str, size: int) -> None:
     assert parse_bytes(text) == size
@@ -294,7 +347,10 @@ def test_what_is_no_amount_of_memory(text: str) -> None:
 
 def test_models_are_called_by_their_folders_or_as_told() -> None:
     one, two = Path("models/one"), Path("models/two/")
-    assert model_specs([one, two], [], []) == [ModelSpec("one", "models/one"), ModelSpec("two", "models/two")]
+    assert model_specs([one, two], [], []) == [
+        ModelSpec("one", "models/one"),
+        ModelSpec("two", "models/two"),
+    ]
     assert model_specs([Path("runs/quickstart/model")], [], [])[0].name == "quickstart"
     assert model_specs([Path("models/two/../one")], [], [])[0].name == "one"
     assert [spec.name for spec in model_specs([one, two], ["a", "b"], [])] == ["a", "b"]
@@ -306,7 +362,10 @@ def test_models_are_called_by_their_folders_or_as_told() -> None:
 def test_adapters_belong_to_a_model() -> None:
     one, two = Path("models/one"), Path("models/two")
     assert model_specs([one], [], ["x=a/x", "y=a/y"])[0].adapters == {"x": "a/x", "y": "a/y"}
-    assert [spec.adapters for spec in model_specs([one, two], [], ["two:x=a", "one:y=b"])] == [{"y": "b"}, {"x": "a"}]
+    assert [spec.adapters for spec in model_specs([one, two], [], ["two:x=a", "one:y=b"])] == [
+        {"y": "b"},
+        {"x": "a"},
+    ]
     with pytest.raises(ConfigError, match="MODEL:NAME=FOLDER"):
         model_specs([one, two], [], ["x=a"])
     with pytest.raises(ConfigError, match="two adapters of one are called 'x'"):

@@ -1,4 +1,6 @@
-"""Calls in text: every way of cutting the text gives the same parts, and text waits only while it may be calls."""
+"""Calls in text: every way of cutting the text gives the same parts, and text waits only while it
+may be calls.
+"""
 
 import itertools
 import json
@@ -8,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.api.tool_calls import Arguments, CallBegun, CallReader, Part, PossibleCalls, Reader, Words, WordsReader
+from puna.api.tool_calls import (
+    Arguments,
+    CallBegun,
+    CallReader,
+    Part,
+    PossibleCalls,
+    Reader,
+    Words,
+    WordsReader,
+)
 
 NAMES = {"weather", "web_search", "f"}
 
@@ -73,7 +84,10 @@ def test_chosen_calls_are_found_however_the_text_is_cut(
     places: list[int],
 ) -> None:
     kind = {"type": "function"} if typed else {}
-    text = separator.join(json.dumps({**kind, "name": name, key: arguments}, indent=indent) for name, arguments in asked)
+    text = separator.join(
+        json.dumps({**kind, "name": name, key: arguments}, indent=indent)
+        for name, arguments in asked
+    )
     reader = PossibleCalls(NAMES)
     parts = read(reader, cut(around + text + around, places))
     assert reader.called
@@ -83,7 +97,11 @@ def test_chosen_calls_are_found_however_the_text_is_cut(
     assert len(set(identities)) == len(asked)
 
 
-@given(text=plain_text | st.sampled_from(['{"name": "weather", "parameters": {"a": 1', '{"name": "f"}', '{"x": 1}']), places=places)
+@given(
+    text=plain_text
+    | st.sampled_from(['{"name": "weather", "parameters": {"a": 1', '{"name": "f"}', '{"x": 1}']),
+    places=places,
+)
 def test_what_is_no_whole_call_stays_text(text: str, places: list[int]) -> None:
     reader = PossibleCalls(NAMES)
     parts = read(reader, cut(text, places))
@@ -147,8 +165,12 @@ def test_a_single_call_is_enough() -> None:
     assert reader.end() == []
 
 
-@given(name=plain_text, arguments=objects | values, indent=st.sampled_from([None, 1]), places=places)
-def test_a_forced_call_gives_its_arguments_as_they_come(name: str, arguments: object, indent: int | None, places: list[int]) -> None:
+@given(
+    name=plain_text, arguments=objects | values, indent=st.sampled_from([None, 1]), places=places
+)
+def test_a_forced_call_gives_its_arguments_as_they_come(
+    name: str, arguments: object, indent: int | None, places: list[int]
+) -> None:
     text = json.dumps({"name": name, "parameters": arguments}, indent=indent)
     reader = CallReader()
     parts = read(reader, cut(text, places))

@@ -1,4 +1,6 @@
-"""Answers with tools as constraints, held against the engine's own matcher: what they allow, and what not."""
+"""Answers with tools as constraints, held against the engine's own matcher: what they allow, and
+what not.
+"""
 
 import json
 import random
@@ -20,7 +22,10 @@ PLACE: Any = {
     "properties": {"place": {"$ref": "#/$defs/Place"}},
     "required": ["place"],
     "additionalProperties": False,
-    "$defs": {"Place": {"anyOf": [{"enum": ["Cusco", "Lima"]}, {"$ref": "#/$defs/Region"}]}, "Region": {"const": "the coast"}},
+    "$defs": {
+        "Place": {"anyOf": [{"enum": ["Cusco", "Lima"]}, {"$ref": "#/$defs/Region"}]},
+        "Region": {"const": "the coast"},
+    },
 }
 WEATHER = {"name": "weather", "parameters": PLACE}
 STOP = {"name": "stop"}
@@ -51,32 +56,61 @@ def compiler(tokenizer: Tokenizer) -> ConstraintCompiler:
     return ConstraintCompiler(tokenizer, tokenizer.vocab_size)
 
 
-def allows(compiler: ConstraintCompiler, tokenizer: Tokenizer, constraint: Constraint | None, text: str) -> bool:
+def allows(
+    compiler: ConstraintCompiler, tokenizer: Tokenizer, constraint: Constraint | None, text: str
+) -> bool:
     assert constraint is not None
     matcher = compiler.compile(constraint)
-    return all(matcher.accept(id_) for id_ in tokenizer.encode(text)) and matcher.accept(tokenizer.eos_id)
+    return all(matcher.accept(id_) for id_ in tokenizer.encode(text)) and matcher.accept(
+        tokenizer.eos_id
+    )
 
 
-def test_a_demanded_call_keeps_to_the_schema_of_its_tool(compiler: ConstraintCompiler, tokenizer: Tokenizer) -> None:
+def test_a_demanded_call_keeps_to_the_schema_of_its_tool(
+    compiler: ConstraintCompiler, tokenizer: Tokenizer
+) -> None:
     constraint = answer_constraint(asked(WEATHER, STOP, tool_choice="required"))
-    for text in (call("weather", {"place": "Lima"}), call("weather", {"place": "the coast"}), call("stop", {})):
+    for text in (
+        call("weather", {"place": "Lima"}),
+        call("weather", {"place": "the coast"}),
+        call("stop", {}),
+    ):
         assert allows(compiler, tokenizer, constraint, text)
-    for text in (call("weather", {"place": "Bonn"}), call("weather", {}), call("stop", {"a": 1}), call("other", {}), "words", ""):
+    for text in (
+        call("weather", {"place": "Bonn"}),
+        call("weather", {}),
+        call("stop", {"a": 1}),
+        call("other", {}),
+        "words",
+        "",
+    ):
         assert not allows(compiler, tokenizer, constraint, text)
 
 
 def test_a_named_tool_is_the_only_one(compiler: ConstraintCompiler, tokenizer: Tokenizer) -> None:
-    constraint = answer_constraint(asked(WEATHER, STOP, tool_choice={"type": "function", "function": {"name": "stop"}}))
+    constraint = answer_constraint(
+        asked(WEATHER, STOP, tool_choice={"type": "function", "function": {"name": "stop"}})
+    )
     assert allows(compiler, tokenizer, constraint, call("stop", {}))
     assert not allows(compiler, tokenizer, constraint, call("weather", {"place": "Lima"}))
 
 
-def test_tools_that_refer_to_definitions_of_one_name_do_not_meet(compiler: ConstraintCompiler, tokenizer: Tokenizer) -> None:
+def test_tools_that_refer_to_definitions_of_one_name_do_not_meet(
+    compiler: ConstraintCompiler, tokenizer: Tokenizer
+) -> None:
     def refers(value: str) -> dict[str, Any]:
-        return {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"], "$defs": {"A": {"const": value}}}
+        return {
+            "type": "object",
+            "properties": {"a": {"$ref": "#/$defs/A"}},
+            "required": ["a"],
+            "$defs": {"A": {"const": value}},
+        }
 
     functions = [{"name": name, "parameters": refers(name)} for name in ("one", "two")]
-    format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#/$defs/A", "$defs": {"A": {"const": 5}}}}}
+    format_ = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": {"$ref": "#/$defs/A", "$defs": {"A": {"const": 5}}}},
+    }
     constraint = answer_constraint(asked(*functions, response_format=format_))
     assert allows(compiler, tokenizer, constraint, call("one", {"a": "one"}))
     assert allows(compiler, tokenizer, constraint, call("two", {"a": "two"}))
@@ -84,14 +118,20 @@ def test_tools_that_refer_to_definitions_of_one_name_do_not_meet(compiler: Const
     assert not allows(compiler, tokenizer, constraint, call("one", {"a": "two"}))
 
 
-def test_a_recursive_schema_still_refers_to_itself(compiler: ConstraintCompiler, tokenizer: Tokenizer) -> None:
+def test_a_recursive_schema_still_refers_to_itself(
+    compiler: ConstraintCompiler, tokenizer: Tokenizer
+) -> None:
     tree = {"type": "object", "properties": {"sub": {"$ref": "#"}}, "additionalProperties": False}
-    constraint = answer_constraint(asked({"name": "grow", "parameters": tree}, tool_choice="required"))
+    constraint = answer_constraint(
+        asked({"name": "grow", "parameters": tree}, tool_choice="required")
+    )
     assert allows(compiler, tokenizer, constraint, call("grow", {"sub": {"sub": {}}}))
     assert not allows(compiler, tokenizer, constraint, call("grow", {"sub": {"sub": 1}}))
 
 
-def test_strict_tools_leave_words_free_and_calls_right(compiler: ConstraintCompiler, tokenizer: Tokenizer) -> None:
+def test_strict_tools_leave_words_free_and_calls_right(
+    compiler: ConstraintCompiler, tokenizer: Tokenizer
+) -> None:
     constraint = answer_constraint(asked({**WEATHER, "strict": True}, ANY))
     lima, anything = call("weather", {"place": "Lima"}), call("any", {"a": 1})
     for text in ("", "words {", "the\ncoast", " \n the", lima, anything, f"{lima}; {anything}"):
@@ -105,7 +145,9 @@ def test_nothing_is_demanded_of_an_answer_that_may_be_words() -> None:
     assert answer_constraint(asked({**WEATHER, "strict": True}, tool_choice="none")) is None
 
 
-def test_a_schema_that_cannot_be_enforced_counts_only_where_it_would_be(compiler: ConstraintCompiler) -> None:
+def test_a_schema_that_cannot_be_enforced_counts_only_where_it_would_be(
+    compiler: ConstraintCompiler,
+) -> None:
     odd = {"name": "odd", "parameters": {"type": "array", "uniqueItems": True}}
     assert answer_constraint(asked(odd)) is None
     constraint = answer_constraint(asked(odd, tool_choice="required"))

@@ -33,7 +33,8 @@ from puna.worker.wire import (
 ids = st.integers(min_value=0, max_value=2**31)
 id_tuples = st.lists(ids, max_size=8).map(tuple)
 numbers = st.floats(allow_nan=False)
-texts = st.text(st.characters(exclude_categories=()))  # lone surrogates too: messages may quote anything
+# lone surrogates too: messages may quote anything
+texts = st.text(st.characters(exclude_categories=()))
 plain_texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
 
 options = st.builds(
@@ -48,11 +49,26 @@ options = st.builds(
     ignore_end=st.booleans(),
     n=st.integers(1, 16),
     prompt_logprobs=st.none() | st.integers(0, 20),
-    constraint=st.none() | st.builds(Constraint, kind=st.sampled_from(["json_schema", "regex", "grammar"]), text=plain_texts),
+    constraint=st.none()
+    | st.builds(
+        Constraint, kind=st.sampled_from(["json_schema", "regex", "grammar"]), text=plain_texts
+    ),
     adapter=st.none() | plain_texts,
 )
-requests = st.builds(Request, id=texts, prompt=id_tuples, options=options, ends=st.frozensets(ids, max_size=3), embed=st.booleans())
-logprobs = st.builds(TokenLogprobs, id=ids, logprob=numbers, top=st.lists(st.tuples(ids, numbers), max_size=3).map(tuple))
+requests = st.builds(
+    Request,
+    id=texts,
+    prompt=id_tuples,
+    options=options,
+    ends=st.frozensets(ids, max_size=3),
+    embed=st.booleans(),
+)
+logprobs = st.builds(
+    TokenLogprobs,
+    id=ids,
+    logprob=numbers,
+    top=st.lists(st.tuples(ids, numbers), max_size=3).map(tuple),
+)
 logprob_tuples = st.lists(logprobs, max_size=3).map(tuple)
 events = st.builds(
     Event,
@@ -69,20 +85,42 @@ events = st.builds(
 messages = st.one_of(
     st.builds(
         Open,
-        models=st.lists(st.builds(ModelSpec, texts, texts, st.dictionaries(texts, texts, max_size=2)), max_size=2).map(tuple),
-        options=st.builds(EngineOptions, cache_bytes=st.none() | st.integers(1, 2**50), speculate=st.booleans()),
+        models=st.lists(
+            st.builds(ModelSpec, texts, texts, st.dictionaries(texts, texts, max_size=2)),
+            max_size=2,
+        ).map(tuple),
+        options=st.builds(
+            EngineOptions, cache_bytes=st.none() | st.integers(1, 2**50), speculate=st.booleans()
+        ),
         dtype=st.sampled_from([None, "float32", "bfloat16"]),
         threads=st.none() | st.integers(1, 64),
     ),
     st.builds(Add, model=texts, request=requests),
-    st.builds(Cancel, model=texts, request=texts, asked=numbers, index=st.none() | st.integers(0, 20)),
+    st.builds(
+        Cancel, model=texts, request=texts, asked=numbers, index=st.none() | st.integers(0, 20)
+    ),
     st.just(Close()),
-    st.builds(Opened, st.lists(st.builds(OpenedModel, texts, ids, st.lists(texts, max_size=2).map(tuple), ids, texts, texts)).map(tuple)),
+    st.builds(
+        Opened,
+        st.lists(
+            st.builds(
+                OpenedModel, texts, ids, st.lists(texts, max_size=2).map(tuple), ids, texts, texts
+            )
+        ).map(tuple),
+    ),
     st.builds(Broken, texts),
     st.builds(Refused, texts, texts),
-    st.builds(Stepped, model=texts, seconds=numbers, tokens=ids, events=st.lists(events, max_size=3).map(tuple)),
+    st.builds(
+        Stepped,
+        model=texts,
+        seconds=numbers,
+        tokens=ids,
+        events=st.lists(events, max_size=3).map(tuple),
+    ),
     st.builds(Cancelled, model=texts, continuations=ids, steps=ids),
-    st.builds(Standing, model=texts, statistics=st.builds(Statistics, waiting=ids, generated_tokens=ids)),
+    st.builds(
+        Standing, model=texts, statistics=st.builds(Statistics, waiting=ids, generated_tokens=ids)
+    ),
     st.just(Alive()),
 )
 
@@ -108,11 +146,16 @@ def test_lines_are_found_wherever_the_stream_is_cut(sent: list[Any], data: st.Da
 def test_what_the_reader_knows_is_not_sent() -> None:
     """A step that adds one token to one text is short: this is what crosses for each token."""
     line = encode(Stepped("tiny", 0.001, 1, (Event("r", ids=(5,)),)))
-    assert json.loads(line) == ["Stepped", {"model": "tiny", "seconds": 0.001, "tokens": 1, "events": [{"request": "r", "ids": [5]}]}]
+    assert json.loads(line) == [
+        "Stepped",
+        {"model": "tiny", "seconds": 0.001, "tokens": 1, "events": [{"request": "r", "ids": [5]}]},
+    ]
 
 
 @pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan])
 def test_numbers_that_are_none_cross_too(odd: float) -> None:
     """A model with broken weights must not end the conversation of two processes."""
-    step = decode(encode(Stepped("m", 0.0, 1, (Event("r", ids=(1,), logprobs=(TokenLogprobs(1, odd),)),))))
+    step = decode(
+        encode(Stepped("m", 0.0, 1, (Event("r", ids=(1,), logprobs=(TokenLogprobs(1, odd),)),)))
+    )
     assert repr(step.events[0].logprobs[0].logprob) == repr(odd)

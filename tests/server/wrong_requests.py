@@ -1,4 +1,6 @@
-"""Requests that no server of ours can serve, one for each way of being wrong, and the code of the error that says so."""
+"""Requests that no server of ours can serve, one for each way of being wrong, and the code of the
+error that says so.
+"""
 
 from collections.abc import Sequence
 from functools import cache
@@ -14,7 +16,9 @@ def wrong_requests(model: str) -> Sequence[tuple[str, bytes]]:
     """The code and the request, whose model is there."""
 
     def completion(**more: Any) -> bytes:
-        return request_bytes("POST", TEXT, {"model": model, "prompt": "the llama", "max_tokens": 5} | more)
+        return request_bytes(
+            "POST", TEXT, {"model": model, "prompt": "the llama", "max_tokens": 5} | more
+        )
 
     return (
         ("unknown_path", request_bytes("GET", "/nothing")),
@@ -28,8 +32,14 @@ def wrong_requests(model: str) -> Sequence[tuple[str, bytes]]:
         ("invalid_value", completion(response_format={"type": "regex", "regex": "("})),
         ("invalid_json", request_bytes("POST", TEXT, b'{"model": ')),
         ("json_too_deep", request_bytes("POST", TEXT, b"[" * 1000)),
-        ("unsupported_media_type", b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"),
-        ("body_too_large", b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"),
+        (
+            "unsupported_media_type",
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
+        ),
+        (
+            "body_too_large",
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n",
+        ),
         ("host_not_allowed", b"GET /health HTTP/1.1\r\nHost: example.org\r\n\r\n"),
         ("headers_too_large", request_bytes("GET", "/health", None, b"X: " + b"y" * 20_000)),
         ("invalid_http", b"nonsense\r\n\r\n"),

@@ -18,7 +18,9 @@ def study_folder(tiny_recipe_file: Path, tiny_inputs: RunInputs, tmp_path: Path)
 
 
 @pytest.fixture(scope="session")
-def finished_study(tiny_recipe_file: Path, tiny_inputs: RunInputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_study(
+    tiny_recipe_file: Path, tiny_inputs: RunInputs, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Its folder when all its runs have ended; to be read, or copied."""
     folder = write_study(tmp_path_factory.mktemp("finished") / "study", tiny_recipe_file)
     for _ in run_study(read_study(folder), folder, open_inputs, Here()):

@@ -1,4 +1,6 @@
-"""A study that trains in a second, an executor that needs no processes, and what must be equal in two records of one run."""
+"""A study that trains in a second, an executor that needs no processes, and what must be equal in
+two records of one run.
+"""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -42,4 +44,7 @@ def write_study(folder: Path, base: Path, **values: Any) -> Path:
 
 def found(folder: Path) -> dict[tuple[str, int], Mapping[str, Any]]:
     """By arm and seed, all of a record that does not depend on how busy the machine was."""
-    return {(record["arm"], record["seed"]): {k: v for k, v in record.items() if k != "machine"} for record in read_results(folder)}
+    return {
+        (record["arm"], record["seed"]): {k: v for k, v in record.items() if k != "machine"}
+        for record in read_results(folder)
+    }

@@ -20,7 +20,13 @@ STUDY: dict[str, Any] = {
 BASE: dict[str, Any] = {
     "tokenizer": {"path": "t", "vocab_size": 300},
     "data": {"mixture": [{"path": "d"}]},
-    "model": {"width": 64, "num_layers": 2, "num_heads": 2, "context_length": 64, "feed_forward_multiple": 32},
+    "model": {
+        "width": 64,
+        "num_layers": 2,
+        "num_heads": 2,
+        "context_length": 64,
+        "feed_forward_multiple": 32,
+    },
     "optimizer": {"warmup_steps": 1},
     "train": {"steps": 4, "context_length": 32},
 }
@@ -33,7 +39,9 @@ def written(folder: Path, **changes: Any) -> Path:
 
 
 def test_arms_are_matched_by_the_feed_forward_width(tmp_path: Path) -> None:
-    """SwiGLU has 3 D F: F = 192 becomes 288 in two matrices, exactly; another gated layer keeps it."""
+    """SwiGLU has 3 D F: F = 192 becomes 288 in two matrices, exactly; another gated layer keeps
+    it.
+    """
     arms = resolve_arms(read_study(written(tmp_path)), tmp_path)
     assert [arm.recipe.model.feed_forward_width for arm in arms.values()] == [192, 288, 192]
     assert {arm.parameters for arm in arms.values()} == {arms["swiglu"].parameters}
@@ -43,7 +51,9 @@ def test_arms_are_matched_by_the_feed_forward_width(tmp_path: Path) -> None:
 def test_flops_can_be_matched_instead(tmp_path: Path) -> None:
     """A sliding window of 8 saves attention, which a wider feed-forward layer spends again."""
     arms = {"swiglu": [], "window": ["model.sliding_window=8"]}
-    window = resolve_arms(read_study(written(tmp_path, matched="flops", arms=arms)), tmp_path)["window"]
+    window = resolve_arms(read_study(written(tmp_path, matched="flops", arms=arms)), tmp_path)[
+        "window"
+    ]
     assert window.recipe.model.feed_forward_width > 192
     assert abs(window.flop_difference) < MATCHED_WITHIN < window.parameter_difference
 
@@ -52,24 +62,43 @@ def test_nothing_is_matched_unless_asked_for_and_a_width_of_its_own_is_kept(tmp_
     arms = resolve_arms(read_study(written(tmp_path, matched="nothing")), tmp_path)
     assert arms["relu"].recipe.model.feed_forward_width == 256
     own = {"swiglu": [], "own": ["model.feed_forward=relu", "model.feed_forward_width=289"]}
-    assert resolve_arms(read_study(written(tmp_path, arms=own)), tmp_path)["own"].recipe.model.feed_forward_width == 289
+    assert (
+        resolve_arms(read_study(written(tmp_path, arms=own)), tmp_path)[
+            "own"
+        ].recipe.model.feed_forward_width
+        == 289
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"baseline": "gelu"}, r"the baseline 'gelu' is no arm; the arms are glu, relu, swiglu"),
-        ({"arms": {"swiglu": []}}, r"there is only the arm 'swiglu': a comparison takes another one"),
-        ({"seeds": [3]}, r"seeds \[3\] must be at least 2 different ones, better 4: one run has no spread"),
+        (
+            {"arms": {"swiglu": []}},
+            r"there is only the arm 'swiglu': a comparison takes another one",
+        ),
+        (
+            {"seeds": [3]},
+            r"seeds \[3\] must be at least 2 different ones, better 4: one run has no spread",
+        ),
         ({"seeds": [1, 1]}, r"at least 2 different ones"),
         ({"metric": "accuracy"}, r"there is no metric 'accuracy'; the metrics are bits_per_byte"),
         ({"also": ["loss", "f1"]}, r"there is no metric 'f1'; the metrics are bits_per_byte"),
-        ({"probes": ["blood_pressure"]}, r"there is no probe 'blood_pressure'; the probes are activation_norms"),
+        (
+            {"probes": ["blood_pressure"]},
+            r"there is no probe 'blood_pressure'; the probes are activation_norms",
+        ),
         ({"seed": [0, 1]}, r"unknown key seed \(did you mean seeds\?\)"),
-        ({"published": [{"source": "s", "column": "c", "values": {"gelu": 1.0}}]}, r"published figures name no arm: gelu"),
+        (
+            {"published": [{"source": "s", "column": "c", "values": {"gelu": 1.0}}]},
+            r"published figures name no arm: gelu",
+        ),
     ],
 )
-def test_what_breaks_a_rule_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_what_breaks_a_rule_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match=message):
         read_study(written(tmp_path, **changes))
 
@@ -77,8 +106,17 @@ def test_what_breaks_a_rule_is_refused(changes: dict[str, Any], message: str, tm
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
-        (["model.feedforward=relu"], r"arm x: unknown key model.feedforward \(did you mean model.feed_forward\?\)"),
-        (["model.num_layers=40"], r"the parameters of the arm x are \+\d+\.\d% off the baseline's, and no feed-forward width brings them"),
+        (
+            ["model.feedforward=relu"],
+            r"arm x: unknown key model.feedforward \(did you mean model.feed_forward\?\)",
+        ),
+        (
+            ["model.num_layers=40"],
+            (
+                r"the parameters of the arm x are \+\d+\.\d% off the baseline's, and no"
+                r" feed-forward width brings them"
+            ),
+        ),
         (["relu"], r"'relu' is not of the form section.key=value"),
     ],
 )

@@ -1,4 +1,6 @@
-"""Every probe on hand-made weights with known answers, against computations by hand, and on every part; and that none leaves a trace."""
+"""Every probe on hand-made weights with known answers, against computations by hand, and on every
+part; and that none leaves a trace.
+"""
 
 import itertools
 import math
@@ -16,7 +18,14 @@ from puna.model.transformer import Transformer, build_transformer
 from puna.nn.attention import attention_scores
 from puna.nn.feed_forward import GatedFeedForward
 from puna.study import probes
-from puna.study.probes import PROBES, activation_norms, attention_entropy, dead_units, gate_statistics, gradient_norms
+from puna.study.probes import (
+    PROBES,
+    activation_norms,
+    attention_entropy,
+    dead_units,
+    gate_statistics,
+    gradient_norms,
+)
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 40,
@@ -29,7 +38,12 @@ SHAPE: dict[str, Any] = {
 }
 PARTS: dict[str, dict[str, Any]] = {
     "LLaMA": {},
-    **{f"norm {name}": {"norm": name, "norm_fraction": 0.5} if name == "prmsnorm" else {"norm": name} for name in NORMS},
+    **{
+        f"norm {name}": (
+            {"norm": name, "norm_fraction": 0.5} if name == "prmsnorm" else {"norm": name}
+        )
+        for name in NORMS
+    },
     **{f"placement {name}": {"placement": name} for name in PLACEMENTS},
     **{f"feed-forward {name}": {"feed_forward": name} for name in (*UNGATED, *GATED)},
     "feed-forward with biases": {"feed_forward_bias": True},
@@ -42,7 +56,9 @@ PARTS: dict[str, dict[str, Any]] = {
 
 
 def built(**changes: Any) -> Transformer:
-    """With weights larger than those that training starts from, so that every part leaves its mark."""
+    """With weights larger than those that training starts from, so that every part leaves its
+    mark.
+    """
     model = build_transformer(ModelConfig.model_validate({**SHAPE, **changes}))
     init_weights(model, seed=1)
     with torch.no_grad():
@@ -63,7 +79,14 @@ def entering(model: Transformer, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
         x = model.embedding_scale * x + model.embed_positions(positions)
     streams = [x]
     for block in model.layers:
-        streams.append(block(streams[-1], model.rotary(positions) if model.rotary else None, None, model._mask(ids, None)))
+        streams.append(
+            block(
+                streams[-1],
+                model.rotary(positions) if model.rotary else None,
+                None,
+                model._mask(ids, None),
+            )
+        )
     return list(itertools.pairwise(streams))
 
 
@@ -79,7 +102,11 @@ def test_each_gives_finite_numbers_by_layer_and_leaves_no_trace(part: str, ids: 
     model = built(**PARTS[part])
     model(ids).square().mean().backward()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    gradients = {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
     generator = torch.get_rng_state()
     for probe in PROBES:
         numbers = PROBES[probe](model, ids)
@@ -87,17 +114,29 @@ def test_each_gives_finite_numbers_by_layer_and_leaves_no_trace(part: str, ids: 
         for name, values in numbers.items():
             assert isinstance(values, list), name
             assert len(values) == (4 if name.startswith("heads_of_layer_") else 3), name
-            assert all(isinstance(value, float) and math.isfinite(value) for value in values), (name, values)
+            assert all(isinstance(value, float) and math.isfinite(value) for value in values), (
+                name,
+                values,
+            )
     assert_untouched(model)
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    assert {name for name, parameter in model.named_parameters() if parameter.grad is not None} == set(gradients)
-    assert all(torch.equal(parameter.grad, gradients[name]) for name, parameter in model.named_parameters() if name in gradients)
+    assert {
+        name for name, parameter in model.named_parameters() if parameter.grad is not None
+    } == set(gradients)
+    assert all(
+        torch.equal(parameter.grad, gradients[name])
+        for name, parameter in model.named_parameters()
+        if name in gradients
+    )
     assert torch.equal(generator, torch.get_rng_state())
 
 
 def assert_untouched(model: Transformer) -> None:
     assert model.training
-    assert not any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in model.modules())
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+        for module in model.modules()
+    )
 
 
 @pytest.mark.parametrize("probe", PROBES)
@@ -116,7 +155,9 @@ def test_hooks_are_gone_after_an_error_in_the_reading(ids: Tensor) -> None:
 
 
 def test_the_mode_stays_and_changes_nothing(ids: Tensor) -> None:
-    """Nor does a caller who takes no gradients, or activation checkpointing, which runs each block through another function."""
+    """Nor does a caller who takes no gradients, or activation checkpointing, which runs each block
+    through another function.
+    """
     model = built()
     expected = {name: probe(model, ids) for name, probe in PROBES.items()}
     model.activation_checkpointing = True
@@ -138,11 +179,15 @@ def test_hooks_of_others_stay(ids: Tensor) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("probe", PROBES)
-def test_other_dtypes_give_about_the_same_numbers(probe: str, dtype: torch.dtype, ids: Tensor) -> None:
+def test_other_dtypes_give_about_the_same_numbers(
+    probe: str, dtype: torch.dtype, ids: Tensor
+) -> None:
     model = built()
     expected = PROBES[probe](model, ids)
     numbers = PROBES[probe](model.to(dtype), ids)
-    assert numbers == {name: pytest.approx(values, rel=0.1, abs=0.02) for name, values in expected.items()}
+    assert numbers == {
+        name: pytest.approx(values, rel=0.1, abs=0.02) for name, values in expected.items()
+    }
 
 
 # activations
@@ -150,18 +195,31 @@ def test_other_dtypes_give_about_the_same_numbers(probe: str, dtype: torch.dtype
 
 @pytest.mark.parametrize("norm", ["rmsnorm", "none"])
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_norms_are_those_of_the_stream_and_of_what_the_sublayers_add_to_it(placement: str, norm: str, ids: Tensor) -> None:
+def test_the_norms_are_those_of_the_stream_and_of_what_the_sublayers_add_to_it(
+    placement: str, norm: str, ids: Tensor
+) -> None:
     """before + attention + feed-forward = after; under Post-norm with a norm around each sum."""
     model = built(placement=placement, norm=norm)
-    added = probes.observe(model, ids, [part for block in model.layers for part in probes._added(block)], lambda _m, _i, out: out)
-    for block, (before, after), attention, feed_forward in zip(model.layers, entering(model, ids), added[::2], added[1::2], strict=True):
+    added = probes.observe(
+        model,
+        ids,
+        [part for block in model.layers for part in probes._added(block)],
+        lambda _m, _i, out: out,
+    )
+    for block, (before, after), attention, feed_forward in zip(
+        model.layers, entering(model, ids), added[::2], added[1::2], strict=True
+    ):
         if placement == "post":
-            step = block.post_feedforward_layernorm(block.post_attention_layernorm(before + attention) + feed_forward)
+            step = block.post_feedforward_layernorm(
+                block.post_attention_layernorm(before + attention) + feed_forward
+            )
         else:
             step = before + attention + feed_forward
         torch.testing.assert_close(step, after, rtol=1e-4, atol=1e-4)
     numbers = activation_norms(model, ids)
-    assert numbers["residual"] == pytest.approx([rms(after) for _, after in entering(model, ids)], rel=1e-5)
+    assert numbers["residual"] == pytest.approx(
+        [rms(after) for _, after in entering(model, ids)], rel=1e-5
+    )
     assert numbers["attention"] == pytest.approx([rms(x) for x in added[::2]], rel=1e-5)
     assert numbers["feed_forward"] == pytest.approx([rms(x) for x in added[1::2]], rel=1e-5)
 
@@ -172,7 +230,11 @@ def test_sublayers_that_write_nothing_leave_the_stream_at_the_embeddings(ids: Te
         nn.init.zeros_(block.self_attn.o_proj.weight)
         nn.init.zeros_(block.mlp.down_proj.weight)
     embedded = rms(model.embed_tokens(ids))
-    expected = {"residual": pytest.approx([embedded] * 3), "attention": [0] * 3, "feed_forward": [0] * 3}
+    expected = {
+        "residual": pytest.approx([embedded] * 3),
+        "attention": [0] * 3,
+        "feed_forward": [0] * 3,
+    }
     assert activation_norms(model, ids) == expected
 
 
@@ -186,8 +248,13 @@ def test_post_norm_holds_the_stream_at_the_norms_weights(ids: Tensor) -> None:
 # gradients
 
 
-@pytest.mark.parametrize("changes", [{"num_layers": 11}, {"feed_forward": "relu"}, {"placement": "post"}, {"tie_embeddings": True}])
-def test_the_gradient_norms_are_those_of_a_backward_pass(changes: dict[str, Any], ids: Tensor) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_layers": 11}, {"feed_forward": "relu"}, {"placement": "post"}, {"tie_embeddings": True}],
+)
+def test_the_gradient_norms_are_those_of_a_backward_pass(
+    changes: dict[str, Any], ids: Tensor
+) -> None:
     """With eleven layers too, where the names of layer 10 begin like those of layer 1."""
     model = built(**changes)
     numbers = gradient_norms(model, ids)
@@ -196,12 +263,16 @@ def test_the_gradient_norms_are_those_of_a_backward_pass(changes: dict[str, Any]
         every = torch.cat([parameter.grad.flatten() for parameter in block.parameters()])
         assert numbers["block"][index] == pytest.approx(every.norm().item(), rel=1e-4)
         for matrix in {"gate_proj", "up_proj", "down_proj"} & set(dict(block.mlp.named_children())):
-            assert numbers[matrix][index] == pytest.approx(getattr(block.mlp, matrix).weight.grad.norm().item(), rel=1e-4)
+            assert numbers[matrix][index] == pytest.approx(
+                getattr(block.mlp, matrix).weight.grad.norm().item(), rel=1e-4
+            )
     assert ("gate_proj" in numbers) == (model.config.feed_forward in GATED)
 
 
 def test_a_layer_cut_off_from_the_loss_has_no_gradient(ids: Tensor) -> None:
-    """W_down = 0 in the last layer: nothing reaches what stands before it, and W_down itself still learns."""
+    """W_down = 0 in the last layer: nothing reaches what stands before it, and W_down itself still
+    learns.
+    """
     model = built()
     nn.init.zeros_(model.layers[-1].mlp.down_proj.weight)
     numbers = gradient_norms(model, ids)
@@ -210,15 +281,21 @@ def test_a_layer_cut_off_from_the_loss_has_no_gradient(ids: Tensor) -> None:
 
 
 def test_one_id_a_row_has_nothing_to_predict(ids: Tensor) -> None:
-    with pytest.raises(ValueError, match="1 id a row has no next token to predict: give rows of 2 or more"):
+    with pytest.raises(
+        ValueError, match="1 id a row has no next token to predict: give rows of 2 or more"
+    ):
         gradient_norms(built(), ids[:, :1])
 
 
 # dead units
 
 
-@pytest.mark.parametrize(("feed_forward", "matrix"), [("relu", "up_proj"), ("relu2", "up_proj"), ("reglu", "gate_proj")])
-def test_a_unit_with_a_hugely_negative_bias_is_dead(feed_forward: str, matrix: str, ids: Tensor) -> None:
+@pytest.mark.parametrize(
+    ("feed_forward", "matrix"), [("relu", "up_proj"), ("relu2", "up_proj"), ("reglu", "gate_proj")]
+)
+def test_a_unit_with_a_hugely_negative_bias_is_dead(
+    feed_forward: str, matrix: str, ids: Tensor
+) -> None:
     """10 of 40 in the second layer."""
     model = built(feed_forward=feed_forward, feed_forward_bias=True)
     for block in model.layers:
@@ -234,14 +311,19 @@ def test_a_relu_unit_open_at_one_position_only_is_alive() -> None:
     nn.init.zeros_(model.embed_tokens.weight)
     with torch.no_grad():
         model.embed_tokens.weight[7, 0] = 1e-9
-        block.mlp.up_proj.weight.zero_()[:4, 0] = torch.tensor([1.0, 1.0, 1.0, 1e6])  # beside the last, the others are next to nothing
+        # beside the last, the others are next to nothing
+        block.mlp.up_proj.weight.zero_()[:4, 0] = torch.tensor([1.0, 1.0, 1.0, 1e6])
     assert dead_units(model, torch.tensor([[1, 2, 7, 3]])) == {"share": [0.9]}
     assert dead_units(model, torch.tensor([[1, 2, 6, 3]])) == {"share": [1.0]}
 
 
 @pytest.mark.parametrize("feed_forward", ["gelu", "swish", "glu", "bilinear", "geglu", "swiglu"])
-def test_where_nothing_is_exactly_zero_dead_is_a_thousandth_of_the_rms(feed_forward: str, ids: Tensor) -> None:
-    """8 units scaled far below the bound (by a factor that smooth activations keep), the rest far above it."""
+def test_where_nothing_is_exactly_zero_dead_is_a_thousandth_of_the_rms(
+    feed_forward: str, ids: Tensor
+) -> None:
+    """8 units scaled far below the bound (by a factor that smooth activations keep), the rest far
+    above it.
+    """
     model = built(feed_forward=feed_forward)
     assert dead_units(model, ids) == {"share": [0, 0, 0]}
     with torch.no_grad():
@@ -252,7 +334,9 @@ def test_where_nothing_is_exactly_zero_dead_is_a_thousandth_of_the_rms(feed_forw
 def test_sparse_is_not_dead(ids: Tensor) -> None:
     """About half of the entries of a fresh ReLU layer are 0, and no unit always."""
     model = built(feed_forward="relu")
-    hidden: list[Tensor] = probes.observe(model, ids, [model.layers[0].mlp.down_proj], lambda _m, inputs, _o: inputs[0])
+    hidden: list[Tensor] = probes.observe(
+        model, ids, [model.layers[0].mlp.down_proj], lambda _m, inputs, _o: inputs[0]
+    )
     assert 0.3 < (hidden[0] == 0).float().mean() < 0.7
     assert dead_units(model, ids)["share"][0] == 0
 
@@ -279,10 +363,19 @@ def test_the_gates_are_those_that_the_layer_multiplies_by(feed_forward: str, ids
     for block in model.layers:
         nn.init.zeros_(block.mlp.up_proj.weight)
         nn.init.ones_(block.mlp.up_proj.bias)
-    gates = probes.observe(model, ids, [block.mlp.down_proj for block in model.layers], lambda _m, inputs, _o: inputs[0])
+    gates = probes.observe(
+        model,
+        ids,
+        [block.mlp.down_proj for block in model.layers],
+        lambda _m, inputs, _o: inputs[0],
+    )
     numbers = gate_statistics(model, ids)
-    assert numbers["mean"] == pytest.approx([gate.mean().item() for gate in gates], rel=1e-4, abs=1e-5)
-    assert numbers["q75"] == pytest.approx([gate.quantile(0.75).item() for gate in gates], rel=1e-4, abs=1e-5)
+    assert numbers["mean"] == pytest.approx(
+        [gate.mean().item() for gate in gates], rel=1e-4, abs=1e-5
+    )
+    assert numbers["q75"] == pytest.approx(
+        [gate.quantile(0.75).item() for gate in gates], rel=1e-4, abs=1e-5
+    )
     near_zero = [(gate.abs() <= 0.1 * rms(gate)).float().mean().item() for gate in gates]
     assert numbers["near_zero"] == pytest.approx(near_zero, abs=1e-3)
 
@@ -298,9 +391,13 @@ def test_a_cut_gate_is_read_as_cut(ids: Tensor) -> None:
 # attention
 
 
-@pytest.mark.parametrize("part", ["LLaMA", "placement post", "qk-norm", "sliding window", "position learned"])
+@pytest.mark.parametrize(
+    "part", ["LLaMA", "placement post", "qk-norm", "sliding window", "position learned"]
+)
 def test_without_queries_attention_is_even_over_all_keys_seen(part: str, ids: Tensor) -> None:
-    """W_q = 0: the entropy of query t is log of the keys that it sees, so normalised 1 in every head."""
+    """W_q = 0: the entropy of query t is log of the keys that it sees, so normalised 1 in every
+    head.
+    """
     model = built(**PARTS[part])
     for block in model.layers:
         nn.init.zeros_(block.self_attn.q_proj.weight)
@@ -324,7 +421,9 @@ def test_one_collapsed_head_shows_in_its_own_number(ids: Tensor) -> None:
 
 
 def test_steep_slopes_give_the_entropy_of_a_geometric_row(ids: Tensor) -> None:
-    """ALiBi with W_q = 0: the weights of query t are softmax(-slope * distance), slopes 1/4, 1/16, 1/64, 1/256 for four heads."""
+    """ALiBi with W_q = 0: the weights of query t are softmax(-slope * distance), slopes 1/4, 1/16,
+    1/64, 1/256 for four heads.
+    """
     model = built(position="alibi")
     for block in model.layers:
         nn.init.zeros_(block.self_attn.q_proj.weight)
@@ -335,18 +434,29 @@ def test_steep_slopes_give_the_entropy_of_a_geometric_row(ids: Tensor) -> None:
             weights = [math.exp(-slope * distance) for distance in range(seen)]
             p = [weight / sum(weights) for weight in weights]
             shares.append(-sum(x * math.log(x) for x in p) / math.log(seen))
-        assert numbers["heads_of_layer_0"][head] == pytest.approx(sum(shares) / len(shares), rel=1e-4)
+        assert numbers["heads_of_layer_0"][head] == pytest.approx(
+            sum(shares) / len(shares), rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_the_scores_are_those_of_the_layer(part: str, ids: Tensor) -> None:
-    """softmax(scores) times the values, through W_o, is what the layer itself gives, whichever kernel it took."""
+    """softmax(scores) times the values, through W_o, is what the layer itself gives, whichever
+    kernel it took.
+    """
     model = built(**PARTS[part])
 
     def check(module: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        v = module.v_proj(inputs[0]).unflatten(-1, (2, 4)).transpose(1, 2).repeat_interleave(2, dim=1)
+        v = (
+            module.v_proj(inputs[0])
+            .unflatten(-1, (2, 4))
+            .transpose(1, 2)
+            .repeat_interleave(2, dim=1)
+        )
         x, rotary, _cache, mask = inputs
         heads = attention_scores(*module.queries_and_keys(x, rotary), mask).softmax(-1) @ v
-        torch.testing.assert_close(module.o_proj(heads.transpose(1, 2).flatten(2)), output, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            module.o_proj(heads.transpose(1, 2).flatten(2)), output, rtol=1e-4, atol=1e-4
+        )
 
     assert len(probes.observe(model, ids, [block.self_attn for block in model.layers], check)) == 3

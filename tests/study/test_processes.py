@@ -1,4 +1,6 @@
-"""Studies whose runs are processes of their own: killed, interrupted, submitted to a cluster, with the same results in the end."""
+"""Studies whose runs are processes of their own: killed, interrupted, submitted to a cluster, with
+the same results in the end.
+"""
 
 import os
 import signal
@@ -21,13 +23,31 @@ from puna.study.results import read_results
 from puna.study.runner import Job, run_study
 from puna.train.checkpoint import checkpoints
 
-LONGER = ["train.steps=60", "train.validate_every=30", "train.checkpoint_every=2", "optimizer.warmup_steps=1"]
+LONGER = [
+    "train.steps=60",
+    "train.validate_every=30",
+    "train.checkpoint_every=2",
+    "optimizer.warmup_steps=1",
+]
 ARMS = {"one": LONGER, "still": [*LONGER, "optimizer.learning_rate=1e-9"]}
 
 
 def begin(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from puna.cli.main import main; main()", "study", "run", str(folder), "--jobs", "2", "--threads", "1"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [
+        sys.executable,
+        "-c",
+        "from puna.cli.main import main; main()",
+        "study",
+        "run",
+        str(folder),
+        "--jobs",
+        "2",
+        "--threads",
+        "1",
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -47,8 +67,12 @@ def alive(group: int) -> bool:
     return True
 
 
-def test_a_study_ended_in_every_way_ends_with_the_same_results(tiny_recipe_file: Path, tmp_path: Path) -> None:
-    """Killed while its first runs train, interrupted while the next do: no run is done twice, and none is lost."""
+def test_a_study_ended_in_every_way_ends_with_the_same_results(
+    tiny_recipe_file: Path, tmp_path: Path
+) -> None:
+    """Killed while its first runs train, interrupted while the next do: no run is done twice, and
+    none is lost.
+    """
     folder = write_study(tmp_path / "study", tiny_recipe_file, arms=ARMS)
     whole = write_study(tmp_path / "whole", tiny_recipe_file, arms=ARMS)
     with begin(folder) as first:
@@ -56,7 +80,13 @@ def test_a_study_ended_in_every_way_ends_with_the_same_results(tiny_recipe_file:
         first.kill()
     assert read_results(folder) == []
     with begin(folder) as second:  # the runs of the first are still saving, or have just done so
-        wait_until(lambda: len(read_results(folder)) == 2 and len(checkpoints(Job("one", 4).folder(folder))) > 0, second)
+        wait_until(
+            lambda: (
+                len(read_results(folder)) == 2
+                and len(checkpoints(Job("one", 4).folder(folder))) > 0
+            ),
+            second,
+        )
         done = (folder / "results.jsonl").read_bytes()
         os.killpg(second.pid, signal.SIGINT)
     assert second.returncode != 0
@@ -72,8 +102,12 @@ def test_a_study_ended_in_every_way_ends_with_the_same_results(tiny_recipe_file:
     assert (folder / "REPORT.md").exists()
 
 
-def test_jobs_of_a_cluster_give_the_same_results(tiny_recipe_file: Path, study_folder: Path, finished_study: Path) -> None:
-    """submitit's local executor: each run is a process of its own, started by a file in the study's folder."""
+def test_jobs_of_a_cluster_give_the_same_results(
+    tiny_recipe_file: Path, study_folder: Path, finished_study: Path
+) -> None:
+    """submitit's local executor: each run is a process of its own, started by a file in the study's
+    folder.
+    """
     executor = ClusterExecutor("local", study_folder, {"timeout_min": 5})
     for _ in run_study(read_study(study_folder), study_folder, open_inputs, executor):
         pass
@@ -109,8 +143,14 @@ def test_a_job_that_a_cluster_takes_back_goes_on(tiny_recipe_file: Path, tmp_pat
 
 @pytest.mark.parametrize(
     ("cluster", "options", "reason"),
-    [("moon", {}, "moon"), ("local", {"colour": "red"}, "colour"), ("local", {"timeout_min": "long"}, "timeout_min")],
+    [
+        ("moon", {}, "moon"),
+        ("local", {"colour": "red"}, "colour"),
+        ("local", {"timeout_min": "long"}, "timeout_min"),
+    ],
 )
-def test_a_cluster_or_an_option_that_is_not_known_is_named(cluster: str, options: dict[str, str], reason: str, tmp_path: Path) -> None:
+def test_a_cluster_or_an_option_that_is_not_known_is_named(
+    cluster: str, options: dict[str, str], reason: str, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match=reason):
         ClusterExecutor(cluster, tmp_path, options)

@@ -28,7 +28,9 @@ def test_no_results_yet(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["nonsense", '{"arm": "a"}', "[1]", ""])
 def test_a_damaged_line_is_named(line: str, tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text('{"arm": "a", "seed": 0}\n' + line + "\n")
-    with pytest.raises(DataError, match=r"results.jsonl, line 2 is not the record of a run: delete that line"):
+    with pytest.raises(
+        DataError, match=r"results.jsonl, line 2 is not the record of a run: delete that line"
+    ):
         read_results(tmp_path)
 
 

@@ -1,4 +1,6 @@
-"""Step times of arms: one number a round and mode, shared by arms that cost the same, with the machine beside them."""
+"""Step times of arms: one number a round and mode, shared by arms that cost the same, with the
+machine beside them.
+"""
 
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from puna.study.step_times import measure_step_times
 ARMS = {"small": [], "late": ["optimizer.learning_rate=1e-9"], "large": ["train.batch_size=32"]}
 
 
-def test_arms_take_turns_and_twins_share_their_times(tiny_recipe_file: Path, tmp_path: Path) -> None:
+def test_arms_take_turns_and_twins_share_their_times(
+    tiny_recipe_file: Path, tmp_path: Path
+) -> None:
     folder = write_study(tmp_path / "study", tiny_recipe_file, arms=ARMS, baseline="small")
     found = measure_step_times(resolve_arms(read_study(folder), folder), ["eager"], rounds=7)
     assert {"date", "processor", "cores", "threads", "torch", "others", "rounds"} < set(found)

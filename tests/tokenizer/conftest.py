@@ -1,4 +1,6 @@
-"""Small vocabularies trained once for the whole folder, on the standard library's own source text."""
+"""Small vocabularies trained once for the whole folder, on the standard library's own source
+text.
+"""
 
 import json
 import sysconfig
@@ -16,9 +18,21 @@ VOCAB_SIZE = 1000
 
 @pytest.fixture(scope="session")
 def stdlib_texts() -> list[str]:
-    """About 0.6 MB of prose and code, six thousand years between 2000 and 2029, and other scripts."""
+    """About 0.6 MB of prose and code, six thousand years between 2000 and 2029, and other
+    scripts.
+    """
     folder = Path(sysconfig.get_path("stdlib"))
-    names = ("argparse", "ast", "difflib", "doctest", "json/decoder", "pydoc", "random", "shutil", "textwrap")
+    names = (
+        "argparse",
+        "ast",
+        "difflib",
+        "doctest",
+        "json/decoder",
+        "pydoc",
+        "random",
+        "shutil",
+        "textwrap",
+    )
     texts = [(folder / f"{name}.py").read_text(encoding="utf-8") for name in names]
     numbers = ",".join(str(2000 + n % 30) for n in range(6000))
     return [*texts, numbers, "こんにちは世界。 Привет, мир! ¿Qué tal? 🦙🦙 " * 20]

@@ -1,4 +1,6 @@
-"""BPE as taught: the published merges, the rules that a merge obeys, and the shipped trainer held against it."""
+"""BPE as taught: the published merges, the rules that a merge obeys, and the shipped trainer held
+against it.
+"""
 
 import json
 from collections import Counter
@@ -11,28 +13,66 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from puna.errors import TokenizerError
-from puna.tokenizer.bpe import BpeLearner, End, Merge, Pair, Ties, count_words, merge_pair, segment, split_word
+from puna.tokenizer.bpe import (
+    BpeLearner,
+    End,
+    Merge,
+    Pair,
+    Ties,
+    count_words,
+    merge_pair,
+    segment,
+    split_word,
+)
 from puna.tokenizer.pretokenize import build_pre_tokenizer
 from puna.tokenizer.special import LLAMA3_SPECIAL_TOKENS
 from puna.tokenizer.tokenizer import Tokenizer
 
 TOY = {"low": 5, "lower": 2, "newest": 6, "widest": 3}
 SEPARATE = [
-    *[("es", 9), ("est", 9), ("est</w>", 9), ("lo", 7), ("low", 7), ("ne", 6), ("new", 6), ("newest</w>", 6), ("low</w>", 5), ("wi", 3)],
+    *[
+        ("es", 9),
+        ("est", 9),
+        ("est</w>", 9),
+        ("lo", 7),
+        ("low", 7),
+        ("ne", 6),
+        ("new", 6),
+        ("newest</w>", 6),
+        ("low</w>", 5),
+        ("wi", 3),
+    ],
     *[("wid", 3), ("widest</w>", 3), ("lowe", 2), ("lower", 2), ("lower</w>", 2)],
 ]
 ATTACHED = [
-    *[("es", 9), ("est</w>", 9), ("lo", 7), ("ne", 6), ("new", 6), ("newest</w>", 6), ("low</w>", 5), ("wi", 3), ("wid", 3)],
+    *[
+        ("es", 9),
+        ("est</w>", 9),
+        ("lo", 7),
+        ("ne", 6),
+        ("new", 6),
+        ("newest</w>", 6),
+        ("low</w>", 5),
+        ("wi", 3),
+        ("wid", 3),
+    ],
     *[("widest</w>", 3), ("low", 2), ("lowe", 2), ("lower</w>", 2)],
 ]
 
 ENDS = st.sampled_from(get_args(End))
 TIES = st.sampled_from(get_args(Ties))
-FEW_LETTERS = st.dictionaries(st.text("ab", min_size=1, max_size=12), st.integers(1, 4), min_size=1, max_size=8)
+FEW_LETTERS = st.dictionaries(
+    st.text("ab", min_size=1, max_size=12), st.integers(1, 4), min_size=1, max_size=8
+)
 """Two letters, so that overlaps and ties are everywhere."""
 
 
-def learn(words: Mapping[str, int], end: End = "separate", ties: Ties = "first", max_merges: int | None = None) -> list[Merge]:
+def learn(
+    words: Mapping[str, int],
+    end: End = "separate",
+    ties: Ties = "first",
+    max_merges: int | None = None,
+) -> list[Merge]:
     return list(BpeLearner(words, end=end, ties=ties).learn(max_merges=max_merges))
 
 
@@ -41,9 +81,14 @@ def counts_by_symbol(merges: Iterable[Merge]) -> list[tuple[str, int]]:
 
 
 def learn_by_recounting(words: Mapping[str, int], end: End, ties: Ties) -> list[Merge]:
-    """The paper's algorithm 1 with nothing saved: count all pairs anew for each merge, in one dict, and take its maximum."""
+    """The paper's algorithm 1 with nothing saved: count all pairs anew for each merge, in one dict,
+    and take its maximum.
+    """
     cuts = {word: split_word(word, end) for word in words}
-    age = {symbol: place for place, symbol in enumerate(sorted({symbol for cut in cuts.values() for symbol in cut}))}
+    age = {
+        symbol: place
+        for place, symbol in enumerate(sorted({symbol for cut in cuts.values() for symbol in cut}))
+    }
     merges = []
     while True:
         counts: dict[Pair, int] = {}
@@ -80,7 +125,9 @@ def count_pieces(texts: Iterable[str]) -> Counter[str]:
 
 
 @pytest.mark.parametrize(("end", "published"), [("separate", SEPARATE), ("attached", ATTACHED)])
-def test_the_toy_corpus_gives_the_published_merges_and_is_then_exhausted(end: End, published: list[tuple[str, int]]) -> None:
+def test_the_toy_corpus_gives_the_published_merges_and_is_then_exhausted(
+    end: End, published: list[tuple[str, int]]
+) -> None:
     learner = BpeLearner(TOY, end=end)
     assert counts_by_symbol(learner.learn()) == published
     assert not learner.counts
@@ -88,17 +135,26 @@ def test_the_toy_corpus_gives_the_published_merges_and_is_then_exhausted(end: En
 
 
 def test_the_encyclopedia_example_merges_aa_then_ab_then_both() -> None:
-    """aaabdaaabac: Z = aa gives ZabdZabac, Y = ab gives ZYdZYac, X = ZY gives XdXac; then no pair occurs twice."""
+    """aaabdaaabac: Z = aa gives ZabdZabac, Y = ab gives ZYdZYac, X = ZY gives XdXac; then no pair
+    occurs twice.
+    """
     learner = BpeLearner({"aaabdaaabac": 1}, end="none", ties="oldest")
     seen = []
     for merge in takewhile(lambda merge: merge.count > 1, learner.learn()):
         letters = {"aa": "Z", "ab": "Y", "aaab": "X"}
-        seen.append((merge.pair, "".join(letters.get(symbol, symbol) for symbol in learner.cuts["aaabdaaabac"])))
+        seen.append(
+            (
+                merge.pair,
+                "".join(letters.get(symbol, symbol) for symbol in learner.cuts["aaabdaaabac"]),
+            )
+        )
     assert seen == [(("a", "a"), "ZabdZabac"), (("a", "b"), "ZYdZYac"), (("aa", "ab"), "XdXac")]
 
 
 def test_overlapping_pairs_are_counted_and_merged_from_the_left() -> None:
-    """Without overlaps aa and ab would tie in aaabdaaabac, twice each; the example says that aa is the most frequent."""
+    """Without overlaps aa and ab would tie in aaabdaaabac, twice each; the example says that aa is
+    the most frequent.
+    """
     assert BpeLearner({"aaa": 1}, end="none").counts == {("a", "a"): 2}
     assert learn({"aaabdaaabac": 1}, end="none")[0] == Merge(("a", "a"), 4)
     assert merge_pair("aaa", ("a", "a")) == ["aa", "a"]
@@ -110,12 +166,21 @@ def test_ties_go_to_the_pair_met_first_or_to_the_oldest_symbols() -> None:
     words = {"zy": 1, "ab": 1}
     assert [merge.symbol for merge in learn(words, "none", "first")] == ["zy", "ab"]
     assert [merge.symbol for merge in learn(words, "none", "oldest")] == ["ab", "zy"]
-    assert [merge.symbol for merge in learn(dict(reversed(words.items())), "none", "first")] == ["ab", "zy"]
+    assert [merge.symbol for merge in learn(dict(reversed(words.items())), "none", "first")] == [
+        "ab",
+        "zy",
+    ]
 
 
 def test_the_first_in_line_come_in_the_order_in_which_they_would_be_merged() -> None:
     learner = BpeLearner(TOY)
-    assert learner.most_frequent(5) == [("e", "s"), ("s", "t"), ("t", "</w>"), ("w", "e"), ("l", "o")]
+    assert learner.most_frequent(5) == [
+        ("e", "s"),
+        ("s", "t"),
+        ("t", "</w>"),
+        ("w", "e"),
+        ("l", "o"),
+    ]
     assert len(learner.most_frequent(100)) == len(learner.counts)
     list(learner.learn())
     assert learner.most_frequent(5) == []
@@ -132,7 +197,9 @@ def test_words_are_counted_between_white_space_in_the_order_of_their_first_place
     assert list(count_words(" b\ta b\n\nb a\u3000c ").items()) == [("b", 3), ("a", 2), ("c", 1)]
 
 
-def test_merging_stops_at_the_number_of_merges_or_the_vocabulary_size_whichever_comes_first() -> None:
+def test_merging_stops_at_the_number_of_merges_or_the_vocabulary_size_whichever_comes_first() -> (
+    None
+):
     def made(**limits: int) -> int:
         return len(list(BpeLearner(TOY).learn(**limits)))
 
@@ -172,14 +239,27 @@ def test_counts_past_64_bits_are_exact() -> None:
 
 @settings(deadline=None)
 @given(FEW_LETTERS, ENDS, TIES)
-def test_the_learner_equals_the_algorithm_that_recounts_everything(words: dict[str, int], end: End, ties: Ties) -> None:
+def test_the_learner_equals_the_algorithm_that_recounts_everything(
+    words: dict[str, int], end: End, ties: Ties
+) -> None:
     assert learn(words, end, ties) == learn_by_recounting(words, end, ties)
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.text("ab</>w", min_size=1, max_size=12).filter(lambda word: "</w>" not in word), st.integers(1, 4)), ENDS, TIES)
-def test_every_merge_makes_one_new_symbol_and_none_is_made_twice(words: dict[str, int], end: End, ties: Ties) -> None:
-    """So the vocabulary's size is that of the start plus the number of merges, also where text looks like the mark of an end."""
+@given(
+    st.dictionaries(
+        st.text("ab</>w", min_size=1, max_size=12).filter(lambda word: "</w>" not in word),
+        st.integers(1, 4),
+    ),
+    ENDS,
+    TIES,
+)
+def test_every_merge_makes_one_new_symbol_and_none_is_made_twice(
+    words: dict[str, int], end: End, ties: Ties
+) -> None:
+    """So the vocabulary's size is that of the start plus the number of merges, also where text
+    looks like the mark of an end.
+    """
     if not words:
         return
     learner = BpeLearner(words, end=end, ties=ties)
@@ -191,7 +271,9 @@ def test_every_merge_makes_one_new_symbol_and_none_is_made_twice(words: dict[str
 
 @settings(deadline=None)
 @given(FEW_LETTERS, ENDS, TIES, st.integers(0, 10))
-def test_the_learner_cuts_its_own_words_as_segment_does(words: dict[str, int], end: End, ties: Ties, number: int) -> None:
+def test_the_learner_cuts_its_own_words_as_segment_does(
+    words: dict[str, int], end: End, ties: Ties, number: int
+) -> None:
     learner = BpeLearner(words, end=end, ties=ties)
     pairs = [merge.pair for merge in learner.learn(max_merges=number)]
     assert learner.cuts == {word: segment(word, pairs, end) for word in words}
@@ -203,7 +285,9 @@ def test_the_learner_cuts_its_own_words_as_segment_does(words: dict[str, int], e
 @given(FEW_LETTERS, TIES)
 def test_no_merge_crosses_the_end_of_a_word(words: dict[str, int], ties: Ties) -> None:
     for end in ("separate", "attached"):
-        assert all("</w>" not in merge.symbol.removesuffix("</w>") for merge in learn(words, end, ties))
+        assert all(
+            "</w>" not in merge.symbol.removesuffix("</w>") for merge in learn(words, end, ties)
+        )
     joined = {merge.symbol for merge in learn(words, "none", ties)}
     assert all(any(symbol in word for word in words) for symbol in joined)
 
@@ -213,7 +297,9 @@ def test_a_pair_of_the_last_and_the_next_first_letter_is_never_counted() -> None
 
 
 def test_byte_level_merges_equal_the_shipped_trainer_ties_included(stdlib_texts: list[str]) -> None:
-    """500 merges over 0.6 MB of code and prose in several scripts, hundreds of them chosen from a tie."""
+    """500 merges over 0.6 MB of code and prose in several scripts, hundreds of them chosen from a
+    tie.
+    """
     shipped = shipped_merges(stdlib_texts, 500)
     merges = learn(count_pieces(stdlib_texts), "none", "oldest", max_merges=500)
     assert [merge.pair for merge in merges] == shipped
@@ -228,7 +314,9 @@ def test_byte_level_merges_equal_the_shipped_trainer_on_any_text(texts: list[str
 
 
 def test_byte_level_merges_equal_the_shipped_trainer_with_either_rule_where_nothing_ties() -> None:
-    """Beginnings of one word and ends of another, so that at each step one pair is seen more often than any other."""
+    """Beginnings of one word and ends of another, so that at each step one pair is seen more often
+    than any other.
+    """
     beginnings = {"reading"[:size]: 3 for size in range(2, 8)}
     ends = {"swimpool"[-size:]: 20 for size in range(2, 7)}
     texts = [word for word, count in (beginnings | ends).items() for _ in range(count)]
@@ -245,7 +333,9 @@ def test_byte_level_merges_equal_the_shipped_trainer_with_either_rule_where_noth
 def test_until_the_first_tie_both_tie_rules_agree(stdlib_texts: list[str]) -> None:
     words = count_pieces(stdlib_texts[:1])
     learner, same = BpeLearner(words, end="none"), 0
-    for merge, shipped in zip(learner.learn(max_merges=200), shipped_merges(stdlib_texts[:1], 200), strict=True):
+    for merge, shipped in zip(
+        learner.learn(max_merges=200), shipped_merges(stdlib_texts[:1], 200), strict=True
+    ):
         if merge.pair != shipped:
             break
         same += 1
@@ -284,7 +374,9 @@ def test_limits_that_cannot_be_met_are_refused_at_once() -> None:
 
 
 def test_unknown_modes_are_refused() -> None:
-    with pytest.raises(TokenizerError, match="end is 'both'; choose one of separate, attached, none"):
+    with pytest.raises(
+        TokenizerError, match="end is 'both'; choose one of separate, attached, none"
+    ):
         BpeLearner(TOY, end="both")  # type: ignore[arg-type]
     with pytest.raises(TokenizerError, match="ties is 'last'; choose one of first, oldest"):
         BpeLearner(TOY, ties="last")  # type: ignore[arg-type]

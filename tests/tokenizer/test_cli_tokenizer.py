@@ -30,7 +30,18 @@ def test_train_writes_a_folder_and_mixes_its_sources(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("wxyz wxyz " * 100)
     out = tmp_path / "out"
     sources = [str(tmp_path / "many"), str(tmp_path / "one.txt")]
-    run("train", *sources, "--out", str(out), "--vocab-size", "300", "--digits", "three", "--max-bytes", "2000")
+    run(
+        "train",
+        *sources,
+        "--out",
+        str(out),
+        "--vocab-size",
+        "300",
+        "--digits",
+        "three",
+        "--max-bytes",
+        "2000",
+    )
     trained = Tokenizer.load(out)
     assert trained.digits == "three"
     assert len(trained.encode("wxyz")) == 1
@@ -39,7 +50,10 @@ def test_train_writes_a_folder_and_mixes_its_sources(tmp_path: Path) -> None:
 
 def test_train_says_when_the_vocabulary_is_smaller(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("abab")
-    result = CliRunner().invoke(app, ["train", str(tmp_path / "a.txt"), "--out", str(tmp_path / "out"), "--vocab-size", "5000"])
+    result = CliRunner().invoke(
+        app,
+        ["train", str(tmp_path / "a.txt"), "--out", str(tmp_path / "out"), "--vocab-size", "5000"],
+    )
     assert result.exit_code == 0
     assert "smaller than the 5,000 asked for" in " ".join(result.stderr.split())
 

@@ -1,4 +1,6 @@
-"""`puna tokenizer explain`: every merge with its count, in both modes; plain in a pipe; one line for each mistake."""
+"""`puna tokenizer explain`: every merge with its count, in both modes; plain in a pipe; one line
+for each mistake.
+"""
 
 import re
 import shlex
@@ -15,14 +17,22 @@ from puna.cli.tokenizer import app
 
 TOY = "low:5 lower:2 newest:6 widest:3"
 SEPARATE = (
-    "es 9, est 9, est</w> 9, lo 7, low 7, ne 6, new 6, newest</w> 6, low</w> 5, wi 3, wid 3, widest</w> 3, lowe 2, lower 2, lower</w> 2"
+    "es 9, est 9, est</w> 9, lo 7, low 7, ne 6, new 6, newest</w> 6, low</w> 5, wi 3, wid 3,"
+    " widest</w> 3, lowe 2, lower 2, lower</w> 2"
 )
-ATTACHED = "es 9, est</w> 9, lo 7, ne 6, new 6, newest</w> 6, low</w> 5, wi 3, wid 3, widest</w> 3, low 2, lowe 2, lower</w> 2"
+ATTACHED = (
+    "es 9, est</w> 9, lo 7, ne 6, new 6, newest</w> 6, low</w> 5, wi 3, wid 3, widest</w> 3, low 2,"
+    " lowe 2, lower</w> 2"
+)
 DOCS = Path(__file__).parents[2] / "docs" / "tokenizer.md"
 
 
-def explain(*arguments: str, stdin: bytes = b"", environment: dict[str, str | None] | None = None) -> str:
-    result = CliRunner().invoke(app, ["explain", *arguments], input=stdin, env=environment, catch_exceptions=False)
+def explain(
+    *arguments: str, stdin: bytes = b"", environment: dict[str, str | None] | None = None
+) -> str:
+    result = CliRunner().invoke(
+        app, ["explain", *arguments], input=stdin, env=environment, catch_exceptions=False
+    )
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -44,7 +54,9 @@ def test_the_toy_corpus_shows_the_published_merges(end: str, published: str) -> 
 def test_a_separate_end_is_the_default_and_a_text_is_counted_like_a_list_of_words() -> None:
     page = explain("--words", TOY)
     assert shown_merges(page) == SEPARATE
-    assert explain(" ".join(["low "] * 5 + ["lower"] * 2 + ["newest"] * 6 + ["widest\n"] * 3)) == page
+    assert (
+        explain(" ".join(["low "] * 5 + ["lower"] * 2 + ["newest"] * 6 + ["widest\n"] * 3)) == page
+    )
 
 
 def test_each_merge_shows_its_rivals_and_the_words_that_it_changed() -> None:
@@ -56,7 +68,9 @@ def test_each_merge_shows_its_rivals_and_the_words_that_it_changed() -> None:
 
 def test_the_page_opens_and_closes_with_the_words_and_the_size_of_the_vocabulary() -> None:
     page = explain("--words", TOY, "--merges", "3")
-    assert page.startswith("words    16, of which 4 different\nsymbols  11: </w> d e i l n o r s t w\n")
+    assert page.startswith(
+        "words    16, of which 4 different\nsymbols  11: </w> d e i l n o r s t w\n"
+    )
     assert "l o w e r </w> (2)" in page.partition("merge")[0]
     assert "symbols  14: 11 to begin with, 3 merged. Stopped by the number of merges." in page
     assert "w i d est</w> (3)" in page.splitlines()[-1]
@@ -79,7 +93,9 @@ def test_standard_input_is_read_when_no_text_is_given() -> None:
 
 
 def test_many_words_and_long_words_are_shortened() -> None:
-    page = explain(" ".join(f"{letter}q" for letter in "abcdefghij") + " " + "xyz" * 30, "--merges", "1")
+    page = explain(
+        " ".join(f"{letter}q" for letter in "abcdefghij") + " " + "xyz" * 30, "--merges", "1"
+    )
     assert "and 5 more" in page
     assert "x y z x … (1)\n" in explain("xyz" * 30, "--merges", "0")
 
@@ -108,7 +124,10 @@ def test_colour_is_for_terminals_and_a_pipe_gets_plain_text() -> None:
         (["x </w>"], "the word '</w>' holds </w>"),
         (["a b", "--merges", "-1"], "the number of merges is -1; it must be 0 or more"),
         (["a b", "--vocab-size", "2"], "vocab_size is 2; it must be at least 3"),
-        (["a" * (MAX_CHARACTERS + 1)], "the text has 50,001 characters, and explain takes at most 50,000"),
+        (
+            ["a" * (MAX_CHARACTERS + 1)],
+            "the text has 50,001 characters, and explain takes at most 50,000",
+        ),
         (["a", "--words", "a:1"], "give one of the two"),
         (["--words", "low:5 lower"], "--words holds 'lower'"),
         (["--words", "low:many"], "--words holds 'low:many'"),
@@ -118,7 +137,9 @@ def test_colour_is_for_terminals_and_a_pipe_gets_plain_text() -> None:
         (["a\udcff"], "lone surrogate"),
     ],
 )
-def test_a_mistake_is_one_line_and_a_failure(arguments: Sequence[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_one_line_and_a_failure(
+    arguments: Sequence[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["puna", "tokenizer", "explain", *arguments])
     with pytest.raises(SystemExit) as exited:
         main()
@@ -140,11 +161,17 @@ def test_its_help_has_examples_that_run() -> None:
     assert len(examples) == 3
     for example in examples:
         command, _, file = example.partition("<")
-        assert shown_merges(explain(*shlex.split(command)[1:], stdin=b"a small poem, " * 3 if file else b""))
+        assert shown_merges(
+            explain(*shlex.split(command)[1:], stdin=b"a small poem, " * 3 if file else b"")
+        )
 
 
 def test_the_documentation_shows_what_the_command_prints() -> None:
-    shown = re.findall(r"```sh\npuna tokenizer explain ([^\n]*)\n```\n\n```text\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    shown = re.findall(
+        r"```sh\npuna tokenizer explain ([^\n]*)\n```\n\n```text\n(.*?)```",
+        DOCS.read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
     assert len(shown) == 2
     for arguments, page in shown:
         assert explain(*shlex.split(arguments)) == page

@@ -1,4 +1,6 @@
-"""Folders: read by transformers with equal ids, other models' files understood, damaged ones refused with a reason."""
+"""Folders: read by transformers with equal ids, other models' files understood, damaged ones
+refused with a reason.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -27,11 +29,15 @@ def test_transformers_reads_equal_ids(
     with_model: bool,
     tmp_path: Path,
 ) -> None:
-    """Also beside a LLaMA's config.json, which must not make transformers rebuild the tokenizer its own way."""
+    """Also beside a LLaMA's config.json, which must not make transformers rebuild the tokenizer its
+    own way.
+    """
     tokenizer = tokenizers_by_digits[digits]
     tokenizer.save(tmp_path)
     if with_model:
-        (tmp_path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+        (tmp_path / "config.json").write_text(
+            '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+        )
     reader = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in (*stdlib_texts[-3:], "In 2024: HE'LL\n\n\t go  ", "  ", "é🦙\u200d\r\n", ""):
         ids = tokenizer.encode(text)
@@ -58,9 +64,13 @@ def test_the_byte_table_is_gpt2s() -> None:
 
 
 def other_models_file() -> tokenizers.Tokenizer:
-    """GPT-2 style: ByteLevel with its own pattern, <|endoftext|> inside the vocabulary, an added token that is text."""
+    """GPT-2 style: ByteLevel with its own pattern, <|endoftext|> inside the vocabulary, an added
+    token that is text.
+    """
     vocab = {character: id_ for id_, character in enumerate(sorted(byte_characters()))}
-    backend = tokenizers.Tokenizer(models.BPE({**vocab, "<|endoftext|>": 256, "ab": 257}, [("a", "b")]))
+    backend = tokenizers.Tokenizer(
+        models.BPE({**vocab, "<|endoftext|>": 256, "ab": 257}, [("a", "b")])
+    )
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(["<|endoftext|>"])
@@ -72,28 +82,45 @@ def test_reads_and_keeps_another_models_folder(tmp_path: Path) -> None:
     folder, copy = tmp_path / "other", tmp_path / "copy"
     folder.mkdir()
     other_models_file().save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "kept": 1}')
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "kept": 1}'
+    )
     (folder / "chat_template.jinja").write_text("{{ 'theirs' }}")
     tokenizer = Tokenizer.load(folder)
     assert (tokenizer.digits, tokenizer.special_tokens) == ("off", {"<|endoftext|>": 256})
-    assert (tokenizer.eos_id, tokenizer.bos_id, tokenizer.eot_id, tokenizer.pad_id) == (256, None, None, None)
-    assert tokenizer.decode(tokenizer.encode("ab <think> <|endoftext|>")) == "ab <think> <|endoftext|>"
+    assert (tokenizer.eos_id, tokenizer.bos_id, tokenizer.eot_id, tokenizer.pad_id) == (
+        256,
+        None,
+        None,
+        None,
+    )
+    assert (
+        tokenizer.decode(tokenizer.encode("ab <think> <|endoftext|>")) == "ab <think> <|endoftext|>"
+    )
     assert 256 not in tokenizer.encode("<|endoftext|>")
     assert tokenizer.encode("<think>") == [258]  # the file calls it text, not special
     assert tokenizer.token_bytes(258) == b"<think>"
     tokenizer.save(copy)
     config = json.loads((copy / "tokenizer_config.json").read_text())
-    assert config == {"tokenizer_class": "PreTrainedTokenizerFast", "kept": 1, "chat_template": "{{ 'theirs' }}"}
+    assert config == {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "kept": 1,
+        "chat_template": "{{ 'theirs' }}",
+    }
 
 
 def test_a_vocabulary_without_end_of_text_says_so_when_asked(tokenizer: Tokenizer) -> None:
     bare = Tokenizer.from_json(tokenizer.to_json().replace("<|end_of_text|>", "<|other|>"))
-    with pytest.raises(TokenizerError, match=r"no end-of-text token.*<\|end_of_text\|>, <\|endoftext\|>"):
+    with pytest.raises(
+        TokenizerError, match=r"no end-of-text token.*<\|end_of_text\|>, <\|endoftext\|>"
+    ):
         _ = bare.eos_id
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match=r"no tokenizer at .*tokenizer\.json.*puna tokenizer train"):
+    with pytest.raises(
+        TokenizerError, match=r"no tokenizer at .*tokenizer\.json.*puna tokenizer train"
+    ):
         Tokenizer.load(tmp_path)
 
 
@@ -118,13 +145,23 @@ def test_a_file_that_is_cut_short_is_refused(tokenizer: Tokenizer, tmp_path: Pat
         (lambda c: c.pop("model"), "no 'model' entry"),
         (lambda c: c["model"].update(type="Unigram"), "a Unigram model with a ByteLevel"),
         (lambda c: c.update(pre_tokenizer=None), "a BPE model with no ByteLevel"),
-        (lambda c: c["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True), "space before every text"),
+        (
+            lambda c: c["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True),
+            "space before every text",
+        ),
         (lambda c: c["model"]["merges"].append(["nothing", "known"]), "damaged"),
         (lambda c: c["added_tokens"].pop(0), "without a gap"),
-        (lambda c: c["added_tokens"].insert(0, {**c["added_tokens"][0], "id": 64, "content": "a"}), "could forge it"),
+        (
+            lambda c: c["added_tokens"].insert(
+                0, {**c["added_tokens"][0], "id": 64, "content": "a"}
+            ),
+            "could forge it",
+        ),
     ],
 )
-def test_what_is_not_lossless_byte_level_bpe_is_refused(edited: Edit, change: Callable[[dict[str, Any]], None], reason: str) -> None:
+def test_what_is_not_lossless_byte_level_bpe_is_refused(
+    edited: Edit, change: Callable[[dict[str, Any]], None], reason: str
+) -> None:
     with pytest.raises(TokenizerError, match=reason):
         Tokenizer.from_json(edited(change))
 
@@ -136,8 +173,12 @@ def test_missing_bytes_and_foreign_characters_are_refused() -> None:
         return backend.to_str()
 
     alphabet = {character: id_ for id_, character in enumerate(byte_characters())}
-    with pytest.raises(TokenizerError, match=r"token 256 is '▁the'.*none of the 256 byte characters"):
+    with pytest.raises(
+        TokenizerError, match=r"token 256 is '▁the'.*none of the 256 byte characters"
+    ):
         Tokenizer.from_json(with_vocab({**alphabet, "▁the": 256}))
     del alphabet["Ġ"]
-    with pytest.raises(TokenizerError, match=r"1 of the 256 single bytes have no token \(the first is b' '\)"):
+    with pytest.raises(
+        TokenizerError, match=r"1 of the 256 single bytes have no token \(the first is b' '\)"
+    ):
         Tokenizer.from_json(with_vocab(alphabet))

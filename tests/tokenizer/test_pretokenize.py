@@ -1,4 +1,6 @@
-"""Where texts are cut: published patterns, digits, and cutting long texts without changing their tokens."""
+"""Where texts are cut: published patterns, digits, and cutting long texts without changing their
+tokens.
+"""
 
 from collections.abc import Mapping
 
@@ -23,7 +25,9 @@ from puna.tokenizer.tokenizer import Tokenizer
 
 def words(digits: Digits, text: str) -> list[str]:
     """What the mode's pre-tokenizer cuts `text` into, as text."""
-    return [text[start:end] for _, (start, end) in build_pre_tokenizer(digits).pre_tokenize_str(text)]
+    return [
+        text[start:end] for _, (start, end) in build_pre_tokenizer(digits).pre_tokenize_str(text)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -46,8 +50,12 @@ def test_numbers_are_cut_as_documented(digits: Digits, expected: list[str]) -> N
         ("off", ["HE", "'", "LL", " say", ":", " ok", "\n\n   ", " go"]),
     ],
 )
-def test_words_contractions_and_white_space_are_cut_as_the_models_do(digits: Digits, expected: list[str]) -> None:
-    """Qwen 2 and Llama 3 know contractions in capitals and keep line breaks apart from indentation; GPT-2 does not."""
+def test_words_contractions_and_white_space_are_cut_as_the_models_do(
+    digits: Digits, expected: list[str]
+) -> None:
+    """Qwen 2 and Llama 3 know contractions in capitals and keep line breaks apart from indentation;
+    GPT-2 does not.
+    """
     assert words(digits, "HE'LL say: ok\n\n    go") == expected
 
 
@@ -57,23 +65,35 @@ def test_the_three_patterns_differ_only_where_they_should() -> None:
 
 
 @pytest.mark.parametrize("digits", DIGITS_MODES)
-def test_a_saved_mode_is_recognised(tokenizers_by_digits: Mapping[Digits, Tokenizer], digits: Digits) -> None:
+def test_a_saved_mode_is_recognised(
+    tokenizers_by_digits: Mapping[Digits, Tokenizer], digits: Digits
+) -> None:
     assert Tokenizer.from_json(tokenizers_by_digits[digits].to_json()).digits == digits
 
 
 def test_recognises_gpt2s_own_file_and_admits_unknown_patterns() -> None:
     assert recognise_digits({"type": "ByteLevel", "add_prefix_space": False}) == "off"
     assert recognise_digits({"type": "ByteLevel", "use_regex": False}) is None
-    assert recognise_digits({"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]}) is None
+    assert (
+        recognise_digits(
+            {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]}
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize("digits", DIGITS_MODES)
-def test_no_learned_token_joins_digits_beyond_the_mode(tokenizers_by_digits: Mapping[Digits, Tokenizer], digits: Digits) -> None:
+def test_no_learned_token_joins_digits_beyond_the_mode(
+    tokenizers_by_digits: Mapping[Digits, Tokenizer], digits: Digits
+) -> None:
     tokenizer = tokenizers_by_digits[digits]
     special = set(tokenizer.special_tokens.values())
-    pieces = [tokenizer.token_bytes(id_) for id_ in range(tokenizer.vocab_size) if id_ not in special]
+    pieces = [
+        tokenizer.token_bytes(id_) for id_ in range(tokenizer.vocab_size) if id_ not in special
+    ]
     most = max(sum(48 <= byte <= 57 for byte in piece) for piece in pieces)
-    assert most == {"one": 1, "three": 3, "off": 4}[digits]  # the training text is full of four-digit years
+    # the training text is full of four-digit years
+    assert most == {"one": 1, "three": 3, "off": 4}[digits]
 
 
 @given(

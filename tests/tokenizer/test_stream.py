@@ -16,7 +16,9 @@ def test_pieces_of_a_text_join_to_it_without_replacement(tokenizer: Tokenizer, t
 
 
 @given(ids=st.lists(st.integers(0, 999), max_size=60), skip_special=st.booleans())
-def test_pieces_of_any_ids_join_to_the_decoded_whole(tokenizer: Tokenizer, ids: list[int], skip_special: bool) -> None:
+def test_pieces_of_any_ids_join_to_the_decoded_whole(
+    tokenizer: Tokenizer, ids: list[int], skip_special: bool
+) -> None:
     stream = StreamDecoder(tokenizer, skip_special)
     pieces = [stream.feed(id_) for id_ in ids]
     assert "".join(pieces) + stream.flush() == tokenizer.decode(ids, skip_special)

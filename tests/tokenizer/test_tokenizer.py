@@ -1,4 +1,6 @@
-"""Encoding and decoding: lossless, safe from injection, and equal to an independent reader of the same file."""
+"""Encoding and decoding: lossless, safe from injection, and equal to an independent reader of the
+same file.
+"""
 
 import json
 import pickle
@@ -20,11 +22,15 @@ from puna.tokenizer.special import LLAMA3_SPECIAL_TOKENS
 from puna.tokenizer.tokenizer import Tokenizer
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
-spelled_markers = st.lists(st.one_of(st.sampled_from(LLAMA3_SPECIAL_TOKENS), unicode_text)).map("".join)
+spelled_markers = st.lists(st.one_of(st.sampled_from(LLAMA3_SPECIAL_TOKENS), unicode_text)).map(
+    "".join
+)
 
 
 @given(text=unicode_text, digits=st.sampled_from(DIGITS_MODES))
-def test_lossless(tokenizers_by_digits: Mapping[Digits, Tokenizer], text: str, digits: Digits) -> None:
+def test_lossless(
+    tokenizers_by_digits: Mapping[Digits, Tokenizer], text: str, digits: Digits
+) -> None:
     tokenizer = tokenizers_by_digits[digits]
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
@@ -32,7 +38,9 @@ def test_lossless(tokenizers_by_digits: Mapping[Digits, Tokenizer], text: str, d
 
 
 @given(text=spelled_markers, digits=st.sampled_from(DIGITS_MODES))
-def test_text_never_yields_a_special_token(tokenizers_by_digits: Mapping[Digits, Tokenizer], text: str, digits: Digits) -> None:
+def test_text_never_yields_a_special_token(
+    tokenizers_by_digits: Mapping[Digits, Tokenizer], text: str, digits: Digits
+) -> None:
     tokenizer = tokenizers_by_digits[digits]
     ids = tokenizer.encode(text)
     assert not set(ids) & set(tokenizer.special_tokens.values())
@@ -40,12 +48,18 @@ def test_text_never_yields_a_special_token(tokenizers_by_digits: Mapping[Digits,
     assert tokenizer.encode_batch([text, text]) == [ids, ids]
 
 
-def test_a_year_is_four_tokens_or_two_or_one(tokenizers_by_digits: Mapping[Digits, Tokenizer]) -> None:
-    counts = {mode: len(tokenizer.encode("2024")) for mode, tokenizer in tokenizers_by_digits.items()}
+def test_a_year_is_four_tokens_or_two_or_one(
+    tokenizers_by_digits: Mapping[Digits, Tokenizer],
+) -> None:
+    counts = {
+        mode: len(tokenizer.encode("2024")) for mode, tokenizer in tokenizers_by_digits.items()
+    }
     assert counts == {"one": 4, "three": 2, "off": 1}
 
 
-def test_a_long_text_has_the_ids_of_its_whole(tokenizer: Tokenizer, stdlib_texts: list[str]) -> None:
+def test_a_long_text_has_the_ids_of_its_whole(
+    tokenizer: Tokenizer, stdlib_texts: list[str]
+) -> None:
     """Long texts are encoded in pieces; the library, given the whole, must agree."""
     text = "\n".join(stdlib_texts)
     backend = tokenizers.Tokenizer.from_str(tokenizer.to_json())
@@ -77,7 +91,10 @@ def test_unknown_ids_are_refused(tokenizer: Tokenizer, unknown: int) -> None:
 
 
 def test_numpy_ids_decode(tokenizer: Tokenizer) -> None:
-    assert tokenizer.decode(np.array(tokenizer.encode("as they lie in a shard"), dtype=np.uint16)) == "as they lie in a shard"
+    assert (
+        tokenizer.decode(np.array(tokenizer.encode("as they lie in a shard"), dtype=np.uint16))
+        == "as they lie in a shard"
+    )
 
 
 @given(text=unicode_text)
@@ -89,8 +106,14 @@ def test_token_lengths_sum_to_the_bytes_of_the_text(tokenizer: Tokenizer, text: 
 
 def test_roles(tokenizer: Tokenizer) -> None:
     names = tokenizer.special_tokens
-    assert (tokenizer.bos_id, tokenizer.eos_id) == (names["<|begin_of_text|>"], names["<|end_of_text|>"])
-    assert (tokenizer.eot_id, tokenizer.pad_id) == (names["<|eot_id|>"], names["<|finetune_right_pad_id|>"])
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (
+        names["<|begin_of_text|>"],
+        names["<|end_of_text|>"],
+    )
+    assert (tokenizer.eot_id, tokenizer.pad_id) == (
+        names["<|eot_id|>"],
+        names["<|finetune_right_pad_id|>"],
+    )
     assert tokenizer.token_lengths()[list(names.values())].tolist() == [0] * 8
     assert tokenizer.token_bytes(tokenizer.eos_id) == b""
 
@@ -118,16 +141,26 @@ def test_the_hash_is_of_the_content_not_of_the_layout(
     tokenizer: Tokenizer, edited: Callable[[Callable[[dict[str, Any]], None]], str]
 ) -> None:
     assert Tokenizer.from_json(edited(dict)).hash == tokenizer.hash
-    assert Tokenizer.from_json(edited(lambda content: content["model"]["merges"].pop())).hash != tokenizer.hash
+    assert (
+        Tokenizer.from_json(edited(lambda content: content["model"]["merges"].pop())).hash
+        != tokenizer.hash
+    )
 
 
 def test_settings_that_would_change_ids_in_silence_are_switched_off(
     tokenizer: Tokenizer, edited: Callable[[Callable[[dict[str, Any]], None]], str]
 ) -> None:
-    """Files in the wild carry the truncation, padding and dropout of the program that saved them."""
+    """Files in the wild carry the truncation, padding and dropout of the program that saved
+    them.
+    """
 
     def change(content: dict[str, Any]) -> None:
-        content["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+        content["truncation"] = {
+            "direction": "Right",
+            "max_length": 3,
+            "strategy": "LongestFirst",
+            "stride": 0,
+        }
         content["padding"] = {
             "strategy": {"Fixed": 50},
             "direction": "Right",

@@ -16,7 +16,8 @@ from puna.tokenizer.training import MAX_SAMPLE_BYTES, MIN_VOCAB_SIZE, take_turns
 TRAIN_AND_PRINT_HASH = """
 import sys
 from puna.tokenizer.tokenizer import Tokenizer
-texts = ["low lower newest widest"] * 3 + ["the cat sat on the mat, 2024 times"] * 2 + ["ab ba ab ba"]
+texts = ["low lower newest widest"] * 3 + ["the cat sat on the mat, 2024 times"] * 2
+texts += ["ab ba ab ba"]
 print(Tokenizer.train(texts, 300).hash)
 """
 
@@ -25,12 +26,16 @@ def test_two_trainings_give_the_same_file(stdlib_texts: list[str], tokenizer: To
     assert Tokenizer.train(stdlib_texts, tokenizer.vocab_size).to_json() == tokenizer.to_json()
 
 
-def test_the_order_of_texts_does_not_count_when_all_are_read(stdlib_texts: list[str], tokenizer: Tokenizer) -> None:
+def test_the_order_of_texts_does_not_count_when_all_are_read(
+    stdlib_texts: list[str], tokenizer: Tokenizer
+) -> None:
     assert Tokenizer.train(reversed(stdlib_texts), tokenizer.vocab_size).hash == tokenizer.hash
 
 
 def test_hash_seeds_and_thread_counts_do_not_change_the_vocabulary() -> None:
-    """Ties are everywhere in a tiny text, so any dependence on the order of a hash table would show."""
+    """Ties are everywhere in a tiny text, so any dependence on the order of a hash table would
+    show.
+    """
     hashes = {
         subprocess.run(
             [sys.executable, "-c", TRAIN_AND_PRINT_HASH],
@@ -45,18 +50,29 @@ def test_hash_seeds_and_thread_counts_do_not_change_the_vocabulary() -> None:
 
 
 def test_merges_follow_frequency() -> None:
-    """In "ab" five times and "cd" three times there are two merges to learn, the frequent one first."""
+    """In "ab" five times and "cd" three times there are two merges to learn, the frequent one
+    first.
+    """
     tokenizer = Tokenizer.train(["ab"] * 5 + ["cd"] * 3 + ["ef"], 300)
-    assert [tokenizer.token_bytes(id_) for id_ in range(256, tokenizer.vocab_size - 8)] == [b"ab", b"cd"]
+    assert [tokenizer.token_bytes(id_) for id_ in range(256, tokenizer.vocab_size - 8)] == [
+        b"ab",
+        b"cd",
+    ]
 
 
 @pytest.mark.parametrize("digits", ["one", "three", "off"])
-def test_layout_is_bytes_merges_special(tokenizers_by_digits: Mapping[Digits, Tokenizer], digits: Digits) -> None:
+def test_layout_is_bytes_merges_special(
+    tokenizers_by_digits: Mapping[Digits, Tokenizer], digits: Digits
+) -> None:
     tokenizer = tokenizers_by_digits[digits]
     assert tokenizer.vocab_size == 1000
-    assert {tokenizer.token_bytes(id_) for id_ in range(256)} == {bytes([byte]) for byte in range(256)}
+    assert {tokenizer.token_bytes(id_) for id_ in range(256)} == {
+        bytes([byte]) for byte in range(256)
+    }
     assert all(len(tokenizer.token_bytes(id_)) > 1 for id_ in range(256, 992))
-    assert tokenizer.special_tokens == dict(zip(LLAMA3_SPECIAL_TOKENS, range(992, 1000), strict=True))
+    assert tokenizer.special_tokens == dict(
+        zip(LLAMA3_SPECIAL_TOKENS, range(992, 1000), strict=True)
+    )
 
 
 def test_the_smallest_vocabulary_is_bytes_and_special_tokens() -> None:
@@ -102,7 +118,9 @@ def test_an_error_of_the_source_reaches_the_caller() -> None:
 
 @pytest.mark.parametrize("max_bytes", [0, MAX_SAMPLE_BYTES + 1])
 def test_samples_past_the_32_bit_counts_are_refused(max_bytes: int) -> None:
-    """A pair occurs at most once a byte, so a sample below 2^31 bytes cannot wrap a signed 32-bit count."""
+    """A pair occurs at most once a byte, so a sample below 2^31 bytes cannot wrap a signed 32-bit
+    count.
+    """
     assert MAX_SAMPLE_BYTES < 2**31
     with pytest.raises(TokenizerError, match=rf"max_bytes is {max_bytes:,}"):
         Tokenizer.train(["text"], 300, max_bytes=max_bytes)
@@ -124,4 +142,11 @@ def test_usual_mistakes_are_refused() -> None:
 
 
 def test_taking_turns_mixes_streams_of_different_length() -> None:
-    assert list(take_turns([["a1"], ["b1", "b2", "b3"], [], ["c1", "c2"]])) == ["a1", "b1", "c1", "b2", "c2", "b3"]
+    assert list(take_turns([["a1"], ["b1", "b2", "b3"], [], ["c1", "c2"]])) == [
+        "a1",
+        "b1",
+        "c1",
+        "b2",
+        "c2",
+        "b3",
+    ]

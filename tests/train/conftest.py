@@ -13,7 +13,9 @@ from puna.train.trainer import RunInputs, Trainer
 
 @pytest.fixture
 def trainer(tiny_recipe: Callable[..., Recipe], tiny_inputs: RunInputs) -> Callable[..., Trainer]:
-    """Make a trainer in a folder, from overrides of the recipe and of its inputs, and take the folder."""
+    """Make a trainer in a folder, from overrides of the recipe and of its inputs, and take the
+    folder.
+    """
 
     def make(run: Path, *overrides: str, resume: bool = False, **inputs: Any) -> Trainer:
         made = Trainer(tiny_recipe(f"run={run}", *overrides), run, replace(tiny_inputs, **inputs))

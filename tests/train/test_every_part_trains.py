@@ -1,4 +1,6 @@
-"""Each part, chosen by its name in a recipe: a run trains, resumes from its checkpoint, and leaves a model that writes."""
+"""Each part, chosen by its name in a recipe: a run trains, resumes from its checkpoint, and leaves
+a model that writes.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,17 +34,29 @@ CHANGES = [
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_it_trains_resumes_and_writes(change: str, optimizer: str, trainer: Callable[..., Trainer], tmp_path: Path) -> None:
-    overrides = (change, f"optimizer.name={optimizer}", "train.steps=4", "optimizer.warmup_steps=1", "train.validation_tokens=100")
+def test_it_trains_resumes_and_writes(
+    change: str, optimizer: str, trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    overrides = (
+        change,
+        f"optimizer.name={optimizer}",
+        "train.steps=4",
+        "optimizer.warmup_steps=1",
+        "train.validation_tokens=100",
+    )
     trainer(tmp_path / "run", *overrides).train(until=2)
     assert trainer(tmp_path / "run", *overrides, resume=True).train()
-    (*_, last) = checkpoints(tmp_path / "run").values()
+    *_, last = checkpoints(tmp_path / "run").values()
     written = load(last, "cpu").generate("the llama", max_tokens=5, temperature=0.0)
     assert isinstance(written, str)
 
 
-def test_masked_documents_do_not_see_each_other(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
-    """The hidden states of a window's second document do not change with its first one; without the mask they do."""
+def test_masked_documents_do_not_see_each_other(
+    trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    """The hidden states of a window's second document do not change with its first one; without the
+    mask they do.
+    """
     run = trainer(tmp_path / "run", "train.mask_documents=true")
     begin, generator = run.inputs.special_ids["bos_id"], torch.Generator().manual_seed(0)
     ids = torch.randint(10, 250, (2, 30), generator=generator)

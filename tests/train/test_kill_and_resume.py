@@ -1,4 +1,6 @@
-"""Real processes of `puna train`, ended in every way, and continued to the weights of a run that nothing ended."""
+"""Real processes of `puna train`, ended in every way, and continued to the weights of a run that
+nothing ended.
+"""
 
 import ctypes
 import json
@@ -20,7 +22,12 @@ from puna.train.recipe import Recipe
 from puna.train.trainer import RunInputs, Trainer
 
 DISK = 3 * 2**20
-LONG = ("train.steps=90", "train.checkpoint_every=3", "train.validate_every=30", "optimizer.name=muon")
+LONG = (
+    "train.steps=90",
+    "train.checkpoint_every=3",
+    "train.validate_every=30",
+    "optimizer.name=muon",
+)
 
 
 def puna(*arguments: str) -> subprocess.Popen[str]:
@@ -38,7 +45,11 @@ def wait_for_checkpoint(process: subprocess.Popen[str], run: Path, after: int) -
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_recipe: Callable[..., Recipe], tiny_inputs: RunInputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(
+    tiny_recipe: Callable[..., Recipe],
+    tiny_inputs: RunInputs,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """The run that nothing ends."""
     run = tmp_path_factory.mktemp("whole") / "run"
     trainer = Trainer(tiny_recipe(*LONG), run, tiny_inputs)
@@ -54,18 +65,30 @@ def assert_same(run: Path, whole: Path) -> None:
         assert one.keys() == two.keys()
         assert [name for name in one if not one[name].equal(two[name])] == []
     timed = {"seconds", "tokens_per_second", "mfu"}
-    logs = [[{k: v for k, v in r.items() if k not in timed} for r in read_metrics(folder / "metrics.jsonl")] for folder in (run, whole)]
+    logs = [
+        [
+            {k: v for k, v in r.items() if k not in timed}
+            for r in read_metrics(folder / "metrics.jsonl")
+        ]
+        for folder in (run, whole)
+    ]
     assert logs[0] == logs[1]
 
 
-def test_ended_in_every_way_it_ends_with_the_same_weights(tiny_recipe_file: Path, whole: Path, tmp_path: Path) -> None:
-    """Killed three times at random moments, interrupted and terminated in between, and resumed after each."""
+def test_ended_in_every_way_it_ends_with_the_same_weights(
+    tiny_recipe_file: Path, whole: Path, tmp_path: Path
+) -> None:
+    """Killed three times at random moments, interrupted and terminated in between, and resumed
+    after each.
+    """
     run = tmp_path / "run"
     rng = random.Random(0)
     command = ["train", str(tiny_recipe_file), f"run={run}", *LONG]
     for ending in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         process = puna(*command)
-        wait_for_checkpoint(process, run, after=max(checkpoints(run), default=0) + rng.randint(0, 8))
+        wait_for_checkpoint(
+            process, run, after=max(checkpoints(run), default=0) + rng.randint(0, 8)
+        )
         time.sleep(rng.uniform(0, 0.1))  # in a step, in a save, in a look at held-out text
         process.send_signal(ending)
         output, errors = process.communicate(timeout=60)
@@ -75,7 +98,10 @@ def test_ended_in_every_way_it_ends_with_the_same_weights(tiny_recipe_file: Path
         else:
             assert process.returncode == 128 + ending, errors
             assert errors == ""
-            said = f"stopped and saved at step {max(checkpoints(run))}; the same command with --resume goes on"
+            said = (
+                f"stopped and saved at step {max(checkpoints(run))}; the same command with --resume"
+                " goes on"
+            )
             assert said in " ".join(output.split())
         command = [*command, "--resume"][: 4 + len(LONG)]
     process = puna(*command)
@@ -83,7 +109,10 @@ def test_ended_in_every_way_it_ends_with_the_same_weights(tiny_recipe_file: Path
     assert process.returncode == 0, errors
     assert "bits per byte" in output
     assert_same(run, whole)
-    final, trained = load_file(run / "model" / "model.safetensors"), load_file(checkpoints(whole)[90] / "model.safetensors")
+    final, trained = (
+        load_file(run / "model" / "model.safetensors"),
+        load_file(checkpoints(whole)[90] / "model.safetensors"),
+    )
     assert all(final[name].equal(trained[name]) for name in trained)
     assert not list((run / "checkpoints").glob(".*")), "what the kills left half written is gone"
     assert json.loads((run / "summary.json").read_text())["tokens"] == 90 * 128
@@ -96,14 +125,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     libc = ctypes.CDLL(None, use_errno=True)
     target = os.fsencode(folder)
-    if not hasattr(libc, "umount") or libc.mount(b"tmpfs", target, b"tmpfs", 0, f"size={DISK}".encode()) != 0:
+    if (
+        not hasattr(libc, "umount")
+        or libc.mount(b"tmpfs", target, b"tmpfs", 0, f"size={DISK}".encode()) != 0
+    ):
         pytest.skip("mounting a small disk needs root on Linux")
     yield folder
     libc.umount(target)
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_serves(
-    tiny_recipe: Callable[..., Recipe], tiny_recipe_file: Path, tiny_inputs: RunInputs, whole: Path, small_disk: Path
+    tiny_recipe: Callable[..., Recipe],
+    tiny_recipe_file: Path,
+    tiny_inputs: RunInputs,
+    whole: Path,
+    small_disk: Path,
 ) -> None:
     run = small_disk / "run"
     size = sum(file.stat().st_size for file in checkpoints(whole)[90].iterdir())

@@ -25,7 +25,23 @@ def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
 
 def test_records_reach_the_disk_one_by_one(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    log.append({"kind": "train", "step": 1, "text": "ü", "loss": float("nan"), "gradient_norm": float("inf"), "low": -float("inf")})
-    expected = {"kind": "train", "step": 1, "text": "ü", "loss": None, "gradient_norm": None, "low": None}
+    log.append(
+        {
+            "kind": "train",
+            "step": 1,
+            "text": "ü",
+            "loss": float("nan"),
+            "gradient_norm": float("inf"),
+            "low": -float("inf"),
+        }
+    )
+    expected = {
+        "kind": "train",
+        "step": 1,
+        "text": "ü",
+        "loss": None,
+        "gradient_norm": None,
+        "low": None,
+    }
     assert read_metrics(tmp_path / "metrics.jsonl") == [expected]
     log.close()

@@ -13,26 +13,46 @@ from puna.train.trainer import differences, dump_recipe, recipe_hash
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["train.context_length=97"], "train.context_length 97 exceeds model.context_length 96; raise the latter"),
-        (["optimizer.warmup_steps=40"], "optimizer.warmup_steps 40 leaves nothing of train.steps 40; lower it"),
+        (
+            ["train.context_length=97"],
+            "train.context_length 97 exceeds model.context_length 96; raise the latter",
+        ),
+        (
+            ["optimizer.warmup_steps=40"],
+            "optimizer.warmup_steps 40 leaves nothing of train.steps 40; lower it",
+        ),
         (["train.steps=4"], "optimizer.warmup_steps 4 leaves nothing of train.steps 4"),
-        (["train.micro_batch_size=3"], "train.batch_size 4 is not a multiple of train.micro_batch_size 3"),
-        (["train.micro_batch_size=8"], "train.batch_size 4 is not a multiple of train.micro_batch_size 8"),
+        (
+            ["train.micro_batch_size=3"],
+            "train.batch_size 4 is not a multiple of train.micro_batch_size 3",
+        ),
+        (
+            ["train.micro_batch_size=8"],
+            "train.batch_size 4 is not a multiple of train.micro_batch_size 8",
+        ),
         (["train.stepz=3"], "unknown key train.stepz (did you mean train.steps?)"),
-        (["train.learning_rate=3"], "unknown key train.learning_rate (did you mean optimizer.learning_rate?)"),
+        (
+            ["train.learning_rate=3"],
+            "unknown key train.learning_rate (did you mean optimizer.learning_rate?)",
+        ),
         (["model.layers=3"], "unknown key model.layers (did you mean model.num_layers?)"),
         (["train.steps=1e3"], "train.steps = 1000.0"),
         (["optimizer.name=sgd"], "optimizer.name = 'sgd': Input should be 'adamw' or 'muon'"),
         (["optimizer.final_factor=1.5"], "optimizer.final_factor = 1.5"),
         (["optimizer.learning_rate=0"], "optimizer.learning_rate = 0"),
         (["data.mixture=[]"], "data.mixture"),
-        (["data.mixture=[{path: a, wieght: 2}]"], "unknown key data.mixture.0.wieght (did you mean data.mixture.weight?)"),
+        (
+            ["data.mixture=[{path: a, wieght: 2}]"],
+            "unknown key data.mixture.0.wieght (did you mean data.mixture.weight?)",
+        ),
         (["model.num_heads=3"], "width 32 is not a multiple of num_heads 3"),
         ([f"seed={2**63}"], f"seed = {2**63}: Input should be less than"),
         (["train=3"], "train = 3"),
     ],
 )
-def test_a_broken_rule_names_the_values(overrides: list[str], message: str, tiny_recipe: Callable[..., Recipe]) -> None:
+def test_a_broken_rule_names_the_values(
+    overrides: list[str], message: str, tiny_recipe: Callable[..., Recipe]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         tiny_recipe(*overrides)
     assert message in str(caught.value)
@@ -51,15 +71,22 @@ def test_the_models_vocabulary_follows_the_tokenizers(tiny_recipe: Callable[...,
     assert tiny_recipe("model.vocab_size=512").model.vocab_size == 512
 
 
-def test_the_run_is_named_after_the_recipe(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+def test_the_run_is_named_after_the_recipe(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
     path = tmp_path / "llama.yaml"
     path.write_text(dump_recipe(tiny_recipe()).replace("run:", "# run:"), encoding="utf-8")
     assert read_recipe(path, []).run == "runs/llama"
     assert read_recipe(path, ["run=elsewhere"]).run == "elsewhere"
 
 
-@pytest.mark.parametrize("overrides", [[], ["optimizer.learning_rate=1e-7", "run='1e5'"], ["model.preset=puna-1m", "train.steps=9"]])
-def test_what_is_stored_reads_as_the_same_recipe(overrides: list[str], tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["optimizer.learning_rate=1e-7", "run='1e5'"], ["model.preset=puna-1m", "train.steps=9"]],
+)
+def test_what_is_stored_reads_as_the_same_recipe(
+    overrides: list[str], tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
     recipe = tiny_recipe(*overrides)
     path = tmp_path / "recipe.yaml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
@@ -69,11 +96,34 @@ def test_what_is_stored_reads_as_the_same_recipe(overrides: list[str], tmp_path:
 
 def test_the_hash_is_of_all_but_the_folder(tiny_recipe: Callable[..., Recipe]) -> None:
     assert recipe_hash(tiny_recipe("run=a")) == recipe_hash(tiny_recipe("run=b"))
-    changes = ["seed=8", "train.steps=41", "optimizer.learning_rate=2e-2", "model.num_layers=1", "data.validation_fraction=0.2"]
-    assert len({recipe_hash(tiny_recipe(*change)) for change in [[], *([change] for change in changes)]}) == 6
+    changes = [
+        "seed=8",
+        "train.steps=41",
+        "optimizer.learning_rate=2e-2",
+        "model.num_layers=1",
+        "data.validation_fraction=0.2",
+    ]
+    assert (
+        len(
+            {
+                recipe_hash(tiny_recipe(*change))
+                for change in [[], *([change] for change in changes)]
+            }
+        )
+        == 6
+    )
 
 
 def test_differences_name_the_keys(tiny_recipe: Callable[..., Recipe]) -> None:
-    other = tiny_recipe("run=elsewhere", "train.steps=41", "optimizer.betas=[0.8, 0.9]", "model.rope_scaling={factor: 2.0}")
-    assert {key.split(".")[1] for key in differences(tiny_recipe(), other)} == {"steps", "betas", "rope_scaling"}
+    other = tiny_recipe(
+        "run=elsewhere",
+        "train.steps=41",
+        "optimizer.betas=[0.8, 0.9]",
+        "model.rope_scaling={factor: 2.0}",
+    )
+    assert {key.split(".")[1] for key in differences(tiny_recipe(), other)} == {
+        "steps",
+        "betas",
+        "rope_scaling",
+    }
     assert differences(tiny_recipe(), tiny_recipe("run=elsewhere")) == []

@@ -25,34 +25,56 @@ ROOT_HALF = math.sqrt(0.5)
     ],
 )
 def test_closed_forms(schedule: str, final: float, values: list[float]) -> None:
-    assert [SCHEDULES[schedule](quarter / 4, final) for quarter in range(5)] == pytest.approx(values)
+    assert [SCHEDULES[schedule](quarter / 4, final) for quarter in range(5)] == pytest.approx(
+        values
+    )
 
 
-@pytest.mark.parametrize(("progress", "factor"), [(0.8, 1.0), (0.85, 0.775), (0.9, 0.55), (0.95, 0.325), (1.0, 0.1)])
+@pytest.mark.parametrize(
+    ("progress", "factor"), [(0.8, 1.0), (0.85, 0.775), (0.9, 0.55), (0.95, 0.325), (1.0, 0.1)]
+)
 def test_wsd_falls_in_its_last_fifth(progress: float, factor: float) -> None:
     assert SCHEDULES["wsd"](progress, 0.1) == pytest.approx(factor)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_steps_of_a_short_run(schedule: str) -> None:
-    """Four steps of warm-up, then six of the schedule: its first value at step 4, its value at 5/6 at the last step, 9."""
-    factors = [learning_rate_factor(step, schedule=schedule, steps=10, warmup=4, final=0.1) for step in range(10)]
+    """Four steps of warm-up, then six of the schedule: its first value at step 4, its value at 5/6
+    at the last step, 9.
+    """
+    factors = [
+        learning_rate_factor(step, schedule=schedule, steps=10, warmup=4, final=0.1)
+        for step in range(10)
+    ]
     assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert factors[5:] == pytest.approx([SCHEDULES[schedule](sixths / 6, 0.1) for sixths in range(1, 6)])
+    assert factors[5:] == pytest.approx(
+        [SCHEDULES[schedule](sixths / 6, 0.1) for sixths in range(1, 6)]
+    )
 
 
 def test_the_last_step_is_never_wasted() -> None:
-    """With final = 0 the update after the last step would have rate 0; the last one itself still moves."""
-    assert learning_rate_factor(9, schedule="linear", steps=10, warmup=0, final=0.0) == pytest.approx(0.1)
+    """With final = 0 the update after the last step would have rate 0; the last one itself still
+    moves.
+    """
+    assert learning_rate_factor(
+        9, schedule="linear", steps=10, warmup=0, final=0.0
+    ) == pytest.approx(0.1)
     assert learning_rate_factor(0, schedule="linear", steps=1, warmup=0, final=0.0) == 1.0
 
 
 @given(
-    st.sampled_from(sorted(SCHEDULES)), st.integers(1, 300).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n - 1))), st.floats(0, 1)
+    st.sampled_from(sorted(SCHEDULES)),
+    st.integers(1, 300).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n - 1))),
+    st.floats(0, 1),
 )
-def test_rises_to_one_then_never_rises_again_nor_falls_below_the_final_factor(schedule: str, sizes: tuple[int, int], final: float) -> None:
+def test_rises_to_one_then_never_rises_again_nor_falls_below_the_final_factor(
+    schedule: str, sizes: tuple[int, int], final: float
+) -> None:
     steps, warmup = sizes
-    factors = [learning_rate_factor(step, schedule=schedule, steps=steps, warmup=warmup, final=final) for step in range(steps)]
+    factors = [
+        learning_rate_factor(step, schedule=schedule, steps=steps, warmup=warmup, final=final)
+        for step in range(steps)
+    ]
     assert max(factors) == factors[warmup] == 1.0
     assert min(factors) > 0
     assert all(a < b for a, b in pairwise(factors[:warmup]))

@@ -28,32 +28,58 @@ Make = Callable[..., Trainer]
 def untimed(run: Path) -> list[dict[str, Any]]:
     """The log without what depends on the clock."""
     timed = ("seconds", "tokens_per_second", "mfu")
-    return [{key: value for key, value in record.items() if key not in timed} for record in read_metrics(run / "metrics.jsonl")]
+    return [
+        {key: value for key, value in record.items() if key not in timed}
+        for record in read_metrics(run / "metrics.jsonl")
+    ]
 
 
 def assert_same(one: Trainer, two: Trainer) -> None:
     """Weights, optimizer state and log are equal, bit for bit."""
-    for tensors in (lambda t: t.model.state_dict(), lambda t: optimizer_tensors(t.model, t.optimizers)):
+    for tensors in (
+        lambda t: t.model.state_dict(),
+        lambda t: optimizer_tensors(t.model, t.optimizers),
+    ):
         first, second = tensors(one), tensors(two)
         assert first.keys() == second.keys()
         assert [name for name in first if not first[name].equal(second[name])] == []
     assert untimed(one.run) == untimed(two.run)
 
 
-PINNED = [5.700531, 5.611758, 5.426199, 5.133134, 4.890192, 4.522241, 4.366955, 4.204580, 3.979502, 4.069803]
+PINNED = [
+    5.700531,
+    5.611758,
+    5.426199,
+    5.133134,
+    4.890192,
+    4.522241,
+    4.366955,
+    4.204580,
+    3.979502,
+    4.069803,
+]
 
 
 def test_the_loss_curve_is_pinned(trainer: Make, tiny_recipe_file: Path, tmp_path: Path) -> None:
-    """Ten steps in float32 with fixed data and seed. A change that moves these numbers changes training, and owes curves.
+    """Ten steps in float32 with fixed data and seed. A change that moves these numbers changes
+    training, and owes curves.
 
-    Not bit for bit: processors and BLAS libraries add in different orders, and ten steps of Adam magnify the last digit.
+    Not bit for bit: processors and BLAS libraries add in different orders, and ten steps of Adam
+    magnify the last digit.
     """
     text = open_split(tiny_recipe_file.parent / "data", "train")
 
-    def batch(step: int) -> NDArray[np.int64]:  # in the text's own order: the loader's depends on the folder's name
+    # in the text's own order: the loader's depends on the folder's name
+    def batch(step: int) -> NDArray[np.int64]:
         return np.stack([text.read(32 * row, 33) for row in range(4 * step, 4 * step + 4)])
 
-    run = trainer(tmp_path / "run", "train.log_every=1", "train.steps=10", "optimizer.schedule=linear", batch=batch)
+    run = trainer(
+        tmp_path / "run",
+        "train.log_every=1",
+        "train.steps=10",
+        "optimizer.schedule=linear",
+        batch=batch,
+    )
     assert run.train()
     losses = [record["loss"] for record in untimed(run.run) if record["kind"] == "train"]
     assert losses == pytest.approx(PINNED, rel=2e-4)
@@ -72,10 +98,14 @@ def test_the_log_says_what_was_done(trainer: Make, tiny_inputs: RunInputs, tmp_p
     steps = [record for record in records if record["kind"] == "train"]
     assert [record["step"] for record in steps] == list(range(5, 45, 5))
     for record in steps:
-        factor = learning_rate_factor(record["step"] - 1, schedule="cosine", steps=40, warmup=4, final=0.1)
+        factor = learning_rate_factor(
+            record["step"] - 1, schedule="cosine", steps=40, warmup=4, final=0.1
+        )
         assert record["learning_rate"] == pytest.approx(0.01 * factor)
         assert record["tokens"] == record["step"] * 128
-        assert record["bits_per_byte"] == pytest.approx(record["loss"] / math.log(2) / tiny_inputs.bytes_per_token)
+        assert record["bits_per_byte"] == pytest.approx(
+            record["loss"] / math.log(2) / tiny_inputs.bytes_per_token
+        )
         assert record["applied"] is True
         assert record["mfu"] > 0
     assert steps[-1]["loss"] < steps[0]["loss"] - 1
@@ -87,7 +117,9 @@ def test_the_log_says_what_was_done(trainer: Make, tiny_inputs: RunInputs, tmp_p
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 @pytest.mark.parametrize("stops", [(13,), (0, 20, 21)])
-def test_stopped_and_resumed_equals_one_piece(name: str, stops: tuple[int, ...], trainer: Make, tmp_path: Path) -> None:
+def test_stopped_and_resumed_equals_one_piece(
+    name: str, stops: tuple[int, ...], trainer: Make, tmp_path: Path
+) -> None:
     whole = trainer(tmp_path / "whole", f"optimizer.name={name}")
     assert whole.train()
     parted = trainer(tmp_path / "parted", f"optimizer.name={name}")
@@ -112,8 +144,12 @@ def test_a_checkpoint_is_a_model_folder_without_pickles(trainer: Make, tmp_path:
     assert (said["step"], said["tokens"], said["data_hash"]) == (3, 3 * 128, run.inputs.data_hash)
 
 
-def test_interrupted_while_validating_the_look_is_made_up_for(trainer: Make, tiny_inputs: RunInputs, tmp_path: Path) -> None:
-    """The checkpoint is saved before the look, so a resume begins after a step whose look is missing from the log."""
+def test_interrupted_while_validating_the_look_is_made_up_for(
+    trainer: Make, tiny_inputs: RunInputs, tmp_path: Path
+) -> None:
+    """The checkpoint is saved before the look, so a resume begins after a step whose look is
+    missing from the log.
+    """
 
     def interrupted(model: Transformer) -> Validation:
         raise KeyboardInterrupt
@@ -130,7 +166,9 @@ def test_interrupted_while_validating_the_look_is_made_up_for(trainer: Make, tin
     assert (whole.run / "best.json").read_bytes() == (parted.run / "best.json").read_bytes()
 
 
-def test_killed_before_its_first_checkpoint_a_run_begins_again(trainer: Make, tmp_path: Path) -> None:
+def test_killed_before_its_first_checkpoint_a_run_begins_again(
+    trainer: Make, tmp_path: Path
+) -> None:
     trainer(tmp_path / "run")
     assert trainer(tmp_path / "run", resume=True).progress.step == 0
 
@@ -139,15 +177,22 @@ def test_the_newest_and_the_best_are_kept(trainer: Make, tmp_path: Path) -> None
     losses = iter([3.0, 2.0, float("nan"), 2.5])
     overrides = ("train.steps=80", "train.keep_last=2")
     run = trainer(tmp_path / "run", *overrides, validate=lambda _: Validation(next(losses), 1.0))
-    (run.run / "checkpoints" / ".step-00000007.abcd.partial").mkdir(parents=True)  # what a kill leaves behind
+    # what a kill leaves behind
+    (run.run / "checkpoints" / ".step-00000007.abcd.partial").mkdir(parents=True)
     run.train()
-    assert [path.name for path in sorted((run.run / "checkpoints").iterdir())] == ["step-00000040", "step-00000070", "step-00000080"]
+    assert [path.name for path in sorted((run.run / "checkpoints").iterdir())] == [
+        "step-00000040",
+        "step-00000070",
+        "step-00000080",
+    ]
     assert json.loads((run.run / "best.json").read_text())["step"] == 40
 
 
 def test_a_folder_that_holds_a_run_is_refused(trainer: Make, tmp_path: Path) -> None:
     trainer(tmp_path / "run")
-    with pytest.raises(TrainingError, match="holds a run already: --resume continues it, run=OTHER starts another"):
+    with pytest.raises(
+        TrainingError, match="holds a run already: --resume continues it, run=OTHER starts another"
+    ):
         trainer(tmp_path / "run")
     with pytest.raises(TrainingError, match="holds no run to resume; leave out --resume"):
         trainer(tmp_path / "other", resume=True)
@@ -155,7 +200,13 @@ def test_a_folder_that_holds_a_run_is_refused(trainer: Make, tmp_path: Path) -> 
 
 def test_a_changed_recipe_is_refused_with_its_keys(trainer: Make, tmp_path: Path) -> None:
     trainer(tmp_path / "run").train(until=2)
-    with pytest.raises(TrainingError, match=r"other values of (optimizer.weight_decay, train.steps|train.steps, optimizer.weight_decay):"):
+    with pytest.raises(
+        TrainingError,
+        match=(
+            r"other values of (optimizer.weight_decay, train.steps|train.steps,"
+            r" optimizer.weight_decay):"
+        ),
+    ):
         trainer(tmp_path / "run", "train.steps=50", "optimizer.weight_decay=0.2", resume=True)
 
 
@@ -168,18 +219,26 @@ def test_a_moved_run_is_the_same_run(trainer: Make, tmp_path: Path) -> None:
 
 def test_changed_data_is_refused(trainer: Make, tmp_path: Path) -> None:
     trainer(tmp_path / "run").train(until=2)
-    with pytest.raises(TrainingError, match=r"the data or the tokenizer changed since .* was started"):
+    with pytest.raises(
+        TrainingError, match=r"the data or the tokenizer changed since .* was started"
+    ):
         trainer(tmp_path / "run", data_hash="another", resume=True)
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"is no run folder: cannot read the recipe .*recipe\.yaml"):
+    with pytest.raises(
+        TrainingError, match=r"is no run folder: cannot read the recipe .*recipe\.yaml"
+    ):
         read_stored_recipe(tmp_path)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "training.json", "config.json"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "optimizer.safetensors", "training.json", "config.json"]
+)
 @pytest.mark.parametrize("damage", ["truncated", "gone"])
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_serves(file: str, damage: str, trainer: Make, tmp_path: Path) -> None:
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_serves(
+    file: str, damage: str, trainer: Make, tmp_path: Path
+) -> None:
     trainer(tmp_path / "run").train(until=13)
     newest = checkpoints(tmp_path / "run")[13]
     if damage == "gone":
@@ -187,7 +246,11 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_serves(file: st
     else:
         (newest / file).write_bytes((newest / file).read_bytes()[:-9])
     with pytest.raises(
-        TrainingError, match=r"the checkpoint .*step-00000013 cannot be read \(.*\); delete it to resume from the one before"
+        TrainingError,
+        match=(
+            r"the checkpoint .*step-00000013 cannot be read \(.*\); delete it to resume from the"
+            r" one before"
+        ),
     ):
         trainer(tmp_path / "run", resume=True)
     shutil.rmtree(newest)
@@ -215,23 +278,35 @@ def test_a_full_disk_leaves_the_last_checkpoint(trainer: Make, tmp_path: Path) -
 def poison(run: Trainer, bad: Callable[[int], bool]) -> None:
     """Make the gradients of the steps (from 0) that are `bad` infinite."""
     weight = run.model.embed_tokens.weight
-    weight.register_hook(lambda gradient: gradient * torch.inf if bad(run.progress.step) else gradient)
+    weight.register_hook(
+        lambda gradient: gradient * torch.inf if bad(run.progress.step) else gradient
+    )
 
 
-def test_steps_without_finite_gradients_are_logged_and_skipped(trainer: Make, tmp_path: Path) -> None:
+def test_steps_without_finite_gradients_are_logged_and_skipped(
+    trainer: Make, tmp_path: Path
+) -> None:
     run = trainer(tmp_path / "run")
     poison(run, lambda step: step == 2)
     run.train(until=2)
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     run.train(until=3)
     assert all(value.equal(before[name]) for name, value in run.model.state_dict().items())
-    assert [(record["step"], record["applied"], record["gradient_norm"]) for record in untimed(run.run)] == [(3, False, None)]
+    assert [
+        (record["step"], record["applied"], record["gradient_norm"]) for record in untimed(run.run)
+    ] == [(3, False, None)]
 
 
 def test_a_run_gives_up_after_many_in_a_row(trainer: Make, tmp_path: Path) -> None:
     run = trainer(tmp_path / "run")
     poison(run, lambda step: step >= 10)
-    with pytest.raises(TrainingError, match=f"{REFUSALS} steps in a row .* up to step {10 + REFUSALS}: lower optimizer.learning_rate"):
+    with pytest.raises(
+        TrainingError,
+        match=(
+            f"{REFUSALS} steps in a row .* up to step {10 + REFUSALS}: lower"
+            " optimizer.learning_rate"
+        ),
+    ):
         run.train()
     assert 10 in checkpoints(run.run) or 20 in checkpoints(run.run)
 
@@ -242,16 +317,26 @@ def test_a_run_goes_on_when_one_between_is_finite(trainer: Make, tmp_path: Path)
     assert run.train()
 
 
-@pytest.mark.parametrize(("available", "refused"), [(100_000, True), (None, False), (10**12, False)])
+@pytest.mark.parametrize(
+    ("available", "refused"), [(100_000, True), (None, False), (10**12, False)]
+)
 def test_what_does_not_fit_in_memory_is_refused_before_it_is_made(
-    available: int | None, refused: bool, trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    available: int | None,
+    refused: bool,
+    trainer: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("puna.train.trainer.memory_bytes", lambda _: available)
     if not refused:
         trainer(tmp_path / "run")
         return
-    monkeypatch.setattr("puna.train.trainer.build_transformer", None)  # calling it would fail otherwise
-    with pytest.raises(TrainingError, match=r"needs about 0\.0 GB on cpu, which has 0\.0 GB: lower train.micro_batch_size"):
+    # calling it would fail otherwise
+    monkeypatch.setattr("puna.train.trainer.build_transformer", None)
+    with pytest.raises(
+        TrainingError,
+        match=r"needs about 0\.0 GB on cpu, which has 0\.0 GB: lower train.micro_batch_size",
+    ):
         trainer(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -276,5 +361,10 @@ def test_observers_hear_of_records_and_checkpoints(trainer: Make, tmp_path: Path
     run = trainer(tmp_path / "run", "train.steps=12", "train.validate_every=7")
     run.observers = (Ears(),)
     run.train()
-    assert heard[:4] == ["train 5", "step-00000007", "validation 7", "train 10"], "a step is saved before it is validated"
+    assert heard[:4] == [
+        "train 5",
+        "step-00000007",
+        "validation 7",
+        "train 10",
+    ], "a step is saved before it is validated"
     assert heard[4:8] == ["step-00000010", "train 12", "step-00000012", "validation 12"]

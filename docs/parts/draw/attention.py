@@ -1,4 +1,6 @@
-"""The pictures of attention.md: which heads share keys, which keys a query sees, and four-bit weights."""
+"""The pictures of attention.md: which heads share keys, which keys a query sees, and four-bit
+weights.
+"""
 
 import torch
 from matplotlib.colors import ListedColormap
@@ -14,23 +16,45 @@ from puna.nn.quantized import LEVELS
 
 
 def heads() -> Figure:
-    """Eight query heads on eight, two and one key/value heads, and what a cache then holds for the shape of Llama 3 8B."""
+    """Eight query heads on eight, two and one key/value heads, and what a cache then holds for the
+    shape of Llama 3 8B.
+    """
     figure, axes = panels(3, 1.9)
     queries = 8
-    for each, (title, keys) in zip(axes, (("multi-head: K = H", 8), ("grouped: 1 < K < H", 2), ("multi-query: K = 1", 1)), strict=True):
+    for each, (title, keys) in zip(
+        axes,
+        (("multi-head: K = H", 8), ("grouped: 1 < K < H", 2), ("multi-query: K = 1", 1)),
+        strict=True,
+    ):
         for head in range(queries):
             key = head // (queries // keys)
             x = (key + 0.5) * queries / keys - 0.5
             each.plot([head, x], [1.0, 0.35], color=GREY, linewidth=0.7, zorder=1)
-            corners = [(head, 1.15, BLUE)] + ([(x, 0.2, RED)] if head % (queries // keys) == 0 else [])
+            corners = [(head, 1.15, BLUE)] + (
+                [(x, 0.2, RED)] if head % (queries // keys) == 0 else []
+            )
             for left, y, colour in corners:
                 box = FancyBboxPatch(
-                    (left - 0.36, y - 0.16), 0.72, 0.32, boxstyle="round,pad=0,rounding_size=0.1", facecolor=colour, linewidth=0
+                    (left - 0.36, y - 0.16),
+                    0.72,
+                    0.32,
+                    boxstyle="round,pad=0,rounding_size=0.1",
+                    facecolor=colour,
+                    linewidth=0,
                 )
                 each.add_patch(box)
-        config = ModelConfig.model_validate({**preset("llama-3-8b"), "num_kv_heads": 32 * keys // queries if keys > 1 else 1})
+        config = ModelConfig.model_validate(
+            {**preset("llama-3-8b"), "num_kv_heads": 32 * keys // queries if keys > 1 else 1}
+        )
         size = kv_bytes_per_token(config) / 1000
-        label(each, 3.5, -0.45, f"H = 32, K = {config.num_kv_heads}: {size:,.0f} kB of cache a token", ha="center", size=7.5)
+        label(
+            each,
+            3.5,
+            -0.45,
+            f"H = 32, K = {config.num_kv_heads}: {size:,.0f} kB of cache a token",
+            ha="center",
+            size=7.5,
+        )
         each.set(xlim=(-0.6, 7.6), ylim=(-0.65, 1.45))
         each.set_title(title, loc="center")
         bare(each)
@@ -40,7 +64,9 @@ def heads() -> Figure:
 
 
 def masks() -> Figure:
-    """What each query sees: all before it, a window, its document, both, and the same window with a cache."""
+    """What each query sees: all before it, a window, its document, both, and the same window with a
+    cache.
+    """
     seen = 16
     documents = torch.tensor([[0] * 5 + [1] * 7 + [2] * 4])
     causal = torch.ones(1, 1, seen, seen, dtype=torch.bool).tril()
@@ -56,7 +82,13 @@ def masks() -> Figure:
         rows = mask.shape[-2]
         whole = torch.full((seen, seen), 0.5)
         whole[seen - rows :] = mask[0, 0].float()
-        each.imshow(whole, cmap=ListedColormap(["#e8ecf0", "white", BLUE]), vmin=0, vmax=1, interpolation="none")
+        each.imshow(
+            whole,
+            cmap=ListedColormap(["#e8ecf0", "white", BLUE]),
+            vmin=0,
+            vmax=1,
+            interpolation="none",
+        )
         between = torch.arange(0.5, seen - 1)
         each.hlines(between, -0.5, seen - 0.5, color="white", linewidth=0.6)
         each.vlines(between, -0.5, seen - 0.5, color="white", linewidth=0.6)
@@ -69,7 +101,9 @@ def masks() -> Figure:
 
 
 def four_bits() -> Figure:
-    """The sixteen levels of each kind under the weights that they stand for, and how many weights each one gets."""
+    """The sixteen levels of each kind under the weights that they stand for, and how many weights
+    each one gets.
+    """
     group = 64
     linear = nn.Linear(1024, 1024, bias=False)
     nn.init.normal_(linear.weight)
@@ -91,7 +125,13 @@ def four_bits() -> Figure:
                 each.plot(level, 100 * share, "o", color=BLUE, markersize=3.5)
         error = (layer.dequantize() - linear.weight).square().mean().sqrt() / linear.weight.std()
         label(each, -1.0, 15.6, f"error: {error:.3f} standard deviations", INK)
-        each.set(title=kind, xlabel="weight / largest of its group of 64", ylim=(0, 16.5), xlim=(-1.06, 1.06), xticks=[-1, -0.5, 0, 0.5, 1])
+        each.set(
+            title=kind,
+            xlabel="weight / largest of its group of 64",
+            ylim=(0, 16.5),
+            xlim=(-1.06, 1.06),
+            xticks=[-1, -0.5, 0, 0.5, 1],
+        )
     axes[0].set_ylabel("share of the weights, %")
     label(axes[0], 0.2, 10.2, "density of the weights", GREY)
     return figure

@@ -1,4 +1,6 @@
-"""The pictures of feed-forward.md: the activations with their slopes, Swish between x/2 and ReLU, and what a gate lets pass."""
+"""The pictures of feed-forward.md: the activations with their slopes, Swish between x/2 and ReLU,
+and what a gate lets pass.
+"""
 
 import torch
 from matplotlib.figure import Figure
@@ -32,7 +34,12 @@ def activations() -> Figure:
     for axes in (value, slope):
         label(axes, -3.4, 0.09, "relu, relu2", GREY)
     value.set(title="f(x)", xlabel="x", xlim=(-3.5, 2.2), ylim=(-0.5, 2.2))
-    slope.set(title="df/dx: what a gradient is multiplied by", xlabel="x", xlim=(-3.5, 2.2), ylim=(-0.3, 2.2))
+    slope.set(
+        title="df/dx: what a gradient is multiplied by",
+        xlabel="x",
+        xlim=(-3.5, 2.2),
+        ylim=(-0.3, 2.2),
+    )
     return figure
 
 
@@ -40,17 +47,29 @@ def swish() -> Figure:
     """Swish for several beta, and its largest distance from ReLU."""
     x = torch.linspace(-4, 2, 301, dtype=torch.float64)
     figure, (curves, distance) = panels(2, 2.9, width_ratios=[1.35, 1])
-    looks = ((0.0, GOLD, (-2.0, -1.3)), (0.5, PURPLE, (-3.9, -0.67)), (1.0, BLUE, (-3.9, -0.29)), (5.0, GREEN, (-1.5, 0.13)))
+    looks = (
+        (0.0, GOLD, (-2.0, -1.3)),
+        (0.5, PURPLE, (-3.9, -0.67)),
+        (1.0, BLUE, (-3.9, -0.29)),
+        (5.0, GREEN, (-1.5, 0.13)),
+    )
     for beta, colour, place in looks:
         curves.plot(x, Swish(beta=beta)(x), color=colour)
-        label(curves, *place, {0.0: "β = 0: x/2", 1.0: "β = 1: SiLU"}.get(beta, f"β = {beta:g}"), colour)
+        label(
+            curves,
+            *place,
+            {0.0: "β = 0: x/2", 1.0: "β = 1: SiLU"}.get(beta, f"β = {beta:g}"),
+            colour,
+        )
     curves.plot(x, F.relu(x), color=INK, linewidth=1, linestyle=(0, (4, 2)))
     label(curves, 0.75, 1.5, "ReLU: β → ∞", ha="right")
     curves.set(title="x · sigmoid(βx)", xlabel="x", xlim=(-4, 2), ylim=(-1.6, 2))
 
     wide = torch.linspace(-60, 60, 120001, dtype=torch.float64)
     betas = torch.logspace(-1, 2, 13, dtype=torch.float64)
-    far = torch.stack([(F.relu(wide) - Swish(beta=beta)(wide)).abs().max() for beta in betas.tolist()])
+    far = torch.stack(
+        [(F.relu(wide) - Swish(beta=beta)(wide)).abs().max() for beta in betas.tolist()]
+    )
     distance.loglog(betas, 0.2785 / betas, color=GREY, linewidth=0.8, linestyle=(0, (3, 3)))
     distance.loglog(betas, far, "o", color=BLUE, markersize=3.5)
     label(distance, 2.2, 0.32, "0.2785 / β", GREY)
@@ -65,12 +84,30 @@ def gates() -> Figure:
     for each, (name, build) in zip(axes, GATED.items(), strict=True):
         product = build(CONFIG)(points)[None, :] * points[:, None]
         extent = (-3, 3, -3, 3)
-        picture = each.imshow(product, cmap=WARM_COLD, vmin=-6, vmax=6, origin="lower", extent=extent, interpolation="none")
-        each.contour(points, points, product, levels=[-4, -2, -1, 1, 2, 4], colors=GREY, linewidths=0.5, linestyles="-")
+        picture = each.imshow(
+            product,
+            cmap=WARM_COLD,
+            vmin=-6,
+            vmax=6,
+            origin="lower",
+            extent=extent,
+            interpolation="none",
+        )
+        each.contour(
+            points,
+            points,
+            product,
+            levels=[-4, -2, -1, 1, 2, 4],
+            colors=GREY,
+            linewidths=0.5,
+            linestyles="-",
+        )
         each.set(title=name, xlabel="gate, g", xticks=[-3, 0, 3], yticks=[-3, 0, 3])
         each.grid(visible=False)
     axes[0].set_ylabel("value, u")
-    figure.colorbar(picture, ax=axes, shrink=0.62, aspect=11, ticks=[-6, 0, 6], label="act(g) · u").outline.set_linewidth(0.5)
+    figure.colorbar(
+        picture, ax=axes, shrink=0.62, aspect=11, ticks=[-6, 0, 6], label="act(g) · u"
+    ).outline.set_linewidth(0.5)
     return figure
 
 

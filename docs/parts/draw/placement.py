@@ -1,4 +1,6 @@
-"""The pictures of placement.md: where norms stand, traced through the real blocks, and what that does at initialisation."""
+"""The pictures of placement.md: where norms stand, traced through the real blocks, and what that
+does at initialisation.
+"""
 
 from collections.abc import Callable
 
@@ -47,7 +49,9 @@ def formula(placement: type[Block], norm: str) -> str:
 class Diagram:
     """One block as boxes on a stream that flows upwards at `left`."""
 
-    def __init__(self, axes: Axes, left: float, title: str, whole: str, *, final_norm: bool) -> None:
+    def __init__(
+        self, axes: Axes, left: float, title: str, whole: str, *, final_norm: bool
+    ) -> None:
         before, after = "attention(norm(" in whole, "norm(attention(" in whole
         on_stream, parallel = whole.startswith("norm("), "mlp(norm(x))" in whole
         self.axes, self.left = axes, left
@@ -64,14 +68,23 @@ class Diagram:
         label(axes, left + 1.2, -0.4, text, GREY, ha="center", va="top", size=7)
         label(axes, left + 1.2, 11.8, title, ha="center", size=9, weight="bold")
 
-    def sublayer(self, y: float, names: tuple[str, ...], *, before: bool, after: bool, on_stream: bool) -> float:
+    def sublayer(
+        self, y: float, names: tuple[str, ...], *, before: bool, after: bool, on_stream: bool
+    ) -> float:
         """One branch off the stream and back; returns where the next may begin."""
         places = [1.95] if len(names) == 1 else [1.2, 3.2]
         middle, top = sum(places) / len(places), y + 3.9
         words = {"mlp": "feed-forward" if len(names) == 1 else "feed-\nforward"}
         half = 0.31 if len(names) == 1 else 0.55
         for place, name in zip(places, names, strict=True):
-            self.box(place, y + 2.1, words.get(name, name), BLUE, 2.6 if len(names) == 1 else 1.85, 2 * half)
+            self.box(
+                place,
+                y + 2.1,
+                words.get(name, name),
+                BLUE,
+                2.6 if len(names) == 1 else 1.85,
+                2 * half,
+            )
             self.line((middle, y + (1.3 if before else 0.3)), (place, y + 2.1 - half))
             self.line((place, y + 2.1 + half), (place, y + 2.9 if after else top))
         if before:
@@ -82,42 +95,110 @@ class Diagram:
             self.box(middle, y + 3.2, "norm", GREEN)
         self.line((0, y + 0.3), (middle, y + 0.3))
         self.arrow((max(places), top), (0.25, top))
-        self.axes.plot(self.left, top, "o", markersize=7.5, markerfacecolor="white", markeredgecolor=INK, markeredgewidth=0.9, zorder=4)
-        self.axes.plot(self.left, top, "+", markersize=4.5, color=INK, markeredgewidth=0.9, zorder=5)
+        self.axes.plot(
+            self.left,
+            top,
+            "o",
+            markersize=7.5,
+            markerfacecolor="white",
+            markeredgecolor=INK,
+            markeredgewidth=0.9,
+            zorder=4,
+        )
+        self.axes.plot(
+            self.left, top, "+", markersize=4.5, color=INK, markeredgewidth=0.9, zorder=5
+        )
         if on_stream:
             self.box(0, top + 0.75, "norm", GREEN)
         return top + (1.1 if on_stream else 0.45)
 
-    def box(self, x: float, y: float, text: str, colour: str, width: float = 1.5, height: float = 0.62, *, dashed: bool = False) -> None:
+    def box(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        colour: str,
+        width: float = 1.5,
+        height: float = 0.62,
+        *,
+        dashed: bool = False,
+    ) -> None:
         """A part."""
         corner = (self.left + x - width / 2, y - height / 2)
-        look = {"facecolor": "white", "edgecolor": colour, "linewidth": 1.1, "linestyle": (0, (2, 1.5)) if dashed else "-"}
-        self.axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.15", zorder=3, **look))
-        label(self.axes, self.left + x, y, text, colour, ha="center", size=6.5, zorder=5, linespacing=1)
+        look = {
+            "facecolor": "white",
+            "edgecolor": colour,
+            "linewidth": 1.1,
+            "linestyle": (0, (2, 1.5)) if dashed else "-",
+        }
+        self.axes.add_patch(
+            FancyBboxPatch(
+                corner, width, height, boxstyle="round,pad=0,rounding_size=0.15", zorder=3, **look
+            )
+        )
+        label(
+            self.axes,
+            self.left + x,
+            y,
+            text,
+            colour,
+            ha="center",
+            size=6.5,
+            zorder=5,
+            linespacing=1,
+        )
 
     def line(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """A connection."""
-        self.axes.plot([self.left + start[0], self.left + end[0]], [start[1], end[1]], color=INK, linewidth=0.9, zorder=2)
+        self.axes.plot(
+            [self.left + start[0], self.left + end[0]],
+            [start[1], end[1]],
+            color=INK,
+            linewidth=0.9,
+            zorder=2,
+        )
 
     def arrow(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """A connection with a head."""
-        head = {"arrowstyle": "-|>,head_width=0.14,head_length=0.3", "color": INK, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
-        self.axes.annotate("", (self.left + end[0], end[1]), (self.left + start[0], start[1]), arrowprops=head, zorder=2)
+        head = {
+            "arrowstyle": "-|>,head_width=0.14,head_length=0.3",
+            "color": INK,
+            "linewidth": 0.9,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        }
+        self.axes.annotate(
+            "",
+            (self.left + end[0], end[1]),
+            (self.left + start[0], start[1]),
+            arrowprops=head,
+            zorder=2,
+        )
 
 
 def diagrams() -> Figure:
     """Each placement as a diagram of one block."""
     figure, (axes,) = panels(1, 3.75)
     for column, (name, placement) in enumerate(PLACEMENTS.items()):
-        Diagram(axes, 4.6 * column, name, formula(placement, "norm"), final_norm=placement.final_norm)
-    Diagram(axes, 4.6 * len(PLACEMENTS) + 0.3, "pre, norm: none", formula(PreNormBlock, ""), final_norm=False)
+        Diagram(
+            axes, 4.6 * column, name, formula(placement, "norm"), final_norm=placement.final_norm
+        )
+    Diagram(
+        axes,
+        4.6 * len(PLACEMENTS) + 0.3,
+        "pre, norm: none",
+        formula(PreNormBlock, ""),
+        final_norm=False,
+    )
     axes.set(xlim=(-1.2, 26.7), ylim=(-1.4, 12.2), aspect="equal")
     bare(axes)
     return figure
 
 
 def stack(placement: type[Block], layers: int) -> nn.Sequential:
-    """Blocks as the theory has them: one head, W_Q = W_K = 0, all else Xavier, ReLU, F = D, LayerNorm."""
+    """Blocks as the theory has them: one head, W_Q = W_K = 0, all else Xavier, ReLU, F = D,
+    LayerNorm.
+    """
     blocks = nn.Sequential()
     for _ in range(layers):
         attention, mlp = Attention(WIDTH, 1, 1, WIDTH), FeedForward(WIDTH, WIDTH, F.relu)
@@ -131,20 +212,26 @@ def stack(placement: type[Block], layers: int) -> nn.Sequential:
 
 @torch.no_grad()
 def stream_sizes(placement: type[Block], layers: int) -> Tensor:
-    """E|x|^2 / D of the sum after each block's feed-forward layer; for Post-norm that is what its last norm reads."""
+    """E|x|^2 / D of the sum after each block's feed-forward layer; for Post-norm that is what its
+    last norm reads.
+    """
     blocks, x = stack(placement, layers), torch.randn(BATCH, STEPS, WIDTH)
     sizes = [x.square().mean()]
     for block in blocks:
         sums: list[Tensor] = []
         if isinstance(block, PostNormBlock):
-            block.post_feedforward_layernorm.register_forward_pre_hook(lambda _, args, sums=sums: sums.append(args[0]))
+            block.post_feedforward_layernorm.register_forward_pre_hook(
+                lambda _, args, sums=sums: sums.append(args[0])
+            )
         x = block(x)
         sizes.append((sums or [x])[0].square().mean())
     return torch.stack(sizes)
 
 
 def gradient_norms(placement: type[Block], layers: int) -> Tensor:
-    """The norm of the loss's gradient for W_down of each block, through the final norm where one is due and an output layer."""
+    """The norm of the loss's gradient for W_down of each block, through the final norm where one is
+    due and an output layer.
+    """
     blocks, x = stack(placement, layers), torch.randn(BATCH, STEPS, WIDTH)
     out = blocks(x)
     if placement.final_norm:
@@ -167,17 +254,37 @@ def initialisation() -> Figure:
     for bound in (1 + 0.5 * layers, 1 + 1.5 * layers, torch.full((deep + 1,), 1.5)):
         size.plot(layers, bound, **dashed)
     for name, colour in (("pre", BLUE), ("post", RED), ("peri", PURPLE), ("reordered", GOLD)):
-        size.plot(layers, mean_of(6, lambda name=name: stream_sizes(PLACEMENTS[name], deep)), color=colour)
+        size.plot(
+            layers, mean_of(6, lambda name=name: stream_sizes(PLACEMENTS[name], deep)), color=colour
+        )
     label(size, 9.5, 29, "peri and\nreordered", PURPLE, ha="right")
-    for text, colour, y in (("1 + 3l/2", GREY, 37), ("pre", BLUE, 30.5), ("1 + l/2", GREY, 13), ("post: 3/2", RED, 1.5)):
+    for text, colour, y in (
+        ("1 + 3l/2", GREY, 37),
+        ("pre", BLUE, 30.5),
+        ("1 + l/2", GREY, 13),
+        ("post: 3/2", RED, 1.5),
+    ):
         label(size, 24.6, y, text, colour)
-    size.set(title="Size of the stream", xlabel="blocks passed, l", ylabel="E|x|² / D", xlim=(0, deep), ylim=(0, 50))
+    size.set(
+        title="Size of the stream",
+        xlabel="blocks passed, l",
+        ylabel="E|x|² / D",
+        xlim=(0, deep),
+        ylim=(0, 50),
+    )
 
     for name, colour in (("pre", BLUE), ("post", RED)):
-        norms = {depth: mean_of(8, lambda name=name, d=depth: gradient_norms(PLACEMENTS[name], d)) for depth in (2, 4, 8, 16, deep)}
-        last.loglog(list(norms), [of_all[-1] for of_all in norms.values()], "o-", color=colour, markersize=3)
+        norms = {
+            depth: mean_of(8, lambda name=name, d=depth: gradient_norms(PLACEMENTS[name], d))
+            for depth in (2, 4, 8, 16, deep)
+        }
+        last.loglog(
+            list(norms), [of_all[-1] for of_all in norms.values()], "o-", color=colour, markersize=3
+        )
         if name == "pre":
-            last.loglog(list(norms), [norms[2][-1] * (2 / depth) ** 0.5 for depth in norms], **dashed)
+            last.loglog(
+                list(norms), [norms[2][-1] * (2 / depth) ** 0.5 for depth in norms], **dashed
+            )
         every.semilogy(layers[1:], norms[deep], color=colour)
     for axes in (last, every):
         axes.set(ylim=(0.1, 1.3))
@@ -186,10 +293,19 @@ def initialisation() -> Figure:
         label(axes, 10, 0.97, "post", RED)
         label(axes, 10, 0.31, "pre", BLUE)
     label(last, 10.5, 0.175, "1/√L", GREY, ha="right")
-    last.set(title="Gradient of the last block", xlabel="number of blocks, L", ylabel="gradient norm of W_down")
+    last.set(
+        title="Gradient of the last block",
+        xlabel="number of blocks, L",
+        ylabel="gradient norm of W_down",
+    )
     last.xaxis.set_minor_formatter("")
     last.set_xticks([2, 4, 8, 16, 24], ["2", "4", "8", "16", "24"])
-    every.set(title=f"Of every block, L = {deep}", xlabel="block, l", xlim=(1, deep), xticks=[1, 8, 16, 24])
+    every.set(
+        title=f"Of every block, L = {deep}",
+        xlabel="block, l",
+        xlim=(1, deep),
+        xticks=[1, 8, 16, 24],
+    )
     return figure
 
 

@@ -1,7 +1,8 @@
 """How every picture looks, and the numbers that it shows.
 
-White behind everything, so that a page may be light or dark; the colours of Okabe & Ito, which colour-blind readers tell apart; labels at
-the lines instead of legends. Text stays text, which a change of a picture shows and a search finds.
+White behind everything, so that a page may be light or dark; the colours of Okabe & Ito, which
+colour-blind readers tell apart; labels at the lines instead of legends. Text stays text, which a
+change of a picture shows and a search finds.
 """
 
 from collections.abc import Iterator
@@ -13,15 +14,25 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 INK, GREY, RULE = "#24292f", "#6e7781", "#d8dee4"
-BLUE, RED, GREEN, PURPLE, GOLD, SKY = "#0072b2", "#d55e00", "#009e73", "#b0588f", "#c98600", "#56b4e9"
-WARM_COLD = LinearSegmentedColormap.from_list("warm-cold", [BLUE, "#9cc9e6", "#ffffff", "#f5c29b", RED])
+BLUE, RED, GREEN, PURPLE, GOLD, SKY = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#b0588f",
+    "#c98600",
+    "#56b4e9",
+)
+WARM_COLD = LinearSegmentedColormap.from_list(
+    "warm-cold", [BLUE, "#9cc9e6", "#ffffff", "#f5c29b", RED]
+)
 WIDTH = 7.4  # inches of 72 points: about what a page of text is wide
 POINTS = 25  # of a line or an image that `numbers` keeps: enough to notice another formula
 
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana"],  # the first comes with matplotlib, the second with most machines; of one width
+    # the first comes with matplotlib, the second with most machines; of one width
+    "font.sans-serif": ["DejaVu Sans", "Verdana"],
     "font.size": 8.5,
     "text.color": INK,
     "axes.edgecolor": GREY,
@@ -73,7 +84,9 @@ def bare(axes: Axes) -> None:
 
 
 def numbers(figure: Figure) -> list[dict[str, Any]]:
-    """What the picture shows, axes by axes: its words, and some values of each line, each patch and each image."""
+    """What the picture shows, axes by axes: its words, and some values of each line, each patch and
+    each image.
+    """
     return [
         {
             "words": [word for word in _words(axes) if word],

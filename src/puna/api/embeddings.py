@@ -1,6 +1,8 @@
-"""/v1/embeddings: texts in, vectors out: the mean of the model's final hidden states over the text, scaled to length 1.
+"""/v1/embeddings: texts in, vectors out: the mean of the model's final hidden states over the text,
+scaled to length 1.
 
-A model that was trained to continue texts was not trained for this: its vectors tell apart what it tells apart.
+A model that was trained to continue texts was not trained for this: its vectors tell apart what it
+tells apart.
 """
 
 import asyncio
@@ -32,9 +34,12 @@ def routes(service: Service) -> APIRouter:
     """The endpoint."""
     router = APIRouter()
 
-    @router.post("/v1/embeddings", openapi_extra=takes(EmbeddingRequest), responses=gives(EmbeddingList))
+    @router.post(
+        "/v1/embeddings", openapi_extra=takes(EmbeddingRequest), responses=gives(EmbeddingList)
+    )
     async def create_embedding(
-        request: Request, body: Annotated[EmbeddingRequest, Depends(JsonBody(EmbeddingRequest, service))]
+        request: Request,
+        body: Annotated[EmbeddingRequest, Depends(JsonBody(EmbeddingRequest, service))],
     ) -> Response:
         """Make vectors of texts."""
         return WholeAnswer(embedded(service, service.model(body.model), body, request))
@@ -42,7 +47,9 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-async def embedded(service: Service, model: ChosenModel, body: EmbeddingRequest, request: Request) -> EmbeddingList:
+async def embedded(
+    service: Service, model: ChosenModel, body: EmbeddingRequest, request: Request
+) -> EmbeddingList:
     """A vector for each input, in order."""
     inputs = prompts_in(body.input)
     async with service.admit(request, len(inputs)):
@@ -57,7 +64,10 @@ async def embedded(service: Service, model: ChosenModel, body: EmbeddingRequest,
         read = sum(len(text.ids) for text in texts)
         return EmbeddingList(
             object="list",
-            data=[_answer(index, task.result(), body.encoding_format == "base64") for index, task in enumerate(tasks)],
+            data=[
+                _answer(index, task.result(), body.encoding_format == "base64")
+                for index, task in enumerate(tasks)
+            ],
             model=model.name,
             usage=PromptUsage(prompt_tokens=read, total_tokens=read),
         )
@@ -65,15 +75,28 @@ async def embedded(service: Service, model: ChosenModel, body: EmbeddingRequest,
 
 async def _vector(service: Service, model: ChosenModel, ids: Sequence[int]) -> list[float]:
     """The scaled mean, [D]."""
-    request = EngineRequest(uuid.uuid4().hex, tuple(ids), GenerationOptions(max_tokens=1, adapter=model.adapter), embed=True)
+    request = EngineRequest(
+        uuid.uuid4().hex,
+        tuple(ids),
+        GenerationOptions(max_tokens=1, adapter=model.adapter),
+        embed=True,
+    )
     async with aclosing(engine_events(service, model, request)) as events:
         async for event in events:
             if event.embedding:
                 length = math.sqrt(math.fsum(value * value for value in event.embedding))
-                return [value / length for value in event.embedding] if length else list(event.embedding)
+                return (
+                    [value / length for value in event.embedding]
+                    if length
+                    else list(event.embedding)
+                )
     raise ApiError(500, "the engine gave no vector", code="engine_error")
 
 
 def _answer(index: int, vector: Sequence[float], encoded: bool) -> Embedding:
-    numbers = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii") if encoded else list(vector)
+    numbers = (
+        base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
+        if encoded
+        else list(vector)
+    )
     return Embedding(object="embedding", index=index, embedding=numbers)

@@ -1,15 +1,24 @@
-"""What a field of a request may hold beyond its type: at most what this server's limits allow, or nothing, because Puna does not do it.
+"""What a field of a request may hold beyond its type: at most what this server's limits allow, or
+nothing, because Puna does not do it.
 
-Markers for `Annotated`. Each both checks a value and describes itself in the OpenAPI document. Bounds that depend on the server are given
-when a request is read, as `context={"most": {...}}` from a bound's name to its number (`Service.bounds` makes it); the document
-gets them from openapi.py. What is large is looked at as a whole first, so that the time to refuse a body does not grow with what is wrong.
+Markers for `Annotated`. Each both checks a value and describes itself in the OpenAPI document.
+Bounds that depend on the server are given when a request is read, as `context={"most": {...}}` from
+a bound's name to its number (`Service.bounds` makes it); the document gets them from openapi.py.
+What is large is looked at as a whole first, so that the time to refuse a body does not grow with
+what is wrong.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, ValidationInfo
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 TOKEN_ID = "token_id"
@@ -37,7 +46,8 @@ def _most(info: ValidationInfo, bound: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class AtMost:
-    """A number up to the bound of this name; of a text, a list or an object, its length, which is looked at before anything in it.
+    """A number up to the bound of this name; of a text, a list or an object, its length, which is
+    looked at before anything in it.
 
     problem: what pydantic is to call it where there is too much.
     """
@@ -45,17 +55,25 @@ class AtMost:
     bound: str
     problem: str = "too_many"
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
         return core_schema.with_info_wrap_validator_function(self._check, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         return {**handler(schema), BOUND: self.bound}
 
     def _check(self, value: Any, validate: Callable[[Any], Any], info: ValidationInfo) -> Any:
         most = _most(info, self.bound)
         if isinstance(value, str | list | dict) and len(value) > most:
             what = "characters" if isinstance(value, str) else "entries"
-            raise PydanticCustomError(self.problem, "has {size} {what}, more than {most}", {"size": len(value), "what": what, "most": most})
+            raise PydanticCustomError(
+                self.problem,
+                "has {size} {what}, more than {most}",
+                {"size": len(value), "what": what, "most": most},
+            )
         checked = validate(value)
         if isinstance(checked, int) and checked > most:
             raise PydanticCustomError("too_large", "must be at most {most}", {"most": most})
@@ -64,33 +82,51 @@ class AtMost:
 
 @dataclass(frozen=True, slots=True)
 class KnownIds:
-    """A list of ids, or an object whose keys are ids as texts: none beyond the vocabulary. Not each by itself, as there may be many."""
+    """A list of ids, or an object whose keys are ids as texts: none beyond the vocabulary. Not each
+    by itself, as there may be many.
+    """
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
         return core_schema.with_info_after_validator_function(self._check, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         described = handler(schema)
         part = "items" if described["type"] == "array" else "propertyNames"
         return {**described, part: {**described.get(part, {}), BOUND: TOKEN_ID}}
 
-    def _check(self, value: list[int] | dict[str, float], info: ValidationInfo) -> list[int] | dict[str, float]:
+    def _check(
+        self, value: list[int] | dict[str, float], info: ValidationInfo
+    ) -> list[int] | dict[str, float]:
         most, largest = _most(info, TOKEN_ID), max(map(int, value), default=0)
         if largest > most:
-            raise PydanticCustomError("too_large", "holds {largest}, but the largest id here is {most}", {"largest": largest, "most": most})
+            raise PydanticCustomError(
+                "too_large",
+                "holds {largest}, but the largest id here is {most}",
+                {"largest": largest, "most": most},
+            )
         return value
 
 
 @dataclass(frozen=True, slots=True)
 class NotSupported:
-    """A field that OpenAI's interface has and Puna has not: only values that change nothing are taken. why: the end of a sentence."""
+    """A field that OpenAI's interface has and Puna has not: only values that change nothing are
+    taken. why: the end of a sentence.
+    """
 
     why: str
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
         return core_schema.no_info_wrap_validator_function(self._check, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         return {**handler(schema), "description": f"not supported: {self.why}"}
 
     def _check(self, value: Any, validate: Callable[[Any], Any]) -> Any:
@@ -100,12 +136,20 @@ class NotSupported:
                 return checked
         except ValidationError:
             pass
-        raise PydanticCustomError("not_supported", "is not supported: {why}; leave it out", {"why": self.why})
+        raise PydanticCustomError(
+            "not_supported", "is not supported: {why}; leave it out", {"why": self.why}
+        )
 
 
 TokenId = Annotated[int, Field(ge=0)]
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True), KnownIds()]
-TokenBiases = Annotated[dict[Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")], Annotated[float, Field(ge=-100, le=100)]], KnownIds()]
+TokenBiases = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,9})$")],
+        Annotated[float, Field(ge=-100, le=100)],
+    ],
+    KnownIds(),
+]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 SomeProbability = Annotated[float, Field(gt=0, le=1)]

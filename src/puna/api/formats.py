@@ -1,7 +1,8 @@
-"""What an answer must look like: `response_format`, and the constraint that the engine holds the output to.
+"""What an answer must look like: `response_format`, and the constraint that the engine holds the
+output to.
 
-A schema is always enforced, whatever `strict` says. Besides OpenAI's three formats there are two of our own: a regular expression, and a
-grammar in Lark's notation, as llguidance reads them.
+A schema is always enforced, whatever `strict` says. Besides OpenAI's three formats there are two of
+our own: a regular expression, and a grammar in Lark's notation, as llguidance reads them.
 """
 
 import json
@@ -29,7 +30,9 @@ class JsonObjectFormat(Config):
 
 
 class NamedSchema(Config):
-    """A JSON schema. Left out, any JSON value will do. name and description are for people; `strict` changes nothing, see above."""
+    """A JSON schema. Left out, any JSON value will do. name and description are for people;
+    `strict` changes nothing, see above.
+    """
 
     name: Name
     description: str | None = None

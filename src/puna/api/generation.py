@@ -1,6 +1,8 @@
-"""From a checked request to pieces of text: options for the engine, and each continuation's ids to text with log-probabilities in place.
+"""From a checked request to pieces of text: options for the engine, and each continuation's ids to
+text with log-probabilities in place.
 
-What chats and completions have in common. Not here: their shapes (chat.py, completions.py) and bytes (streaming.py).
+What chats and completions have in common. Not here: their shapes (chat.py, completions.py) and
+bytes (streaming.py).
 """
 
 import asyncio
@@ -23,7 +25,9 @@ from puna.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
-    """A token of a continuation. offset: where its text begins, in characters of the continuation's."""
+    """A token of a continuation. offset: where its text begins, in characters of the
+    continuation's.
+    """
 
     score: TokenLogprobs
     offset: int
@@ -31,7 +35,9 @@ class ScoredToken:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is new in a continuation. tokens: with log-probabilities, if they were asked for; those of the text that was given so far."""
+    """What is new in a continuation. tokens: with log-probabilities, if they were asked for; those
+    of the text that was given so far.
+    """
 
     text: str
     tokens: tuple[ScoredToken, ...] = ()
@@ -40,7 +46,9 @@ class Piece:
 
 @dataclass(eq=False)
 class Choice:
-    """One continuation while it runs. index: its place in the answer. enough: set by whoever reads it and wants no more."""
+    """One continuation while it runs. index: its place in the answer. enough: set by whoever reads
+    it and wants no more.
+    """
 
     index: int
     tokenizer: Tokenizer
@@ -62,17 +70,23 @@ class Choice:
 
     def take(self, event: Event) -> Piece:
         """What an event adds."""
-        self.cached, self.prompt_logprobs = self.cached or event.cached, self.prompt_logprobs or event.prompt_logprobs
+        self.cached, self.prompt_logprobs = (
+            self.cached or event.cached,
+            self.prompt_logprobs or event.prompt_logprobs,
+        )
         before = self.tokens
         text = self.transcript.feed(event)
-        texts = event.logprobs[:-1] if event.finish == "stop" else event.logprobs  # what ends a text is none of it
+        # what ends a text is none of it
+        texts = event.logprobs[:-1] if event.finish == "stop" else event.logprobs
         for score in texts[: self.tokens - before]:
             self._waiting.append(ScoredToken(score, self._characters))
             self._characters += len(self._decoder.feed(score.id))
         return Piece(text, self._given(), self.transcript.finish)
 
     def _given(self) -> tuple[ScoredToken, ...]:
-        """The scored tokens whose text has begun in what was given. Those of a stop text never are."""
+        """The scored tokens whose text has begun in what was given. Those of a stop text never
+        are.
+        """
         length = len(self.transcript.text)
         given = 0
         while given < len(self._waiting) and self._waiting[given].offset < length:
@@ -90,7 +104,12 @@ class Prompt:
 
 
 def generation_options(
-    body: GenerationRequest, model: ChosenModel, *, max_tokens: int, logprobs: int | None, constraint: Constraint | None
+    body: GenerationRequest,
+    model: ChosenModel,
+    *,
+    max_tokens: int,
+    logprobs: int | None,
+    constraint: Constraint | None,
 ) -> GenerationOptions:
     """A request's fields as the engine takes them; null and left out are the default."""
     asked = {
@@ -120,13 +139,20 @@ def generation_options(
     )
 
 
-async def checked(constraint: Constraint | None, body: GenerationRequest, limits: Limits) -> Constraint | None:
-    """The constraint, if it is one that can be enforced. Raises ApiError, a 400, before the engine has anything to do with it."""
+async def checked(
+    constraint: Constraint | None, body: GenerationRequest, limits: Limits
+) -> Constraint | None:
+    """The constraint, if it is one that can be enforced. Raises ApiError, a 400, before the engine
+    has anything to do with it.
+    """
     if constraint is None:
         return None
     try:
         if len(constraint.text) > limits.schema_characters:
-            raise RequestError(f"what it asks for takes {len(constraint.text)} characters to say, more than {limits.schema_characters}")
+            raise RequestError(
+                f"what it asks for takes {len(constraint.text)} characters to say, more than"
+                f" {limits.schema_characters}"
+            )
         await asyncio.to_thread(check, constraint)
     except RequestError as error:
         raise _refusal(error, body.constrained_by) from error
@@ -134,32 +160,49 @@ async def checked(constraint: Constraint | None, body: GenerationRequest, limits
 
 
 def _refusal(error: RequestError, field_: str | None) -> ApiError:
-    return ApiError(400, f"{field_}: {error}" if field_ else str(error), param=field_, code="invalid_value")
+    return ApiError(
+        400, f"{field_}: {error}" if field_ else str(error), param=field_, code="invalid_value"
+    )
 
 
 def room_for(ids: Sequence[int], model: ChosenModel, service: Service, field_: str) -> int:
-    """Tokens that may follow the prompt. Raises ApiError, a 400 with the numbers, if there is no room for one."""
+    """Tokens that may follow the prompt. Raises ApiError, a 400 with the numbers, if there is no
+    room for one.
+    """
     context, limit = service.capacity(model), service.limits.prompt_tokens
     most = min(context - 1, limit)
     if len(ids) > most:
-        why = f"this model's context of {context} must hold it and at least one more" if most < limit else "that is this server's limit"
+        why = (
+            f"this model's context of {context} must hold it and at least one more"
+            if most < limit
+            else "that is this server's limit"
+        )
         raise ApiError(
             400,
-            f"{field_}: the prompt has {len(ids)} tokens, but may have at most {most}: {why}. Shorten it",
+            f"{field_}: the prompt has {len(ids)} tokens, but may have at most {most}: {why}."
+            " Shorten it",
             param=field_,
             code="context_length_exceeded",
         )
     return context - len(ids)
 
 
-def prompt_of(ids: Sequence[int], options: GenerationOptions, model: ChosenModel, first_index: int = 0) -> Prompt:
+def prompt_of(
+    ids: Sequence[int], options: GenerationOptions, model: ChosenModel, first_index: int = 0
+) -> Prompt:
     """A prompt with its n choices, numbered from `first_index`."""
-    choices = tuple(Choice(first_index + index, model.tokenizer, options.stop) for index in range(options.n))
+    choices = tuple(
+        Choice(first_index + index, model.tokenizer, options.stop) for index in range(options.n)
+    )
     return Prompt(Request(uuid.uuid4().hex, tuple(ids), options, model.ends), choices)
 
 
-async def engine_events(service: Service, model: ChosenModel, request: Request) -> AsyncGenerator[Event]:
-    """What the engine makes of a request. Leaving early ends the work. Raises ApiError if the engine failed at it."""
+async def engine_events(
+    service: Service, model: ChosenModel, request: Request
+) -> AsyncGenerator[Event]:
+    """What the engine makes of a request. Leaving early ends the work. Raises ApiError if the
+    engine failed at it.
+    """
     events = service.client.generate(model.served.name, request)
     async with contextlib.aclosing(events):
         async for event in events:
@@ -193,14 +236,21 @@ async def _continued(
                 if choice.transcript.finish is None and not choice.enough:
                     piece = choice.take(event)
                     yield choice, piece
-                if choice.enough or choice.transcript.finish is not None:  # the engine knows nothing of stop texts
+                # the engine knows nothing of stop texts
+                if choice.enough or choice.transcript.finish is not None:
                     client.cancel(request.id, event.index)
         except RequestError as error:
-            raise _refusal(error, constrained_by if request.options.constraint is not None else None) from error
+            raise _refusal(
+                error, constrained_by if request.options.constraint is not None else None
+            ) from error
 
 
-async def _merged(sources: Sequence[AsyncGenerator[tuple[Choice, Piece]]]) -> AsyncGenerator[tuple[Choice, Piece]]:
-    """What all sources give, as it comes. The first exception of one is raised, and all are closed."""
+async def _merged(
+    sources: Sequence[AsyncGenerator[tuple[Choice, Piece]]],
+) -> AsyncGenerator[tuple[Choice, Piece]]:
+    """What all sources give, as it comes. The first exception of one is raised, and all are
+    closed.
+    """
     queue: asyncio.Queue[tuple[Choice, Piece] | Exception | None] = asyncio.Queue()
 
     async def pump(source: AsyncGenerator[tuple[Choice, Piece]]) -> None:

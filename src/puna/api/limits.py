@@ -1,7 +1,8 @@
-"""How much a caller may ask for: the numbers, and `Admission`, which decides who may wait for the model.
+"""How much a caller may ask for: the numbers, and `Admission`, which decides who may wait for the
+model.
 
-The others are kept to where they can be: headers in server/connection.py, bodies in server/body.py, time in server/gate.py,
-fields in protocol.py.
+The others are kept to where they can be: headers in server/connection.py, bodies in server/body.py,
+time in server/gate.py, fields in protocol.py.
 """
 
 import math
@@ -22,34 +23,58 @@ class Limits(Config):
     """The most that one request, one caller or all together may ask for."""
 
     body_bytes: int = Field(default=4 << 20, gt=0, description="of a request's body; more is a 413")
-    body_seconds: float = Field(default=30, gt=0, description="for a body to arrive; longer is a 408")
-    header_bytes: int = Field(default=16 << 10, ge=512, description="of a request's first line and headers; more is a 431")
-    header_seconds: float = Field(default=10, gt=0, description="for them to arrive, from the connection on; longer is a 408")
+    body_seconds: float = Field(
+        default=30, gt=0, description="for a body to arrive; longer is a 408"
+    )
+    header_bytes: int = Field(
+        default=16 << 10, ge=512, description="of a request's first line and headers; more is a 431"
+    )
+    header_seconds: float = Field(
+        default=10, gt=0, description="for them to arrive, from the connection on; longer is a 408"
+    )
     connections: int = Field(default=512, gt=0, description="open at once; one more is a 503")
     request_seconds: float = Field(
-        default=600, gt=0, description="from a request's headers to the end of its answer, a stalled reader's too"
+        default=600,
+        gt=0,
+        description="from a request's headers to the end of its answer, a stalled reader's too",
     )
     requests_per_minute: float = Field(
-        default=6000, gt=0, description="of one caller (an API key, or an address), on average; more is a 429"
+        default=6000,
+        gt=0,
+        description="of one caller (an API key, or an address), on average; more is a 429",
     )
-    burst: int = Field(default=300, gt=0, description="requests of one caller at once, after a pause")
-    streams: int = Field(default=256, gt=0, description="requests of one caller in progress; more is a 429")
-    queue: int = Field(default=256, ge=0, description="continuations that wait while others run; more is a 429")
+    burst: int = Field(
+        default=300, gt=0, description="requests of one caller at once, after a pause"
+    )
+    streams: int = Field(
+        default=256, gt=0, description="requests of one caller in progress; more is a 429"
+    )
+    queue: int = Field(
+        default=256, ge=0, description="continuations that wait while others run; more is a 429"
+    )
     json_depth: int = Field(default=64, gt=0, description="brackets inside brackets in a body")
-    prompt_tokens: int = Field(default=131072, gt=0, description="of one prompt, if the model's context is not shorter")
+    prompt_tokens: int = Field(
+        default=131072, gt=0, description="of one prompt, if the model's context is not shorter"
+    )
     output_tokens: int = Field(default=131072, gt=0, description="that a request may ask for")
-    prompts: int = Field(default=256, gt=0, description="texts in one request of completions or embeddings")
+    prompts: int = Field(
+        default=256, gt=0, description="texts in one request of completions or embeddings"
+    )
     n: int = Field(default=16, gt=0, description="continuations of one prompt")
     stops: int = Field(default=16, gt=0, description="stop texts, or ids")
     stop_characters: int = Field(default=256, gt=0, description="of one stop text")
     logit_bias: int = Field(default=1024, gt=0, description="entries of logit_bias")
     logprobs: int = Field(default=20, ge=0, description="alternatives to each token")
     tools: int = Field(default=128, gt=0, description="functions that a model is told of")
-    schema_characters: int = Field(default=65536, gt=0, description="of a JSON schema, a regular expression or a grammar")
+    schema_characters: int = Field(
+        default=65536, gt=0, description="of a JSON schema, a regular expression or a grammar"
+    )
 
 
 class TooManyRequests(PunaError):  # noqa: N818  (HTTP's own name for it)
-    """There is no room for this request now. retry_after: whole seconds after which to ask again."""
+    """There is no room for this request now. retry_after: whole seconds after which to ask
+    again.
+    """
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
@@ -66,16 +91,21 @@ class _Caller:
 
 
 class Admission:
-    """Who may wait for the model. running: sequences that the engines continue at once; `limits.queue` more may wait."""
+    """Who may wait for the model. running: sequences that the engines continue at once;
+    `limits.queue` more may wait.
+    """
 
-    def __init__(self, limits: Limits, running: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limits: Limits, running: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._limits, self._running, self._clock = limits, running, clock
         self._callers: dict[str, _Caller] = {}
         self._sequences = 0
 
     @asynccontextmanager
     async def enter(self, key: str, sequences: int = 1) -> AsyncIterator[None]:
-        """Hold a place for a request of the caller `key` while the block runs; sequences: prompts times n.
+        """Hold a place for a request of the caller `key` while the block runs; sequences: prompts
+        times n.
 
         Raises TooManyRequests. A request with more sequences than there are places enters alone.
         """
@@ -102,19 +132,37 @@ class Admission:
         return caller
 
     def _refilled(self, caller: _Caller, now: float) -> float:
-        return min(self._limits.burst, caller.tokens + (now - caller.filled) * self._limits.requests_per_minute / 60)
+        return min(
+            self._limits.burst,
+            caller.tokens + (now - caller.filled) * self._limits.requests_per_minute / 60,
+        )
 
     def _forget_idle(self, now: float) -> None:
         """Drop callers that a fresh start would not favour."""
-        keep = {key: one for key, one in self._callers.items() if one.streams or self._refilled(one, now) < self._limits.burst}
+        keep = {
+            key: one
+            for key, one in self._callers.items()
+            if one.streams or self._refilled(one, now) < self._limits.burst
+        }
         self._callers = keep
 
     def _check(self, caller: _Caller, sequences: int) -> None:
         limits = self._limits
         if caller.tokens < 1:
             wait = (1 - caller.tokens) * 60 / limits.requests_per_minute
-            raise TooManyRequests(f"more than {limits.requests_per_minute:g} requests a minute; ask again later", math.ceil(wait))
+            raise TooManyRequests(
+                f"more than {limits.requests_per_minute:g} requests a minute; ask again later",
+                math.ceil(wait),
+            )
         if caller.streams >= limits.streams:
-            raise TooManyRequests(f"{caller.streams} of your requests are in progress, as many as may be; wait for one to end", 1)
+            raise TooManyRequests(
+                f"{caller.streams} of your requests are in progress, as many as may be; wait for"
+                " one to end",
+                1,
+            )
         if self._sequences and self._sequences + sequences > self._running + limits.queue:
-            raise TooManyRequests(f"{self._sequences} continuations run or wait already, and the queue is full; ask again later", 1)
+            raise TooManyRequests(
+                f"{self._sequences} continuations run or wait already, and the queue is full; ask"
+                " again later",
+                1,
+            )

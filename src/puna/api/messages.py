@@ -1,6 +1,7 @@
 """The messages of a chat as requests hold them, and the tools that they may speak of.
 
-A message's `role` and a part's `type` decide what else they may hold. Not here: how a chat becomes ids (puna.tokenizer.chat).
+A message's `role` and a part's `type` decide what else they may hold. Not here: how a chat becomes
+ids (puna.tokenizer.chat).
 """
 
 import json
@@ -14,18 +15,27 @@ from puna.api.fields import AtMost, Name, NotSupported
 from puna.config import Config
 from puna.tokenizer import chat
 
-_NO_NAMES = NotSupported("Llama's layout has no place for the name of a speaker; write it into the content")
+_NO_NAMES = NotSupported(
+    "Llama's layout has no place for the name of a speaker; write it into the content"
+)
 
 
 class TextPart(Config):
     """A piece of a message. Parts are joined by line breaks."""
 
-    type: Annotated[Literal["text"], NotSupported("Puna reads text; it takes no image, sound or file, and fetches no address")]
+    type: Annotated[
+        Literal["text"],
+        NotSupported("Puna reads text; it takes no image, sound or file, and fetches no address"),
+    ]
     text: str
-    prompt_cache_breakpoint: Annotated[None, NotSupported("beginnings are shared without being marked")] = None
+    prompt_cache_breakpoint: Annotated[
+        None, NotSupported("beginnings are shared without being marked")
+    ] = None
 
 
-Content = str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True), AtMost("prompt_tokens")]
+Content = (
+    str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True), AtMost("prompt_tokens")]
+)
 
 
 class SystemMessage(Config):
@@ -66,10 +76,15 @@ class AssistantMessage(Config):
 
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: Annotated[list[CalledTool], Field(min_length=1, fail_fast=True), AtMost("tools")] | None = None
+    tool_calls: (
+        Annotated[list[CalledTool], Field(min_length=1, fail_fast=True), AtMost("tools")] | None
+    ) = None
     name: Annotated[None, _NO_NAMES] = None
     refusal: Annotated[None, NotSupported("no model here refuses in a field of its own")] = None
-    annotations: Annotated[Annotated[list[None], Field(max_length=0)] | None, NotSupported("no model here searches the web")] = None
+    annotations: Annotated[
+        Annotated[list[None], Field(max_length=0)] | None,
+        NotSupported("no model here searches the web"),
+    ] = None
     audio: Annotated[None, NotSupported("Puna answers in text")] = None
     function_call: Annotated[None, NotSupported("tool_calls took its place")] = None
 
@@ -82,7 +97,9 @@ class ToolMessage(Config):
     tool_call_id: str
 
 
-Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+Message = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
+]
 
 
 class Function(Config):
@@ -91,7 +108,9 @@ class Function(Config):
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = Field(default=None, description="keep to the schema also where the model may choose not to call")
+    strict: bool | None = Field(
+        default=None, description="keep to the schema also where the model may choose not to call"
+    )
 
 
 class Tool(Config):
@@ -115,7 +134,9 @@ class NamedFunction(Config):
 class NamedTool(Config):
     """The tool to call, and no other."""
 
-    type: Annotated[Literal["function"], NotSupported("tools are functions, and all of them are allowed")]
+    type: Annotated[
+        Literal["function"], NotSupported("tools are functions, and all of them are allowed")
+    ]
     function: NamedFunction
 
 
@@ -138,16 +159,22 @@ def _turn(message: Message) -> chat.Message:
     role: chat.Role = "system" if message.role == "developer" else message.role
     calls: tuple[chat.ToolCall, ...] = ()
     if isinstance(message, AssistantMessage):
-        calls = tuple(chat.ToolCall(call.function.name, _arguments(call.function.arguments)) for call in message.tool_calls or ())
+        calls = tuple(
+            chat.ToolCall(call.function.name, _arguments(call.function.arguments))
+            for call in message.tool_calls or ()
+        )
     return chat.Message(role, text_of(message.content), calls)
 
 
 def _arguments(text: str) -> Any:
-    """The arguments as a JSON value, so that they read alike however they were spaced; what is no JSON stays the text that it is."""
+    """The arguments as a JSON value, so that they read alike however they were spaced; what is no
+    JSON stays the text that it is.
+    """
     try:
         value = json.loads(text)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except (ValueError, RecursionError):  # a number too long for Python, NaN and lone surrogates too
+    # a number too long for Python, NaN and lone surrogates too
+    except (ValueError, RecursionError):
         return text
     return value
 
@@ -159,7 +186,10 @@ def broken_rule(messages: Sequence[Message]) -> tuple[str, str] | None:
         if isinstance(message, AssistantMessage):
             called |= {call.id for call in message.tool_calls or ()}
             if message.content is None and not message.tool_calls:
-                return f"messages[{place}].content", "an assistant's message has content, tool_calls, or both"
+                return (
+                    f"messages[{place}].content",
+                    "an assistant's message has content, tool_calls, or both",
+                )
         elif isinstance(message, ToolMessage) and message.tool_call_id not in called:
             return f"messages[{place}].tool_call_id", "no message before calls a tool under this id"
     return None

@@ -1,6 +1,8 @@
-"""The OpenAPI document of a running server: what its endpoints take and give, with the numbers of its limits and the names of its models.
+"""The OpenAPI document of a running server: what its endpoints take and give, with the numbers of
+its limits and the names of its models.
 
-FastAPI describes paths and answers; bodies of requests are described here, since json_body.py reads them and not FastAPI.
+FastAPI describes paths and answers; bodies of requests are described here, since json_body.py reads
+them and not FastAPI.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +38,12 @@ DESCRIBED: tuple[type[BaseModel], ...] = (
 """What FastAPI does not see: bodies of requests, and what stands in events."""
 
 _REFERENCE = "#/components/schemas/{model}"
-_LENGTHS = {"string": "maxLength", "array": "maxItems", "object": "maxProperties", "integer": "maximum"}
+_LENGTHS = {
+    "string": "maxLength",
+    "array": "maxItems",
+    "object": "maxProperties",
+    "integer": "maximum",
+}
 _ERRORS = {
     400: "a field is wrong, or the JSON is",
     401: "the API key is missing or wrong",
@@ -59,14 +66,26 @@ def takes(*bodies: type[Config]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def gives(answer: type[Answer], streams: type[Answer] | None = None) -> dict[int | str, dict[str, Any]]:
+def gives(
+    answer: type[Answer], streams: type[Answer] | None = None
+) -> dict[int | str, dict[str, Any]]:
     """A route's description of its answers. streams: what each event of a stream holds."""
-    described: dict[int | str, dict[str, Any]] = {200: {"model": answer, "description": "the answer"}}
+    described: dict[int | str, dict[str, Any]] = {
+        200: {"model": answer, "description": "the answer"}
+    }
     if streams is not None:
         events = [_REFERENCE.format(model=event.__name__) for event in (streams, ErrorResponse)]
-        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": [{"$ref": event} for event in events]}}
+        data = {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"anyOf": [{"$ref": event} for event in events]},
+        }
         done = {"const": "[DONE]", "description": "the last event, unless that is an error"}
-        event = {"type": "object", "properties": {"data": {"anyOf": [done, data]}}, "required": ["data"]}
+        event = {
+            "type": "object",
+            "properties": {"data": {"anyOf": [done, data]}},
+            "required": ["data"],
+        }
         described[200]["content"] = {"text/event-stream": {"itemSchema": event}}
     return described | refusals()
 
@@ -88,12 +107,15 @@ def describe(app: FastAPI, service: Service, *, keys: bool) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    described: list[tuple[type[BaseModel], Literal["validation"]]] = [(kind, "validation") for kind in DESCRIBED]
+    described: list[tuple[type[BaseModel], Literal["validation"]]] = [
+        (kind, "validation") for kind in DESCRIBED
+    ]
     _, bodies = models_json_schema(described, ref_template=_REFERENCE)
     schemas |= bodies["$defs"]
     for operations in document["paths"].values():
         for operation in operations.values():
-            operation["responses"].pop("422", None)  # FastAPI's own, for parameters that can be wrong; these cannot
+            # FastAPI's own, for parameters that can be wrong; these cannot
+            operation["responses"].pop("422", None)
     if keys:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path, operations in document["paths"].items():
@@ -112,7 +134,10 @@ def _settle(schema: Any, bounds: Mapping[str, int], models: Sequence[str]) -> No
         return
     if BOUND in schema.get("propertyNames", {}):  # the keys are ids
         ((_, values),) = schema.pop("patternProperties").items()
-        schema |= {"propertyNames": {"pattern": numbers_up_to(bounds[TOKEN_ID])}, "additionalProperties": values}
+        schema |= {
+            "propertyNames": {"pattern": numbers_up_to(bounds[TOKEN_ID])},
+            "additionalProperties": values,
+        }
     if isinstance(schema.get(BOUND), str):
         schema[_LENGTHS[schema["type"]]] = bounds[schema.pop(BOUND)]
     if schema.pop(MODEL_NAME, False):
@@ -129,6 +154,8 @@ def numbers_up_to(most: int) -> str:
     for place, digit in enumerate(digits):  # equal up to here, smaller here, anything after
         least = 1 if place == 0 else 0
         if int(digit) > least:
-            same_length.append(f"{digits[:place]}[{least}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}")
+            same_length.append(
+                f"{digits[:place]}[{least}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
+            )
     zero = [] if most == 0 else ["0"]
     return f"^({'|'.join([*zero, *shorter, *same_length, digits])})$"

@@ -1,10 +1,12 @@
 """What may be asked: the bodies of requests, field by field.
 
-Every field of OpenAI's interface stands here. One that Puna does not serve is marked `NotSupported` and takes only values that change
-nothing; any other field is refused. So nothing is accepted and ignored. null means the default, as if the field were left out.
-Types are strict: true is no number, "1" neither. Each `broken_rule` says what no single field can; rules.py says it as JSON schemas.
+Every field of OpenAI's interface stands here. One that Puna does not serve is marked `NotSupported`
+and takes only values that change nothing; any other field is refused. So nothing is accepted and
+ignored. null means the default, as if the field were left out. Types are strict: true is no number,
+"1" neither. Each `broken_rule` says what no single field can; rules.py says it as JSON schemas.
 
-Not here: how JSON is read and errors are put (json_body.py), what an answer must look like (formats.py), messages and tools (messages.py).
+Not here: how JSON is read and errors are put (json_body.py), what an answer must look like
+(formats.py), messages and tools (messages.py).
 """
 
 from typing import Annotated, Literal
@@ -34,46 +36,79 @@ BrokenRule = tuple[str, str] | None
 """The field at fault and why, or None."""
 
 
-SeveralMessages = Annotated[list[Message], Field(min_length=1, fail_fast=True), AtMost(MESSAGES, CONTEXT_LENGTH)]
+SeveralMessages = Annotated[
+    list[Message], Field(min_length=1, fail_fast=True), AtMost(MESSAGES, CONTEXT_LENGTH)
+]
 Tools = Annotated[list[Tool], Field(min_length=1, fail_fast=True), AtMost("tools")]
 
 
 class StreamOptions(Config):
     """What a stream holds besides the answer."""
 
-    include_usage: bool | None = Field(default=None, description="a last event with the usage; null in all before it")
-    include_obfuscation: Annotated[Literal[False] | None, NotSupported("events are not padded")] = None
+    include_usage: bool | None = Field(
+        default=None, description="a last event with the usage; null in all before it"
+    )
+    include_obfuscation: Annotated[Literal[False] | None, NotSupported("events are not padded")] = (
+        None
+    )
 
 
 class GenerationRequest(Config):
     """What chats and completions have in common: how to choose tokens and when to end."""
 
-    model: ModelName = Field(description="a name from /v1/models; `name:adapter` chooses an adapter")
-    stream: bool | None = Field(default=None, description="answer bit by bit, as server-sent events")
+    model: ModelName = Field(
+        description="a name from /v1/models; `name:adapter` chooses an adapter"
+    )
+    stream: bool | None = Field(
+        default=None, description="answer bit by bit, as server-sent events"
+    )
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1), AtMost("n")] | None = Field(default=None, description="answers, each with a seed of its own, one apart")
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(default=None, description="0 takes the likeliest token")
+    n: Annotated[int, Field(ge=1), AtMost("n")] | None = Field(
+        default=None, description="answers, each with a seed of its own, one apart"
+    )
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        default=None, description="0 takes the likeliest token"
+    )
     top_p: SomeProbability | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: Annotated[TokenBiases, AtMost("logit_bias")] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(default=None, description="equal seeds give equal answers")
-    stop: StopText | Annotated[list[StopText], Field(min_length=1, fail_fast=True), AtMost("stops")] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
+        default=None, description="equal seeds give equal answers"
+    )
+    stop: (
+        StopText
+        | Annotated[list[StopText], Field(min_length=1, fail_fast=True), AtMost("stops")]
+        | None
+    ) = None
     response_format: ResponseFormat | None = None
-    user: str | None = Field(default=None, description="a label of the caller's own; it changes nothing, and nothing is recorded")
+    user: str | None = Field(
+        default=None,
+        description="a label of the caller's own; it changes nothing, and nothing is recorded",
+    )
 
     # Ours
-    top_k: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(default=None, description="keep the k likeliest tokens")
-    min_p: Probability | None = Field(default=None, description="keep tokens with at least this fraction of the likeliest's probability")
-    typical_p: SomeProbability | None = Field(default=None, description="keep the most typical tokens whose probabilities reach p")
+    top_k: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
+        default=None, description="keep the k likeliest tokens"
+    )
+    min_p: Probability | None = Field(
+        default=None,
+        description="keep tokens with at least this fraction of the likeliest's probability",
+    )
+    typical_p: SomeProbability | None = Field(
+        default=None, description="keep the most typical tokens whose probabilities reach p"
+    )
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = Field(
-        default=None, description="above 1: tokens already seen, the prompt's too, become less likely"
+        default=None,
+        description="above 1: tokens already seen, the prompt's too, become less likely",
     )
     min_tokens: Annotated[int, Field(ge=0), AtMost("output_tokens")] | None = Field(
         default=None, description="tokens before the answer may end"
     )
     ignore_eos: bool | None = Field(default=None, description="go on after an end token")
-    stop_token_ids: Annotated[TokenIds, AtMost("stops")] | None = Field(default=None, description="ids that end the answer too")
+    stop_token_ids: Annotated[TokenIds, AtMost("stops")] | None = Field(
+        default=None, description="ids that end the answer too"
+    )
     prompt_logprobs: Annotated[int, Field(ge=0), AtMost("logprobs")] | None = Field(
         default=None, description="score the prompt's tokens, with this many alternatives"
     )
@@ -85,7 +120,11 @@ class GenerationRequest(Config):
     @property
     def constrained_by(self) -> str | None:
         """The field that says what the answer has to look like, if one does."""
-        return "response_format" if self.response_format is not None and not isinstance(self.response_format, TextFormat) else None
+        return (
+            "response_format"
+            if self.response_format is not None and not isinstance(self.response_format, TextFormat)
+            else None
+        )
 
     def broken_rule(self) -> BrokenRule:
         """The field and the reason, if fields do not fit each other."""
@@ -128,7 +167,9 @@ class ChatRequest(GenerationRequest):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = Field(default=None, description="false: one call at most")
     safety_identifier: str | None = Field(default=None, description="like user")
-    prompt_cache_key: str | None = Field(default=None, description="like user: all equal beginnings are shared anyhow")
+    prompt_cache_key: str | None = Field(
+        default=None, description="like user: all equal beginnings are shared anyhow"
+    )
 
     # OpenAI's, of which only what changes nothing is taken
     audio: Annotated[None, NotSupported("Puna answers in text")] = None
@@ -136,14 +177,24 @@ class ChatRequest(GenerationRequest):
     functions: Annotated[None, NotSupported("tools took their place")] = None
     metadata: Annotated[None, NotSupported("nothing is stored that it could be attached to")] = None
     modalities: Annotated[
-        Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None, NotSupported("Puna answers in text")
+        Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None,
+        NotSupported("Puna answers in text"),
     ] = None
     moderation: Annotated[None, NotSupported("nothing here judges texts")] = None
     prediction: Annotated[None, NotSupported("guesses come from the conversation itself")] = None
-    prompt_cache_options: Annotated[None, NotSupported("beginnings are shared without being marked")] = None
-    prompt_cache_retention: Annotated[Literal["in_memory"] | None, NotSupported("beginnings are kept in memory while there is room")] = None
-    reasoning_effort: Annotated[Literal["none"] | None, NotSupported("no model here reasons apart from its answer")] = None
-    service_tier: Annotated[Literal["auto", "default"] | None, NotSupported("there is one tier")] = None
+    prompt_cache_options: Annotated[
+        None, NotSupported("beginnings are shared without being marked")
+    ] = None
+    prompt_cache_retention: Annotated[
+        Literal["in_memory"] | None,
+        NotSupported("beginnings are kept in memory while there is room"),
+    ] = None
+    reasoning_effort: Annotated[
+        Literal["none"] | None, NotSupported("no model here reasons apart from its answer")
+    ] = None
+    service_tier: Annotated[
+        Literal["auto", "default"] | None, NotSupported("there is one tier")
+    ] = None
     store: Annotated[Literal[False] | None, NotSupported("nothing is stored")] = None
     verbosity: Annotated[Literal["medium"] | None, NotSupported("say it in a message")] = None
     web_search_options: Annotated[None, NotSupported("no address is ever fetched")] = None
@@ -162,7 +213,11 @@ class ChatRequest(GenerationRequest):
     def constrained_by(self) -> str | None:
         """The field that says what the answer has to look like, if one does."""
         strict = any(tool.function.strict for tool in self.callable_tools)
-        return "tool_choice" if self.must_call else super().constrained_by or ("tools" if strict else None)
+        return (
+            "tool_choice"
+            if self.must_call
+            else super().constrained_by or ("tools" if strict else None)
+        )
 
     def broken_rule(self) -> BrokenRule:
         """The field and the reason, if fields do not fit each other."""
@@ -175,37 +230,62 @@ class ChatRequest(GenerationRequest):
         if self.tool_choice is not None and not names:
             return "tool_choice", "needs tools to choose from"
         if len(set(names)) < len(names):
-            return "tools", f"two of them are called {next(name for name in names if names.count(name) > 1)}"
+            return (
+                "tools",
+                f"two of them are called {next(name for name in names if names.count(name) > 1)}",
+            )
         if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
-            return "tool_choice", f"there is no tool {self.tool_choice.function.name} among the tools"
+            return (
+                "tool_choice",
+                f"there is no tool {self.tool_choice.function.name} among the tools",
+            )
         if self.callable_tools and isinstance(self.response_format, RegexFormat | GrammarFormat):
-            return "response_format", "cannot be a text's form where tools may be called: set tool_choice to none"
+            return (
+                "response_format",
+                "cannot be a text's form where tools may be called: set tool_choice to none",
+            )
         return _nobody_to_tell(self.messages) if names else None
 
 
 class CompletionRequest(GenerationRequest):
     """Texts to be continued."""
 
-    model_config = ConfigDict(json_schema_extra={"allOf": [rules.STREAM_OPTIONS_NEED_A_STREAM, rules.A_FORMAT_DECIDES_THE_END]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [rules.STREAM_OPTIONS_NEED_A_STREAM, rules.A_FORMAT_DECIDES_THE_END]
+        }
+    )
 
-    prompt: Prompts | None = Field(description="texts, or ids that are taken as they are; null: from the beginning of a text")
+    prompt: Prompts | None = Field(
+        description="texts, or ids that are taken as they are; null: from the beginning of a text"
+    )
     max_tokens: Annotated[int, Field(ge=0), AtMost("output_tokens")] | None = Field(
         default=None, description="tokens of a continuation at most; the context may end it sooner"
     )
     logprobs: Annotated[int, Field(ge=0), AtMost("logprobs")] | None = None
-    echo: bool | None = Field(default=None, description="give the prompt back too, and its log-probabilities if those are asked for")
-    best_of: Annotated[Literal[1] | None, NotSupported("nothing is generated to be thrown away; ask for n")] = None
+    echo: bool | None = Field(
+        default=None,
+        description="give the prompt back too, and its log-probabilities if those are asked for",
+    )
+    best_of: Annotated[
+        Literal[1] | None, NotSupported("nothing is generated to be thrown away; ask for n")
+    ] = None
     suffix: Annotated[None, NotSupported("no model here fills gaps")] = None
 
 
 class EmbeddingRequest(Config):
     """Texts to be made into vectors."""
 
-    model: ModelName = Field(description="a name from /v1/models; `name:adapter` chooses an adapter")
+    model: ModelName = Field(
+        description="a name from /v1/models; `name:adapter` chooses an adapter"
+    )
     input: Inputs
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[None, NotSupported("a vector is as wide as the model")] = None
-    user: str | None = Field(default=None, description="a label of the caller's own; it changes nothing, and nothing is recorded")
+    user: str | None = Field(
+        default=None,
+        description="a label of the caller's own; it changes nothing, and nothing is recorded",
+    )
 
 
 class TokenizeTextRequest(Config):
@@ -213,22 +293,30 @@ class TokenizeTextRequest(Config):
 
     model: ModelName
     prompt: str
-    add_special_tokens: bool | None = Field(default=None, description="true, the default: begin with the token that opens a text")
+    add_special_tokens: bool | None = Field(
+        default=None, description="true, the default: begin with the token that opens a text"
+    )
 
 
 class TokenizeChatRequest(Config):
     """A chat to be turned into ids, as it would be to be answered."""
 
-    model_config = ConfigDict(json_schema_extra={"allOf": [rules.A_CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER]})
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [rules.A_CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER]}
+    )
 
     model: ModelName
     messages: SeveralMessages
     tools: Tools | None = None
-    add_generation_prompt: bool | None = Field(default=None, description="true, the default: end where the answer begins")
+    add_generation_prompt: bool | None = Field(
+        default=None, description="true, the default: end where the answer begins"
+    )
 
     def broken_rule(self) -> BrokenRule:
         """The field and the reason, if fields do not fit each other."""
-        return (_nobody_to_tell(self.messages) if self.tools else None) or messages.broken_rule(self.messages)
+        return (_nobody_to_tell(self.messages) if self.tools else None) or messages.broken_rule(
+            self.messages
+        )
 
 
 class DetokenizeRequest(Config):

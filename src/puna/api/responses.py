@@ -1,6 +1,8 @@
-"""What the endpoints answer, in OpenAI's shapes. Fields that were not set are left out, so that null means something where it stands.
+"""What the endpoints answer, in OpenAI's shapes. Fields that were not set are left out, so that
+null means something where it stands.
 
-Not here: what may be asked (protocol.py) and how an answer comes about (chat.py, completions.py, embeddings.py, tokens.py).
+Not here: what may be asked (protocol.py) and how an answer comes about (chat.py, completions.py,
+embeddings.py, tokens.py).
 """
 
 from typing import Literal
@@ -16,7 +18,9 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     def to_json(self) -> bytes:
-        """The fields that were set, as JSON. A lone surrogate, which no JSON of ours holds, would be an error."""
+        """The fields that were set, as JSON. A lone surrogate, which no JSON of ours holds, would
+        be an error.
+        """
         return self.model_dump_json(exclude_unset=True).encode("utf-8")
 
 
@@ -24,7 +28,11 @@ class ErrorDetail(Answer):
     """What went wrong, for people and for programs."""
 
     message: str
-    type: str = Field(description="invalid_request_error, or server_error where the caller can do nothing about it")
+    type: str = Field(
+        description=(
+            "invalid_request_error, or server_error where the caller can do nothing about it"
+        )
+    )
     param: str | None = Field(description="the field at fault")
     code: str | None = Field(description="a word for programs, such as context_length_exceeded")
 
@@ -42,7 +50,9 @@ class PromptTokensDetails(Answer):
 
 
 class CompletionUsage(Answer):
-    """What was computed. A prompt counts once, however many continuations it has; an end token counts as completed."""
+    """What was computed. A prompt counts once, however many continuations it has; an end token
+    counts as completed.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -57,15 +67,22 @@ class PromptUsage(Answer):
     total_tokens: int
 
 
-# Log-probabilities: natural logarithms of the model's own probabilities, before temperature and all the rest
+# Log-probabilities: natural logarithms of the model's own probabilities, before temperature and all
+# the rest
 
 
 class TopLogprob(Answer):
     """A token with the logarithm of its probability."""
 
-    token: str = Field(description="its text; U+FFFD stands for part of a character, a special token is spelled out")
+    token: str = Field(
+        description=(
+            "its text; U+FFFD stands for part of a character, a special token is spelled out"
+        )
+    )
     logprob: float
-    bytes: list[int] | None = Field(description="its UTF-8 bytes, perhaps part of a character; null for a special token")
+    bytes: list[int] | None = Field(
+        description="its UTF-8 bytes, perhaps part of a character; null for a special token"
+    )
 
 
 class TokenLogprob(TopLogprob):
@@ -75,7 +92,9 @@ class TokenLogprob(TopLogprob):
 
 
 class ChatLogprobs(Answer):
-    """Those of a message's tokens; none for an end token or what stands behind the end of the text."""
+    """Those of a message's tokens; none for an end token or what stands behind the end of the
+    text.
+    """
 
     content: list[TokenLogprob] | None
 
@@ -84,16 +103,26 @@ class CompletionLogprobs(Answer):
     """The same in the older shape: lists of equal length."""
 
     tokens: list[str]
-    token_logprobs: list[float | None] = Field(description="null for a token that nothing comes before")
-    top_logprobs: list[dict[str, float] | None] = Field(description="of tokens whose texts are equal, the likeliest")
-    text_offset: list[int] = Field(description="where each token begins, in characters of `text`, across the pieces of a stream")
+    token_logprobs: list[float | None] = Field(
+        description="null for a token that nothing comes before"
+    )
+    top_logprobs: list[dict[str, float] | None] = Field(
+        description="of tokens whose texts are equal, the likeliest"
+    )
+    text_offset: list[int] = Field(
+        description=(
+            "where each token begins, in characters of `text`, across the pieces of a stream"
+        )
+    )
 
 
 # Chat
 
 
 class FunctionCall(Answer):
-    """A function that the model calls. arguments: JSON, as text; not whole if the answer ended early."""
+    """A function that the model calls. arguments: JSON, as text; not whole if the answer ended
+    early.
+    """
 
     name: str
     arguments: str
@@ -123,7 +152,9 @@ class ChatChoice(Answer):
     message: ChatMessage
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason
-    prompt_logprobs: list[TokenLogprob | None] = Field(default_factory=list, description="null for the first token")
+    prompt_logprobs: list[TokenLogprob | None] = Field(
+        default_factory=list, description="null for the first token"
+    )
 
 
 class ChatCompletion(Answer):
@@ -192,7 +223,9 @@ class CompletionChoice(Answer):
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: Literal["stop", "length"] | None
-    prompt_logprobs: list[TokenLogprob | None] = Field(default_factory=list, description="null for the first token")
+    prompt_logprobs: list[TokenLogprob | None] = Field(
+        default_factory=list, description="null for the first token"
+    )
 
 
 class Completion(Answer):
@@ -214,7 +247,9 @@ class Embedding(Answer):
 
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | str = Field(description="numbers; or base64 of them as little-endian float32")
+    embedding: list[float] | str = Field(
+        description="numbers; or base64 of them as little-endian float32"
+    )
 
 
 class EmbeddingList(Answer):

@@ -1,7 +1,8 @@
-"""What the endpoints share: the engine, the limits, who may enter, and the models by the names that requests call them.
+"""What the endpoints share: the engine, the limits, who may enter, and the models by the names that
+requests call them.
 
-A request names a model as /v1/models does: `name`, or `name:adapter` for one of its adapters. A name is looked up among what was loaded
-and is never a path.
+A request names a model as /v1/models does: `name`, or `name:adapter` for one of its adapters. A
+name is looked up among what was loaded and is never a path.
 """
 
 from collections.abc import AsyncIterator
@@ -47,7 +48,13 @@ class ChosenModel:
     def described(self) -> Model:
         """What /v1/models says of it."""
         served = self.served
-        return Model(id=self.name, object="model", created=served.created, owned_by="puna", max_model_len=served.context_length)
+        return Model(
+            id=self.name,
+            object="model",
+            created=served.created,
+            owned_by="puna",
+            max_model_len=served.context_length,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +68,9 @@ class Service:
     def models(self) -> dict[str, ChosenModel]:
         """What requests can name, by name."""
         chosen = [
-            ChosenModel(served.name if adapter is None else f"{served.name}:{adapter}", served, adapter)
+            ChosenModel(
+                served.name if adapter is None else f"{served.name}:{adapter}", served, adapter
+            )
             for served in self.client.models.values()
             for adapter in (None, *served.adapters)
         ]
@@ -76,15 +85,21 @@ class Service:
         return models[name]
 
     def capacity(self, model: ChosenModel) -> int:
-        """Tokens that a prompt and its continuation may have together: the context, if the cache holds it."""
+        """Tokens that a prompt and its continuation may have together: the context, if the cache
+        holds it.
+        """
         return min(model.served.context_length, self.client.opened[model.served.name].cache_tokens)
 
     def model_list(self) -> ModelList:
         """What /v1/models says."""
-        return ModelList(object="list", data=[model.described() for model in self.models().values()])
+        return ModelList(
+            object="list", data=[model.described() for model in self.models().values()]
+        )
 
     def bounds(self, model: str | None = None) -> dict[str, int]:
-        """The numbers behind the bounds of fields: the limits, and what follows from this model, or from all."""
+        """The numbers behind the bounds of fields: the limits, and what follows from this model, or
+        from all.
+        """
         models = self.models()
         asked = [models[model]] if model in models else list(models.values())
         largest = max((chosen.tokenizer.vocab_size for chosen in asked), default=1) - 1
@@ -93,6 +108,8 @@ class Service:
 
     @asynccontextmanager
     async def admit(self, request: Request, sequences: int = 1) -> AsyncIterator[None]:
-        """Hold a place while the block runs; raises TooManyRequests. `sequences` will run or wait."""
+        """Hold a place while the block runs; raises TooManyRequests. `sequences` will run or
+        wait.
+        """
         async with self.admission.enter(request.state.caller, sequences):
             yield

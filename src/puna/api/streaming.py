@@ -1,7 +1,9 @@
-"""Answers while the caller listens: server-sent events, and whole answers that nobody waits for any more.
+"""Answers while the caller listens: server-sent events, and whole answers that nobody waits for any
+more.
 
-A caller who goes away ends the work, streamed or not. A stream's status is sent with its first event, so what goes wrong before is an
-answer of its own; what goes wrong later is an event with OpenAI's error, after which the stream ends without `[DONE]`.
+A caller who goes away ends the work, streamed or not. A stream's status is sent with its first
+event, so what goes wrong before is an answer of its own; what goes wrong later is an event with
+OpenAI's error, after which the stream ends without `[DONE]`.
 """
 
 import asyncio
@@ -19,7 +21,9 @@ from puna.api.responses import Answer
 T = TypeVar("T")
 
 SHARE_OF_THE_TIME = 0.95
-"""Of a request's time: then a stream is told that it is over, before the connection is cut (server/gate.py)."""
+"""Of a request's time: then a stream is told that it is over, before the connection is cut
+(server/gate.py).
+"""
 
 log = logging.getLogger("puna.server")
 
@@ -29,7 +33,9 @@ class CallerGoneError(Exception):
 
 
 async def while_listening(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled if the caller goes away first; then raises CallerGoneError."""
+    """The result of `work`, which is cancelled if the caller goes away first; then raises
+    CallerGoneError.
+    """
     working, watching = asyncio.create_task(work), asyncio.create_task(_gone(receive))
     try:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
@@ -58,7 +64,9 @@ class WholeAnswer(Response):
 
 
 class EventStream(Response):
-    """Server-sent events, one for each answer that `events` gives, and `[DONE]`. seconds: those that a request may take."""
+    """Server-sent events, one for each answer that `events` gives, and `[DONE]`. seconds: those
+    that a request may take.
+    """
 
     media_type = "text/event-stream"
 
@@ -78,13 +86,23 @@ class EventStream(Response):
             async with asyncio.timeout(self._seconds), contextlib.aclosing(self._events) as events:
                 async for event in events:
                     if not begun:
-                        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                        await send(
+                            {
+                                "type": "http.response.start",
+                                "status": 200,
+                                "headers": self.raw_headers,
+                            }
+                        )
                         begun = True
                     await send(_body(event.to_json()))
             last = _body(b"[DONE]")
         except Exception as error:
             if isinstance(error, TimeoutError):
-                error = ApiError(504, f"the answer took longer than {self._seconds:g} seconds and ends here", code="timeout")
+                error = ApiError(
+                    504,
+                    f"the answer took longer than {self._seconds:g} seconds and ends here",
+                    code="timeout",
+                )
             if not begun:
                 raise error from None
             if as_api_error(error).code == "internal_error":

@@ -1,6 +1,8 @@
-"""Prompts that are texts or ids, one or several in one field, as completions and embeddings take them: their types, and their ids.
+"""Prompts that are texts or ids, one or several in one field, as completions and embeddings take
+them: their types, and their ids.
 
-A text is read as the model met texts in training: behind the token that opens one. Ids are taken as they are.
+A text is read as the model met texts in training: behind the token that opens one. Ids are taken as
+they are.
 """
 
 import asyncio
@@ -14,12 +16,19 @@ from puna.api.fields import CONTEXT_LENGTH, AtMost, KnownIds, TokenId
 from puna.tokenizer.tokenizer import Tokenizer
 
 Text = Annotated[str, Field(min_length=1)]
-Ids = Annotated[list[TokenId], Field(min_length=1, fail_fast=True), KnownIds(), AtMost("prompt_tokens", CONTEXT_LENGTH)]
+Ids = Annotated[
+    list[TokenId],
+    Field(min_length=1, fail_fast=True),
+    KnownIds(),
+    AtMost("prompt_tokens", CONTEXT_LENGTH),
+]
 _Several = (Field(min_length=1, fail_fast=True), AtMost("prompts"))
 
 
 def _kind(value: Any) -> str:
-    """What such a field is meant to be: its first entry says so, so that a long list is looked at once."""
+    """What such a field is meant to be: its first entry says so, so that a long list is looked at
+    once.
+    """
     if not isinstance(value, list):
         return "text"
     first = value[0] if value else None
@@ -49,7 +58,9 @@ Inputs = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class PromptText:
-    """A prompt in ids. opened: the first id was put before it, and is none of it. said: its text."""
+    """A prompt in ids. opened: the first id was put before it, and is none of it. said: its
+    text.
+    """
 
     ids: list[int]
     opened: bool
@@ -65,9 +76,12 @@ def prompts_in(field: str | list[str] | list[int] | list[list[int]]) -> Sequence
 
 
 async def encode_prompt(tokenizer: Tokenizer, given: str | list[int]) -> PromptText:
-    """A prompt in ids, of which there is at least one: an empty text begins where a document does, or else where one has ended."""
+    """A prompt in ids, of which there is at least one: an empty text begins where a document does,
+    or else where one has ended.
+    """
     if not isinstance(given, str):
         return PromptText(given, False, tokenizer.decode(given))
-    (ids,) = await asyncio.to_thread(tokenizer.encode_batch, [given])  # leaves the interpreter to others, as `encode` does not
+    # leaves the interpreter to others, as `encode` does not
+    (ids,) = await asyncio.to_thread(tokenizer.encode_batch, [given])
     opening = tokenizer.bos_id if tokenizer.bos_id is not None or ids else tokenizer.eos_id
     return PromptText(ids if opening is None else [opening, *ids], opening is not None, given)

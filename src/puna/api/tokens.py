@@ -1,4 +1,6 @@
-"""/tokenize and /detokenize: text to ids and back, with a served model's vocabulary. The engine is not asked."""
+"""/tokenize and /detokenize: text to ids and back, with a served model's vocabulary. The engine is
+not asked.
+"""
 
 from typing import Annotated
 
@@ -20,36 +22,60 @@ def routes(service: Service) -> APIRouter:
     """The endpoints."""
     router = APIRouter()
 
-    @router.post("/tokenize", openapi_extra=takes(TokenizeTextRequest, TokenizeChatRequest), responses=gives(TokenizeResponse))
+    @router.post(
+        "/tokenize",
+        openapi_extra=takes(TokenizeTextRequest, TokenizeChatRequest),
+        responses=gives(TokenizeResponse),
+    )
     async def tokenize(request: Request) -> Response:
         """Turn a text or a chat into ids."""
         values = await read_json(request)
         if isinstance(values, dict) and "messages" in values:
-            return _sent(await _tokenized_chat(request, JsonBody(TokenizeChatRequest, service).check(values)))
-        return _sent(await _tokenized_text(request, JsonBody(TokenizeTextRequest, service).check(values)))
+            return _sent(
+                await _tokenized_chat(request, JsonBody(TokenizeChatRequest, service).check(values))
+            )
+        return _sent(
+            await _tokenized_text(request, JsonBody(TokenizeTextRequest, service).check(values))
+        )
 
     async def _tokenized_chat(request: Request, body: TokenizeChatRequest) -> TokenizeResponse:
         model = service.model(body.model)
         async with service.admit(request):
-            ids = await chat_ids(model, body.messages, body.tools or (), answer=body.add_generation_prompt is not False)
-        return TokenizeResponse(tokens=ids, count=len(ids), max_model_len=model.served.context_length)
+            ids = await chat_ids(
+                model,
+                body.messages,
+                body.tools or (),
+                answer=body.add_generation_prompt is not False,
+            )
+        return TokenizeResponse(
+            tokens=ids, count=len(ids), max_model_len=model.served.context_length
+        )
 
     async def _tokenized_text(request: Request, body: TokenizeTextRequest) -> TokenizeResponse:
         model = service.model(body.model)
         async with service.admit(request):
             text = await encode_prompt(model.tokenizer, body.prompt)
         ids = text.ids[int(text.opened and body.add_special_tokens is False) :]
-        return TokenizeResponse(tokens=ids, count=len(ids), max_model_len=model.served.context_length)
+        return TokenizeResponse(
+            tokens=ids, count=len(ids), max_model_len=model.served.context_length
+        )
 
-    @router.post("/detokenize", openapi_extra=takes(DetokenizeRequest), responses=gives(DetokenizeResponse))
-    async def detokenize(request: Request, body: Annotated[DetokenizeRequest, Depends(JsonBody(DetokenizeRequest, service))]) -> Response:
+    @router.post(
+        "/detokenize", openapi_extra=takes(DetokenizeRequest), responses=gives(DetokenizeResponse)
+    )
+    async def detokenize(
+        request: Request,
+        body: Annotated[DetokenizeRequest, Depends(JsonBody(DetokenizeRequest, service))],
+    ) -> Response:
         """Turn ids into text; special tokens are spelled out."""
         model = service.model(body.model)
         async with service.admit(request):
             try:
                 return _sent(DetokenizeResponse(prompt=model.tokenizer.decode(body.tokens)))
             except TokenizerError as error:
-                raise ApiError(400, f"tokens: {error}", param="tokens", code="invalid_value") from error
+                raise ApiError(
+                    400, f"tokens: {error}", param="tokens", code="invalid_value"
+                ) from error
 
     return router
 

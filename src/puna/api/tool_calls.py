@@ -1,10 +1,12 @@
-"""Calls of tools in what a model writes: `{"name": ..., "parameters": {...}}`, as Llama 3.1 writes them, several behind ";".
+"""Calls of tools in what a model writes: `{"name": ..., "parameters": {...}}`, as Llama 3.1 writes
+them, several behind ";".
 
-A reader takes an answer's text bit by bit and gives its parts: words, and calls with their arguments. There are three. `WordsReader` for
-answers without tools. `CallReader` for an answer that a constraint makes one call: its arguments are given as they come. `PossibleCalls`
-where the model may choose: it holds text back only while that may still turn out to be calls, and what is no whole call of a known
-tool, with an object for its arguments, stays text. Not here: what the model is told of tools (puna.tokenizer.chat), and the constraints
-(tool_schema.py).
+A reader takes an answer's text bit by bit and gives its parts: words, and calls with their
+arguments. There are three. `WordsReader` for answers without tools. `CallReader` for an answer that
+a constraint makes one call: its arguments are given as they come. `PossibleCalls` where the model
+may choose: it holds text back only while that may still turn out to be calls, and what is no whole
+call of a known tool, with an object for its arguments, stays text. Not here: what the model is told
+of tools (puna.tokenizer.chat), and the constraints (tool_schema.py).
 """
 
 import json
@@ -75,7 +77,9 @@ class WordsReader:
         return []
 
 
-_BEGINNING = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"parameters"\s*:', re.DOTALL)
+_BEGINNING = re.compile(
+    r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"parameters"\s*:', re.DOTALL
+)
 
 
 class CallReader:
@@ -102,7 +106,9 @@ class CallReader:
         return []
 
     def _arguments(self, text: str) -> list[Part]:
-        """The value of "parameters", up to the brace behind it, without the white space around it."""
+        """The value of "parameters", up to the brace behind it, without the white space around
+        it.
+        """
         given = []
         for character in text:
             if self.enough:
@@ -127,7 +133,9 @@ _KEYS = frozenset({"type", "name", "parameters", "arguments"})
 
 
 class PossibleCalls:
-    """The text is words or calls, as the model chose. names: of the tools. single: the answer ends with its first call."""
+    """The text is words or calls, as the model chose. names: of the tools. single: the answer ends
+    with its first call.
+    """
 
     def __init__(self, names: Collection[str], single: bool = False) -> None:
         self.called = self.enough = False
@@ -175,20 +183,34 @@ class PossibleCalls:
                 return True
 
     def _whole_call(self, text: str) -> tuple[dict[str, Any] | None, int]:
-        """The call that the text begins with and its length; None and 0 if no value is whole yet, None and a length if it is no call."""
+        """The call that the text begins with and its length; None and 0 if no value is whole yet,
+        None and a length if it is no call.
+        """
         try:
             value, size = json.JSONDecoder().raw_decode(text)
         except (ValueError, RecursionError):
             return None, 0
         try:
-            from_json(text[:size], allow_inf_nan=False)  # Python takes NaN and half a surrogate pair for JSON
+            # Python takes NaN and half a surrogate pair for JSON
+            from_json(text[:size], allow_inf_nan=False)
         except ValueError:
             return None, size
-        if not isinstance(value, dict) or not _KEYS.issuperset(value) or value.get("type", "function") != "function":
+        if (
+            not isinstance(value, dict)
+            or not _KEYS.issuperset(value)
+            or value.get("type", "function") != "function"
+        ):
             return None, size
         arguments = [value[key] for key in ("parameters", "arguments") if key in value]
-        if value.get("name") in self._names and len(arguments) == 1 and isinstance(arguments[0], dict):
-            return {"name": value["name"], "arguments": json.dumps(arguments[0], ensure_ascii=False)}, size
+        if (
+            value.get("name") in self._names
+            and len(arguments) == 1
+            and isinstance(arguments[0], dict)
+        ):
+            return {
+                "name": value["name"],
+                "arguments": json.dumps(arguments[0], ensure_ascii=False),
+            }, size
         return None, size
 
     def _may_become_call(self, text: str) -> bool:
@@ -203,7 +225,12 @@ class PossibleCalls:
             return False
         name, kind = value.get("name", ""), value.get("type", "function")
         fits = isinstance(name, str) and any(known.startswith(name) for known in self._names)
-        return fits and isinstance(kind, str) and "function".startswith(kind) and isinstance(value.get("parameters", {}), dict)
+        return (
+            fits
+            and isinstance(kind, str)
+            and "function".startswith(kind)
+            and isinstance(value.get("parameters", {}), dict)
+        )
 
     def _given_calls(self) -> list[Part]:
         self.called = True

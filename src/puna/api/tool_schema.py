@@ -1,7 +1,8 @@
-"""What an answer with tools must look like: JSON schemas and a grammar made of the tools' own schemas, for the engine to enforce.
+"""What an answer with tools must look like: JSON schemas and a grammar made of the tools' own
+schemas, for the engine to enforce.
 
-A tool's schema may refer to its own definitions (`{"$ref": "#/$defs/Place"}`, as pydantic writes them). Inside the schema of an answer it
-stands somewhere else, so its references are moved with it.
+A tool's schema may refer to its own definitions (`{"$ref": "#/$defs/Place"}`, as pydantic writes
+them). Inside the schema of an answer it stands somewhere else, so its references are moved with it.
 """
 
 import json
@@ -25,7 +26,9 @@ def answer_constraint(body: ChatRequest) -> Constraint | None:
     if not functions:
         return format_constraint
     if isinstance(body.tool_choice, NamedTool):
-        functions = [function for function in functions if function.name == body.tool_choice.function.name]
+        functions = [
+            function for function in functions if function.name == body.tool_choice.function.name
+        ]
     if body.must_call:
         return schema_constraint(call_schema(functions))
     if format_constraint is not None:
@@ -35,8 +38,12 @@ def answer_constraint(body: ChatRequest) -> Constraint | None:
     return None
 
 
-def call_schema(functions: Sequence[Function], or_else: Any = None, *, strict_only: bool = False) -> dict[str, Any]:
-    """The schema of one call of any of the functions, or of `or_else`. strict_only: parameters count where the function says strict."""
+def call_schema(
+    functions: Sequence[Function], or_else: Any = None, *, strict_only: bool = False
+) -> dict[str, Any]:
+    """The schema of one call of any of the functions, or of `or_else`. strict_only: parameters
+    count where the function says strict.
+    """
     definitions: dict[str, Any] = {}
     calls: list[dict[str, Any]] = []
     for place, function in enumerate(functions):
@@ -47,7 +54,10 @@ def call_schema(functions: Sequence[Function], or_else: Any = None, *, strict_on
         calls.append(
             {
                 "type": "object",
-                "properties": {"name": {"const": function.name}, "parameters": {"$ref": f"#/$defs/function{place}"}},
+                "properties": {
+                    "name": {"const": function.name},
+                    "parameters": {"$ref": f"#/$defs/function{place}"},
+                },
                 "required": ["name", "parameters"],
                 "additionalProperties": False,
             }
@@ -59,17 +69,26 @@ def call_schema(functions: Sequence[Function], or_else: Any = None, *, strict_on
 
 
 def _words_or_calls(functions: Sequence[Function]) -> str:
-    """A grammar: calls that keep to the strict functions' schemas, or text that does not begin like one."""
+    """A grammar: calls that keep to the strict functions' schemas, or text that does not begin like
+    one.
+    """
     schema = json.dumps(call_schema(functions, strict_only=True))
     separator = json.dumps(CALL_SEPARATOR)
-    return f"start: WORDS | call ({separator} call)*\nWORDS: /(\\s*[^{{\\s](.|\\n)*)?/\ncall: %json {schema}\n"
+    return (
+        f"start: WORDS | call ({separator} call)*\nWORDS: /(\\s*[^{{\\s](.|\\n)*)?/\ncall: %json"
+        f" {schema}\n"
+    )
 
 
 def _moved(schema: Any, place: str) -> Any:
     """The schema with its references to itself pointing to where it stands now."""
     if isinstance(schema, dict):
         return {
-            key: place + value[1:] if key == "$ref" and isinstance(value, str) and value.startswith("#") else _moved(value, place)
+            key: (
+                place + value[1:]
+                if key == "$ref" and isinstance(value, str) and value.startswith("#")
+                else _moved(value, place)
+            )
             for key, value in schema.items()
         }
     if isinstance(schema, list):

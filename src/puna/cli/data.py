@@ -1,7 +1,7 @@
 """`puna data`: turn text into shards, and look at what is in them.
 
-`prepare` draws a bar on a terminal and writes a line every few seconds elsewhere (to standard error either way); the
-tables go to standard output.
+`prepare` draws a bar on a terminal and writes a line every few seconds elsewhere (to standard error
+either way); the tables go to standard output.
 """
 
 from pathlib import Path
@@ -27,7 +27,10 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
-        help="Text: folders, files, quoted globs, .jsonl, .parquet, dataset folders, python-stdlib, or additions.",
+        help=(
+            "Text: folders, files, quoted globs, .jsonl, .parquet, dataset folders, python-stdlib,"
+            " or additions."
+        ),
         show_default=False,
     ),
 ]
@@ -36,14 +39,34 @@ Sources = Annotated[
 @app.command()
 def prepare(
     sources: Sources,
-    tokenizer: Annotated[Path, typer.Option(help="A folder that holds tokenizer.json.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The folder to write the shards into.", show_default=False)],
-    validation_fraction: Annotated[float, typer.Option(help="Share of the documents held out, chosen by the hash of their text.")] = 0.05,
-    workers: Annotated[int | None, typer.Option(help="Processes that tokenise.", show_default="one a core; fewer for little text")] = None,
+    tokenizer: Annotated[
+        Path, typer.Option(help="A folder that holds tokenizer.json.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The folder to write the shards into.", show_default=False)
+    ],
+    validation_fraction: Annotated[
+        float,
+        typer.Option(help="Share of the documents held out, chosen by the hash of their text."),
+    ] = 0.05,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that tokenise.", show_default="one a core; fewer for little text"
+        ),
+    ] = None,
     shard_tokens: Annotated[int, typer.Option(help="Tokens after which a shard ends.")] = 2**24,
-    max_bytes: Annotated[int | None, typer.Option(help="Stop after this many bytes of text.", show_default="all of it")] = None,
-    text_field: Annotated[str, typer.Option(help="The JSON key or column that holds the text.")] = "text",
-    piece_characters: Annotated[int, typer.Option(help="Cut longer plain files into pieces this long, at blank lines.", min=1)] = 2**20,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option(help="Stop after this many bytes of text.", show_default="all of it"),
+    ] = None,
+    text_field: Annotated[
+        str, typer.Option(help="The JSON key or column that holds the text.")
+    ] = "text",
+    piece_characters: Annotated[
+        int,
+        typer.Option(help="Cut longer plain files into pieces this long, at blank lines.", min=1),
+    ] = 2**20,
 ) -> None:
     """Tokenise text into a folder of shards that training reads.
 
@@ -51,12 +74,15 @@ def prepare(
 
         puna data prepare python-stdlib --tokenizer runs/tokenizer --out runs/data
 
-        puna data prepare books/ 'web/*.jsonl.zst' --tokenizer runs/tokenizer --out runs/data --validation-fraction 0.01
+        puna data prepare books/ 'web/*.jsonl.zst' --tokenizer runs/tokenizer --out runs/data
+            --validation-fraction 0.01
 
-        puna data prepare wiki.parquet --text-field body --max-bytes 100000000 --tokenizer runs/tokenizer --out runs/wiki
+        puna data prepare wiki.parquet --text-field body --max-bytes 100000000 --tokenizer
+            runs/tokenizer --out runs/wiki
 
-    Exact copies of a document are left out. An interrupted run continues when the same command is given again, and ends
-    with the same bytes. For a mixture, prepare each source into a folder of its own.
+    Exact copies of a document are left out. An interrupted run continues when the same command is
+    given again, and ends with the same bytes. For a mixture, prepare each source into a folder of
+    its own.
     """
     from rich.console import Console
 
@@ -86,15 +112,18 @@ def prepare(
     _print_manifest(console, out, manifest)
     if validation_fraction > 0 and not manifest.splits["validation"].documents:
         console.print(
-            "No document fell to validation; training on this folder will measure nothing. Prepare it again with a "
-            "larger --validation-fraction or from more documents.",
+            "No document fell to validation; training on this folder will measure nothing. Prepare"
+            " it again with a larger --validation-fraction or from more documents.",
             style="yellow",
         )
 
 
 @app.command()
 def inspect(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `prepare` wrote.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A folder that `prepare` wrote.", show_default=False),
+    ],
     verify: Annotated[bool, typer.Option(help="Read every shard and compare its checksum.")] = True,
 ) -> None:
     """Show what a folder of shards holds, check it, and decode its beginning.
@@ -117,7 +146,10 @@ def inspect(
     _print_manifest(console, folder, manifest)
     check_sizes(folder, manifest)
     if verify:
-        console.print(f"{sum(1 for _ in verify_shards(folder, manifest))} shards verified: every checksum is right")
+        console.print(
+            f"{sum(1 for _ in verify_shards(folder, manifest))} shards verified: every checksum is"
+            " right"
+        )
     tokenizer = Tokenizer.load(folder)
     for split in SPLITS:
         if manifest.splits[split].documents:
@@ -149,13 +181,18 @@ def _print_manifest(console: "Console", folder: Path, manifest: "Manifest") -> N
         )
     console.print(table)
     inputs = manifest.inputs
-    console.print(f"sources: {', '.join(source.name for source in inputs.sources)}", markup=False, highlight=False)
     console.print(
-        f"left out: {manifest.duplicates:,} copies, {manifest.empty:,} empty, {manifest.not_utf8:,} not UTF-8",
+        f"sources: {', '.join(source.name for source in inputs.sources)}",
+        markup=False,
         highlight=False,
     )
     console.print(
-        f"tokenizer {inputs.tokenizer_hash[:12]} of {inputs.vocab_size:,} tokens, stored as {manifest.dtype}; "
-        f"content {manifest.content_hash[:12]}",
+        f"left out: {manifest.duplicates:,} copies, {manifest.empty:,} empty, {manifest.not_utf8:,}"
+        " not UTF-8",
+        highlight=False,
+    )
+    console.print(
+        f"tokenizer {inputs.tokenizer_hash[:12]} of {inputs.vocab_size:,} tokens, stored as"
+        f" {manifest.dtype}; content {manifest.content_hash[:12]}",
         highlight=False,
     )

@@ -1,7 +1,8 @@
-"""`puna tokenizer explain`, the page that it prints: every merge with its count, its rivals and the words that it changed.
+"""`puna tokenizer explain`, the page that it prints: every merge with its count, its rivals and the
+words that it changed.
 
-Not here: the algorithm, which is `tokenizer/bpe.py`. Measured on one core with 50,000 characters of Python source, the most that is
-taken: 10 s for 3,650 merges, until no pair is left.
+Not here: the algorithm, which is `tokenizer/bpe.py`. Measured on one core with 50,000 characters of
+Python source, the most that is taken: 10 s for 3,650 merges, until no pair is left.
 """
 
 from collections import Counter
@@ -31,8 +32,9 @@ def read_words(source: str, *, with_counts: bool = False) -> Counter[str]:
     """The words of a text, or those of a list such as "low:5 lower:2", with their counts."""
     if len(source) > MAX_CHARACTERS:
         raise TokenizerError(
-            f"the text has {len(source):,} characters, and explain takes at most {MAX_CHARACTERS:,}; "
-            "cut it, for example with head -c, or learn from all of it with puna tokenizer train"
+            f"the text has {len(source):,} characters, and explain takes at most"
+            f" {MAX_CHARACTERS:,}; cut it, for example with head -c, or learn from all of it with"
+            " puna tokenizer train"
         )
     encode_utf8(source)
     if not with_counts:
@@ -43,11 +45,15 @@ def read_words(source: str, *, with_counts: bool = False) -> Counter[str]:
         try:
             words[word] += int(count)
         except ValueError as error:
-            raise TokenizerError(f"--words holds {item[:40]!r}; give words with their counts, as in 'low:5 lower:2'") from error
+            raise TokenizerError(
+                f"--words holds {item[:40]!r}; give words with their counts, as in 'low:5 lower:2'"
+            ) from error
     return words
 
 
-def print_merges(console: "Console", learner: BpeLearner, *, max_merges: int | None, vocab_size: int | None) -> None:
+def print_merges(
+    console: "Console", learner: BpeLearner, *, max_merges: int | None, vocab_size: int | None
+) -> None:
     """Run the learner to its end and print each merge as it is made."""
     from rich.text import Text
 
@@ -66,7 +72,14 @@ def print_merges(console: "Console", learner: BpeLearner, *, max_merges: int | N
     for made, merge in enumerate(merges, 1):
         joined = f"{_spell(merge.pair, ' + ')} → {_spell([merge.symbol])}"
         say(f"{made:>5}  {merge.count:>5,}  {joined:{_PAIR_WIDTH}}  {rivals}")
-        say(_INDENT, _draw_words(learner, [word for word, cut in learner.cuts.items() if merge.symbol in cut], merge.symbol))
+        say(
+            _INDENT,
+            _draw_words(
+                learner,
+                [word for word, cut in learner.cuts.items() if merge.symbol in cut],
+                merge.symbol,
+            ),
+        )
         rivals = _spell_rivals(learner)
     if not learner.counts:
         reason = "No pair is left."
@@ -74,13 +87,19 @@ def print_merges(console: "Console", learner: BpeLearner, *, max_merges: int | N
         reason = "Stopped by the number of merges."
     else:
         reason = "Stopped by the size of the vocabulary."
-    say(f"\nsymbols  {len(learner.symbols):,}: {starting:,} to begin with, {made:,} merged. {reason}")
+    say(
+        f"\nsymbols  {len(learner.symbols):,}: {starting:,} to begin with, {made:,} merged."
+        f" {reason}"
+    )
     say(_INDENT, _draw_words(learner, learner.cuts))
 
 
 def _spell_rivals(learner: BpeLearner) -> str:
     """The pairs behind the one that is merged next, with their counts."""
-    return ", ".join(f"{_spell(pair, ' + ')} {learner.counts[pair]:,}" for pair in learner.most_frequent(1 + _RIVALS)[1:])
+    return ", ".join(
+        f"{_spell(pair, ' + ')} {learner.counts[pair]:,}"
+        for pair in learner.most_frequent(1 + _RIVALS)[1:]
+    )
 
 
 def _draw_words(learner: BpeLearner, words: Collection[str], new: str | None = None) -> "Text":
@@ -92,7 +111,9 @@ def _draw_words(learner: BpeLearner, words: Collection[str], new: str | None = N
         cut = learner.cuts[word]
         for symbol in cut[:_SYMBOLS_SHOWN]:
             drawn.append(_spell([symbol]), style="bold green" if symbol == new else "").append(" ")
-        drawn.append("… " if len(cut) > _SYMBOLS_SHOWN else "").append(f"({learner.words[word]:,})   ", style="dim")
+        drawn.append("… " if len(cut) > _SYMBOLS_SHOWN else "").append(
+            f"({learner.words[word]:,})   ", style="dim"
+        )
     if len(words) > _WORDS_SHOWN:
         drawn.append(f"and {len(words) - _WORDS_SHOWN:,} more", style="dim")
     drawn.rstrip()
@@ -101,4 +122,7 @@ def _draw_words(learner: BpeLearner, words: Collection[str], new: str | None = N
 
 def _spell(symbols: Iterable[str], between: str = " ") -> str:
     """Symbols side by side, with an escape for what a terminal would act on or not show."""
-    return between.join(symbol if symbol.isprintable() else symbol.encode("unicode_escape").decode() for symbol in symbols)
+    return between.join(
+        symbol if symbol.isprintable() else symbol.encode("unicode_escape").decode()
+        for symbol in symbols
+    )

@@ -8,7 +8,9 @@ from puna.report.formats import quantity
 
 
 def amount(value: float) -> str:
-    """Four significant digits with M, B (10^9) or T from a million on, `203.8B`; below it the whole number, `82,432`."""
+    """Four significant digits with M, B (10^9) or T from a million on, `203.8B`; below it the whole
+    number, `82,432`.
+    """
     return quantity(value, digits=4, letters_from=1e6)
 
 
@@ -18,11 +20,23 @@ def gigabytes(value: float) -> str:
 
 
 def print_columns(rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of cells, the first to the left, the others to the right; a row of one cell is a line between the others."""
+    """Print rows of cells, the first to the left, the others to the right; a row of one cell is a
+    line between the others.
+    """
     rows = list(rows)
-    widths = [max((len(cell) for cell in column), default=0) for column in zip(*(row for row in rows if len(row) > 1), strict=True)]
+    widths = [
+        max((len(cell) for cell in column), default=0)
+        for column in zip(*(row for row in rows if len(row) > 1), strict=True)
+    ]
     for row in rows:
         first, *others = row
         if others:
             first = first.ljust(widths[0])
-        typer.echo("  ".join([first, *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False))]))
+        typer.echo(
+            "  ".join(
+                [
+                    first,
+                    *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False)),
+                ]
+            )
+        )

@@ -6,16 +6,35 @@ from typing import Annotated, Any
 
 import typer
 
-ModelFolder = Annotated[Path, typer.Argument(help="A model folder: Puna's or any LLaMA in Hugging Face's layout.", show_default=False)]
+ModelFolder = Annotated[
+    Path,
+    typer.Argument(
+        help="A model folder: Puna's or any LLaMA in Hugging Face's layout.", show_default=False
+    ),
+]
 MaxTokens = Annotated[int, typer.Option(help="Tokens to generate at most.")]
-Temperature = Annotated[float, typer.Option(help="Divides the logits; 0 takes the likeliest token.")]
+Temperature = Annotated[
+    float, typer.Option(help="Divides the logits; 0 takes the likeliest token.")
+]
 TopK = Annotated[int | None, typer.Option(help="Keep the k likeliest tokens.", show_default="all")]
 TopP = Annotated[float, typer.Option(help="Keep the fewest tokens whose probabilities reach p.")]
-MinP = Annotated[float, typer.Option(help="Keep tokens with this fraction of the likeliest one's probability.")]
+MinP = Annotated[
+    float, typer.Option(help="Keep tokens with this fraction of the likeliest one's probability.")
+]
 Penalty = Annotated[float, typer.Option(help="Above 1: tokens already seen become less likely.")]
-Seed = Annotated[int | None, typer.Option(help="Equal seeds give equal text.", show_default="fresh")]
-Stop = Annotated[list[str] | None, typer.Option(help="End at this text; may be given several times.", show_default=False)]
-Adapter = Annotated[Path | None, typer.Option(help="Write with this LoRA adapter: a folder in PEFT's format.", show_default="none")]
+Seed = Annotated[
+    int | None, typer.Option(help="Equal seeds give equal text.", show_default="fresh")
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(help="End at this text; may be given several times.", show_default=False),
+]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write with this LoRA adapter: a folder in PEFT's format.", show_default="none"
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 
 _ADAPTER = "adapter"  # what the one that was given is called
@@ -32,7 +51,10 @@ def generate(
     repetition_penalty: Penalty = 1.0,
     seed: Seed = None,
     stop: Stop = None,
-    n: Annotated[int, typer.Option("--n", "-n", help="Continuations; several are printed one after the other.")] = 1,
+    n: Annotated[
+        int,
+        typer.Option("--n", "-n", help="Continuations; several are printed one after the other."),
+    ] = 1,
     adapter: Adapter = None,
     device: Device = "auto",
 ) -> None:
@@ -70,7 +92,12 @@ def generate(
 
 def chat(
     model: ModelFolder,
-    system: Annotated[str | None, typer.Option(help="What the assistant is told before the conversation.", show_default=False)] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="What the assistant is told before the conversation.", show_default=False
+        ),
+    ] = None,
     max_tokens: MaxTokens = 512,
     temperature: Temperature = 0.7,
     top_k: TopK = None,
@@ -81,9 +108,11 @@ def chat(
     adapter: Adapter = None,
     device: Device = "auto",
 ) -> None:
-    """Talk with a model in the terminal. An empty line or Ctrl-D ends; /new forgets the conversation.
+    """Talk with a model in the terminal. An empty line or Ctrl-D ends; /new forgets the
+    conversation.
 
-    A model that was never trained on conversations continues the layout of one, and makes little sense.
+    A model that was never trained on conversations continues the layout of one, and makes little
+    sense.
     """
     from puna.inference.language_model import load
     from puna.tokenizer.chat import Message

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from puna.cli import data, evaluate, generate, merge, plan, quickstart, serve, study, tokenizer, train
+from puna.cli import (
+    data,
+    evaluate,
+    generate,
+    merge,
+    plan,
+    quickstart,
+    serve,
+    study,
+    tokenizer,
+    train,
+)
 from puna.errors import PunaError
 
 app = typer.Typer(
@@ -34,7 +45,9 @@ app.command("merge")(merge.merge)
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
     if version:
         from importlib.metadata import version as installed
 
@@ -43,7 +56,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def main() -> None:
-    """Run the command line. What the user can mend is one line on standard error and exit code 1; the rest is a traceback."""
+    """Run the command line. What the user can mend is one line on standard error and exit code 1;
+    the rest is a traceback.
+    """
     try:
         app()
     except PunaError as error:

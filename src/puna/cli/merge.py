@@ -1,4 +1,6 @@
-"""`puna merge`: a model folder and a LoRA adapter to one model folder, which every program opens without knowing of adapters."""
+"""`puna merge`: a model folder and a LoRA adapter to one model folder, which every program opens
+without knowing of adapters.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +12,21 @@ from puna.cli.generate import ModelFolder
 
 def merge(
     model: ModelFolder,
-    adapter: Annotated[Path, typer.Argument(help="A LoRA adapter: the folder that PEFT's save_pretrained wrote.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="The model folder to write; it must not exist yet.", show_default=False)],
+    adapter: Annotated[
+        Path,
+        typer.Argument(
+            help="A LoRA adapter: the folder that PEFT's save_pretrained wrote.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="The model folder to write; it must not exist yet.", show_default=False
+        ),
+    ],
 ) -> None:
-    """Add a LoRA adapter to the weights of the model that it was trained on, and write the sum as a model folder.
+    """Add a LoRA adapter to the weights of the model that it was trained on, and write the sum as a
+    model folder.
 
     An adapter keeps beside a weight W of a model two thin matrices A and B, of
     rank r, and the model computes (W + alpha/r B A) x. Here that sum is taken

@@ -1,4 +1,5 @@
-"""`puna plan`: what a model comes to before anything is paid for it. Models are built on the meta device, at any size, without memory.
+"""`puna plan`: what a model comes to before anything is paid for it. Models are built on the meta
+device, at any size, without memory.
 
 `puna plan size` is in plan_size.py.
 """
@@ -14,9 +15,17 @@ if TYPE_CHECKING:
     from puna.model.config import ModelConfig
     from puna.plan.memory import Memory
 
-Model = Annotated[str, typer.Argument(help="A preset, such as llama-65b, or a model folder.", show_default=False)]
+Model = Annotated[
+    str, typer.Argument(help="A preset, such as llama-65b, or a model folder.", show_default=False)
+]
 Bits = Annotated[
-    Literal["4", "16"], typer.Option(help="Bits a weight in inference: 4 in the linear layers of the blocks, 16 (bfloat16) elsewhere.")
+    Literal["4", "16"],
+    typer.Option(
+        help=(
+            "Bits a weight in inference: 4 in the linear layers of the blocks, 16 (bfloat16)"
+            " elsewhere."
+        )
+    ),
 ]
 
 app = typer.Typer(
@@ -34,10 +43,14 @@ def tree(
     model: Model,
     bits: Bits = "4",
     kind: Annotated[
-        Literal["nf4", "int4"], typer.Option(help="What four bits stand for: normal quantiles or even steps; they cost the same.")
+        Literal["nf4", "int4"],
+        typer.Option(
+            help="What four bits stand for: normal quantiles or even steps; they cost the same."
+        ),
     ] = "nf4",
 ) -> None:
-    """Print the modules of a model, how many parameters it has, and the bytes that its weights take.
+    """Print the modules of a model, how many parameters it has, and the bytes that its weights
+    take.
 
     Examples:
 
@@ -67,19 +80,32 @@ def tree(
 @app.command()
 def memory(
     model: Model,
-    batch: Annotated[int, typer.Option(help="Sequences at once: of a micro-batch in training, of a request in inference.")] = 1,
+    batch: Annotated[
+        int,
+        typer.Option(
+            help="Sequences at once: of a micro-batch in training, of a request in inference."
+        ),
+    ] = 1,
     context: Annotated[
-        int | None, typer.Option(help="Tokens of a sequence, prompt included.", show_default="the model's context length")
+        int | None,
+        typer.Option(
+            help="Tokens of a sequence, prompt included.", show_default="the model's context length"
+        ),
     ] = None,
     bits: Bits = "16",
     precision: Annotated[
-        Literal["bfloat16", "float32"], typer.Option(help="Of the matrix products in training; its weights are float32.")
+        Literal["bfloat16", "float32"],
+        typer.Option(help="Of the matrix products in training; its weights are float32."),
     ] = "bfloat16",
     activation_checkpointing: Annotated[
-        bool, typer.Option("--activation-checkpointing", help="Compute activations twice instead of keeping them.")
+        bool,
+        typer.Option(
+            "--activation-checkpointing", help="Compute activations twice instead of keeping them."
+        ),
     ] = False,
     device: Annotated[
-        Literal["cuda", "cpu"], typer.Option(help="Where training runs; on a CPU attention may keep its probabilities.")
+        Literal["cuda", "cpu"],
+        typer.Option(help="Where training runs; on a CPU attention may keep its probabilities."),
     ] = "cuda",
 ) -> None:
     """Say what training and inference take in memory on one device, part by part.
@@ -103,19 +129,35 @@ def memory(
 
     config = _shape(model)
     steps = config.context_length if context is None else context
-    training = training_memory(config, batch, steps, half=precision == "bfloat16", checkpointing=activation_checkpointing, device=device)
+    training = training_memory(
+        config,
+        batch,
+        steps,
+        half=precision == "bfloat16",
+        checkpointing=activation_checkpointing,
+        device=device,
+    )
     inference = inference_memory(config, batch, steps, bits=4 if bits == "4" else 16)
 
     formats = {
         "weights": "float32",
         "gradients": "float32",
         "optimizer_moments": "AdamW's two, float32",
-        "activations": f"{precision} products" + (", computed twice" if activation_checkpointing else ""),
+        "activations": (
+            f"{precision} products" + (", computed twice" if activation_checkpointing else "")
+        ),
         "logits": "float32, a chunk at a time",
     }
-    kept = {"weights": "bfloat16" if bits == "16" else "4 bits in the blocks, else bfloat16", "kv_cache": "bfloat16"}
-    typer.echo(f"{model}: {count_parameters(config).total:,} parameters; {batch:,} x {steps:,} tokens")
-    print_columns([*_parts(f"training on {device}", training, formats), *_parts("inference", inference, kept)])
+    kept = {
+        "weights": "bfloat16" if bits == "16" else "4 bits in the blocks, else bfloat16",
+        "kv_cache": "bfloat16",
+    }
+    typer.echo(
+        f"{model}: {count_parameters(config).total:,} parameters; {batch:,} x {steps:,} tokens"
+    )
+    print_columns(
+        [*_parts(f"training on {device}", training, formats), *_parts("inference", inference, kept)]
+    )
 
 
 def _parts(title: str, memory: "Memory", formats: dict[str, str]) -> list[tuple[str, ...]]:
@@ -123,20 +165,37 @@ def _parts(title: str, memory: "Memory", formats: dict[str, str]) -> list[tuple[
 
     from puna.cli.figures import gigabytes
 
-    rows = [(f"  {name.replace('_', ' ')} ({formats[name]})", gigabytes(size)) for name, size in asdict(memory).items()]
+    rows = [
+        (f"  {name.replace('_', ' ')} ({formats[name]})", gigabytes(size))
+        for name, size in asdict(memory).items()
+    ]
     return [(f"\n{title}",), *rows, ("  total", gigabytes(memory.total))]
 
 
 @app.command()
 def data(
-    tokens: Annotated[float, typer.Option(help="The budget: tokens that training reads, such as 1.4e12.", show_default=False)],
-    mixture: Annotated[str | None, typer.Option(help="A published mixture: llama.", show_default=False)] = None,
+    tokens: Annotated[
+        float,
+        typer.Option(
+            help="The budget: tokens that training reads, such as 1.4e12.", show_default=False
+        ),
+    ],
+    mixture: Annotated[
+        str | None, typer.Option(help="A published mixture: llama.", show_default=False)
+    ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option(help="A corpus as NAME:WEIGHT:TOKENS; weights are relative to their sum. Give it once for each.", show_default=False),
+        typer.Option(
+            help=(
+                "A corpus as NAME:WEIGHT:TOKENS; weights are relative to their sum. Give it once"
+                " for each."
+            ),
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """Say how often each corpus of a mixture is read: epochs = weight x budget / tokens of the corpus.
+    """Say how often each corpus of a mixture is read: epochs = weight x budget / tokens of the
+    corpus.
 
     Examples:
 
@@ -158,24 +217,41 @@ def data(
     rows = [("", "weight", "tokens read", "tokens there are", "epochs")]
     for name, corpus in corpora.items():
         share = corpus.weight / sum(weights.values())
-        rows.append((name, f"{share:.1%}", amount(share * tokens), amount(corpus.tokens), f"{seen[name]:.2f}"))
+        rows.append(
+            (
+                name,
+                f"{share:.1%}",
+                amount(share * tokens),
+                amount(corpus.tokens),
+                f"{seen[name]:.2f}",
+            )
+        )
     there_are = sum(corpus.tokens for corpus in corpora.values())
-    print_columns([*rows, ("all", "100.0%", amount(tokens), amount(there_are), f"{tokens / there_are:.2f}")])
+    print_columns(
+        [*rows, ("all", "100.0%", amount(tokens), amount(there_are), f"{tokens / there_are:.2f}")]
+    )
 
 
 @app.command()
 def fit(
     results: Annotated[
-        Path, typer.Argument(help="JSON lines with parameters, tokens and loss; lines without them are passed over.", show_default=False)
+        Path,
+        typer.Argument(
+            help="JSON lines with parameters, tokens and loss; lines without them are passed over.",
+            show_default=False,
+        ),
     ],
-    resamples: Annotated[int, typer.Option(help="Bootstrap samples behind the intervals.", min=2)] = 1000,
+    resamples: Annotated[
+        int, typer.Option(help="Bootstrap samples behind the intervals.", min=2)
+    ] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.", min=0)] = 0,
 ) -> None:
     """Fit a scaling law L(N, D) = E + A / N^alpha + B / D^beta to the losses of runs.
 
-    A line of RESULTS is one run at its end: {"parameters": 4000000, "tokens": 80000000, "loss": 2.41}. At least six runs are needed, with
-    three different numbers of parameters and of tokens; more, and further apart, narrow the intervals. All runs want the same tokenizer,
-    text and recipe, and a learning rate that has decayed: a loss from the middle of a run is too high.
+    A line of RESULTS is one run at its end: {"parameters": 4000000, "tokens": 80000000, "loss":
+    2.41}. At least six runs are needed, with three different numbers of parameters and of tokens;
+    more, and further apart, narrow the intervals. All runs want the same tokenizer, text and
+    recipe, and a learning rate that has decayed: a loss from the middle of a run is too high.
 
     Example:
 
@@ -191,11 +267,16 @@ def fit(
     law = fit_law(runs)
     console = Console(stderr=True)
     drawn = resampled_laws(runs, law, resamples, seed)
-    laws = list(track(drawn, "resampling", total=resamples, console=console, disable=not console.is_terminal))
+    laws = list(
+        track(
+            drawn, "resampling", total=resamples, console=console, disable=not console.is_terminal
+        )
+    )
     passed_over = f"; lines without parameters, tokens and loss: {skipped:,}" if skipped else ""
     typer.echo(
-        f"{len(runs):,} runs of {amount(runs.parameters.min())} to {amount(runs.parameters.max())} parameters on "
-        f"{amount(runs.tokens.min())} to {amount(runs.tokens.max())} tokens{passed_over}\n"
+        f"{len(runs):,} runs of {amount(runs.parameters.min())} to {amount(runs.parameters.max())}"
+        f" parameters on {amount(runs.tokens.min())} to {amount(runs.tokens.max())}"
+        f" tokens{passed_over}\n"
     )
     rows = [("", "fit", "95% interval")]
     for name in ("E", "A", "B", "alpha", "beta"):
@@ -206,13 +287,16 @@ def fit(
         rows.append((name, f"{law.exponents[place]:.4f}", f"{low:.4f} to {high:.4f}"))
     print_columns(rows)
     typer.echo(
-        f"\nL(N, D) = E + A / N^alpha + B / D^beta; the run that it fits worst is off by {largest_error(runs, law):.2%}."
-        f"\nIntervals: percentiles of {resamples:,} bootstrap samples, seed {seed}."
+        "\nL(N, D) = E + A / N^alpha + B / D^beta; the run that it fits worst is off by"
+        f" {largest_error(runs, law):.2%}.\nIntervals: percentiles of {resamples:,} bootstrap"
+        f" samples, seed {seed}."
     )
 
 
 def _shape(model: str) -> "ModelConfig":
-    """The shape of a preset, or else of a folder; a name that is neither gets the error that lists the presets."""
+    """The shape of a preset, or else of a folder; a name that is neither gets the error that lists
+    the presets.
+    """
     from puna.model.config import PRESETS, ModelConfig
     from puna.model.weights import read_config
 

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from puna.data.prepare import Progress as Preparation
 from puna.train.recipe import Recipe
@@ -17,7 +24,9 @@ SECONDS_BETWEEN_LINES = 5.0
 
 @contextmanager
 def preparation_progress(console: Console) -> Iterator[Callable[[Preparation], None]]:
-    """A bar with amount, speed and time left on a terminal; elsewhere a plain line every few seconds."""
+    """A bar with amount, speed and time left on a terminal; elsewhere a plain line every few
+    seconds.
+    """
     if not console.is_terminal:
         yield _plain_lines(console)
         return
@@ -33,7 +42,11 @@ def preparation_progress(console: Console) -> Iterator[Callable[[Preparation], N
         task = bar.add_task("", total=1.0, amount="")
 
         def show(progress: Preparation) -> None:
-            bar.update(task, completed=progress.fraction, amount=_amount(progress, time.monotonic() - started))
+            bar.update(
+                task,
+                completed=progress.fraction,
+                amount=_amount(progress, time.monotonic() - started),
+            )
 
         yield show
 
@@ -47,18 +60,25 @@ def _plain_lines(console: Console) -> Callable[[Preparation], None]:
         now = time.monotonic()
         if now - printed >= SECONDS_BETWEEN_LINES or progress.fraction == 1.0:
             printed = now
-            console.print(f"{progress.fraction:4.0%}  {_amount(progress, now - started)}", highlight=False)
+            console.print(
+                f"{progress.fraction:4.0%}  {_amount(progress, now - started)}", highlight=False
+            )
 
     return show
 
 
 def _amount(progress: Preparation, seconds: float) -> str:
     megabytes = progress.bytes / 1e6
-    return f"{megabytes:,.1f} MB, {megabytes / max(seconds, 1e-3):,.1f} MB/s, {progress.documents:,} documents"
+    return (
+        f"{megabytes:,.1f} MB, {megabytes / max(seconds, 1e-3):,.1f} MB/s, {progress.documents:,}"
+        " documents"
+    )
 
 
 class RunProgress:
-    """A training run as it goes: an `Observer` that shows loss, bits per byte, tokens/s, MFU and the time left."""
+    """A training run as it goes: an `Observer` that shows loss, bits per byte, tokens/s, MFU and
+    the time left.
+    """
 
     def __init__(self, console: Console, recipe: Recipe, run: Path) -> None:
         self._console, self._steps, self._run = console, recipe.train.steps, run
@@ -84,11 +104,18 @@ class RunProgress:
         """Show one record of the log."""
         step = record["step"]
         if record["kind"] == "validation":
-            text = f"loss {record['loss']:.3f}, {record['bits_per_byte']:.3f} bits per byte on held-out text"
+            text = (
+                f"loss {record['loss']:.3f}, {record['bits_per_byte']:.3f} bits per byte on"
+                " held-out text"
+            )
             self._console.print(f"step {step:,}: {text}", highlight=False)
             return
         if not record["applied"]:
-            self._console.print(f"step {step:,}: the gradient was not finite, so nothing was changed", style="yellow", highlight=False)
+            self._console.print(
+                f"step {step:,}: the gradient was not finite, so nothing was changed",
+                style="yellow",
+                highlight=False,
+            )
         numbers = (
             f"loss {record['loss']:.3f}  {record['bits_per_byte']:.3f} bits/byte  "
             f"{record['tokens_per_second']:,.0f} tokens/s  MFU {record['mfu']:.0%}"
@@ -97,7 +124,11 @@ class RunProgress:
             self._bar.update(self._task, completed=step, numbers=numbers)
         else:
             left = (self._steps - step) * record["seconds"] / step
-            self._console.print(f"step {step:,}/{self._steps:,}  {numbers}  {left:,.0f} s left", highlight=False, soft_wrap=True)
+            self._console.print(
+                f"step {step:,}/{self._steps:,}  {numbers}  {left:,.0f} s left",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def saved(self, path: Path) -> None:
         """Checkpoints are quiet."""

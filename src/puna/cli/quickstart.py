@@ -1,4 +1,6 @@
-"""`puna quickstart`: from raw text to a model of one's own, in a few minutes, with a line on each stage."""
+"""`puna quickstart`: from raw text to a model of one's own, in a few minutes, with a line on each
+stage.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +13,14 @@ if TYPE_CHECKING:
 
 def quickstart(
     minutes: Annotated[float, typer.Option(help="Time to train, about.", min=0.05)] = 2.5,
-    text: Annotated[Path | None, typer.Option(help="Your own text: a folder or a file.", show_default="Python's library")] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="Your own text: a folder or a file.", show_default="Python's library"),
+    ] = None,
     run: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/quickstart"),
 ) -> None:
-    """Raise a small LLaMA: train a tokenizer, prepare a corpus, train a model, measure it, and let it write.
+    """Raise a small LLaMA: train a tokenizer, prepare a corpus, train a model, measure it, and let
+    it write.
 
     Examples:
 
@@ -22,7 +28,8 @@ def quickstart(
 
         puna quickstart --text my-notes/ --minutes 10 --run runs/notes
 
-    Interrupted, it goes on where it stopped when it is called again. Finished, it shows what it found.
+    Interrupted, it goes on where it stopped when it is called again. Finished, it shows what it
+    found.
     """
     from rich.console import Console
 
@@ -38,11 +45,19 @@ def quickstart(
     if begun:
         recipe = read_stored_recipe(run)
         if recipe.data.mixture[0].sources != (source,):
-            raise TrainingError(f"{run} was raised on {recipe.data.mixture[0].sources[0]}, not on {source}: choose another --run")
+            raise TrainingError(
+                f"{run} was raised on {recipe.data.mixture[0].sources[0]}, not on {source}: choose"
+                " another --run"
+            )
         state = "is finished" if summary else "is unfinished and goes on"
         console.print(f"{run} {state}; --run OTHER starts a new one", highlight=False)
     if summary is None:
-        _explain(console, "1/4", "Tokenizer and corpus", f"{source}: learn {VOCABULARY:,} tokens, drop copies, hold out a part, store ids.")
+        _explain(
+            console,
+            "1/4",
+            "Tokenizer and corpus",
+            f"{source}: learn {VOCABULARY:,} tokens, drop copies, hold out a part, store ids.",
+        )
         if not begun:
             recipe = quickstart_recipe(run, source, steps=1)
             make_missing_data(recipe, console)
@@ -51,10 +66,16 @@ def quickstart(
             console,
             "2/4",
             "Training",
-            f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next token, then nudge the weights.",
+            f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next"
+            " token, then nudge the weights.",
         )
         trainer, data = train_run(recipe, run, console, resume=begun, again="once more")
-        _explain(console, "3/4", "Measuring", "bits per byte on text it has not seen, beside gzip and xz on the same bytes.")
+        _explain(
+            console,
+            "3/4",
+            "Measuring",
+            "bits per byte on text it has not seen, beside gzip and xz on the same bytes.",
+        )
         summary = measure_run(trainer, data, console)
     _explain(console, "4/4", "Done", "your own LLaMA:")
     print_result(summary, run, console)
@@ -62,7 +83,7 @@ def quickstart(
         f"\nWhat next:\n  puna generate {run / 'model'} 'import '      let it write\n"
         f"  puna eval {run / 'model'} --text README.md    measure it on any text\n"
         f"  puna tokenizer inspect {run / 'model'}        look at its vocabulary\n"
-        f"  puna quickstart --text FOLDER --run runs/mine   raise one on your own text",
+        "  puna quickstart --text FOLDER --run runs/mine   raise one on your own text",
         highlight=False,
         soft_wrap=True,
     )
@@ -73,10 +94,14 @@ PIECE = 2**16  # characters: one long file still gives documents to hold out
 
 
 def held_out_share(source: str) -> float:
-    """The share of documents to hold out: a twentieth, and of a few documents enough that about ten are."""
+    """The share of documents to hold out: a twentieth, and of a few documents enough that about ten
+    are.
+    """
     from puna.data.sources import find_sources
 
-    documents = sum(1 + file.size // PIECE for found in find_sources([source]) for file in found.files)
+    documents = sum(
+        1 + file.size // PIECE for found in find_sources([source]) for file in found.files
+    )
     return min(0.5, max(0.05, 10 / documents))
 
 
@@ -117,8 +142,9 @@ def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
 def steps_within(recipe: "Recipe", minutes: float) -> int:
     """How many steps of this recipe take `minutes` here, by timing a few.
 
-    At least 100 a minute, the pace of two slow cores: a busy machine then takes longer instead of learning less. Once chosen, the number
-    is part of the recipe, so a resumed run ends where it would have.
+    At least 100 a minute, the pace of two slow cores: a busy machine then takes longer instead of
+    learning less. Once chosen, the number is part of the recipe, so a resumed run ends where it
+    would have.
     """
     import time
 
@@ -127,7 +153,9 @@ def steps_within(recipe: "Recipe", minutes: float) -> int:
 
     begin = time.perf_counter()
     seconds = rehearse(recipe, open_data(recipe).inputs.batch)
-    return max(2, round(100 * minutes), int((minutes * 60 - (time.perf_counter() - begin)) / seconds))
+    return max(
+        2, round(100 * minutes), int((minutes * 60 - (time.perf_counter() - begin)) / seconds)
+    )
 
 
 def _explain(console: Any, number: str, title: str, text: str) -> None:

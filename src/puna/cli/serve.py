@@ -1,4 +1,6 @@
-"""`puna serve`: model folders behind an HTTP API, and what its options say. The server itself is puna/server."""
+"""`puna serve`: model folders behind an HTTP API, and what its options say. The server itself is
+puna/server.
+"""
 
 import json
 import re
@@ -16,34 +18,74 @@ if TYPE_CHECKING:
     from puna.worker.client import EngineClient
     from puna.worker.wire import ModelSpec
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
 
 
 def serve(
-    models: Annotated[list[Path], typer.Argument(help="Model folders: Puna's or any LLaMA in Hugging Face's layout.", show_default=False)],
-    host: Annotated[str, typer.Option(help="Address to listen on. Any but this machine's own (127.0.0.1) wants a key.")] = "127.0.0.1",
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Model folders: Puna's or any LLaMA in Hugging Face's layout.", show_default=False
+        ),
+    ],
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. Any but this machine's own (127.0.0.1) wants a key."
+        ),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free one.", min=0, max=65535)] = 8000,
     name: Annotated[
-        list[str] | None, typer.Option(help="What requests call a model; one for each.", show_default="its folder's name, or its run's")
+        list[str] | None,
+        typer.Option(
+            help="What requests call a model; one for each.",
+            show_default="its folder's name, or its run's",
+        ),
     ] = None,
     adapter: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FOLDER: a LoRA adapter in PEFT's format; MODEL:NAME=FOLDER with several models.", show_default=False),
+        typer.Option(
+            help=(
+                "NAME=FOLDER: a LoRA adapter in PEFT's format; MODEL:NAME=FOLDER with several"
+                " models."
+            ),
+            show_default=False,
+        ),
     ] = None,
     api_key: Annotated[
         list[str] | None,
         typer.Option(
-            help="What callers must send as a bearer token; may be given several times. The environment keeps it from other users.",
+            help=(
+                "What callers must send as a bearer token; may be given several times. The"
+                " environment keeps it from other users."
+            ),
             envvar="PUNA_API_KEY",
             show_default=False,
         ),
     ] = None,
     allow_anyone_on_the_network: Annotated[
-        bool, typer.Option("--allow-anyone-on-the-network", help="Serve an address that others reach without any key.")
+        bool,
+        typer.Option(
+            "--allow-anyone-on-the-network",
+            help="Serve an address that others reach without any key.",
+        ),
     ] = False,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(help="Let pages of this origin, such as https://example.org, use the server (CORS).", show_default=False),
+        typer.Option(
+            help="Let pages of this origin, such as https://example.org, use the server (CORS).",
+            show_default=False,
+        ),
     ] = None,
     cache_memory: Annotated[
         str | None,
@@ -52,26 +94,53 @@ def serve(
             show_default="a context for each running continuation, at most a quarter of memory",
         ),
     ] = None,
-    max_running: Annotated[int, typer.Option(help="Continuations computed at once, by each model.", min=1)] = 64,
+    max_running: Annotated[
+        int, typer.Option(help="Continuations computed at once, by each model.", min=1)
+    ] = 64,
     max_step_tokens: Annotated[
-        int, typer.Option(help="Tokens a step: fewer keep streams smoother, more read prompts faster.", min=1)
+        int,
+        typer.Option(
+            help="Tokens a step: fewer keep streams smoother, more read prompts faster.", min=1
+        ),
     ] = 256,
-    queue: Annotated[int, typer.Option(help="Continuations that may wait; more are told to come again (429).", min=0)] = 256,
-    drain_seconds: Annotated[float, typer.Option(help="After SIGTERM or Ctrl-C, for what is in progress.", min=0)] = 30.0,
-    hang_seconds: Annotated[float, typer.Option(help="A step that takes longer fails /health.", min=2)] = 8.0,
-    threads: Annotated[int | None, typer.Option(help="Of the model's arithmetic.", min=1, show_default="all cores")] = None,
+    queue: Annotated[
+        int,
+        typer.Option(help="Continuations that may wait; more are told to come again (429).", min=0),
+    ] = 256,
+    drain_seconds: Annotated[
+        float, typer.Option(help="After SIGTERM or Ctrl-C, for what is in progress.", min=0)
+    ] = 30.0,
+    hang_seconds: Annotated[
+        float, typer.Option(help="A step that takes longer fails /health.", min=2)
+    ] = 8.0,
+    threads: Annotated[
+        int | None, typer.Option(help="Of the model's arithmetic.", min=1, show_default="all cores")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="Of the weights and the cache.", show_default="as in the file")
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(help="Of the weights and the cache.", show_default="as in the file"),
     ] = None,
-    no_share: Annotated[bool, typer.Option("--no-share", help="Compute equal beginnings of prompts again each time.")] = False,
-    no_speculation: Annotated[bool, typer.Option("--no-speculation", help="Never guess tokens from what was said before.")] = False,
-    batch_invariant: Annotated[bool, typer.Option("--batch-invariant", help="Equal bits whatever else is in the batch; slower.")] = False,
+    no_share: Annotated[
+        bool,
+        typer.Option("--no-share", help="Compute equal beginnings of prompts again each time."),
+    ] = False,
+    no_speculation: Annotated[
+        bool, typer.Option("--no-speculation", help="Never guess tokens from what was said before.")
+    ] = False,
+    batch_invariant: Annotated[
+        bool,
+        typer.Option("--batch-invariant", help="Equal bits whatever else is in the batch; slower."),
+    ] = False,
     limit: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE for one of the limits, such as body_bytes=1000000.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="KEY=VALUE for one of the limits, such as body_bytes=1000000.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Serve models over HTTP, as OpenAI's API: /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models; /health, /metrics.
+    """Serve models over HTTP, as OpenAI's API: /v1/chat/completions, /v1/completions,
+    /v1/embeddings, /v1/models; /health, /metrics.
 
     Examples:
 
@@ -79,10 +148,11 @@ def serve(
 
         puna serve models/llama models/chat --name base --name chat --port 8080 --cache-memory 2GiB
 
-        PUNA_API_KEY=... puna serve runs/quickstart/model --host 0.0.0.0 --limit requests_per_minute=60
+        PUNA_API_KEY=... puna serve runs/quickstart/model --host 0.0.0.0 --limit
+            requests_per_minute=60
 
-    Only this machine reaches the server unless --host says otherwise. SIGTERM and Ctrl-C let what is in progress end; a second one
-    does not.
+    Only this machine reaches the server unless --host says otherwise. SIGTERM and Ctrl-C let what
+    is in progress end; a second one does not.
     """
     from puna.api.limits import Limits
     from puna.config import apply_overrides, validate
@@ -116,49 +186,82 @@ def serve(
         limits=validate(Limits, apply_overrides({"queue": queue}, limit or []), "--limit"),
     )
     code = run(
-        model_specs(models, name or [], adapter or []), engine, options, lambda address, client: _announce(address, client, bool(api_key))
+        model_specs(models, name or [], adapter or []),
+        engine,
+        options,
+        lambda address, client: _announce(address, client, bool(api_key)),
     )
     if code:
         raise typer.Exit(code)
 
 
-def model_specs(folders: Sequence[Path], names: Sequence[str], adapters: Sequence[str]) -> "list[ModelSpec]":
-    """What to serve: folders with their names, and the adapters of each. Raises ConfigError where these do not fit together."""
+def model_specs(
+    folders: Sequence[Path], names: Sequence[str], adapters: Sequence[str]
+) -> "list[ModelSpec]":
+    """What to serve: folders with their names, and the adapters of each. Raises ConfigError where
+    these do not fit together.
+    """
     from puna.worker.wire import ModelSpec
 
     if names and len(names) != len(folders):
-        raise ConfigError(f"there are {len(folders)} models but {len(names)} times --name: give one for each, in the same order")
+        raise ConfigError(
+            f"there are {len(folders)} models but {len(names)} times --name: give one for each, in"
+            " the same order"
+        )
     called = list(names) or [_called(folder) for folder in folders]
     twice = next((name for name in called if called.count(name) > 1), None)
     if twice is not None:
-        raise ConfigError(f"two models are called {twice!r}, so that no request could choose: tell them apart by --name, once for each")
+        raise ConfigError(
+            f"two models are called {twice!r}, so that no request could choose: tell them apart by"
+            " --name, once for each"
+        )
     strange = next((name for name in called if not name or ":" in name), None)
     if strange is not None:
-        raise ConfigError(f"a model cannot be called {strange!r}: a colon separates a model from its adapter; give another by --name")
+        raise ConfigError(
+            f"a model cannot be called {strange!r}: a colon separates a model from its adapter;"
+            " give another by --name"
+        )
     chosen: dict[str, dict[str, str]] = {name: {} for name in called}
     for adapter in adapters:
         left, equals, folder = adapter.partition("=")
         model, colon, name = left.rpartition(":")
         if not (equals and name and folder) or (not colon and len(called) > 1):
-            raise ConfigError(f"--adapter {adapter!r} is not of the form {'MODEL:' if len(called) > 1 else ''}NAME=FOLDER")
+            raise ConfigError(
+                f"--adapter {adapter!r} is not of the form"
+                f" {'MODEL:' if len(called) > 1 else ''}NAME=FOLDER"
+            )
         model = model if colon else called[0]
         if model not in chosen:
-            raise ConfigError(f"--adapter {adapter!r} is for {model!r}, which is not served here: {', '.join(called)}")
+            raise ConfigError(
+                f"--adapter {adapter!r} is for {model!r}, which is not served here:"
+                f" {', '.join(called)}"
+            )
         if name in chosen[model]:
-            raise ConfigError(f"two adapters of {model} are called {name!r}: give each another name")
+            raise ConfigError(
+                f"two adapters of {model} are called {name!r}: give each another name"
+            )
         chosen[model][name] = folder
-    return [ModelSpec(name, str(folder), chosen[name]) for name, folder in zip(called, folders, strict=True)]
+    return [
+        ModelSpec(name, str(folder), chosen[name])
+        for name, folder in zip(called, folders, strict=True)
+    ]
 
 
 def _called(folder: Path) -> str:
-    """The folder's name; where that is `model`, as in the folder of a run, the name of the folder above. A link keeps its own name."""
+    """The folder's name; where that is `model`, as in the folder of a run, the name of the folder
+    above. A link keeps its own name.
+    """
     folder = folder.resolve() if ".." in folder.parts else folder.absolute()
     return folder.parent.name if folder.name == "model" else folder.name
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes from "512MB", "2GiB" or "1e9": KB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of 1024. Raises ConfigError."""
-    found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\d+)?)\s*((?:[kmgt]i?)?)b?", text.strip(), re.IGNORECASE)
+    """Bytes from "512MB", "2GiB" or "1e9": KB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of
+    1024. Raises ConfigError.
+    """
+    found = re.fullmatch(
+        r"(\d+(?:\.\d*)?(?:e\d+)?)\s*((?:[kmgt]i?)?)b?", text.strip(), re.IGNORECASE
+    )
     if found is None:
         raise ConfigError(f"{text!r} is no amount of memory: write it as 512MB or 2GiB")
     return int(float(found[1]) * _UNITS[found[2].upper()])
@@ -168,8 +271,14 @@ def _announce(address: "Address", client: "EngineClient", needs_key: bool) -> No
     """One line for each model, and a request to try."""
     for name, model in client.opened.items():
         adapters = "".join(f", adapter {name}:{adapter}" for adapter in model.adapters)
-        typer.echo(f"serving {name} at {address}  ({model.device}, {model.dtype}; cache of {model.cache_tokens:,} tokens{adapters})")
+        typer.echo(
+            f"serving {name} at {address}  ({model.device}, {model.dtype}; cache of"
+            f" {model.cache_tokens:,} tokens{adapters})"
+        )
     body = json.dumps({"model": next(iter(client.opened)), "prompt": "The", "max_tokens": 20})
     key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
     here = str(address).replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    typer.echo(f"try: curl {here}/v1/completions -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}")
+    typer.echo(
+        f"try: curl {here}/v1/completions -H 'Content-Type: application/json'{key} -d"
+        f" {shlex.quote(body)}"
+    )

@@ -1,4 +1,6 @@
-"""`puna study`: controlled comparisons. Runs go to `results.jsonl` one by one; the report is made from it alone."""
+"""`puna study`: controlled comparisons. Runs go to `results.jsonl` one by one; the report is made
+from it alone.
+"""
 
 import os
 from collections.abc import Callable
@@ -24,18 +26,25 @@ app = typer.Typer(
 
 HELD_OUT_BYTES = 200_000
 
-Folder = Annotated[Path, typer.Argument(help="A folder with a study.yaml, such as studies/demo.", show_default=False)]
+Folder = Annotated[
+    Path,
+    typer.Argument(help="A folder with a study.yaml, such as studies/demo.", show_default=False),
+]
 
 
 def open_inputs(recipe: "Recipe") -> "tuple[RunInputs, Callable[[Transformer], FinishedRun]]":
-    """What a run of a study needs, opened in the process that runs it, and the held-out text that its model is measured on."""
+    """What a run of a study needs, opened in the process that runs it, and the held-out text that
+    its model is measured on.
+    """
     from puna.cli.run import open_data
     from puna.study.metrics import FinishedRun
 
     data = open_data(recipe)
 
     def finished_run(model: "Transformer") -> "FinishedRun":
-        return FinishedRun(model, data.tokenizer, data.held_out_text(HELD_OUT_BYTES), recipe.context_length)
+        return FinishedRun(
+            model, data.tokenizer, data.held_out_text(HELD_OUT_BYTES), recipe.context_length
+        )
 
     return data.inputs, finished_run
 
@@ -43,21 +52,39 @@ def open_inputs(recipe: "Recipe") -> "tuple[RunInputs, Callable[[Transformer], F
 @app.command()
 def run(
     folder: Folder,
-    jobs: Annotated[int, typer.Option(help="Runs at a time. For small models on a CPU, as many as it has cores is fastest.", min=1)] = 1,
-    threads: Annotated[int | None, typer.Option(help="Threads of each run; left out, the cores divided by --jobs.", min=1)] = None,
-    cluster: Annotated[str | None, typer.Option(help="Submit every run as a job of its own instead: slurm, through submitit.")] = None,
-    cluster_option: Annotated[list[str] | None, typer.Option(help="One of submitit's parameters, such as timeout_min=240.")] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            help="Runs at a time. For small models on a CPU, as many as it has cores is fastest.",
+            min=1,
+        ),
+    ] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Threads of each run; left out, the cores divided by --jobs.", min=1),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Submit every run as a job of its own instead: slurm, through submitit."),
+    ] = None,
+    cluster_option: Annotated[
+        list[str] | None,
+        typer.Option(help="One of submitit's parameters, such as timeout_min=240."),
+    ] = None,
 ) -> None:
-    """Run every arm with every seed; what is finished is not run again, what was interrupted goes on.
+    """Run every arm with every seed; what is finished is not run again, what was interrupted goes
+    on.
 
     Example:
 
         puna study run studies/demo --jobs 2
 
-        puna study run studies/demo --cluster slurm --cluster-option slurm_partition=gpu --cluster-option gpus_per_node=1
+        puna study run studies/demo --cluster slurm --cluster-option slurm_partition=gpu
+            --cluster-option gpus_per_node=1
 
-    Then measures the arms' step times, if it has not (not after a cluster: puna study time does), and writes the report. A study whose
-    code, data or recipes changed since its first run is refused.
+    Then measures the arms' step times, if it has not (not after a cluster: puna study time does),
+    and writes the report. A study whose code, data or recipes changed since its first run is
+    refused.
     """
     from rich.console import Console
 
@@ -73,13 +100,20 @@ def run(
         make_missing_data(arm.recipe, console)
     total, left = len(study.arms) * len(study.seeds), len(unfinished(study, folder))
     if left:
-        console.print(f"{left} of {total} runs to do, {f'on {cluster}' if cluster else f'{jobs} at a time'}", highlight=False)
+        console.print(
+            f"{left} of {total} runs to do, {f'on {cluster}' if cluster else f'{jobs} at a time'}",
+            highlight=False,
+        )
     with _executor(folder, jobs, threads, cluster, cluster_option or []) as executor:
-        for done, (job, record) in enumerate(run_study(study, folder, open_inputs, executor), total - left + 1):
+        for done, (job, record) in enumerate(
+            run_study(study, folder, open_inputs, executor), total - left + 1
+        ):
             value = record[study.metric]
             found = f"{value:.4f} {METRICS[study.metric].unit}" if value is not None else "diverged"
             console.print(
-                f"{done:>4} of {total}  {job.arm}, seed {job.seed}: {found}, {record['machine']['train_seconds']:.0f} s", highlight=False
+                f"{done:>4} of {total}  {job.arm}, seed {job.seed}: {found},"
+                f" {record['machine']['train_seconds']:.0f} s",
+                highlight=False,
             )
     if study.step_times and cluster is None and not (folder / STEP_TIMES).exists():
         time(folder)
@@ -100,7 +134,9 @@ def _executor(
 
 @app.command()
 def time(folder: Folder) -> None:
-    """Measure the step times of a study's arms, side by side, and write step_times.json. Leave the machine alone meanwhile."""
+    """Measure the step times of a study's arms, side by side, and write step_times.json. Leave the
+    machine alone meanwhile.
+    """
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
@@ -115,20 +151,29 @@ def time(folder: Folder) -> None:
         console.status("measuring step times: compiling takes about half a minute an arm"),
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process,
     ):
-        write_json(folder / FILE, process.submit(measure_step_times, resolve_arms(study, folder), study.step_times).result())
+        write_json(
+            folder / FILE,
+            process.submit(
+                measure_step_times, resolve_arms(study, folder), study.step_times
+            ).result(),
+        )
     console.print(f"step times  {folder / FILE}", highlight=False)
 
 
 @app.command()
 def report(folder: Folder) -> None:
-    """Write REPORT.md, and report.html with its figures, from study.yaml, results.jsonl and step_times.json."""
+    """Write REPORT.md, and report.html with its figures, from study.yaml, results.jsonl and
+    step_times.json.
+    """
     from puna.cli.study_report import write_report
 
     write_report(folder)
 
 
 @app.command("list")
-def list_studies(folder: Annotated[Path, typer.Argument(help="The folder of the studies.")] = Path("studies")) -> None:
+def list_studies(
+    folder: Annotated[Path, typer.Argument(help="The folder of the studies.")] = Path("studies"),
+) -> None:
     """List the studies in a folder with their questions and how far they are."""
     from rich.console import Console
     from rich.table import Table
@@ -143,5 +188,9 @@ def list_studies(folder: Annotated[Path, typer.Argument(help="The folder of the 
     table = Table("study", "question", "runs")
     for path in found:
         study = read_study(path)
-        table.add_row(path.name, study.question, f"{len(read_results(path))} of {len(study.arms) * len(study.seeds)}")
+        table.add_row(
+            path.name,
+            study.question,
+            f"{len(read_results(path))} of {len(study.arms) * len(study.seeds)}",
+        )
     Console().print(table)

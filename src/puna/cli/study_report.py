@@ -1,4 +1,6 @@
-"""Writing a study's report: REPORT.md, the same with figures as report.html, and its table of differences on the terminal."""
+"""Writing a study's report: REPORT.md, the same with figures as report.html, and its table of
+differences on the terminal.
+"""
 
 from pathlib import Path
 
@@ -23,13 +25,21 @@ TEXT, PAGE = "REPORT.md", "report.html"
 
 
 def write_report(folder: Path) -> None:
-    """Write both from `study.yaml`, `results.jsonl` and `step_times.json`, and print what they come to."""
+    """Write both from `study.yaml`, `results.jsonl` and `step_times.json`, and print what they come
+    to.
+    """
     study = read_study(folder)
     runs, times = complete_runs(study, read_results(folder)), read_step_times(folder)
     analysis = analyse_metric(study, runs, study.metric)
     section, law = law_section(runs) if study.fit else ("", None)
     text = write_up(study, resolve_arms(study, folder), runs, times, section)
-    facts = (f"{len(study.arms)} arms", f"{len(study.seeds)} seeds", f"{len(runs)} runs", f"baseline {study.baseline}", study.metric)
+    facts = (
+        f"{len(study.arms)} arms",
+        f"{len(study.seeds)} seeds",
+        f"{len(runs)} runs",
+        f"baseline {study.baseline}",
+        study.metric,
+    )
     page = study_page(text, study_figures(study, runs, analysis, times, law), facts)
     write_text(folder / TEXT, text)
     write_text(folder / PAGE, page)
@@ -40,13 +50,23 @@ def write_report(folder: Path) -> None:
 
 def _table(study: Study, analysis: Analysis) -> Table:
     table = Table(title=escape(study.question), title_justify="left")
-    for column in ("arm", f"difference, {METRICS[study.metric].unit}", f"{level(study)} interval", "p, Holm", "verdict"):
+    for column in (
+        "arm",
+        f"difference, {METRICS[study.metric].unit}",
+        f"{level(study)} interval",
+        "p, Holm",
+        "verdict",
+    ):
         table.add_column(column)
     for comparison in best_first(analysis):
         test = comparison.test
         numbers = ("", "", "")
         if test is not None:
             low, high = test.confidence_interval
-            numbers = (f"{test.mean_difference:+.4f}", f"{low:+.4f} to {high:+.4f}", p_value(test.adjusted_p_value))
+            numbers = (
+                f"{test.mean_difference:+.4f}",
+                f"{low:+.4f} to {high:+.4f}",
+                p_value(test.adjusted_p_value),
+            )
         table.add_row(escape(comparison.arm), *numbers, comparison.verdict)
     return table

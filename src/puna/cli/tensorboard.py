@@ -13,7 +13,10 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ConfigError("TensorBoard is not installed: pip install 'puna[tensorboard]', or leave out --tensorboard") from error
+            raise ConfigError(
+                "TensorBoard is not installed: pip install 'puna[tensorboard]', or leave out"
+                " --tensorboard"
+            ) from error
         self._writer = SummaryWriter(folder)
 
     def logged(self, record: dict[str, Any]) -> None:

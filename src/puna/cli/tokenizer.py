@@ -1,7 +1,8 @@
-"""`puna tokenizer`: train a vocabulary, encode and decode with it, look inside, and watch one being learned.
+"""`puna tokenizer`: train a vocabulary, encode and decode with it, look inside, and watch one being
+learned.
 
-`encode` and `decode` are plain for pipes: ids with spaces between them, and the exact text. `train`, `inspect` and
-`explain` are for eyes.
+`encode` and `decode` are plain for pipes: ids with spaces between them, and the exact text.
+`train`, `inspect` and `explain` are for eyes.
 """
 
 import sys
@@ -20,34 +21,63 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="tokenizer",
-    help="Train a byte-level BPE vocabulary, encode and decode with it, look inside, and watch one being learned.",
+    help=(
+        "Train a byte-level BPE vocabulary, encode and decode with it, look inside, and watch one"
+        " being learned."
+    ),
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
 
 _LONGEST_SHOWN = 12
 _LONGEST_WIDTH = 40
-_TOKEN_STYLES = ("black on bright_cyan", "black on bright_yellow", "black on bright_green", "black on bright_magenta")
+_TOKEN_STYLES = (
+    "black on bright_cyan",
+    "black on bright_yellow",
+    "black on bright_green",
+    "black on bright_magenta",
+)
 
 TokenizerFolder = Annotated[
-    Path, typer.Argument(help="A folder that holds tokenizer.json: a tokenizer's, or any model's.", show_default=False)
+    Path,
+    typer.Argument(
+        help="A folder that holds tokenizer.json: a tokenizer's, or any model's.",
+        show_default=False,
+    ),
 ]
 
 
 @app.command()
 def train(
     sources: Sources,
-    out: Annotated[Path, typer.Option(help="The folder to write the tokenizer into.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(help="The folder to write the tokenizer into.", show_default=False)
+    ],
     vocab_size: Annotated[
         int,
-        typer.Option(help="Tokens in all: 256 bytes, merges and 8 special tokens. LLaMA has 32000, Llama 3 128256."),
+        typer.Option(
+            help=(
+                "Tokens in all: 256 bytes, merges and 8 special tokens. LLaMA has 32000, Llama 3"
+                " 128256."
+            )
+        ),
     ] = 32_000,
     digits: Annotated[
         Literal["one", "three", "off"],
-        typer.Option(help="Digits in one token: one (LLaMA), up to three (Llama 3), or off, no limit (GPT-2)."),
+        typer.Option(
+            help=(
+                "Digits in one token: one (LLaMA), up to three (Llama 3), or off, no limit (GPT-2)."
+            )
+        ),
     ] = "one",
     max_bytes: Annotated[
-        int, typer.Option(help="Bytes of text to learn from; one text from each source in turn until they are read.")
+        int,
+        typer.Option(
+            help=(
+                "Bytes of text to learn from; one text from each source in turn until they are"
+                " read."
+            )
+        ),
     ] = 200_000_000,
 ) -> None:
     """Learn a vocabulary from text.
@@ -58,7 +88,8 @@ def train(
 
         puna tokenizer train books/ 'web/*.jsonl' --out runs/tokenizer --digits three
 
-    The same texts give the same tokenizer, byte for byte. 20 MB of text and 32,000 tokens take about 11 seconds.
+    The same texts give the same tokenizer, byte for byte. 20 MB of text and 32,000 tokens take
+    about 11 seconds.
     """
     from rich.console import Console
 
@@ -76,10 +107,14 @@ def train(
             on_progress=lambda read: status.update(f"{read / 1e6:,.1f} MB read, merging follows"),
         )
     tokenizer.save(out)
-    console.print(f"{out}: {tokenizer.vocab_size:,} tokens, digits {digits}, hash {tokenizer.hash[:12]}", markup=False)
+    console.print(
+        f"{out}: {tokenizer.vocab_size:,} tokens, digits {digits}, hash {tokenizer.hash[:12]}",
+        markup=False,
+    )
     if tokenizer.vocab_size < vocab_size:
         console.print(
-            f"The vocabulary is smaller than the {vocab_size:,} asked for: no more pairs occur twice in the text.",
+            f"The vocabulary is smaller than the {vocab_size:,} asked for: no more pairs occur"
+            " twice in the text.",
             style="yellow",
         )
 
@@ -87,7 +122,10 @@ def train(
 @app.command()
 def encode(
     tokenizer: TokenizerFolder,
-    text: Annotated[str | None, typer.Argument(help="The text; standard input when left out.", show_default=False)] = None,
+    text: Annotated[
+        str | None,
+        typer.Argument(help="The text; standard input when left out.", show_default=False),
+    ] = None,
 ) -> None:
     """Print the ids of a text, on one line.
 
@@ -97,7 +135,8 @@ def encode(
 
         puna tokenizer encode runs/tokenizer < book.txt > book.ids
 
-    No special token is added, and none is read from the text: here "<|end_of_text|>" is fifteen plain characters.
+    No special token is added, and none is read from the text: here "<|end_of_text|>" is fifteen
+    plain characters.
     """
     from puna.tokenizer.tokenizer import Tokenizer
 
@@ -110,9 +149,13 @@ def decode(
     tokenizer: TokenizerFolder,
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID...]", help="Token ids; standard input when left out.", show_default=False),
+        typer.Argument(
+            metavar="[ID...]", help="Token ids; standard input when left out.", show_default=False
+        ),
     ] = None,
-    skip_special: Annotated[bool, typer.Option("--skip-special", help="Leave special tokens out.")] = False,
+    skip_special: Annotated[
+        bool, typer.Option("--skip-special", help="Leave special tokens out.")
+    ] = False,
 ) -> None:
     """Print the text of ids: exactly its bytes, with a line break added only for a terminal.
 
@@ -120,7 +163,8 @@ def decode(
 
         puna tokenizer decode runs/tokenizer 314 220 17
 
-        puna tokenizer encode runs/tokenizer < book.txt | puna tokenizer decode runs/tokenizer | cmp - book.txt
+        puna tokenizer encode runs/tokenizer < book.txt | puna tokenizer decode runs/tokenizer | cmp
+            - book.txt
     """
     from puna.errors import TokenizerError
     from puna.tokenizer.tokenizer import Tokenizer
@@ -129,14 +173,23 @@ def decode(
     try:
         numbers = [int(word) for word in words]
     except ValueError as error:
-        raise TokenizerError(f"ids are whole numbers with spaces or commas between them ({error})") from error
-    typer.echo(Tokenizer.load(tokenizer).decode_bytes(numbers, skip_special), nl=sys.stdout.isatty())
+        raise TokenizerError(
+            f"ids are whole numbers with spaces or commas between them ({error})"
+        ) from error
+    typer.echo(
+        Tokenizer.load(tokenizer).decode_bytes(numbers, skip_special), nl=sys.stdout.isatty()
+    )
 
 
 @app.command()
 def inspect(
     tokenizer: TokenizerFolder,
-    text: Annotated[str | None, typer.Argument(help="A text to cut, in colour; - reads standard input.", show_default=False)] = None,
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            help="A text to cut, in colour; - reads standard input.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Show what a vocabulary holds and how it cuts a text.
 
@@ -146,7 +199,8 @@ def inspect(
 
         puna tokenizer inspect models/llama-3 - < book.txt
 
-    White space is drawn: · a space, → a tab, ⏎ a line break. Bytes that are part of a character are shown as <E2>.
+    White space is drawn: · a space, → a tab, ⏎ a line break. Bytes that are part of a character are
+    shown as <E2>.
     """
     from rich.console import Console
 
@@ -161,20 +215,43 @@ def inspect(
 
 @app.command()
 def explain(
-    text: Annotated[str | None, typer.Argument(help="The text to learn from; standard input when left out.", show_default=False)] = None,
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            help="The text to learn from; standard input when left out.", show_default=False
+        ),
+    ] = None,
     words: Annotated[
-        str | None, typer.Option(help="Words with their counts, in place of a text: 'low:5 lower:2'.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Words with their counts, in place of a text: 'low:5 lower:2'.", show_default=False
+        ),
     ] = None,
     end: Annotated[
         Literal["separate", "attached", "none"],
-        typer.Option(help="The mark </w> of a word's end: a symbol of its own, part of the last character's, or none."),
+        typer.Option(
+            help=(
+                "The mark </w> of a word's end: a symbol of its own, part of the last character's,"
+                " or none."
+            )
+        ),
     ] = "separate",
     ties: Annotated[
         Literal["first", "oldest"],
-        typer.Option(help="Of equally frequent pairs merge the one met first in the text, or the one of the oldest symbols."),
+        typer.Option(
+            help=(
+                "Of equally frequent pairs merge the one met first in the text, or the one of the"
+                " oldest symbols."
+            )
+        ),
     ] = "first",
-    merges: Annotated[int | None, typer.Option(help="Stop after this many merges.", show_default="when no pair is left")] = None,
-    vocab_size: Annotated[int | None, typer.Option(help="Stop at this many symbols.", show_default="no limit")] = None,
+    merges: Annotated[
+        int | None,
+        typer.Option(help="Stop after this many merges.", show_default="when no pair is left"),
+    ] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Stop at this many symbols.", show_default="no limit")
+    ] = None,
 ) -> None:
     """Show how byte pair encoding learns from a small text, merge by merge.
 
@@ -186,7 +263,8 @@ def explain(
 
         puna tokenizer explain --end attached --vocab-size 60 < poem.txt
 
-    Each merge shows how often its pair was counted, the pairs next in line, and the words that it changed.
+    Each merge shows how often its pair was counted, the pairs next in line, and the words that it
+    changed.
     """
     from rich.console import Console
 
@@ -196,7 +274,11 @@ def explain(
 
     if text is not None and words is not None:
         raise TokenizerError("there is both a text and --words; give one of the two")
-    counted = read_words(words, with_counts=True) if words is not None else read_words(_standard_input() if text is None else text)
+    counted = (
+        read_words(words, with_counts=True)
+        if words is not None
+        else read_words(_standard_input() if text is None else text)
+    )
     learner = BpeLearner(counted, end=end, ties=ties)
     print_merges(Console(), learner, max_merges=merges, vocab_size=vocab_size)
 
@@ -206,18 +288,25 @@ def _print_vocabulary(console: "Console", tokenizer: "Tokenizer") -> None:
     from rich.text import Text
 
     lengths = tokenizer.token_lengths()
-    longest = sorted(range(tokenizer.vocab_size), key=lambda id_: (-lengths[id_], id_))[:_LONGEST_SHOWN]
+    longest = sorted(range(tokenizer.vocab_size), key=lambda id_: (-lengths[id_], id_))[
+        :_LONGEST_SHOWN
+    ]
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
     facts.add_row("vocabulary", f"{tokenizer.vocab_size:,} tokens")
     facts.add_row("digits", tokenizer.digits or "a pattern of its own")
     facts.add_row("hash", tokenizer.hash[:12])
-    facts.add_row("special", Text("\n").join(Text(f"{id_} {name}") for name, id_ in tokenizer.special_tokens.items()))
+    facts.add_row(
+        "special",
+        Text("\n").join(Text(f"{id_} {name}") for name, id_ in tokenizer.special_tokens.items()),
+    )
     for id_ in longest:
         drawn = _visible(tokenizer.token_bytes(id_))
         shown = drawn if len(drawn) <= _LONGEST_WIDTH else f"{drawn[:_LONGEST_WIDTH]}…"
-        facts.add_row("longest" if id_ == longest[0] else "", Text(f"{lengths[id_]} bytes  {shown}"))
+        facts.add_row(
+            "longest" if id_ == longest[0] else "", Text(f"{lengths[id_]} bytes  {shown}")
+        )
     console.print(facts)
 
 
@@ -226,12 +315,16 @@ def _print_cut(console: "Console", tokenizer: "Tokenizer", text: str) -> None:
     size = len(text.encode("utf-8"))
     ratio = f", {size / len(ids):.3f} bytes per token" if ids else ""
     console.print()
-    console.print(_side_by_side([tokenizer.token_bytes(id_) for id_ in ids], console.color_system is not None))
+    console.print(
+        _side_by_side([tokenizer.token_bytes(id_) for id_ in ids], console.color_system is not None)
+    )
     console.print(f"{size:,} bytes, {len(ids):,} tokens{ratio}", highlight=False)
 
 
 def _side_by_side(pieces: list[bytes], in_colour: bool) -> "Text":
-    """The pieces in a row, told apart by colour or else by bars; every line break of the text starts a new line."""
+    """The pieces in a row, told apart by colour or else by bars; every line break of the text
+    starts a new line.
+    """
     from rich.text import Text
 
     drawn = Text()
@@ -245,7 +338,9 @@ def _side_by_side(pieces: list[bytes], in_colour: bool) -> "Text":
 
 
 def _visible(piece: bytes) -> str:
-    """The characters of a token, white space drawn, and stray bytes and control characters as <XX>."""
+    """The characters of a token, white space drawn, and stray bytes and control characters as
+    <XX>.
+    """
     marks = {" ": "·", "\t": "→", "\n": "⏎", "\r": "␍"}
     shown = []
     for character in piece.decode("utf-8", errors="surrogateescape"):
@@ -266,4 +361,7 @@ def _standard_input() -> str:
     try:
         return typer.get_binary_stream("stdin").read().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise TokenizerError(f"standard input is not UTF-8 (byte {error.start}); convert it first, for example with iconv") from error
+        raise TokenizerError(
+            f"standard input is not UTF-8 (byte {error.start}); convert it first, for example with"
+            " iconv"
+        ) from error

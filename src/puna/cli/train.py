@@ -12,16 +12,28 @@ if TYPE_CHECKING:
     from puna.train.recipe import Recipe
     from puna.train.trainer import Trainer
 
-RecipeFile = Annotated[Path, typer.Argument(help="A recipe, such as recipes/tiny.yaml.", show_default=False)]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="Values to replace, such as train.steps=200.")]
+RecipeFile = Annotated[
+    Path, typer.Argument(help="A recipe, such as recipes/tiny.yaml.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE...]", help="Values to replace, such as train.steps=200."),
+]
 
 
 def train(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run from its newest checkpoint.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print sizes, memory, time and epochs, and spend nothing.")] = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files too (the tensorboard extra).")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run from its newest checkpoint.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print sizes, memory, time and epochs, and spend nothing."),
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files too (the tensorboard extra).")
+    ] = False,
 ) -> None:
     """Train a model from a recipe. What the recipe's data and tokenizer lack is made first.
 
@@ -54,11 +66,12 @@ def train(
 def print_result(summary: dict[str, Any], run: Path, console: "Console") -> None:
     """The end of a run in a few lines."""
     console.print(
-        f"held-out text: [bold]{summary['val_bits_per_byte']:.3f}[/bold] bits per byte "
-        f"(gzip -9 {summary['gzip_bits_per_byte']:.3f}, xz -9 {summary['xz_bits_per_byte']:.3f})\n"
-        f"{summary['tokens']:,} tokens in {summary['train_seconds']:,.0f} s: {summary['tokens_per_second']:,.0f} tokens/s, "
-        f"MFU {summary['mfu']:.0%} of a measured {summary['matmul_peak_gflops']:,.0f} GFLOP/s\n"
-        f"model   {summary['model']}\nreport  {run / 'report.html'}",
+        f"held-out text: [bold]{summary['val_bits_per_byte']:.3f}[/bold] bits per byte (gzip -9"
+        f" {summary['gzip_bits_per_byte']:.3f}, xz -9"
+        f" {summary['xz_bits_per_byte']:.3f})\n{summary['tokens']:,} tokens in"
+        f" {summary['train_seconds']:,.0f} s: {summary['tokens_per_second']:,.0f} tokens/s, MFU"
+        f" {summary['mfu']:.0%} of a measured {summary['matmul_peak_gflops']:,.0f} GFLOP/s\nmodel  "
+        f" {summary['model']}\nreport  {run / 'report.html'}",
         highlight=False,
     )
 
@@ -68,7 +81,11 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
 
     from puna.data.mixture import epochs
     from puna.device import choose_device, choose_precision, measure_matmul_peak
-    from puna.model.accounting import count_parameters, training_flops_per_token, training_memory_bytes
+    from puna.model.accounting import (
+        count_parameters,
+        training_flops_per_token,
+        training_memory_bytes,
+    )
 
     device = choose_device(recipe.train.device)
     precision = choose_precision(recipe.train.precision, device)
@@ -84,11 +101,18 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
         device=device.type,
     )
     parameters = count_parameters(recipe.model)
-    table = Table(title=f"{recipe.run}: nothing is spent yet", title_justify="left", show_header=False)
+    table = Table(
+        title=f"{recipe.run}: nothing is spent yet", title_justify="left", show_header=False
+    )
     rows = {
         "parameters": f"{parameters.total:,}",
-        "  embedding, attention, feed-forward": f"{parameters.embedding:,}, {parameters.attention:,}, {parameters.feed_forward:,}",
-        "tokens": f"{tokens:,} ({recipe.train.steps:,} steps of {recipe.tokens_per_step:,}), {tokens / parameters.total:.1f} a parameter",
+        "  embedding, attention, feed-forward": (
+            f"{parameters.embedding:,}, {parameters.attention:,}, {parameters.feed_forward:,}"
+        ),
+        "tokens": (
+            f"{tokens:,} ({recipe.train.steps:,} steps of {recipe.tokens_per_step:,}),"
+            f" {tokens / parameters.total:.1f} a parameter"
+        ),
         "training FLOPs": f"{flops:.3g} a token, {flops * tokens:.3g} in all",
         "memory": f"about {memory / 1e9:.2f} GB",
         "device": f"{device}, {precision}, matmul peak {peak / 1e9:,.0f} GFLOP/s (measured)",
@@ -96,7 +120,9 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
     }
     unique = {corpus.path: _train_tokens(Path(corpus.path)) for corpus in recipe.data.mixture}
     if all(unique.values()):
-        seen = epochs({corpus.path: corpus.weight for corpus in recipe.data.mixture}, unique, tokens)
+        seen = epochs(
+            {corpus.path: corpus.weight for corpus in recipe.data.mixture}, unique, tokens
+        )
         rows |= {f"epochs of {name}": f"{count:.2f}" for name, count in seen.items()}
     else:
         rows["epochs"] = "known once the data is prepared"
@@ -108,7 +134,9 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
 def _train_tokens(folder: Path) -> int:
     from puna.data.manifest import Manifest
 
-    return Manifest.load(folder).splits["train"].tokens if (folder / "manifest.json").exists() else 0
+    return (
+        Manifest.load(folder).splits["train"].tokens if (folder / "manifest.json").exists() else 0
+    )
 
 
 def verify_resume(
@@ -118,8 +146,9 @@ def verify_resume(
 ) -> None:
     """Show that a run which is stopped and resumed equals one that is not, bit for bit.
 
-    The first STEPS steps of the recipe are trained twice, once in one piece and once with a stop in the middle and a resume from the
-    checkpoint; weights, optimizer state and logged numbers are compared. Exits with 1 when anything differs.
+    The first STEPS steps of the recipe are trained twice, once in one piece and once with a stop in
+    the middle and a resume from the checkpoint; weights, optimizer state and logged numbers are
+    compared. Exits with 1 when anything differs.
 
     Example:
 
@@ -150,18 +179,33 @@ def verify_resume(
         whole, parted = Path(scratch) / "whole", Path(scratch) / "parted"
         with console.status(f"training {steps} steps twice"):
             one, two = trained(whole, (steps,)), trained(parted, (steps // 2, steps))
-        different = [f"weight {name}" for name, value in one.model.state_dict().items() if not value.equal(two.model.state_dict()[name])]
-        states = optimizer_tensors(one.model, one.optimizers), optimizer_tensors(two.model, two.optimizers)
-        different += [f"optimizer {name}" for name in states[0] | states[1] if not _equal(states[0].get(name), states[1].get(name))]
-        logs = [[_untimed(record) for record in read_metrics(folder / "metrics.jsonl")] for folder in (whole, parted)]
+        different = [
+            f"weight {name}"
+            for name, value in one.model.state_dict().items()
+            if not value.equal(two.model.state_dict()[name])
+        ]
+        states = (
+            optimizer_tensors(one.model, one.optimizers),
+            optimizer_tensors(two.model, two.optimizers),
+        )
+        different += [
+            f"optimizer {name}"
+            for name in states[0] | states[1]
+            if not _equal(states[0].get(name), states[1].get(name))
+        ]
+        logs = [
+            [_untimed(record) for record in read_metrics(folder / "metrics.jsonl")]
+            for folder in (whole, parted)
+        ]
         if logs[0] != logs[1]:
             different.append("metrics.jsonl")
     if different:
         console.print(f"different after {steps} steps: {', '.join(different)}", style="red")
         raise typer.Exit(1)
     console.print(
-        f"identical after {steps} steps: {len(one.model.state_dict())} weights, {len(states[0])} optimizer tensors and "
-        f"{len(logs[0])} log records, stopped at step {steps // 2} and resumed",
+        f"identical after {steps} steps: {len(one.model.state_dict())} weights, {len(states[0])}"
+        f" optimizer tensors and {len(logs[0])} log records, stopped at step {steps // 2} and"
+        " resumed",
         highlight=False,
     )
 
@@ -172,4 +216,8 @@ def _equal(one: Any, two: Any) -> bool:
 
 def _untimed(record: dict[str, Any]) -> dict[str, Any]:
     """A log record without what depends on the clock."""
-    return {key: value for key, value in record.items() if key not in ("seconds", "tokens_per_second", "mfu")}
+    return {
+        key: value
+        for key, value in record.items()
+        if key not in ("seconds", "tokens_per_second", "mfu")
+    }

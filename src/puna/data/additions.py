@@ -1,9 +1,11 @@
-"""The source `additions`: sums of two numbers, one a line, generated; and the sums that are kept out of it, to ask a model for.
+"""The source `additions`: sums of two numbers, one a line, generated; and the sums that are kept
+out of it, to ask a model for.
 
     57+8=65
 
-Operands have 1 to `DIGITS` digits, each number of digits as often as the others. One pair in `HELD_OUT` is in no document, whichever
-seed or order: a model that knows the answer has not read it.
+Operands have 1 to `DIGITS` digits, each number of digits as often as the others. One pair in
+`HELD_OUT` is in no document, whichever seed or order: a model that knows the answer has not read
+it.
 """
 
 import random
@@ -34,7 +36,9 @@ def held_out_pairs() -> list[tuple[int, int]]:
 
 
 def is_held_out(a: int, b: int) -> bool:
-    """Whether a + b is asked for and never told. A pair and its mirror image go together, or b + a would tell a + b."""
+    """Whether a + b is asked for and never told. A pair and its mirror image go together, or b + a
+    would tell a + b.
+    """
     return random.Random(min(a, b) * 10**DIGITS + max(a, b)).randrange(HELD_OUT) == 0
 
 

@@ -1,10 +1,11 @@
 """Texts to token ids on several processes, in order, with a bounded number of batches under way.
 
-What it is not: it knows nothing of shards. Cost: a worker takes half a second to start and about 100 MB of memory. Two
-batches a worker are under way, so memory does not grow with the corpus.
+What it is not: it knows nothing of shards. Cost: a worker takes half a second to start and about
+100 MB of memory. Two batches a worker are under way, so memory does not grow with the corpus.
 
-Workers are started afresh (`spawn`), because this process may hold threads of torch or of the tokenizer, which a fork
-would leave in pieces. They end when this process does, even when it is killed.
+Workers are started afresh (`spawn`), because this process may hold threads of torch or of the
+tokenizer, which a fork would leave in pieces. They end when this process does, even when it is
+killed.
 """
 
 import itertools
@@ -46,9 +47,13 @@ class Encoded(NamedTuple):
 
 
 def encode_batches(
-    batches: Iterable[tuple[list[str], Label]], tokenizer_folder: Path, storage: np.dtype[Any], workers: int
+    batches: Iterable[tuple[list[str], Label]],
+    tokenizer_folder: Path,
+    storage: np.dtype[Any],
+    workers: int,
 ) -> Iterator[tuple[Encoded, Label]]:
-    """Encode each batch of texts as documents; the label that came with a batch leaves with it, in the same order.
+    """Encode each batch of texts as documents; the label that came with a batch leaves with it, in
+    the same order.
 
     workers: processes to start; 1 encodes in this process, with the tokenizer's threads.
     Raises DataError when a worker dies. Workers run until the iterator is exhausted or closed.
@@ -67,7 +72,10 @@ def encode_batches(
         while under_way:
             yield _oldest(under_way)
     except BrokenProcessPool as error:
-        raise DataError(f"one of {workers} tokenising processes was ended, most likely for want of memory; use fewer workers") from error
+        raise DataError(
+            f"one of {workers} tokenising processes was ended, most likely for want of memory; use"
+            " fewer workers"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -103,8 +111,10 @@ def _load(tokenizer_folder: Path) -> Tokenizer:
 
 def _start_worker() -> None:
     """Runs once in each worker process."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core a worker: the pool is what is parallel
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what ends
+    # one core a worker: the pool is what is parallel
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Ctrl-C reaches the whole group; the parent decides what ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

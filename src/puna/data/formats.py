@@ -1,11 +1,13 @@
-"""File formats that hold text: plain files, JSON lines, Parquet and Arrow streams, read as a stream of documents.
+"""File formats that hold text: plain files, JSON lines, Parquet and Arrow streams, read as a stream
+of documents.
 
-What it is not: it does not find files (`sources.py` does), and it neither cleans nor filters. A file is chosen by its
-name: `.jsonl`, `.parquet` and `.arrow` hold one document a row, every other file is plain text; `.gz` and `.zst` after
-the name are unpacked on the way.
+What it is not: it does not find files (`sources.py` does), and it neither cleans nor filters. A
+file is chosen by its name: `.jsonl`, `.parquet` and `.arrow` hold one document a row, every other
+file is plain text; `.gz` and `.zst` after the name are unpacked on the way.
 
-Cost: memory of one row batch (256 rows) or one piece (1 Mi characters), whatever the file's size. A plain file longer
-than a piece is read twice, because text that turns out not to be UTF-8 half-way is to be skipped whole.
+Cost: memory of one row batch (256 rows) or one piece (1 Mi characters), whatever the file's size. A
+plain file longer than a piece is read twice, because text that turns out not to be UTF-8 half-way
+is to be skipped whole.
 """
 
 import io
@@ -20,7 +22,9 @@ import pyarrow as pa
 from puna.errors import DataError
 
 PIECE_CHARACTERS = 2**20
-"""A plain file longer than this becomes several documents, cut at a blank line where there is one, else at a line end."""
+"""A plain file longer than this becomes several documents, cut at a blank line where there is one,
+else at a line end.
+"""
 
 _ROWS = 256
 _COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
@@ -34,16 +38,20 @@ class Row(NamedTuple):
     """The text, or None where the file holds bytes that are not UTF-8."""
 
     position: int
-    """Bytes of the file that were read so far, as stored (compressed), for progress; at most the file's size."""
+    """Bytes of the file that were read so far, as stored (compressed), for progress; at most the
+    file's size.
+    """
 
 
-def read_file(path: Path, text_field: str, piece_characters: int = PIECE_CHARACTERS) -> Iterator[Row]:
+def read_file(
+    path: Path, text_field: str, piece_characters: int = PIECE_CHARACTERS
+) -> Iterator[Row]:
     """Stream the documents of one file, in the file's order.
 
-    text_field: the key of a JSON line, or the column of a Parquet or Arrow file; plain files do not use it.
-    piece_characters: the longest document that a plain file gives.
-    Raises DataError, naming the file and the line or row, for damage, for a row without `text_field` and for a value
-    that is not text.
+    text_field: the key of a JSON line, or the column of a Parquet or Arrow file; plain files do not
+    use it. piece_characters: the longest document that a plain file gives. Raises DataError, naming
+    the file and the line or row, for damage, for a row without `text_field` and for a value that is
+    not text.
     """
     name = path.name.lower()
     for suffix in _COMPRESSION:
@@ -59,12 +67,16 @@ def read_file(path: Path, text_field: str, piece_characters: int = PIECE_CHARACT
     try:
         yield from rows
     except (OSError, EOFError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}; replace the file or leave it out") from error
+        raise DataError(
+            f"{path} cannot be read: {error}; replace the file or leave it out"
+        ) from error
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[io.BufferedReader, pa.NativeFile]]:
-    """The file's unpacked bytes, and the stored file beneath them, whose `tell()` is the position."""
+    """The file's unpacked bytes, and the stored file beneath them, whose `tell()` is the
+    position.
+    """
     with pa.OSFile(str(path)) as stored:
         compression = _COMPRESSION.get(path.suffix.lower())
         stream = stored if compression is None else pa.CompressedInputStream(stored, compression)
@@ -85,7 +97,10 @@ def _plain(path: Path, piece_characters: int) -> Iterator[Row]:
     if _is_binary(head) or not _is_utf8(path):
         yield Row(None, path.stat().st_size)
         return
-    with _opened(path) as (reader, stored), io.TextIOWrapper(reader, "utf-8-sig", newline="") as text:
+    with (
+        _opened(path) as (reader, stored),
+        io.TextIOWrapper(reader, "utf-8-sig", newline="") as text,
+    ):
         piece = ""
         while block := text.read(piece_characters - len(piece)):
             piece += block
@@ -111,7 +126,9 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _cut(piece: str) -> int:
-    """Where to end a piece: after the last blank line of its second half, else after the last line, else at its end."""
+    """Where to end a piece: after the last blank line of its second half, else after the last line,
+    else at its end.
+    """
     half = len(piece) // 2
     for mark in ("\n\n", "\r\n\r\n", "\n"):
         at = piece.rfind(mark, half)
@@ -129,11 +146,19 @@ def _json_lines(path: Path, text_field: str) -> Iterator[Row]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{where} is not valid JSON: {error}; mend the line or remove it") from error
+                raise DataError(
+                    f"{where} is not valid JSON: {error}; mend the line or remove it"
+                ) from error
             if not isinstance(row, dict):
-                raise DataError(f"{where} holds a {type(row).__name__}, but a line is an object with {text_field!r}")
+                raise DataError(
+                    f"{where} holds a {type(row).__name__}, but a line is an object with"
+                    f" {text_field!r}"
+                )
             if text_field not in row:
-                raise DataError(f"{where} has no field {text_field!r}, only {sorted(row)}; name the field with --text-field")
+                raise DataError(
+                    f"{where} has no field {text_field!r}, only {sorted(row)}; name the field with"
+                    " --text-field"
+                )
             yield Row(_text(row[text_field], text_field, where), stored.tell())
 
 
@@ -165,15 +190,23 @@ def _arrow(path: Path, text_field: str) -> Iterator[Row]:
 
 def _require_column(path: Path, schema: pa.Schema, text_field: str) -> None:
     if text_field not in schema.names:
-        raise DataError(f"{path} has no column {text_field!r}, only {schema.names}; name the column with --text-field")
+        raise DataError(
+            f"{path} has no column {text_field!r}, only {schema.names}; name the column with"
+            " --text-field"
+        )
 
 
 def _text(value: Any, text_field: str, where: str) -> str | None:
-    """A row's value as text: nothing is empty text; half of a surrogate pair, which no UTF-8 can hold, is not text."""
+    """A row's value as text: nothing is empty text; half of a surrogate pair, which no UTF-8 can
+    hold, is not text.
+    """
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise DataError(f"{where} has a value of type {type(value).__name__} in {text_field!r}, but documents are text")
+        raise DataError(
+            f"{where} has a value of type {type(value).__name__} in {text_field!r}, but documents"
+            " are text"
+        )
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -1,13 +1,17 @@
-"""What a folder of shards holds: the manifest that `prepare` writes last and every reader reads first.
+"""What a folder of shards holds: the manifest that `prepare` writes last and every reader reads
+first.
 
     DIR/manifest.json            this file's `Manifest`
     DIR/tokenizer.json           the tokenizer that made the ids, and its tokenizer_config.json
-    DIR/train-00000.tokens       little-endian ids: uint16 for a vocabulary of up to 65,536 tokens, uint32 beyond
-    DIR/train-00000.offsets      where each document of the shard begins, then its end: documents + 1 uint64
+    DIR/train-00000.tokens       little-endian ids: uint16 for a vocabulary of up to 65,536 tokens,
+        uint32 beyond
+    DIR/train-00000.offsets      where each document of the shard begins, then its end: documents +
+        1 uint64
     DIR/validation-00000.tokens  and so on
 
-A document is <|begin_of_text|> ids <|end_of_text|> (without the first in a vocabulary that has none), and never spans
-two shards. `bytes` always counts the UTF-8 bytes of the text, special tokens excluded: the unit of bits per byte.
+A document is <|begin_of_text|> ids <|end_of_text|> (without the first in a vocabulary that has
+none), and never spans two shards. `bytes` always counts the UTF-8 bytes of the text, special tokens
+excluded: the unit of bits per byte.
 
 What it is not: it does not open the shards (`shards.py` does).
 """
@@ -64,7 +68,9 @@ class Split(Config):
         for unit in ("documents", "tokens", "bytes"):
             total = sum(getattr(shard, unit) for shard in self.shards)
             if getattr(self, unit) != total:
-                raise ValueError(f"{unit} is {getattr(self, unit)}, but its shards add up to {total}")
+                raise ValueError(
+                    f"{unit} is {getattr(self, unit)}, but its shards add up to {total}"
+                )
         return self
 
 
@@ -98,8 +104,17 @@ class Inputs(Config):
             found.append(f"{len(self.sources)} sources became {len(other.sources)}")
         for ours, theirs in zip(self.sources, other.sources, strict=False):
             if ours.files_hash != theirs.files_hash:
-                found.append(f"the files of {theirs.name} are not those that were read as {ours.name}")
-        for name in ("tokenizer_hash", "text_field", "piece_characters", "validation_fraction", "max_bytes", "shard_tokens"):
+                found.append(
+                    f"the files of {theirs.name} are not those that were read as {ours.name}"
+                )
+        for name in (
+            "tokenizer_hash",
+            "text_field",
+            "piece_characters",
+            "validation_fraction",
+            "max_bytes",
+            "shard_tokens",
+        ):
             before, now = getattr(self, name), getattr(other, name)
             if before != now:
                 found.append(f"{name} was {before} and is {now}")
@@ -122,18 +137,24 @@ class Manifest(Config):
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Read `folder`/manifest.json; DataError if it is missing, damaged or of another format version."""
+        """Read `folder`/manifest.json; DataError if it is missing, damaged or of another format
+        version.
+        """
         path = Path(folder) / MANIFEST_NAME
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
-            raise DataError(f"{folder} has no {MANIFEST_NAME}; run `puna data prepare` to its end first") from error
+            raise DataError(
+                f"{folder} has no {MANIFEST_NAME}; run `puna data prepare` to its end first"
+            ) from error
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
-            raise DataError(f"{path} is not a manifest of format 1: {where} {problem['msg']}") from error
+            raise DataError(
+                f"{path} is not a manifest of format 1: {where} {problem['msg']}"
+            ) from error
 
     @property
     def storage(self) -> np.dtype[Any]:
@@ -142,10 +163,15 @@ class Manifest(Config):
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 (hex) of tokenizer and shards: equal for equal data wherever it was made; a model's provenance."""
+        """SHA-256 (hex) of tokenizer and shards: equal for equal data wherever it was made; a
+        model's provenance.
+        """
         parts = [self.inputs.tokenizer_hash]
         for split in SPLITS:
-            parts += [split, *(shard.tokens_xxh3 + shard.offsets_xxh3 for shard in self.splits[split].shards)]
+            parts += [
+                split,
+                *(shard.tokens_xxh3 + shard.offsets_xxh3 for shard in self.splits[split].shards),
+            ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

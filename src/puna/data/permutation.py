@@ -1,13 +1,15 @@
 """A keyed shuffle of [0, n) that stores nothing: where a place goes is computed, whatever n is.
 
-A Feistel network over pairs (left, right), left < a and right < b with a*b just above n: each round adds a keyed hash
-of one half to the other, modulo its size, which is undone by subtracting and so loses nothing. A result of n or more is
-sent through again ("cycle walking") until it falls below n; fewer than one in sqrt(n) needs it.
-Luby and Rackoff 1988 for the network; Black and Rogaway 2002, section 3, for the walk and the mixed radix.
+A Feistel network over pairs (left, right), left < a and right < b with a*b just above n: each round
+adds a keyed hash of one half to the other, modulo its size, which is undone by subtracting and so
+loses nothing. A result of n or more is sent through again ("cycle walking") until it falls below n;
+fewer than one in sqrt(n) needs it. Luby and Rackoff 1988 for the network; Black and Rogaway 2002,
+section 3, for the walk and the mixed radix.
 
 What it is not: secret. It only has to look shuffled.
 
-Cost: 0.4 us a place in batches of a thousand or more, 0.3 ms for a batch of a few (numpy's overhead).
+Cost: 0.4 us a place in batches of a thousand or more, 0.3 ms for a batch of a few (numpy's
+overhead).
 """
 
 import hashlib
@@ -17,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 _ROUNDS = 6
-_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # SplitMix64's finaliser (Steele et al. 2014)
+# SplitMix64's finaliser (Steele et al. 2014)
+_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 def permute(places: npt.NDArray[np.int64], n: int, key: str) -> npt.NDArray[np.int64]:
@@ -35,7 +38,9 @@ def permute(places: npt.NDArray[np.int64], n: int, key: str) -> npt.NDArray[np.i
     return images.astype(np.int64)
 
 
-def _network(values: npt.NDArray[np.uint64], left_size: int, right_size: int, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _network(
+    values: npt.NDArray[np.uint64], left_size: int, right_size: int, keys: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.uint64]:
     a, b = np.uint64(left_size), np.uint64(right_size)
     left, right = np.divmod(values, b)
     for number in range(0, _ROUNDS, 2):

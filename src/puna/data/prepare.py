@@ -1,18 +1,22 @@
 """From sources to a folder of shards: read, drop copies, split, tokenise on all cores, write.
 
-This process reads, hashes and writes; worker processes turn batches of text into ids. Batches come back in the order in
-which they were sent, so the bytes on disk do not depend on the number of workers.
+This process reads, hashes and writes; worker processes turn batches of text into ids. Batches come
+back in the order in which they were sent, so the bytes on disk do not depend on the number of
+workers.
 
-After every shard the list of finished shards (`journal.json`) is replaced. A run that was ended at any moment, by a
-signal, a power cut or a full disk, is continued by the same call: the sources are read and hashed again, which is fast,
-and only documents that no finished shard holds are tokenised. The manifest is written last, and ends the journal.
+After every shard the list of finished shards (`journal.json`) is replaced. A run that was ended at
+any moment, by a signal, a power cut or a full disk, is continued by the same call: the sources are
+read and hashed again, which is fast, and only documents that no finished shard holds are tokenised.
+The manifest is written last, and ends the journal.
 
-What it is not: it trains no tokenizer and mixes no sources; prepare each source of a mixture into a folder of its own.
+What it is not: it trains no tokenizer and mixes no sources; prepare each source of a mixture into a
+folder of its own.
 
-Cost: the tokenizer's time, divided by the workers. Memory: one shard a split (2 bytes a token), a few batches of half a
-megabyte, the longest document, and the hashes of `dedup.py`; otherwise the size of the corpus does not matter.
-Measured with 1 GB of Python text in 259,373 documents on two busy cores: 0.9 MB a second, at most 179 MiB here (83 MiB
-before the start) and 100 MiB in each of two workers.
+Cost: the tokenizer's time, divided by the workers. Memory: one shard a split (2 bytes a token), a
+few batches of half a megabyte, the longest document, and the hashes of `dedup.py`; otherwise the
+size of the corpus does not matter. Measured with 1 GB of Python text in 259,373 documents on two
+busy cores: 0.9 MB a second, at most 179 MiB here (83 MiB before the start) and 100 MiB in each of
+two workers.
 """
 
 import errno
@@ -50,7 +54,9 @@ from puna.errors import DataError
 from puna.tokenizer.tokenizer import Tokenizer
 
 SHARD_TOKENS = 2**24
-"""Tokens a shard: 32 MiB as uint16, about 60 MB of English; an interruption loses at most this much of each split."""
+"""Tokens a shard: 32 MiB as uint16, about 60 MB of English; an interruption loses at most this much
+of each split.
+"""
 
 JOURNAL_NAME = "journal.json"
 
@@ -108,17 +114,19 @@ def prepare(
     piece_characters: int = PIECE_CHARACTERS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Manifest:
-    """Tokenise `sources` into the folder `out`, or continue what an interrupted call with the same inputs began there.
+    """Tokenise `sources` into the folder `out`, or continue what an interrupted call with the same
+    inputs began there.
 
-    sources: as `sources.py` lists them. validation_fraction: the share of documents that is held out, decided by each
-    document's hash. workers: processes; None takes one a core, fewer for a small corpus; 1 tokenises in this process.
-    shard_tokens: a shard ends with the document that reaches it. max_bytes: end with the document that brings the text
-    kept, both splits together, to this many UTF-8 bytes. text_field, piece_characters: see `read_documents`.
+    sources: as `sources.py` lists them. validation_fraction: the share of documents that is held
+    out, decided by each document's hash. workers: processes; None takes one a core, fewer for a
+    small corpus; 1 tokenises in this process. shard_tokens: a shard ends with the document that
+    reaches it. max_bytes: end with the document that brings the text kept, both splits together, to
+    this many UTF-8 bytes. text_field, piece_characters: see `read_documents`.
 
-    Returns the manifest. A folder that is complete and was made from the same inputs is left as it is.
-    Raises DataError for bad sources and options, for a folder that holds something else, and for a full disk; what was
-    finished stays, and the same call continues it.
-    The usual mistake: to call it with several workers from a script without `if __name__ == "__main__":`, which each
+    Returns the manifest. A folder that is complete and was made from the same inputs is left as it
+    is. Raises DataError for bad sources and options, for a folder that holds something else, and
+    for a full disk; what was finished stays, and the same call continues it. The usual mistake: to
+    call it with several workers from a script without `if __name__ == "__main__":`, which each
     worker then runs from its beginning.
     """
     out = Path(out)
@@ -126,10 +134,17 @@ def prepare(
     for source in sources:
         folder = Path(source).expanduser()
         if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
-            raise DataError(f"the output {out} lies inside the source {source}, which would read it; put it elsewhere")
-    inputs = _inputs(found, tokenizer, validation_fraction, shard_tokens, max_bytes, text_field, piece_characters)
+            raise DataError(
+                f"the output {out} lies inside the source {source}, which would read it; put it"
+                " elsewhere"
+            )
+    inputs = _inputs(
+        found, tokenizer, validation_fraction, shard_tokens, max_bytes, text_field, piece_characters
+    )
     if workers is None:
-        workers = min(available_cores(), 1 + sum(source.size for source in found) // _STORED_BYTES_PER_WORKER)
+        workers = min(
+            available_cores(), 1 + sum(source.size for source in found) // _STORED_BYTES_PER_WORKER
+        )
     if workers < 1:
         raise DataError(f"workers is {workers}, but at least one process must tokenise")
     with _writing(out):
@@ -148,14 +163,19 @@ def _fill(
     workers: int,
     on_progress: Callable[[Progress], None] | None,
 ) -> Manifest:
-    """Write the shards that are still to come, adding each to `shards` and the journal, and then the manifest."""
+    """Write the shards that are still to come, adding each to `shards` and the journal, and then
+    the manifest.
+    """
 
     def remember(split: SplitName, shard: Shard) -> None:
         shards[split].append(shard)
         _write_journal(out, inputs, shards)
 
     finished = {split: sum(shard.documents for shard in shards[split]) for split in SPLITS}
-    writers = {split: ShardWriter(out, split, inputs.shard_tokens, len(shards[split]), remember) for split in SPLITS}
+    writers = {
+        split: ShardWriter(out, split, inputs.shard_tokens, len(shards[split]), remember)
+        for split in SPLITS
+    }
     counts = _Counts()
     batches = _batches(sources, inputs, finished, counts)
     for encoded, label in encode_batches(batches, out, storage_of(inputs.vocab_size), workers):
@@ -167,8 +187,8 @@ def _fill(
         writer.finish()
     if not shards["train"]:
         raise DataError(
-            f"all {counts.documents} documents fell to validation, by their hash and a validation fraction of "
-            f"{inputs.validation_fraction}; lower the fraction or add documents"
+            f"all {counts.documents} documents fell to validation, by their hash and a validation"
+            f" fraction of {inputs.validation_fraction}; lower the fraction or add documents"
         )
     manifest = Manifest(
         format=1,
@@ -184,10 +204,14 @@ def _fill(
     return manifest
 
 
-def _batches(sources: list[Source], inputs: Inputs, finished: dict[SplitName, int], counts: _Counts) -> Iterator[tuple[list[str], _Label]]:
-    """Read the sources and batch the documents that are kept, but for the first `finished` of each split.
+def _batches(
+    sources: list[Source], inputs: Inputs, finished: dict[SplitName, int], counts: _Counts
+) -> Iterator[tuple[list[str], _Label]]:
+    """Read the sources and batch the documents that are kept, but for the first `finished` of each
+    split.
 
-    Adds to `counts`. A stretch without a document to tokenise gives empty batches, so that progress shows.
+    Adds to `counts`. A stretch without a document to tokenise gives empty batches, so that progress
+    shows.
     """
     stored = sum(source.size for source in sources)
     seen, taken = SeenDocuments(), dict.fromkeys(SPLITS, 0)
@@ -195,7 +219,12 @@ def _batches(sources: list[Source], inputs: Inputs, finished: dict[SplitName, in
     splits: list[SplitName] = []
     sizes: list[int] = []
     volume = 0
-    for document in read_documents(sources, text_field=inputs.text_field, piece_characters=inputs.piece_characters, skipped=counts.skipped):
+    for document in read_documents(
+        sources,
+        text_field=inputs.text_field,
+        piece_characters=inputs.piece_characters,
+        skipped=counts.skipped,
+    ):
         text = document.text.encode()
         volume += len(text)
         identity = document_hash(text)
@@ -213,7 +242,10 @@ def _batches(sources: list[Source], inputs: Inputs, finished: dict[SplitName, in
         if inputs.max_bytes is not None and counts.bytes >= inputs.max_bytes:
             break
         if volume >= _BATCH_BYTES:
-            done = max(document.position / stored, counts.bytes / inputs.max_bytes if inputs.max_bytes else 0.0)
+            done = max(
+                document.position / stored,
+                counts.bytes / inputs.max_bytes if inputs.max_bytes else 0.0,
+            )
             yield texts, _Label(splits, sizes, Progress(done, counts.documents, counts.bytes))
             texts, splits, sizes, volume = [], [], [], 0
     yield texts, _Label(splits, sizes, Progress(1.0, counts.documents, counts.bytes))
@@ -232,7 +264,12 @@ def _inputs(
     try:
         return Inputs(
             sources=tuple(
-                SourceRecord(name=source.name, files=len(source.files), size=source.size, files_hash=source.fingerprint)
+                SourceRecord(
+                    name=source.name,
+                    files=len(source.files),
+                    size=source.size,
+                    files_hash=source.fingerprint,
+                )
                 for source in sources
             ),
             tokenizer_hash=tokenizer.hash,
@@ -244,28 +281,43 @@ def _inputs(
             shard_tokens=shard_tokens,
         )
     except ValidationError as error:
-        rules = [f"{problem['loc'][0]} = {problem['input']!r}: {problem['msg']}" for problem in error.errors()]
+        rules = [
+            f"{problem['loc'][0]} = {problem['input']!r}: {problem['msg']}"
+            for problem in error.errors()
+        ]
         raise DataError("; ".join(rules)) from error
 
 
 @contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """Make `out` and keep it to this process; a disk that is full or not writable becomes a DataError."""
+    """Make `out` and keep it to this process; a disk that is full or not writable becomes a
+    DataError.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(out, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it however this process ends
+            # the kernel lets go of it however this process ends
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for leftover in out.glob(".*.partial"):
                 leftover.unlink()
             yield
         finally:
             os.close(descriptor)
     except BlockingIOError as error:
-        raise DataError(f"another process is writing to {out}; wait for it, or give another folder") from error
+        raise DataError(
+            f"another process is writing to {out}; wait for it, or give another folder"
+        ) from error
     except OSError as error:
-        remedy = "free some space" if error.errno in _NO_SPACE else "make it a folder that can be written to"
-        raise DataError(f"cannot write to {out}: {error.strerror}; {remedy} and run the same again, which continues") from error
+        remedy = (
+            "free some space"
+            if error.errno in _NO_SPACE
+            else "make it a folder that can be written to"
+        )
+        raise DataError(
+            f"cannot write to {out}: {error.strerror}; {remedy} and run the same again, which"
+            " continues"
+        ) from error
 
 
 def _completed(out: Path, inputs: Inputs) -> Manifest:
@@ -277,7 +329,9 @@ def _completed(out: Path, inputs: Inputs) -> Manifest:
 
 
 def _begun(out: Path, inputs: Inputs) -> dict[SplitName, list[Shard]]:
-    """The finished shards of a folder that was begun from the same inputs; an empty folder is begun."""
+    """The finished shards of a folder that was begun from the same inputs; an empty folder is
+    begun.
+    """
     path = out / JOURNAL_NAME
     if path.exists():
         try:
@@ -288,14 +342,18 @@ def _begun(out: Path, inputs: Inputs) -> dict[SplitName, list[Shard]]:
             _require_same(out, journal.inputs, inputs)
             return {split: _intact(out, journal.shards[split], inputs) for split in SPLITS}
     elif any(not entry.name.startswith(".") for entry in out.iterdir()):
-        raise DataError(f"{out} holds files, but no shards that could be continued; give an empty or new folder")
+        raise DataError(
+            f"{out} holds files, but no shards that could be continued; give an empty or new folder"
+        )
     shards: dict[SplitName, list[Shard]] = {split: [] for split in SPLITS}
     _write_journal(out, inputs, shards)
     return shards
 
 
 def _intact(out: Path, shards: Sequence[Shard], inputs: Inputs) -> list[Shard]:
-    """The shards before the first that is missing or has another size; that and the later ones are written again."""
+    """The shards before the first that is missing or has another size; that and the later ones are
+    written again.
+    """
     storage = storage_of(inputs.vocab_size)
     return list(itertools.takewhile(lambda shard: is_intact(out, shard, storage), shards))
 
@@ -303,7 +361,10 @@ def _intact(out: Path, shards: Sequence[Shard], inputs: Inputs) -> list[Shard]:
 def _require_same(out: Path, before: Inputs, now: Inputs) -> None:
     differences = before.differences(now)
     if differences:
-        raise DataError(f"{out} was begun from other inputs: {'; '.join(differences)}; give another folder, or delete {out}")
+        raise DataError(
+            f"{out} was begun from other inputs: {'; '.join(differences)}; give another folder, or"
+            f" delete {out}"
+        )
 
 
 def _write_journal(out: Path, inputs: Inputs, shards: dict[SplitName, list[Shard]]) -> None:

@@ -2,9 +2,9 @@
 
 What it is not: it neither tokenises (`prepare.py`) nor decides what is read when (`loader.py`).
 
-Cost: writing holds one shard in memory. Reading maps the files, so it costs what the operating system's page cache
-costs, and 30 us to map a shard that is not among the 64 last used. Checking the checksums on opening reads every shard
-once, at the speed of the disk.
+Cost: writing holds one shard in memory. Reading maps the files, so it costs what the operating
+system's page cache costs, and 30 us to map a shard that is not among the 64 last used. Checking the
+checksums on opening reads every shard once, at the speed of the disk.
 """
 
 import itertools
@@ -27,10 +27,11 @@ _OFFSET = np.dtype("<u8")
 
 
 class ShardWriter:
-    """Gathers documents into shards of one split; each finished shard is on disk, whole, before it is announced.
+    """Gathers documents into shards of one split; each finished shard is on disk, whole, before it
+    is announced.
 
-    A shard ends with the document that brings it to `shard_tokens`, so the same documents in the same order always
-    give the same bytes.
+    A shard ends with the document that brings it to `shard_tokens`, so the same documents in the
+    same order always give the same bytes.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class ShardWriter:
             self.finish()
 
     def finish(self) -> None:
-        """Write what was gathered as a shard, which may be shorter than the others; nothing if there is nothing."""
+        """Write what was gathered as a shard, which may be shorter than the others; nothing if
+        there is nothing.
+        """
         if len(self._ends) == 1:
             return
         name = f"{self._split}-{self._number:05d}"
@@ -133,24 +136,29 @@ class TokenStream:
                 yield tokens[begin:end].astype(np.int64)
 
     def _map(self, shard: int) -> npt.NDArray[Any]:
-        return np.memmap(self._folder / f"{self._shards[shard].name}.tokens", dtype=self.manifest.storage, mode="r")
+        return np.memmap(
+            self._folder / f"{self._shards[shard].name}.tokens",
+            dtype=self.manifest.storage,
+            mode="r",
+        )
 
 
 def open_split(folder: Path | str, split: SplitName, *, verify: bool = True) -> TokenStream:
     """Open the shards of one split for reading.
 
-    verify: read every shard once and compare its checksum. Without it only the sizes are compared, which costs nothing
-    and finds truncated files, but not altered ones; worth leaving out when the corpus is larger than memory.
-    Raises DataError for a missing or damaged manifest, for a split without documents, and for a missing, truncated or
-    altered shard, by name.
+    verify: read every shard once and compare its checksum. Without it only the sizes are compared,
+    which costs nothing and finds truncated files, but not altered ones; worth leaving out when the
+    corpus is larger than memory. Raises DataError for a missing or damaged manifest, for a split
+    without documents, and for a missing, truncated or altered shard, by name.
     """
     folder = Path(folder)
     manifest = Manifest.load(folder)
     if not manifest.splits[split].shards:
         total = sum(manifest.splits[name].documents for name in SPLITS)
         raise DataError(
-            f"{folder} has no {split} documents (of {total}, with a validation fraction of "
-            f"{manifest.inputs.validation_fraction}); prepare it with another fraction or from more documents"
+            f"{folder} has no {split} documents (of {total}, with a validation fraction of"
+            f" {manifest.inputs.validation_fraction}); prepare it with another fraction or from"
+            " more documents"
         )
     check_sizes(folder, manifest, (split,))
     if verify:
@@ -160,13 +168,19 @@ def open_split(folder: Path | str, split: SplitName, *, verify: bool = True) -> 
 
 
 def check_sizes(folder: Path, manifest: Manifest, splits: tuple[SplitName, ...] = SPLITS) -> None:
-    """Compare the size of every shard file with the manifest; DataError names the first that differs."""
+    """Compare the size of every shard file with the manifest; DataError names the first that
+    differs.
+    """
     for split in splits:
         for shard in manifest.splits[split].shards:
             for path, expected in _sizes(folder, shard, manifest.storage).items():
                 found = path.stat().st_size if path.is_file() else 0
                 if found != expected:
-                    state = f"has {found} bytes instead of {expected}" if path.exists() else "is missing"
+                    state = (
+                        f"has {found} bytes instead of {expected}"
+                        if path.exists()
+                        else "is missing"
+                    )
                     raise DataError(f"{path} {state}; copy it again or prepare {folder} again")
 
 
@@ -176,17 +190,27 @@ def is_intact(folder: Path, shard: Shard, storage: np.dtype[Any]) -> bool:
     return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
 
 
-def verify_shards(folder: Path, manifest: Manifest, splits: tuple[SplitName, ...] = SPLITS) -> Iterator[Shard]:
-    """Compare the checksum of every shard file with the manifest, yielding each shard that is right.
+def verify_shards(
+    folder: Path, manifest: Manifest, splits: tuple[SplitName, ...] = SPLITS
+) -> Iterator[Shard]:
+    """Compare the checksum of every shard file with the manifest, yielding each shard that is
+    right.
 
-    Raises DataError for the first altered file. The usual mistake: to call it and not iterate, which checks nothing.
+    Raises DataError for the first altered file. The usual mistake: to call it and not iterate,
+    which checks nothing.
     """
     for split in splits:
         for shard in manifest.splits[split].shards:
-            for suffix, expected in ((".tokens", shard.tokens_xxh3), (".offsets", shard.offsets_xxh3)):
+            for suffix, expected in (
+                (".tokens", shard.tokens_xxh3),
+                (".offsets", shard.offsets_xxh3),
+            ):
                 path = folder / (shard.name + suffix)
                 if _checksum(path) != expected:
-                    raise DataError(f"{path} was altered: its checksum is not the manifest's; copy it again or prepare {folder} again")
+                    raise DataError(
+                        f"{path} was altered: its checksum is not the manifest's; copy it again or"
+                        f" prepare {folder} again"
+                    )
             yield shard
 
 
@@ -204,5 +228,7 @@ def _checksum(path: Path) -> str:
             while block := file.read(2**20):
                 digest.update(block)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; copy it again or prepare its folder again") from error
+        raise DataError(
+            f"cannot read {path}: {error.strerror}; copy it again or prepare its folder again"
+        ) from error
     return digest.hexdigest()

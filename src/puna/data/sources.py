@@ -1,16 +1,21 @@
-"""What a user may name as text, and the stream of its documents in an order that depends on names alone.
+"""What a user may name as text, and the stream of its documents in an order that depends on names
+alone.
 
 A source is one string:
 
-    FOLDER          every file below it, in the order of names, without hidden files, `__pycache__` and binary files
+    FOLDER          every file below it, in the order of names, without hidden files, `__pycache__`
+        and binary files
     GLOB            'books/**/*.txt' (quoted, so that the shell leaves it alone)
-    FILE            plain text, .jsonl, .parquet or .arrow; plain text and .jsonl also as .gz and .zst
-    DATASET FOLDER  what the `datasets` library writes with `save_to_disk`; of a folder with splits, the split `train`
-    python-stdlib   the source of the Python standard library where it is installed: text for a first run, offline
+    FILE            plain text, .jsonl, .parquet or .arrow; plain text and .jsonl also as .gz and
+        .zst
+    DATASET FOLDER  what the `datasets` library writes with `save_to_disk`; of a folder with splits,
+        the split `train`
+    python-stdlib   the source of the Python standard library where it is installed: text for a
+        first run, offline
     additions       sums, generated (see `additions.py`)
 
-What it is not: nothing is downloaded, cleaned or de-duplicated here. Cost: one `stat` and about 400 bytes of memory a
-file; the text itself streams (see `formats.py`).
+What it is not: nothing is downloaded, cleaned or de-duplicated here. Cost: one `stat` and about 400
+bytes of memory a file; the text itself streams (see `formats.py`).
 """
 
 import glob
@@ -31,8 +36,12 @@ from puna.errors import DataError
 
 PYTHON_STDLIB = "python-stdlib"
 
-_STDLIB_LEFT_OUT = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "lib-dynload"})
-"""Folders left out of the standard library: test suites (60% of its bytes, much of it tables) and other packages."""
+_STDLIB_LEFT_OUT = frozenset(
+    {"test", "tests", "idle_test", "site-packages", "dist-packages", "lib-dynload"}
+)
+"""Folders left out of the standard library: test suites (60% of its bytes, much of it tables) and
+other packages.
+"""
 
 
 class Document(NamedTuple):
@@ -45,7 +54,9 @@ class Document(NamedTuple):
     """The file that holds it."""
 
     position: int
-    """Bytes of all the sources, as stored, that were read so far, for progress; it ends at the sum of their sizes."""
+    """Bytes of all the sources, as stored, that were read so far, for progress; it ends at the sum
+    of their sizes.
+    """
 
 
 class SourceFile(NamedTuple):
@@ -75,10 +86,13 @@ class Source:
 
     @cached_property
     def fingerprint(self) -> str:
-        """32 hex digits of the files' relative names, sizes and modification times; the text itself is not read."""
+        """32 hex digits of the files' relative names, sizes and modification times; the text itself
+        is not read.
+        """
         digest = xxhash.xxh3_128()
         for file in self.files:
-            digest.update(f"{os.path.relpath(file.path, self.root)}\0{file.size}\0{file.modified_ns}\n".encode())
+            name = os.path.relpath(file.path, self.root)
+            digest.update(f"{name}\0{file.size}\0{file.modified_ns}\n".encode())
         return digest.hexdigest()
 
 
@@ -93,7 +107,8 @@ class Skipped:
 def find_sources(sources: Sequence[str]) -> list[Source]:
     """Find the files of every source, before any text is read.
 
-    Raises DataError for no sources at all, for a source that does not exist and for one that holds no file.
+    Raises DataError for no sources at all, for a source that does not exist and for one that holds
+    no file.
     """
     if not sources:
         raise DataError("no source was given; name a folder, a file, a glob or python-stdlib")
@@ -107,13 +122,14 @@ def read_documents(
     piece_characters: int = PIECE_CHARACTERS,
     skipped: Skipped | None = None,
 ) -> Iterator[Document]:
-    """Stream the documents of the sources, one source after the other, each in the order of its files.
+    """Stream the documents of the sources, one source after the other, each in the order of its
+    files.
 
     text_field: the key or column that holds the text in .jsonl, .parquet and .arrow files.
-    piece_characters: longer plain files become several documents, cut at blank lines.
-    skipped: counts, while the stream is consumed, the documents that are not UTF-8 or hold nothing but white space.
-    Raises DataError where a file is damaged, and at the end of a source in which there was no text at all.
-    The usual mistake: to read the counts before the stream is exhausted.
+    piece_characters: longer plain files become several documents, cut at blank lines. skipped:
+    counts, while the stream is consumed, the documents that are not UTF-8 or hold nothing but white
+    space. Raises DataError where a file is damaged, and at the end of a source in which there was
+    no text at all. The usual mistake: to read the counts before the stream is exhausted.
     """
     skipped = Skipped() if skipped is None else skipped
     base = 0
@@ -131,17 +147,22 @@ def read_documents(
             base += file.size
         if not found:
             raise DataError(
-                f"the source {source.name} holds no UTF-8 text in its {len(source.files)} files; convert its files to UTF-8 or leave it out"
+                f"the source {source.name} holds no UTF-8 text in its {len(source.files)} files;"
+                " convert its files to UTF-8 or leave it out"
             )
 
 
-def _rows(source: Source, file: SourceFile, text_field: str, piece_characters: int) -> Iterator[Row]:
+def _rows(
+    source: Source, file: SourceFile, text_field: str, piece_characters: int
+) -> Iterator[Row]:
     if source.name == additions.ADDITIONS:
         return (Row(text, file.size) for text in additions.documents())
     return read_file(file.path, text_field, piece_characters)
 
 
-def read_texts(sources: Sequence[str], *, text_field: str = "text", max_bytes: int | None = None) -> Iterator[str]:
+def read_texts(
+    sources: Sequence[str], *, text_field: str = "text", max_bytes: int | None = None
+) -> Iterator[str]:
     """Stream only the texts of the sources, such as a tokenizer's training wants them.
 
     max_bytes: stop with the document that brings the UTF-8 text to this many bytes.
@@ -183,7 +204,10 @@ def _glob(pattern: str) -> list[Path]:
     matches = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207 - Path.glob does not skip hidden files
     paths = [Path(match) for match in sorted(matches) if Path(match).is_file()]
     if not paths:
-        raise DataError(f"the source {pattern} is neither a file, a folder nor a glob that matches a file; check its spelling")
+        raise DataError(
+            f"the source {pattern} is neither a file, a folder nor a glob that matches a file;"
+            " check its spelling"
+        )
     return paths
 
 
@@ -193,12 +217,17 @@ def _stat(path: Path) -> SourceFile:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Every readable file below `folder`; links to folders are not followed, because they may form a circle."""
+    """Every readable file below `folder`; links to folders are not followed, because they may form
+    a circle.
+    """
     try:
         with os.scandir(folder) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(f"the folder {folder} cannot be read: {error.strerror}; change its permissions or leave it out") from error
+        raise DataError(
+            f"the folder {folder} cannot be read: {error.strerror}; change its permissions or leave"
+            " it out"
+        ) from error
     names = {entry.name for entry in ordered}
     if "dataset_dict.json" in names:
         yield from _walk(_train_split(folder))
@@ -217,7 +246,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _train_split(folder: Path) -> Path:
     splits = [str(split) for split in _read_json(folder / "dataset_dict.json", "splits")]
     if "train" not in splits:
-        raise DataError(f"the dataset {folder} has no split `train`; name the folder of one of its splits: {', '.join(splits)}")
+        raise DataError(
+            f"the dataset {folder} has no split `train`; name the folder of one of its splits:"
+            f" {', '.join(splits)}"
+        )
     return folder / "train"
 
 
@@ -226,7 +258,10 @@ def _dataset(folder: Path) -> Iterator[Path]:
     for file in _read_json(folder / "state.json", "_data_files"):
         path = folder / str(file["filename"])
         if not path.is_file():
-            raise DataError(f"the dataset {folder} lists {path.name}, which is not there; save the dataset again")
+            raise DataError(
+                f"the dataset {folder} lists {path.name}, which is not there; save the dataset"
+                " again"
+            )
         yield path
 
 
@@ -234,12 +269,16 @@ def _read_json(path: Path, key: str) -> list[Any]:
     try:
         values: list[Any] = json.loads(path.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path} cannot be read as part of a dataset folder: {error!r}; save the dataset again") from error
+        raise DataError(
+            f"{path} cannot be read as part of a dataset folder: {error!r}; save the dataset again"
+        ) from error
     return values
 
 
 def _stdlib(folder: Path) -> Iterator[Path]:
-    """The .py files of the standard library, without test suites and modules that describe the machine they run on."""
+    """The .py files of the standard library, without test suites and modules that describe the
+    machine they run on.
+    """
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             if path.name not in _STDLIB_LEFT_OUT:

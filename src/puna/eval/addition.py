@@ -1,4 +1,6 @@
-"""Exact match on additions: of sums that a model never read, how many it gets right to the last digit."""
+"""Exact match on additions: of sums that a model never read, how many it gets right to the last
+digit.
+"""
 
 from collections.abc import Sequence
 
@@ -11,12 +13,16 @@ BATCH = 64
 
 
 @torch.inference_mode()
-def addition_exact_match(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[tuple[int, int]]) -> float:
-    """The share of pairs (a, b) for which the greedy continuation of `a+b=` is the sum and a line's end: 0 to 1.
+def addition_exact_match(
+    model: Transformer, tokenizer: Tokenizer, pairs: Sequence[tuple[int, int]]
+) -> float:
+    """The share of pairs (a, b) for which the greedy continuation of `a+b=` is the sum and a line's
+    end: 0 to 1.
 
-    Read off one forward pass over the right line: greedy decoding gives these ids if and only if each is the likeliest after those before
-    it. An answer spelt in other tokens than the tokenizer's own counts as wrong.
-    Usual mistake: counting digits that are right, which rewards a guess at the first one.
+    Read off one forward pass over the right line: greedy decoding gives these ids if and only if
+    each is the likeliest after those before it. An answer spelt in other tokens than the
+    tokenizer's own counts as wrong. Usual mistake: counting digits that are right, which rewards a
+    guess at the first one.
     """
     right = 0
     for start in range(0, len(pairs), BATCH):
@@ -26,7 +32,8 @@ def addition_exact_match(model: Transformer, tokenizer: Tokenizer, pairs: Sequen
             ids[row, : len(line)] = torch.tensor(line)
         likeliest = model(ids.to(model.output_weight.device)).argmax(-1).cpu()
         right += sum(
-            torch.equal(likeliest[row, prompt - 1 : len(line) - 1], ids[row, prompt : len(line)]) for row, (line, prompt) in enumerate(rows)
+            torch.equal(likeliest[row, prompt - 1 : len(line) - 1], ids[row, prompt : len(line)])
+            for row, (line, prompt) in enumerate(rows)
         )
     return right / len(pairs)
 

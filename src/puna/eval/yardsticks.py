@@ -1,7 +1,7 @@
 """Honest yardsticks: what general-purpose compressors make of the same bytes.
 
-A model's size is not counted against it here, and a compressor learns from the held-out bytes as it goes; neither is quite fair, both are
-what one has.
+A model's size is not counted against it here, and a compressor learns from the held-out bytes as it
+goes; neither is quite fair, both are what one has.
 """
 
 import gzip

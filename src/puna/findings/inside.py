@@ -1,4 +1,6 @@
-"""What the probes of a study found inside its models, layer by layer: the mean over the seeds, before and after training."""
+"""What the probes of a study found inside its models, layer by layer: the mean over the seeds,
+before and after training.
+"""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -11,34 +13,46 @@ from puna.study.definition import Study
 
 WHEN = ("start", "end")
 NOT_SHOWN: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"gate_statistics": ("q05", "q25", "q75", "q95"), "attention_entropy": ("entropy", "heads_of_layer_")}
+    {
+        "gate_statistics": ("q05", "q25", "q75", "q95"),
+        "attention_entropy": ("entropy", "heads_of_layer_"),
+    }
 )
-"""By probe, the beginnings of names that would make its table unreadable; `results.jsonl` has them."""
+"""By probe, the beginnings of names that would make its table unreadable; `results.jsonl` has
+them.
+"""
 
 Layers = list[float]
 
 
 def series(runs: StudyRuns, probe: str) -> list[str]:
     """The names that are shown of a probe, in its order."""
-    names = dict.fromkeys(name for run in runs for when in WHEN for name in run["probes"].get(when, {}).get(probe, {}))
+    names = dict.fromkeys(
+        name for run in runs for when in WHEN for name in run["probes"].get(when, {}).get(probe, {})
+    )
     return [name for name in names if not name.startswith(NOT_SHOWN.get(probe, ()) or "\0")]
 
 
 def by_layer(runs: StudyRuns, arm: str, probe: str, name: str, when: str) -> tuple[Layers, int]:
-    """The mean over the arm's runs, by layer, and over how many; a number that has no layers is one by itself.
+    """The mean over the arm's runs, by layer, and over how many; a number that has no layers is one
+    by itself.
 
-    A run that diverged has no end and is not in the mean; an arm that has no such name gives an empty list.
+    A run that diverged has no end and is not in the mean; an arm that has no such name gives an
+    empty list.
     """
     found = [run["probes"].get(when, {}).get(probe, {}).get(name) for run in runs.by_arm[arm]]
-    layers = [np.atleast_1d(np.array(values, dtype=np.float64)) for values in found if values is not None]
+    layers = [
+        np.atleast_1d(np.array(values, dtype=np.float64)) for values in found if values is not None
+    ]
     return (np.mean(layers, axis=0).tolist() if layers else []), len(layers)
 
 
 def inside(study: Study, runs: StudyRuns) -> str:
     """The section `Inside the models`: a table for each probe."""
     parts = [
-        "By layer, before the first step → after the last, each the mean over the seeds, on the first training batch of each seed. "
-        "Layer 0 reads the embeddings. Nothing is decided by these."
+        "By layer, before the first step → after the last, each the mean over the seeds, on the"
+        " first training batch of each seed. Layer 0 reads the embeddings. Nothing is decided by"
+        " these."
     ]
     for probe in study.probes:
         names = series(runs, probe)
@@ -62,14 +76,29 @@ def _table(runs: StudyRuns, probe: str, names: Sequence[str]) -> str:
             (start, _), (end, ended) = (by_layer(runs, arm, probe, name, when) for when in WHEN)
             if not start:
                 continue
-            note = "" if ended == len(of_arm) else f" ({ended or 'none'} of {len(of_arm)} runs reached the end)"
-            cells = [f"{_digits(first)} → {_digits(end[layer]) if end else 'diverged'}" for layer, first in enumerate(start)]
+            note = (
+                ""
+                if ended == len(of_arm)
+                else f" ({ended or 'none'} of {len(of_arm)} runs reached the end)"
+            )
+            cells = [
+                f"{_digits(first)} → {_digits(end[layer]) if end else 'diverged'}"
+                for layer, first in enumerate(start)
+            ]
             rows.append([*([code(name)] if len(names) > 1 else []), plain(arm) + note, *cells])
     depth = max(len(row) for row in rows) - 1 - (len(names) > 1)
-    header = [*(["series"] if len(names) > 1 else []), "arm", *(f"layer {layer}" for layer in range(depth))]
+    header = [
+        *(["series"] if len(names) > 1 else []),
+        "arm",
+        *(f"layer {layer}" for layer in range(depth)),
+    ]
     if depth == 1:
         header[-1] = "value"
-    return table("l" * (len(header) - depth) + "r" * depth, header, [row + [""] * (len(header) - len(row)) for row in rows])
+    return table(
+        "l" * (len(header) - depth) + "r" * depth,
+        header,
+        [row + [""] * (len(header) - len(row)) for row in rows],
+    )
 
 
 def _digits(value: float) -> str:

@@ -1,7 +1,8 @@
-"""The scaling law of a study whose arms are a grid of sizes and tokens: its text, and the curves that are drawn of it.
+"""The scaling law of a study whose arms are a grid of sizes and tokens: its text, and the curves
+that are drawn of it.
 
-Fitted by `puna.plan`, which knows nothing of studies, to the loss of every run that did not diverge. All that is printed is rounded to
-three digits, fewer than two machines could differ in.
+Fitted by `puna.plan`, which knows nothing of studies, to the loss of every run that did not
+diverge. All that is printed is rounded to three digits, fewer than two machines could differ in.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ from puna.report.scaling_curves import Panel
 RESAMPLES = 200
 SEED = 0
 SERVED = (1, 10, 100)
-"""Tokens that the model reads and writes after training, in tokens of training of the compute optimum."""
+"""Tokens that the model reads and writes after training, in tokens of training of the compute
+optimum.
+"""
 LEVELS = 4
 """Curves of equal loss."""
 NOTHING = 1e-9
@@ -46,11 +49,17 @@ class StudyLaw:
 
 def fit_study(runs: StudyRuns) -> StudyLaw:
     """The law of a study. Raises PunaError where its runs do not fix one."""
-    finished = [(run["parameters"], run["tokens"], run["loss"]) for run in runs if value_of(run, "loss") < float("inf")]
+    finished = [
+        (run["parameters"], run["tokens"], run["loss"])
+        for run in runs
+        if value_of(run, "loss") < float("inf")
+    ]
     columns = np.array(finished, dtype=np.float64).reshape(-1, 3).T
     points = Runs(*columns)
     law = fit_law(points)
-    return StudyLaw(points, law, tuple(resampled_laws(points, law, RESAMPLES, SEED)), len(runs) - len(points))
+    return StudyLaw(
+        points, law, tuple(resampled_laws(points, law, RESAMPLES, SEED)), len(runs) - len(points)
+    )
 
 
 def law_section(runs: StudyRuns) -> tuple[str, StudyLaw | None]:
@@ -65,11 +74,14 @@ def law_section(runs: StudyRuns) -> tuple[str, StudyLaw | None]:
 def _text(fitted: StudyLaw) -> str:
     law, runs, best = fitted.law, fitted.runs, fitted.best
     constants = [
-        [plain(name), *_cells([getattr(one, name) for one in (law, *fitted.resampled)])] for name in ("E", "A", "B", "alpha", "beta")
+        [plain(name), *_cells([getattr(one, name) for one in (law, *fitted.resampled)])]
+        for name in ("E", "A", "B", "alpha", "beta")
     ]
     exponents = [
         [label, *_cells([one.exponents[place] for one in (law, *fitted.resampled)])]
-        for place, label in enumerate(("optimal N grows like C^a: a", "optimal D grows like C^b: b"))
+        for place, label in enumerate(
+            ("optimal N grows like C^a: a", "optimal D grows like C^b: b")
+        )
     ]
     optima = [one.compute_optimum(best.flops) for one in (law, *fitted.resampled)]
     rows = [["compute optimum", "none", *_model(best), f"{best.flops:.3g}", ""]]
@@ -77,41 +89,81 @@ def _text(fitted: StudyLaw) -> str:
         served = times * best.tokens
         longer = law.lifetime_optimum(law.loss(best), served)
         cost, instead = (training.lifetime_flops(served) for training in (longer, best))
-        rows.append(["lifetime optimum", _amount(served), *_model(longer), f"{cost:.3g}", f"{1 - cost / instead:.0%}"])
+        rows.append(
+            [
+                "lifetime optimum",
+                _amount(served),
+                *_model(longer),
+                f"{cost:.3g}",
+                f"{1 - cost / instead:.0%}",
+            ]
+        )
     left = f" {fitted.left_out} runs diverged and are left out." if fitted.left_out else ""
-    sizes, tokens = (runs.parameters.min(), runs.parameters.max()), (runs.tokens.min(), runs.tokens.max())
+    sizes, tokens = (
+        (runs.parameters.min(), runs.parameters.max()),
+        (
+            runs.tokens.min(),
+            runs.tokens.max(),
+        ),
+    )
     beyond = not (sizes[0] <= best.parameters <= sizes[1] and tokens[0] <= best.tokens <= tokens[1])
     return "\n\n".join(
         [
-            f"L(N, D) = E + A / N^alpha + B / D^beta, nats per token, fitted to {len(runs)} runs of {_amount(sizes[0])} to "
-            f"{_amount(sizes[1])} parameters on {_amount(tokens[0])} to {_amount(tokens[1])} tokens; N counts all parameters, embeddings "
-            f"included.{left} The run that it fits worst is off by {largest_error(runs, law):.1%}.",
+            (
+                f"L(N, D) = E + A / N^alpha + B / D^beta, nats per token, fitted to {len(runs)}"
+                f" runs of {_amount(sizes[0])} to {_amount(sizes[1])} parameters on"
+                f" {_amount(tokens[0])} to {_amount(tokens[1])} tokens; N counts all parameters,"
+                f" embeddings included.{left} The run that it fits worst is off by"
+                f" {largest_error(runs, law):.1%}."
+            ),
             table("lrr", ["", "fit", "95% interval"], [*constants, *exponents]),
-            f"Intervals are percentiles of {RESAMPLES} bootstrap samples of the runs (seed {SEED}). They hold what chance does in these "
-            "runs, and not that the form of the law may be wrong. E, A and B trade off against each other and against their exponents.",
-            f"At the largest compute of the study, 6 N D = {best.flops:.3g} FLOPs, the law is lowest, {law.loss(best):.2f}, at "
-            f"N = {_amount(best.parameters)} ({_range([one.parameters for one in optima])}) and D = {_amount(best.tokens)} "
-            f"({_range([one.tokens for one in optima])})."
-            + (" That lies outside the sizes or tokens that were run: an extrapolation." if beyond else "")
-            + " A model that will be used is cheapest over its life if it is smaller and trained for longer, to the same loss; training "
-            "costs 6 N D FLOPs, inference 2 N a token:",
-            table("lrrrrrr", ["", "tokens served", "N", "D", "D / N", "FLOPs of the life", "saved"], rows),
-            "Saved: of those FLOPs, against training and serving the compute optimum. What lies outside the sizes and tokens that were run "
-            "is an extrapolation here too.",
+            (
+                f"Intervals are percentiles of {RESAMPLES} bootstrap samples of the runs (seed"
+                f" {SEED}). They hold what chance does in these runs, and not that the form of the"
+                " law may be wrong. E, A and B trade off against each other and against their"
+                " exponents."
+            ),
+            f"At the largest compute of the study, 6 N D = {best.flops:.3g} FLOPs, the law is"
+            f" lowest, {law.loss(best):.2f}, at N = {_amount(best.parameters)}"
+            f" ({_range([one.parameters for one in optima])}) and D = {_amount(best.tokens)}"
+            f" ({_range([one.tokens for one in optima])})."
+            + (
+                " That lies outside the sizes or tokens that were run: an extrapolation."
+                if beyond
+                else ""
+            )
+            + " A model that will be used is cheapest over its life if it is smaller and trained"
+            " for longer, to the same loss; training costs 6 N D FLOPs, inference 2 N a token:",
+            table(
+                "lrrrrrr",
+                ["", "tokens served", "N", "D", "D / N", "FLOPs of the life", "saved"],
+                rows,
+            ),
+            (
+                "Saved: of those FLOPs, against training and serving the compute optimum. What lies"
+                " outside the sizes and tokens that were run is an extrapolation here too."
+            ),
         ]
     )
 
 
 def law_panels(fitted: StudyLaw, arms: Sequence[tuple[str, float, float]]) -> list[Panel]:
-    """Curves of equal loss, from the best that the study's most compute can buy to what its least can, and the cost of a life at the best.
+    """Curves of equal loss, from the best that the study's most compute can buy to what its least
+    can, and the cost of a life at the best.
 
     arms: name, N, D.
     """
     spent = 6 * fitted.runs.parameters * fitted.runs.tokens
-    losses = [fitted.law.loss(fitted.law.compute_optimum(flops)) for flops in np.geomspace(spent.max(), spent.min(), LEVELS).tolist()]
+    losses = [
+        fitted.law.loss(fitted.law.compute_optimum(flops))
+        for flops in np.geomspace(spent.max(), spent.min(), LEVELS).tolist()
+    ]
     equal = [(f"loss {curve.level:.2f}", *curve[1:]) for curve in equal_loss(fitted.law, losses)]
     served = [0.0, *(times * fitted.best.tokens for times in SERVED)]
-    lives = [(f"{_amount(curve.level)} tokens served", *curve[1:]) for curve in lifetime_cost(fitted.law, losses[0], served)]
+    lives = [
+        (f"{_amount(curve.level)} tokens served", *curve[1:])
+        for curve in lifetime_cost(fitted.law, losses[0], served)
+    ]
     return [
         Panel("Equal loss, and where it takes the least training", "training tokens", equal, arms),
         Panel(f"Cost of a life at loss {losses[0]:.2f}", "FLOPs", lives),
@@ -130,7 +182,11 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _model(training: Training) -> tuple[str, str, str]:
-    return _amount(training.parameters), _amount(training.tokens), _digits(training.tokens / training.parameters)
+    return (
+        _amount(training.parameters),
+        _amount(training.tokens),
+        _digits(training.tokens / training.parameters),
+    )
 
 
 def _amount(value: float) -> str:

@@ -1,4 +1,6 @@
-"""Markdown that shows names as they are: tables, and text and code in which no character is markup."""
+"""Markdown that shows names as they are: tables, and text and code in which no character is
+markup.
+"""
 
 import re
 from collections.abc import Iterable, Sequence

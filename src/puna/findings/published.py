@@ -9,25 +9,49 @@ from puna.study.metrics import METRICS
 from puna.study.statistics import Analysis, PairedTest
 
 
-def beside(study: Study, published: Published, runs: StudyRuns, analysis: Analysis, times: StepTimes | None) -> str:
-    """The section `Beside <source>`: their figures and how far they are from the baseline's, with ours."""
-    text = _beside_metric(study, published, runs, analysis) if published.beside == "metric" else _beside_times(study, published, times)
+def beside(
+    study: Study, published: Published, runs: StudyRuns, analysis: Analysis, times: StepTimes | None
+) -> str:
+    """The section `Beside <source>`: their figures and how far they are from the baseline's, with
+    ours.
+    """
+    text = (
+        _beside_metric(study, published, runs, analysis)
+        if published.beside == "metric"
+        else _beside_times(study, published, times)
+    )
     if study.baseline not in published.values:
-        text += f"\n\nThere is no published figure of the baseline {plain(study.baseline)}, so nothing to compare the others with."
+        text += (
+            f"\n\nThere is no published figure of the baseline {plain(study.baseline)}, so nothing"
+            " to compare the others with."
+        )
     return text
 
 
 def _beside_metric(study: Study, published: Published, runs: StudyRuns, analysis: Analysis) -> str:
-    """Differences from the baseline, ours with intervals, and whether they say that the same arm is better."""
+    """Differences from the baseline, ours with intervals, and whether they say that the same arm is
+    better.
+    """
     tests = {comparison.arm: comparison.test for comparison in analysis.comparisons}
     reference = published.values.get(study.baseline)
     same_way = published.lower_is_better == analysis.rule.lower_is_better
     rows = []
     for arm, figure in published.values.items():
-        theirs = None if reference is None or arm == study.baseline else _rounded(figure - reference)
+        theirs = (
+            None if reference is None or arm == study.baseline else _rounded(figure - reference)
+        )
         ours = tests.get(arm)
-        row = [plain(arm), f"{figure:g}", "" if theirs is None else f"{theirs:+g}", arm_mean(runs, arm, study.metric)]
-        agree = "" if theirs is None or ours is None else _agreement(theirs if same_way else -theirs, ours)
+        row = [
+            plain(arm),
+            f"{figure:g}",
+            "" if theirs is None else f"{theirs:+g}",
+            arm_mean(runs, arm, study.metric),
+        ]
+        agree = (
+            ""
+            if theirs is None or ours is None
+            else _agreement(theirs if same_way else -theirs, ours)
+        )
         rows.append([*row, _difference(ours), agree])
     unit, baseline = METRICS[study.metric].unit, plain(study.baseline)
     header = ["arm", plain(published.column), f"its difference from {baseline}", f"here, {unit}"]
@@ -44,7 +68,11 @@ def _beside_times(study: Study, published: Published, times: StepTimes | None) -
         row = [plain(arm), f"{figure:g}", "" if reference is None else f"{figure / reference:.3f}"]
         for mode in times.modes:
             relative = ratio(times, mode, arm, study.baseline)
-            row.append(f"{relative.median:.3f} ({relative.low:.3f} to {relative.high:.3f})" if relative else "not timed")
+            row.append(
+                f"{relative.median:.3f} ({relative.low:.3f} to {relative.high:.3f})"
+                if relative
+                else "not timed"
+            )
         rows.append(row)
     header = [
         "arm",

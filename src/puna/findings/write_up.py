@@ -1,7 +1,8 @@
 """REPORT.md: what a study asked, how it went about it, what its runs say, and what they cannot say.
 
-A pure function of what `study.yaml`, `results.jsonl` and `step_times.json` hold, so that the page can be made again, byte for byte, from
-what is committed. Here are its order, the protocol and the limits; each of the other sections is a file of its own.
+A pure function of what `study.yaml`, `results.jsonl` and `step_times.json` hold, so that the page
+can be made again, byte for byte, from what is committed. Here are its order, the protocol and the
+limits; each of the other sections is a file of its own.
 """
 
 from collections.abc import Mapping
@@ -16,8 +17,16 @@ from puna.study.definition import Arm, Study
 from puna.study.metrics import METRICS
 
 
-def write_up(study: Study, arms: Mapping[str, Arm], runs: StudyRuns, times: StepTimes | None = None, law: str = "") -> str:
-    """The text of REPORT.md. law: the section `Scaling law` of a study that fits one; it is made elsewhere, from the same runs."""
+def write_up(
+    study: Study,
+    arms: Mapping[str, Arm],
+    runs: StudyRuns,
+    times: StepTimes | None = None,
+    law: str = "",
+) -> str:
+    """The text of REPORT.md. law: the section `Scaling law` of a study that fits one; it is made
+    elsewhere, from the same runs.
+    """
     analysis = analyse_metric(study, runs, study.metric)
     sections = [
         ("Protocol", _protocol(study, arms, runs)),
@@ -26,31 +35,52 @@ def write_up(study: Study, arms: Mapping[str, Arm], runs: StudyRuns, times: Step
         ("Cost", costs(study, arms, runs, times)),
         ("Inside the models", inside(study, runs) if study.probes else ""),
         ("Scaling law", law),
-        *((f"Beside {plain(published.source)}", beside(study, published, runs, analysis, times)) for published in study.published),
+        *(
+            (f"Beside {plain(published.source)}", beside(study, published, runs, analysis, times))
+            for published in study.published
+        ),
         ("What this cannot show", _limits(study, arms, runs, times)),
         ("What was found", study.conclusion.strip()),
     ]
-    parts = [f"# {plain(study.question)}", *(f"## {title}\n\n{text}" for title, text in sections if text)]
+    parts = [
+        f"# {plain(study.question)}",
+        *(f"## {title}\n\n{text}" for title, text in sections if text),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
 def _protocol(study: Study, arms: Mapping[str, Arm], runs: StudyRuns) -> str:
     recipe = arms[study.baseline].recipe
-    tokens = {name: arm.recipe.train.steps * arm.recipe.tokens_per_step for name, arm in arms.items()}
+    tokens = {
+        name: arm.recipe.train.steps * arm.recipe.tokens_per_step for name, arm in arms.items()
+    }
     alike = len(set(tokens.values())) == 1
     metric, baseline = METRICS[study.metric], plain(study.baseline)
     lines = [
-        f"- Base recipe {code(study.base)}{'' if alike else f', in the baseline {baseline}'}: {recipe.train.steps:,} steps of "
-        f"{recipe.tokens_per_step:,} tokens.",
-        f"- {len(study.arms)} arms, {len(study.seeds)} seeds ({', '.join(map(str, study.seeds))}), {len(runs)} runs. A seed decides the "
-        "initial weights and the order of the data, which is the same in every arm.",
-        f"- Matched: {study.matched}. Metric: {metric.unit} {metric.meaning}, after the last step; "
-        f"{'less' if metric.lower_is_better else 'more'} is better.",
-        f"- Decided before the runs: an arm differs from {baseline} if its Holm-adjusted p-value is below {study.rule.alpha:g} and "
-        f"the mean difference is larger than {study.rule.smallest_difference:g}.",
+        (
+            f"- Base recipe {code(study.base)}{'' if alike else f', in the baseline {baseline}'}:"
+            f" {recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens."
+        ),
+        (
+            f"- {len(study.arms)} arms, {len(study.seeds)} seeds"
+            f" ({', '.join(map(str, study.seeds))}), {len(runs)} runs. A seed decides the initial"
+            " weights and the order of the data, which is the same in every arm."
+        ),
+        (
+            f"- Matched: {study.matched}. Metric: {metric.unit} {metric.meaning}, after the last"
+            f" step; {'less' if metric.lower_is_better else 'more'} is better."
+        ),
+        (
+            f"- Decided before the runs: an arm differs from {baseline} if its Holm-adjusted"
+            f" p-value is below {study.rule.alpha:g} and the mean difference is larger than"
+            f" {study.rule.smallest_difference:g}."
+        ),
     ]
     if runs.left_out:
-        lines.append(f"- Left out: {runs.left_out} runs in `results.jsonl` of arms or seeds that `study.yaml` does not name.")
+        lines.append(
+            f"- Left out: {runs.left_out} runs in `results.jsonl` of arms or seeds that"
+            " `study.yaml` does not name."
+        )
     rows = [
         [
             plain(name),
@@ -62,7 +92,14 @@ def _protocol(study: Study, arms: Mapping[str, Arm], runs: StudyRuns) -> str:
         ]
         for name, arm in arms.items()
     ]
-    header = ["arm", "changes", "feed-forward width", "parameters", "MFLOPs a token, training", *([] if alike else ["tokens"])]
+    header = [
+        "arm",
+        "changes",
+        "feed-forward width",
+        "parameters",
+        "MFLOPs a token, training",
+        *([] if alike else ["tokens"]),
+    ]
     return "\n".join(lines) + "\n\n" + table("llrrr" + "r" * (not alike), header, rows)
 
 
@@ -72,15 +109,17 @@ def _limits(study: Study, arms: Mapping[str, Arm], runs: StudyRuns, times: StepT
     tuned = len({arm.recipe.optimizer.learning_rate for arm in arms.values()}) > 1
     rate = "the learning rates that the arms name" if tuned else "one learning rate for all arms"
     parts = [
-        f"These are models of up to {parameters:,} parameters on up to {tokens:,} tokens of one collection of text, with {rate}. "
-        "Nothing here says that a difference stays, or stays away, at another size, on other text, for longer training or with each arm "
-        "tuned. An undecided arm is not shown to be equal: its interval says what it may still be."
+        f"These are models of up to {parameters:,} parameters on up to {tokens:,} tokens of one"
+        f" collection of text, with {rate}. Nothing here says that a difference stays, or stays"
+        " away, at another size, on other text, for longer training or with each arm tuned. An"
+        " undecided arm is not shown to be equal: its interval says what it may still be."
     ]
     if METRICS[study.metric].unit.startswith("share"):
         parts.append("A share is not normal near 0 and 1, where the intervals are rough.")
     if times is not None:
         parts.append(
-            "Step times are of bare training steps, taken in turns on one machine with one batch and one length: another machine, another "
-            "size or other kernels may order the arms otherwise. Reading data, logging and validation are not in them."
+            "Step times are of bare training steps, taken in turns on one machine with one batch"
+            " and one length: another machine, another size or other kernels may order the arms"
+            " otherwise. Reading data, logging and validation are not in them."
         )
     return " ".join(parts)

@@ -1,12 +1,15 @@
-"""The bookkeeping of the key/value cache: which block of `block_size` tokens is whose, and which texts' blocks are still known.
+"""The bookkeeping of the key/value cache: which block of `block_size` tokens is whose, and which
+texts' blocks are still known.
 
-Not the memory itself (kv_cache.py), nor who gets it when it is short (scheduler.py). Integers only: a block's turn through the pool costs
-about a microsecond, and publishing or finding one as much as hashing its ids.
+Not the memory itself (kv_cache.py), nor who gets it when it is short (scheduler.py). Integers only:
+a block's turn through the pool costs about a microsecond, and publishing or finding one as much as
+hashing its ids.
 
-A full block is known by (serial of the block before it, its own ids); the first of a text by (root, its ids). The look-up compares the ids
-themselves, so texts whose hashes collide are never mixed up, and a serial is never used twice, so a key that outlives the block before it
-is out of reach. Source of the idea: prefix caching by chained blocks in vLLM (Kwon et al. 2023, https://arxiv.org/abs/2309.06180, section
-4.3), there with hashes in place of serials and ids.
+A full block is known by (serial of the block before it, its own ids); the first of a text by (root,
+its ids). The look-up compares the ids themselves, so texts whose hashes collide are never mixed up,
+and a serial is never used twice, so a key that outlives the block before it is out of reach. Source
+of the idea: prefix caching by chained blocks in vLLM (Kwon et al. 2023,
+https://arxiv.org/abs/2309.06180, section 4.3), there with hashes in place of serials and ids.
 """
 
 from collections import OrderedDict
@@ -18,9 +21,11 @@ Key = tuple[int | str | None, tuple[int, ...]]
 
 
 class BlockPool:
-    """Hands out blocks 0 to num_blocks - 1, counts their users, and keeps what unused ones hold until their memory is needed.
+    """Hands out blocks 0 to num_blocks - 1, counts their users, and keeps what unused ones hold
+    until their memory is needed.
 
-    A block is spare (unused, nothing known), cached (unused, known) or used. share: whether blocks become known at all.
+    A block is spare (unused, nothing known), cached (unused, known) or used. share: whether blocks
+    become known at all.
     """
 
     def __init__(self, num_blocks: int, block_size: int, share: bool = True) -> None:
@@ -29,12 +34,14 @@ class BlockPool:
         self.num_blocks, self.block_size = num_blocks, block_size
         self._share = share
         self._users = [0] * num_blocks
-        self._spare = bytearray(b"\1") * num_blocks  # bytes, because finding a run of them is one call
+        # bytes, because finding a run of them is one call
+        self._spare = bytearray(b"\1") * num_blocks
         self._num_spare = num_blocks
         self._cached: OrderedDict[int, None] = OrderedDict()  # the next to be evicted first
         self._known: dict[Key, int] = {}
         self._keys: list[Key | None] = [None] * num_blocks
-        self._serials = [0] * num_blocks  # of what a block holds, once published; equal for blocks of equal content
+        # of what a block holds, once published; equal for blocks of equal content
+        self._serials = [0] * num_blocks
         self._new_serials = count(1)
 
     @property
@@ -53,7 +60,9 @@ class BlockPool:
         return len(self._cached)
 
     def match(self, ids: Sequence[int], root: str | None) -> list[int]:
-        """The blocks of the longest known beginning of `ids` under `root` that is made of full blocks; no user is counted for them."""
+        """The blocks of the longest known beginning of `ids` under `root` that is made of full
+        blocks; no user is counted for them.
+        """
         found: list[int] = []
         parent: int | str | None = root
         size = self.block_size
@@ -73,10 +82,12 @@ class BlockPool:
             self._users[block] += 1
 
     def allocate(self, count: int, after: int = -1) -> list[int] | None:
-        """`count` blocks with one user each, in ascending order, or None and nothing changed if fewer are free.
+        """`count` blocks with one user each, in ascending order, or None and nothing changed if
+        fewer are free.
 
-        Where spare blocks are too few, the least recently used cached ones lose what they hold. The blocks are those that follow block
-        `after` if they are spare, else the first that stand side by side, else the first ones.
+        Where spare blocks are too few, the least recently used cached ones lose what they hold. The
+        blocks are those that follow block `after` if they are spare, else the first that stand side
+        by side, else the first ones.
         """
         if count > self.free:
             return None
@@ -84,18 +95,26 @@ class BlockPool:
             self._evict()
         run = b"\1" * count
         first = after + 1 if self._spare.startswith(run, after + 1) else self._spare.find(run)
-        taken = list(range(first, first + count)) if first >= 0 else list(islice(compress(range(self.num_blocks), self._spare), count))
+        taken = (
+            list(range(first, first + count))
+            if first >= 0
+            else list(islice(compress(range(self.num_blocks), self._spare), count))
+        )
         self._num_spare -= count
         for block in taken:
             self._spare[block] = 0
             self._users[block] = 1
         return taken
 
-    def publish(self, blocks: Sequence[int], ids: Sequence[int], root: str | None, already: int, full: int) -> None:
-        """Make the blocks number `already` to `full` - 1 of a text known; those before it must have been published or matched.
+    def publish(
+        self, blocks: Sequence[int], ids: Sequence[int], root: str | None, already: int, full: int
+    ) -> None:
+        """Make the blocks number `already` to `full` - 1 of a text known; those before it must have
+        been published or matched.
 
-        blocks, ids: all of the text's, from its beginning; `ids` fill at least `full` blocks. A block whose equal is known already stays
-        unknown, but blocks after it are found behind the known one.
+        blocks, ids: all of the text's, from its beginning; `ids` fill at least `full` blocks. A
+        block whose equal is known already stays unknown, but blocks after it are found behind the
+        known one.
         """
         if not self._share:
             return
@@ -115,7 +134,8 @@ class BlockPool:
     def release(self, blocks: Sequence[int]) -> None:
         """Count one user fewer of each of these blocks of one text, in its order.
 
-        A known block that has none left is cached, as the most recently used one; of these the last of the text will be evicted first.
+        A known block that has none left is cached, as the most recently used one; of these the last
+        of the text will be evicted first.
         """
         for block in reversed(blocks):
             self._users[block] -= 1
@@ -127,7 +147,9 @@ class BlockPool:
                 self._cached[block] = None
 
     def forget(self) -> None:
-        """Drop all that is known, as after a step that failed and left blocks unwritten; used blocks stay with their users."""
+        """Drop all that is known, as after a step that failed and left blocks unwritten; used
+        blocks stay with their users.
+        """
         while self._cached:
             self._evict()
         for block in self._known.values():

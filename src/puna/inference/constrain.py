@@ -1,11 +1,13 @@
-"""Constrained output: which tokens may come next, so that the whole text matches a JSON schema, an expression or a grammar.
+"""Constrained output: which tokens may come next, so that the whole text matches a JSON schema, an
+expression or a grammar.
 
-llguidance does the work (docs/decisions/0010-llguidance-or-xgrammar.md): it walks the vocabulary's trie with a lexer of derivatives and an
-Earley parser. Here stands what it leaves to its user: what a constraint may say (`json_schema.py`, `lark.py`) and may cost
-(`constraint_limits.py`), end tokens, and errors. A text never holds a special token, whatever the constraint says.
+llguidance does the work (docs/decisions/0010-llguidance-or-xgrammar.md): it walks the vocabulary's
+trie with a lexer of derivatives and an Earley parser. Here stands what it leaves to its user: what
+a constraint may say (`json_schema.py`, `lark.py`) and may cost (`constraint_limits.py`), end
+tokens, and errors. A text never holds a special token, whatever the constraint says.
 
-`check` and `ConstraintCompiler` import no torch, so the server's front can refuse a constraint before it queues; `Matcher.allowed` does.
-Cost: benchmarks/constrain.py.
+`check` and `ConstraintCompiler` import no torch, so the server's front can refuse a constraint
+before it queues; `Matcher.allowed` does. Cost: benchmarks/constrain.py.
 """
 
 import json
@@ -17,7 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.errors import RequestError
-from puna.inference.constraint_limits import DEFAULT_LIMITS, ConstraintLimits, check_expression, check_text
+from puna.inference.constraint_limits import (
+    DEFAULT_LIMITS,
+    ConstraintLimits,
+    check_expression,
+    check_text,
+)
 from puna.inference.json_schema import read_schema
 from puna.inference.lark import read_grammar
 from puna.inference.request import Constraint
@@ -28,39 +35,58 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NAMES = {"json_schema": "schema", "regex": "expression", "grammar": "grammar"}
-_ROWS = {"json_schema": 1_000, "regex": 500, "grammar": 700}  # bounded by the size of a schema, but by the length of the text for a grammar
+# bounded by the size of a schema, but by the length of the text for a grammar
+_ROWS = {"json_schema": 1_000, "regex": 500, "grammar": 700}
 
 
 def check(constraint: Constraint, limits: ConstraintLimits = DEFAULT_LIMITS) -> None:
-    """Raise RequestError, saying what to change, for a constraint that is malformed, not supported or asks for too much.
+    """Raise RequestError, saying what to change, for a constraint that is malformed, not supported
+    or asks for too much.
 
     It needs no vocabulary. What passes can still fail to compile, if no text at all matches it.
     """
-    if fault := llguidance.LLMatcher.validate_grammar(_grammar(constraint, limits), limits=_parser_limits(constraint)):
+    if fault := llguidance.LLMatcher.validate_grammar(
+        _grammar(constraint, limits), limits=_parser_limits(constraint)
+    ):
         raise _refusal(constraint, fault)
 
 
 class ConstraintCompiler:
-    """Makes matchers for one vocabulary. Making it costs 0.1 s for 32,000 tokens; it is immutable, so threads may share it."""
+    """Makes matchers for one vocabulary. Making it costs 0.1 s for 32,000 tokens; it is immutable,
+    so threads may share it.
+    """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, limits: ConstraintLimits = DEFAULT_LIMITS) -> None:
-        """vocab_size: rows of the model's logits, at least those of the tokenizer; the ids beyond are never allowed."""
-        assert vocab_size >= tokenizer.vocab_size, f"{vocab_size} logits for {tokenizer.vocab_size} tokens"
+    def __init__(
+        self, tokenizer: Tokenizer, vocab_size: int, limits: ConstraintLimits = DEFAULT_LIMITS
+    ) -> None:
+        """vocab_size: rows of the model's logits, at least those of the tokenizer; the ids beyond
+        are never allowed.
+        """
+        assert vocab_size >= tokenizer.vocab_size, (
+            f"{vocab_size} logits for {tokenizer.vocab_size} tokens"
+        )
         self._limits = limits
         self._text = np.zeros(vocab_size, dtype=np.bool_)
         self._text[: tokenizer.vocab_size] = tokenizer.token_lengths() > 0
         names = tokenizer.special_tokens
-        self._ends = frozenset(names[name] for name in (*END_OF_TEXT_NAMES, *END_OF_TURN_NAMES) if name in names)
-        self._vocabulary = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Vocabulary(tokenizer, vocab_size)))
+        self._ends = frozenset(
+            names[name] for name in (*END_OF_TEXT_NAMES, *END_OF_TURN_NAMES) if name in names
+        )
+        self._vocabulary = llguidance.LLTokenizer(
+            llguidance.TokenizerWrapper(_Vocabulary(tokenizer, vocab_size))
+        )
 
     def compile(self, constraint: Constraint, ends: Collection[int] | None = None) -> "Matcher":
         """A matcher at the beginning of a text.
 
-        ends: ids that end the text; left out: those of the tokenizer that end a text or a turn. Raises RequestError as `check` does, and
-        for a constraint that no text matches. The library works without the interpreter's lock, so a thread may compile beside a step.
+        ends: ids that end the text; left out: those of the tokenizer that end a text or a turn.
+        Raises RequestError as `check` does, and for a constraint that no text matches. The library
+        works without the interpreter's lock, so a thread may compile beside a step.
         """
         grammar = _grammar(constraint, self._limits)
-        matcher = llguidance.LLMatcher(self._vocabulary, grammar, log_level=0, limits=_parser_limits(constraint))
+        matcher = llguidance.LLMatcher(
+            self._vocabulary, grammar, log_level=0, limits=_parser_limits(constraint)
+        )
         if matcher.is_error():
             raise _refusal(constraint, matcher.get_error())
         return Matcher(matcher, constraint, self._text, self._ends if ends is None else ends)
@@ -69,11 +95,18 @@ class ConstraintCompiler:
 class Matcher:
     """How far one text has come, and what may follow.
 
-    State: the text so far, which `accept` extends and `rewind` shortens. One matcher serves one text and one thread. After a RequestError,
-    which says that a step cost more than a constraint may, it is of no more use: end the request.
+    State: the text so far, which `accept` extends and `rewind` shortens. One matcher serves one
+    text and one thread. After a RequestError, which says that a step cost more than a constraint
+    may, it is of no more use: end the request.
     """
 
-    def __init__(self, matcher: llguidance.LLMatcher, constraint: Constraint, text: npt.NDArray[np.bool_], ends: Collection[int]) -> None:
+    def __init__(
+        self,
+        matcher: llguidance.LLMatcher,
+        constraint: Constraint,
+        text: npt.NDArray[np.bool_],
+        ends: Collection[int],
+    ) -> None:
         self._matcher = matcher
         self._constraint = constraint
         self._text = text
@@ -90,16 +123,20 @@ class Matcher:
         return self._ended > 0 or self._matcher.is_stopped()
 
     def allowed(self) -> "Tensor":
-        """Which tokens may come next, bool [V], on the CPU, not to be written to; end tokens where the text may end.
+        """Which tokens may come next, bool [V], on the CPU, not to be written to; end tokens where
+        the text may end.
 
-        Never all false, unless the text is finished and there are no end tokens. Raises RequestError if the step costs too much.
+        Never all false, unless the text is finished and there are no end tokens. Raises
+        RequestError if the step costs too much.
         """
         import torch
 
         return torch.from_numpy(self._mask())
 
     def accept(self, token: int) -> bool:
-        """Go on by a token that is allowed. False, and nothing is changed, for any other. Raises RequestError as `allowed` does."""
+        """Go on by a token that is allowed. False, and nothing is changed, for any other. Raises
+        RequestError as `allowed` does.
+        """
         mask = self._mask()
         if not 0 <= token < len(mask) or not mask[token]:
             return False
@@ -113,7 +150,9 @@ class Matcher:
 
     def rewind(self, count: int) -> None:
         """Take back the last `count` tokens that were accepted, end tokens too."""
-        assert 0 <= count <= self._accepted, f"{count} of {self._accepted} tokens cannot be taken back"
+        assert 0 <= count <= self._accepted, (
+            f"{count} of {self._accepted} tokens cannot be taken back"
+        )
         ended = min(count, self._ended)
         self._ended -= ended
         if count > ended and not self._matcher.rollback(count - ended):
@@ -128,7 +167,8 @@ class Matcher:
             if self._matcher.is_error():
                 raise self._fault()
             mask = np.unpackbits(bits, count=len(self._text) + 1, bitorder="little").view(np.bool_)
-            self._next, may_end = mask[:-1], mask[-1]  # the library's own end token is one beyond the vocabulary
+            # the library's own end token is one beyond the vocabulary
+            self._next, may_end = mask[:-1], mask[-1]
             np.logical_and(self._next, self._text if not self._ended else False, out=self._next)
             self._next[self._ends] = may_end
         return self._next
@@ -137,21 +177,35 @@ class Matcher:
         fault = self._matcher.get_error()
         if "NoExtension" in fault:
             return _refusal(
-                self._constraint, f"no text matches it beyond the first {self._accepted} tokens" if self._accepted else "no text matches it"
+                self._constraint,
+                (
+                    f"no text matches it beyond the first {self._accepted} tokens"
+                    if self._accepted
+                    else "no text matches it"
+                ),
             )
-        return _refusal(self._constraint, f"after {self._accepted} tokens, the next asks for too much work: {fault}")
+        return _refusal(
+            self._constraint,
+            f"after {self._accepted} tokens, the next asks for too much work: {fault}",
+        )
 
 
 class _Vocabulary:
-    """The tokenizer as llguidance asks for it: bytes by id, and how text is best cut into tokens where a constraint leaves no choice.
+    """The tokenizer as llguidance asks for it: bytes by id, and how text is best cut into tokens
+    where a constraint leaves no choice.
 
-    Special tokens and unused ids have no bytes. The end token that the library needs is one of its own, beyond the model's ids.
+    Special tokens and unused ids have no bytes. The end token that the library needs is one of its
+    own, beyond the model's ids.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
         self._tokenizer = tokenizer
-        self.tokens = [tokenizer.token_bytes(id_) if length else b"" for id_, length in enumerate(tokenizer.token_lengths())]
-        self.tokens = [b"" if piece.startswith(b"\xff") else piece for piece in self.tokens]  # how the library marks special tokens
+        self.tokens = [
+            tokenizer.token_bytes(id_) if length else b""
+            for id_, length in enumerate(tokenizer.token_lengths())
+        ]
+        # how the library marks special tokens
+        self.tokens = [b"" if piece.startswith(b"\xff") else piece for piece in self.tokens]
         self.tokens += [b""] * (vocab_size + 1 - len(self.tokens))
         self._bytes = {piece[0]: id_ for id_, piece in enumerate(self.tokens) if len(piece) == 1}
         self.eos_token_id = vocab_size
@@ -162,11 +216,14 @@ class _Vocabulary:
         ids = self._tokenizer.encode(text.decode())
         if self._tokenizer.decode_bytes(ids) == text:
             return ids
-        return [self._bytes[byte] for byte in text]  # a normalizer changed the text; the constraint wants it as it is
+        # a normalizer changed the text; the constraint wants it as it is
+        return [self._bytes[byte] for byte in text]
 
 
 def _grammar(constraint: Constraint, limits: ConstraintLimits) -> str:
-    """The constraint as the library takes it, always as an object, since it guesses what a bare text is."""
+    """The constraint as the library takes it, always as an object, since it guesses what a bare
+    text is.
+    """
     check_text(constraint.text, limits, f"the {_NAMES[constraint.kind]}")
     if constraint.kind == "json_schema":
         return json.dumps({"grammars": [{"json_schema": read_schema(constraint.text, limits)}]})
@@ -190,9 +247,18 @@ def _parser_limits(constraint: Constraint) -> llguidance.LLParserLimits:
 
 
 def _refusal(constraint: Constraint, fault: str) -> RequestError:
-    """The library's message in a line: of an error in an expression what is wrong, of others the first line."""
+    """The library's message in a line: of an error in an expression what is wrong, of others the
+    first line.
+    """
     lines = fault.strip().splitlines() or ["it cannot be used"]
     if lines[0].startswith("oneOf"):
-        lines = ["`oneOf` is enforced only where its branches visibly exclude each other, as by type, and `anyOf` always"]
-    reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
-    return RequestError(f"the {_NAMES[constraint.kind]} cannot be used: {reason[:300]}; simplify or mend it")
+        lines = [
+            "`oneOf` is enforced only where its branches visibly exclude each other, as by type,"
+            " and `anyOf` always"
+        ]
+    reason = next(
+        (line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0]
+    )
+    return RequestError(
+        f"the {_NAMES[constraint.kind]} cannot be used: {reason[:300]}; simplify or mend it"
+    )

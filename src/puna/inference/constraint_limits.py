@@ -1,9 +1,12 @@
-"""What a constraint may ask for, so that none stops the engine: limits, and the sizes of expressions and schemas written out.
+"""What a constraint may ask for, so that none stops the engine: limits, and the sizes of
+expressions and schemas written out.
 
-The text of a constraint comes from whoever sends requests, and a hundred bytes can ask for more than a machine has: `((a{999}){999}){999}`,
-definitions that each refer to the next twice, a choice among thousands of schemas that begin alike. The defaults keep the worst of such
-cases to about a second of compiling and some tens of milliseconds a step (benchmarks/constrain.py). They are checked before the library
-sees the text, since some of its own limits take effect after the work, and its stack has none. What is supported stands elsewhere.
+The text of a constraint comes from whoever sends requests, and a hundred bytes can ask for more
+than a machine has: `((a{999}){999}){999}`, definitions that each refer to the next twice, a choice
+among thousands of schemas that begin alike. The defaults keep the worst of such cases to about a
+second of compiling and some tens of milliseconds a step (benchmarks/constrain.py). They are checked
+before the library sees the text, since some of its own limits take effect after the work, and its
+stack has none. What is supported stands elsewhere.
 """
 
 import re
@@ -22,47 +25,93 @@ Schema = dict[str, Any] | bool
 class ConstraintLimits(Config):
     """The most that one constraint may ask for; more is a RequestError that names the limit."""
 
-    max_bytes: int = Field(default=65_536, gt=0, description="UTF-8 bytes of the schema, the expression or the grammar")
-    max_depth: int = Field(default=32, gt=0, description="schemas inside schemas, and values inside const, enum")
-    max_chain: int = Field(default=400, gt=0, description="levels down to references, of all definitions; a stack of 8 MiB holds 1,500")
-    max_nodes: int = Field(default=20_000, gt=0, description="schemas in all, with those that are combined written out")
+    max_bytes: int = Field(
+        default=65_536, gt=0, description="UTF-8 bytes of the schema, the expression or the grammar"
+    )
+    max_depth: int = Field(
+        default=32, gt=0, description="schemas inside schemas, and values inside const, enum"
+    )
+    max_chain: int = Field(
+        default=400,
+        gt=0,
+        description="levels down to references, of all definitions; a stack of 8 MiB holds 1,500",
+    )
+    max_nodes: int = Field(
+        default=20_000, gt=0, description="schemas in all, with those that are combined written out"
+    )
     max_properties: int = Field(default=1_000, gt=0, description="named properties in all")
-    max_optional: int = Field(default=128, gt=0, description="properties of one object that may be left out")
+    max_optional: int = Field(
+        default=128, gt=0, description="properties of one object that may be left out"
+    )
     max_values: int = Field(default=1_000, gt=0, description="values of enum in all")
-    max_branches: int = Field(default=64, gt=0, description="objects among which one place of a schema chooses, and arrays, which count 4")
-    max_count: int = Field(default=1_000_000, gt=0, description="minItems, maxItems, minProperties, maxProperties")
+    max_branches: int = Field(
+        default=64,
+        gt=0,
+        description="objects among which one place of a schema chooses, and arrays, which count 4",
+    )
+    max_count: int = Field(
+        default=1_000_000, gt=0, description="minItems, maxItems, minProperties, maxProperties"
+    )
     max_length: int = Field(default=10_000, gt=0, description="minLength, maxLength")
-    max_text: int = Field(default=2_000, gt=0, description="characters of a property's name and of a text in const, enum")
-    max_multiple: int = Field(default=5_000, gt=0, description="least common multiple of all multipleOf, in units of their last digit")
+    max_text: int = Field(
+        default=2_000,
+        gt=0,
+        description="characters of a property's name and of a text in const, enum",
+    )
+    max_multiple: int = Field(
+        default=5_000,
+        gt=0,
+        description="least common multiple of all multipleOf, in units of their last digit",
+    )
     max_patterns: int = Field(default=64, gt=0, description="pattern and patternProperties in all")
-    max_expression: int = Field(default=4_096, gt=0, description="characters of one regular expression")
-    max_written_out: int = Field(default=10_000, gt=0, description="the same with counted repetitions written out")
-    max_alternatives: int = Field(default=100, gt=0, description="alternatives in all rules of a grammar")
-    max_rules: int = Field(default=512, gt=0, description="rules and terminals of a grammar, and brackets in them")
+    max_expression: int = Field(
+        default=4_096, gt=0, description="characters of one regular expression"
+    )
+    max_written_out: int = Field(
+        default=10_000, gt=0, description="the same with counted repetitions written out"
+    )
+    max_alternatives: int = Field(
+        default=100, gt=0, description="alternatives in all rules of a grammar"
+    )
+    max_rules: int = Field(
+        default=512, gt=0, description="rules and terminals of a grammar, and brackets in them"
+    )
 
 
 DEFAULT_LIMITS = ConstraintLimits()
 
 
 def check_size(given: int, name: str, limits: ConstraintLimits, place: str) -> None:
-    """Raise RequestError, naming the limit, if `given` is more than the limit `name` allows. place: what asks for it."""
+    """Raise RequestError, naming the limit, if `given` is more than the limit `name` allows. place:
+    what asks for it.
+    """
     allowed: int = getattr(limits, name)
     if given > allowed:
         asked = f"{given:,}" if given < 10**15 else "far more"
         rule = ConstraintLimits.model_fields[name].description
-        raise RequestError(f"{place} asks for {asked}, but at most {allowed:,} are allowed here ({name}: {rule}); ask for less")
+        raise RequestError(
+            f"{place} asks for {asked}, but at most {allowed:,} are allowed here ({name}: {rule});"
+            " ask for less"
+        )
 
 
 def check_text(text: str, limits: ConstraintLimits, place: str) -> None:
-    """Raise RequestError for the text of a constraint that is too long, or none that UTF-8 can hold."""
+    """Raise RequestError for the text of a constraint that is too long, or none that UTF-8 can
+    hold.
+    """
     try:
         check_size(len(text.encode()), "max_bytes", limits, place)
     except UnicodeEncodeError:
-        raise RequestError(f"{place} holds half of a surrogate pair, which is no character; write the character itself") from None
+        raise RequestError(
+            f"{place} holds half of a surrogate pair, which is no character; write the character"
+            " itself"
+        ) from None
 
 
 def check_expression(expression: str, limits: ConstraintLimits, place: str) -> None:
-    """Raise RequestError for a regular expression that is too long, as it stands or written out. Its syntax is the library's to check."""
+    """Raise RequestError for a regular expression that is too long, as it stands or written out.
+    Its syntax is the library's to check.
+    """
     check_size(len(expression), "max_expression", limits, place)
     check_size(written_out(expression), "max_written_out", limits, place)
 
@@ -70,9 +119,12 @@ def check_expression(expression: str, limits: ConstraintLimits, place: str) -> N
 def check_definitions(definitions: Mapping[str, Schema], limits: ConstraintLimits) -> None:
     """Raise RequestError for schemas that come to too much when a grammar is made of them.
 
-    definitions: by name; references among them are `{"$ref": ".../name"}`, and their keywords are sound.
+    definitions: by name; references among them are `{"$ref": ".../name"}`, and their keywords are
+    sound.
     """
-    check_size(sum(_levels(schema) for schema in definitions.values()), "max_chain", limits, "the schema")
+    check_size(
+        sum(_levels(schema) for schema in definitions.values()), "max_chain", limits, "the schema"
+    )
     measure = _Measure(definitions)
     check_size(measure.branches, "max_branches", limits, "the schema")
     check_size(measure.nodes, "max_nodes", limits, "the schema")
@@ -84,11 +136,13 @@ _ESCAPE = re.compile(r"\\(?:[pPxuU]\{[^}]*\}|.)", re.DOTALL)
 
 
 def written_out(expression: str) -> int:
-    """How many characters and classes a regular expression has with its counted repetitions written out: 7 for `a(bc){3}`.
+    """How many characters and classes a regular expression has with its counted repetitions written
+    out: 7 for `a(bc){3}`.
 
     Raises RequestError for the flag x, under which comments would hide brackets from the count.
     """
-    sums, last, place = [0], 0, 0  # of the open groups, outermost first; of the item that a count would repeat
+    # of the open groups, outermost first; of the item that a count would repeat
+    sums, last, place = [0], 0, 0
     while place < len(expression):
         character, place = expression[place], place + 1
         if character == "(":
@@ -96,7 +150,8 @@ def written_out(expression: str) -> int:
                 place = group.end()
                 if "x" in (group["flags"] or ""):
                     raise RequestError(
-                        f"the expression {expression[:80]!r} sets the flag x, which is not supported; write it without spaces"
+                        f"the expression {expression[:80]!r} sets the flag x, which is not"
+                        " supported; write it without spaces"
                     )
                 if group["end"] == ")":
                     continue
@@ -118,7 +173,9 @@ def written_out(expression: str) -> int:
 
 
 def _end_of_item(expression: str, start: int) -> int:
-    """The place after the character, escape or class that begins at `start`. Classes may stand inside classes."""
+    """The place after the character, escape or class that begins at `start`. Classes may stand
+    inside classes.
+    """
     if escape := _ESCAPE.match(expression, start):
         return escape.end()
     if expression[start] != "[":
@@ -155,8 +212,9 @@ class _Size(NamedTuple):
 class _Measure:
     """How large definitions get when a grammar is made of them.
 
-    Schemas that hold together (`allOf`, or several of `anyOf`, `$ref`, `properties`, ... side by side) become one: every choice of the one
-    with every choice of the other, and references among them copied. So a few hundred bytes can come to billions of schemas.
+    Schemas that hold together (`allOf`, or several of `anyOf`, `$ref`, `properties`, ... side by
+    side) become one: every choice of the one with every choice of the other, and references among
+    them copied. So a few hundred bytes can come to billions of schemas.
     """
 
     def __init__(self, definitions: Mapping[str, Schema]) -> None:
@@ -176,7 +234,8 @@ class _Measure:
             return _Size(schema, schema, 1, 1)
         objects, arrays = _kinds(schema)
         own = 1 + len(schema.get("enum", ())) + self._inside(schema)
-        together = int(bool(schema.keys() - {"anyOf", "oneOf", "allOf", "$ref"}))  # how many hold at once
+        # how many hold at once
+        together = int(bool(schema.keys() - {"anyOf", "oneOf", "allOf", "$ref"}))
         parts = []
         for key in schema.keys() & {"anyOf", "oneOf"}:
             branches = [self._size(each) for each in schema[key]]
@@ -188,14 +247,21 @@ class _Measure:
             objects, arrays = objects * part.objects, arrays * part.arrays
         inlined = own + sum(part.inlined for part in parts)
         combined = together + len(parts) > 1
-        nodes = max(1, objects + arrays) * inlined if combined else own + sum(part.nodes for part in parts)
+        nodes = (
+            max(1, objects + arrays) * inlined
+            if combined
+            else own + sum(part.nodes for part in parts)
+        )
         self.branches = max(self.branches, objects + 4 * arrays)
-        return _Size(*(min(count, 10**15) for count in (objects, arrays, nodes, max(nodes, inlined))))
+        return _Size(
+            *(min(count, 10**15) for count in (objects, arrays, nodes, max(nodes, inlined)))
+        )
 
     def _inside(self, schema: dict[str, Any]) -> int:
         """Nodes of what stands inside an object or an array."""
         count = sum(self._size(each).nodes for each in _inner(schema))
-        return count + int(schema.get("maxItems", schema.get("minItems", 0))).bit_length()  # doubled and doubled again
+        # doubled and doubled again
+        return count + int(schema.get("maxItems", schema.get("minItems", 0))).bit_length()
 
 
 def _inner(schema: dict[str, Any]) -> Iterator[Schema]:
@@ -209,7 +275,9 @@ def _inner(schema: dict[str, Any]) -> Iterator[Schema]:
 
 
 def _levels(schema: Schema) -> int:
-    """How deep the deepest reference stands in a schema; 0 without one. The library descends from definition to definition so."""
+    """How deep the deepest reference stands in a schema; 0 without one. The library descends from
+    definition to definition so.
+    """
     if isinstance(schema, bool):
         return 0
     parts = chain(_inner(schema), *(schema.get(key, ()) for key in ("anyOf", "oneOf", "allOf")))
@@ -221,11 +289,14 @@ def _kinds(schema: dict[str, Any]) -> tuple[int, int]:
     """Among how many objects and arrays a text may choose, as far as the schema itself says."""
     if "enum" in schema or "const" in schema:
         values = schema.get("enum", [schema.get("const")])
-        return sum(isinstance(value, dict) for value in values), sum(isinstance(value, list) for value in values)
+        return sum(isinstance(value, dict) for value in values), sum(
+            isinstance(value, list) for value in values
+        )
     types = schema.get("type", ("object", "array"))
     objects = int("object" in types)
     if objects and schema.keys() & {"minProperties", "maxProperties"}:
-        # One for each property that may be left out; where one must be there, each comes with all the others
+        # One for each property that may be left out; where one must be there, each comes with all
+        # the others
         optional = len(schema.get("properties", {}).keys() - set(schema.get("required", ())))
         objects = max(1, optional * (3 if schema.get("minProperties") else 1))
     return objects, int("array" in types)

@@ -1,4 +1,6 @@
-"""One continuation of one request, from the first chunk of its prompt to its last token: what the engine remembers of it."""
+"""One continuation of one request, from the first chunk of its prompt to its last token: what the
+engine remembers of it.
+"""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +17,9 @@ from puna.inference.speculation import PromptLookup
 
 @dataclass(slots=True, eq=False)
 class Continuation:
-    """The one numbered `index` of a request's n, while it runs. It turns what the model says into tokens; it computes nothing itself."""
+    """The one numbered `index` of a request's n, while it runs. It turns what the model says into
+    tokens; it computes nothing itself.
+    """
 
     request: Request
     index: int
@@ -34,7 +38,9 @@ class Continuation:
 
     def __post_init__(self) -> None:
         options = self.request.options
-        self.ends = frozenset(options.stop_ids) | (frozenset() if options.ignore_end else self.request.ends)
+        self.ends = frozenset(options.stop_ids) | (
+            frozenset() if options.ignore_end else self.request.ends
+        )
 
     def guess(self) -> list[int]:
         """Tokens that may follow, if this is the moment for it and the constraint allows them."""
@@ -54,7 +60,9 @@ class Continuation:
         return guess[:possible]
 
     def rows(self, drafts: int) -> list[Row]:
-        """How to draw the next token, and those after each of the first `drafts` guesses if they are right."""
+        """How to draw the next token, and those after each of the first `drafts` guesses if they
+        are right.
+        """
         options, draft = self.request.options, self.sequence.draft
         outputs = [self.output, *([*self.output, *draft[:count]] for count in range(1, drafts + 1))]
         masks = self._masks(draft[:drafts])
@@ -88,10 +96,11 @@ class Continuation:
         return masks
 
     def take(self, drawn: list[int], drafts: int) -> tuple[list[int], Finish | None]:
-        """The tokens that stand, of one drawn after the last token and one after each guess, and why they end the text, if they do.
+        """The tokens that stand, of one drawn after the last token and one after each guess, and
+        why they end the text, if they do.
 
-        A draw stands while every guess before it equals its draw: so the text is what drawing one by one would have given. After a fault
-        none does, and the continuation ends with an error.
+        A draw stands while every guess before it equals its draw: so the text is what drawing one
+        by one would have given. After a fault none does, and the continuation ends with an error.
         """
         right = 0
         while right < drafts and drawn[right] == self.sequence.draft[right]:
@@ -122,7 +131,9 @@ class Continuation:
             self.fault = str(error)
 
     def add_pooled(self, hidden: Tensor, start: int) -> None:
-        """Take in the sum of some final hidden states; `start` 0 begins anew, as after a preemption."""
+        """Take in the sum of some final hidden states; `start` 0 begins anew, as after a
+        preemption.
+        """
         self.pooled = hidden if start == 0 or self.pooled is None else self.pooled + hidden
 
     def event(self, ids: list[int], logprobs: list[TokenLogprobs], finish: Finish | None) -> Event:
@@ -140,10 +151,14 @@ class Continuation:
         )
 
     def embedding(self) -> Event:
-        """The mean of the prompt's final hidden states, as the only event of a request that embeds."""
+        """The mean of the prompt's final hidden states, as the only event of a request that
+        embeds.
+        """
         assert self.pooled is not None
         mean = self.pooled / len(self.request.prompt)
-        return Event(self.request.id, finish="stop", embedding=tuple(mean.to(torch.float32).tolist()))
+        return Event(
+            self.request.id, finish="stop", embedding=tuple(mean.to(torch.float32).tolist())
+        )
 
     def failure(self, message: str) -> Event:
         """The last event of one that cannot go on."""

@@ -9,13 +9,33 @@ class EngineOptions(Config):
     """What an engine may use, and which of its ways."""
 
     cache_bytes: int | None = Field(
-        default=None, gt=0, description="for keys and values; left out: a context for each running sequence, at most a quarter of memory"
+        default=None,
+        gt=0,
+        description=(
+            "for keys and values; left out: a context for each running sequence, at most a quarter"
+            " of memory"
+        ),
     )
-    block_size: int = Field(default=16, gt=0, description="tokens a block of the cache: what memory is given out in, and shared")
+    block_size: int = Field(
+        default=16,
+        gt=0,
+        description="tokens a block of the cache: what memory is given out in, and shared",
+    )
     max_step_tokens: int = Field(
-        default=256, gt=0, description="tokens a step at most: fewer keep streams smoother, more read prompts faster"
+        default=256,
+        gt=0,
+        description="tokens a step at most: fewer keep streams smoother, more read prompts faster",
     )
-    max_running: int = Field(default=64, gt=0, description="sequences continued at once; others wait")
-    share_prefixes: bool = Field(default=True, description="compute a beginning that several prompts share once")
-    speculate: bool = Field(default=True, description="let requests guess tokens from what was said before")
-    batch_invariant: bool = Field(default=False, description="equal bits whatever else is in the batch: each token by itself, so slower")
+    max_running: int = Field(
+        default=64, gt=0, description="sequences continued at once; others wait"
+    )
+    share_prefixes: bool = Field(
+        default=True, description="compute a beginning that several prompts share once"
+    )
+    speculate: bool = Field(
+        default=True, description="let requests guess tokens from what was said before"
+    )
+    batch_invariant: bool = Field(
+        default=False,
+        description="equal bits whatever else is in the batch: each token by itself, so slower",
+    )

@@ -1,6 +1,8 @@
-"""Tensors: computes what a step has scheduled. It knows ids, positions and blocks, and no sequence outlives the call.
+"""Tensors: computes what a step has scheduled. It knows ids, positions and blocks, and no sequence
+outlives the call.
 
-An executor owns the weights and the cache's memory; who uses which block, and what is done with the logits, is its caller's business.
+An executor owns the weights and the cache's memory; who uses which block, and what is done with the
+logits, is its caller's business.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -26,7 +28,9 @@ class Piece:
     ids: Sequence[int]
     """At least one."""
     start: int
-    """The position of the first; the keys and values of all before it are in the cache, or computed in this step."""
+    """The position of the first; the keys and values of all before it are in the cache, or computed
+    in this step.
+    """
     blocks: Sequence[int]
     """The sequence's blocks in order, as many as hold these tokens too."""
     rows: int
@@ -44,7 +48,9 @@ class StepOutput:
     logits: Float[Tensor, "R V"]
     """float32; the wanted rows of the first piece, of the second, and so on."""
     pooled: list[Tensor | None]
-    """For each piece the sum of its ids' final hidden states, float32 [D], where it was asked for."""
+    """For each piece the sum of its ids' final hidden states, float32 [D], where it was asked
+    for.
+    """
 
 
 @runtime_checkable
@@ -58,18 +64,23 @@ class Executor(Protocol):
     adapters: Collection[str]
 
     def run(self, pieces: Sequence[Piece]) -> StepOutput:
-        """Compute these tokens. Writes their keys and values into the pieces' blocks; nothing else changes."""
+        """Compute these tokens. Writes their keys and values into the pieces' blocks; nothing else
+        changes.
+        """
         ...
 
 
 class TorchExecutor:
     """An `Executor` that runs the model in PyTorch, on the device and in the dtype of its weights.
 
-    vocab_size: the ids that have a text, which may be fewer than the model has rows for; logits are computed for no other.
+    vocab_size: the ids that have a text, which may be fewer than the model has rows for; logits are
+    computed for no other.
 
-    batch_invariant: compute every token by itself, with shapes that depend on its own position alone. A row of logits is then the same to
-    the last bit whatever else the step computes, wherever a prompt is cut and whether its beginning was in the cache already. It costs a
-    forward pass for each token of the prompt. Sums of hidden states still depend on the cuts, in their last bits.
+    batch_invariant: compute every token by itself, with shapes that depend on its own position
+    alone. A row of logits is then the same to the last bit whatever else the step computes,
+    wherever a prompt is cut and whether its beginning was in the cache already. It costs a forward
+    pass for each token of the prompt. Sums of hidden states still depend on the cuts, in their last
+    bits.
 
     adapters: those attached to the model, which between steps is left as it is without them.
     """
@@ -91,13 +102,22 @@ class TorchExecutor:
         self.adapters: Collection[str] = () if adapters is None else adapters.names
         self._model, self._attached = model, adapters
         self._batch_invariant = batch_invariant
-        self._cache = PagedCache(model.config, num_blocks, block_size, weight.device, weight.dtype, copies=batch_invariant)
+        self._cache = PagedCache(
+            model.config,
+            num_blocks,
+            block_size,
+            weight.device,
+            weight.dtype,
+            copies=batch_invariant,
+        )
 
     @torch.inference_mode()
     def run(self, pieces: Sequence[Piece]) -> StepOutput:
         """As `Executor.run`."""
         for piece in pieces:
-            assert piece.adapter is None or piece.adapter in self.adapters, f"there is no adapter {piece.adapter!r}"
+            assert piece.adapter is None or piece.adapter in self.adapters, (
+                f"there is no adapter {piece.adapter!r}"
+            )
             assert 0 <= piece.rows <= len(piece.ids), f"{piece.rows} rows of {len(piece.ids)} ids"
         return self._run_singly(pieces) if self._batch_invariant else self._run_together(pieces)
 
@@ -105,28 +125,53 @@ class TorchExecutor:
         order = sorted(range(len(pieces)), key=lambda index: _likeness(pieces[index]))
         hidden = self._hidden_states([pieces[index] for index in order])
         ends = dict(zip(order, accumulate(len(pieces[index].ids) for index in order), strict=True))
-        wanted = [row for index, piece in enumerate(pieces) for row in range(ends[index] - piece.rows, ends[index])]
-        own = [hidden[ends[index] - len(piece.ids) : ends[index]] if piece.pooled else None for index, piece in enumerate(pieces)]
-        logits = self._logits(hidden.index_select(0, torch.tensor(wanted, dtype=torch.long, device=hidden.device)))
-        return StepOutput(logits, [None if states is None else states.float().sum(0) for states in own])
+        wanted = [
+            row
+            for index, piece in enumerate(pieces)
+            for row in range(ends[index] - piece.rows, ends[index])
+        ]
+        own = [
+            hidden[ends[index] - len(piece.ids) : ends[index]] if piece.pooled else None
+            for index, piece in enumerate(pieces)
+        ]
+        logits = self._logits(
+            hidden.index_select(0, torch.tensor(wanted, dtype=torch.long, device=hidden.device))
+        )
+        return StepOutput(
+            logits, [None if states is None else states.float().sum(0) for states in own]
+        )
 
     def _run_singly(self, pieces: Sequence[Piece]) -> StepOutput:
         logits: list[Tensor] = []
         pooled: list[Tensor | None] = []
-        for piece in pieces:  # in this order: what a piece shares with another one was computed by one before it
+        # in this order: what a piece shares with another one was computed by one before it
+        for piece in pieces:
             states = [
-                self._hidden_states([replace(piece, ids=[token], start=piece.start + place)]) for place, token in enumerate(piece.ids)
+                self._hidden_states([replace(piece, ids=[token], start=piece.start + place)])
+                for place, token in enumerate(piece.ids)
             ]
             logits += [self._logits(state) for state in states[len(states) - piece.rows :]]
             pooled.append(torch.cat(states).float().sum(0) if piece.pooled else None)
-        return StepOutput(torch.cat(logits) if logits else self._model.output_weight.new_empty(0, self.vocab_size).float(), pooled)
+        return StepOutput(
+            (
+                torch.cat(logits)
+                if logits
+                else self._model.output_weight.new_empty(0, self.vocab_size).float()
+            ),
+            pooled,
+        )
 
     def _hidden_states(self, pieces: Sequence[Piece]) -> Float[Tensor, "N D"]:
         """Of all ids in this order, after writing their keys and values into the cache."""
         device = self._model.output_weight.device
         ids = torch.tensor([[token for piece in pieces for token in piece.ids]], device=device)
-        positions = torch.tensor([piece.start + place for piece in pieces for place in range(len(piece.ids))], device=device)
-        cache = self._cache.step([Run(piece.start, len(piece.ids), piece.blocks) for piece in pieces])
+        positions = torch.tensor(
+            [piece.start + place for piece in pieces for place in range(len(piece.ids))],
+            device=device,
+        )
+        cache = self._cache.step(
+            [Run(piece.start, len(piece.ids), piece.blocks) for piece in pieces]
+        )
         with self._selected(pieces):
             return self._model.hidden_states(ids, positions, cache)[0]
 
@@ -152,5 +197,7 @@ class TorchExecutor:
 
 
 def _likeness(piece: Piece) -> tuple[str, int, int]:
-    """Pieces sorted by this stand together where they share an adapter, and then where they share a call of attention."""
+    """Pieces sorted by this stand together where they share an adapter, and then where they share a
+    call of attention.
+    """
     return piece.adapter or "", len(piece.ids), piece.start

@@ -1,11 +1,14 @@
-"""What a JSON schema may say here: read, checked, and reduced to what is enforced, as the library takes it. It knows no tokens.
+"""What a JSON schema may say here: read, checked, and reduced to what is enforced, as the library
+takes it. It knows no tokens.
 
-The schema is read as draft 2020-12, whatever `$schema` says. The keywords that `_Reader` reads hold in every text that comes out; those
-that describe say nothing about the text and are left out; any other is refused by name, since a keyword that is accepted and ignored is
-worse than none. References are followed inside the schema only; nothing is ever fetched.
+The schema is read as draft 2020-12, whatever `$schema` says. The keywords that `_Reader` reads hold
+in every text that comes out; those that describe say nothing about the text and are left out; any
+other is refused by name, since a keyword that is accepted and ignored is worse than none.
+References are followed inside the schema only; nothing is ever fetched.
 
-Stricter than the draft, so that every text that comes out is valid: the properties of an object come in the order of `properties`,
-`format` is enforced, white space is at most one blank after a comma or a colon, and only the escapes of `_SPELLING` are written.
+Stricter than the draft, so that every text that comes out is valid: the properties of an object
+come in the order of `properties`, `format` is enforced, white space is at most one blank after a
+comma or a colon, and only the escapes of `_SPELLING` are written.
 """
 
 import difflib
@@ -18,16 +21,45 @@ from typing import Any, NoReturn
 from urllib.parse import unquote
 
 from puna.errors import RequestError
-from puna.inference.constraint_limits import ConstraintLimits, Schema, check_definitions, check_expression, check_size
+from puna.inference.constraint_limits import (
+    ConstraintLimits,
+    Schema,
+    check_definitions,
+    check_expression,
+    check_size,
+)
 
-_DESCRIPTIVE = frozenset({"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"})
+_DESCRIPTIVE = frozenset(
+    {
+        "title",
+        "description",
+        "default",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "$comment",
+    }
+)
 _IDENTIFYING = frozenset({"$schema", "$id", "$defs", "definitions"})
 _TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
+_FORMATS = (
+    "date-time",
+    "time",
+    "date",
+    "duration",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "uuid",
+    "uri",
+)
 _LEAP_YEAR = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
 _DAY = f"^(?:[0-9]{{4}}-(?:0[13-9]|1[0-2]|02-[01]|02-2[0-8])|{_LEAP_YEAR}-02-29)"
 _SECONDS = "[0-9]{2}:[0-9]{2}:[0-5]"
-_NARROWER = {  # the library gives every year a 29 February and every minute a second 60, which few readers take
+# the library gives every year a 29 February and every minute a second 60, which few readers take
+_NARROWER = {
     "date": _DAY,
     "time": f"^{_SECONDS}",
     "date-time": f"{_DAY}[-0-9]*[tT]{_SECONDS}",
@@ -54,7 +86,8 @@ _SPELLING = {
     "item_separator": ", ?",
     "key_separator": ": ?",
     "whitespace_flexible": False,
-    "json_allowed_escapes": 'nrbtf\\"',  # not u: a name must have one spelling, or an escaped one would pass for another
+    # not u: a name must have one spelling, or an escaped one would pass for another
+    "json_allowed_escapes": 'nrbtf\\"',
     "lenient": False,
     "coerce_one_of": False,
 }
@@ -63,27 +96,44 @@ _CONTROLS = frozenset(map(chr, (*range(0x20), 0x7F))) - frozenset("\b\t\n\f\r")
 
 
 def read_schema(text: str, limits: ConstraintLimits) -> dict[str, Any]:
-    """The schema for llguidance: only what is enforced, every schema that is referred to in `$defs`, the whole one as "0".
+    """The schema for llguidance: only what is enforced, every schema that is referred to in
+    `$defs`, the whole one as "0".
 
-    Raises RequestError, naming the place, for what is no schema, is not supported or asks for too much.
+    Raises RequestError, naming the place, for what is no schema, is not supported or asks for too
+    much.
     """
     try:
         return _Reader(_parse(text, limits), limits).read()
     except RecursionError:
-        raise RequestError("the schema's definitions refer to one another in too long a chain; write fewer, larger ones") from None
+        raise RequestError(
+            "the schema's definitions refer to one another in too long a chain; write fewer, larger"
+            " ones"
+        ) from None
 
 
 def _parse(text: str, limits: ConstraintLimits) -> Any:
     """The value of a JSON text, of which no part is ignored."""
     try:
-        value = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(
+            text,
+            object_pairs_hook=_without_repeats,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
         json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
-        raise RequestError(f"the schema is nested too deeply; at most {limits.max_depth} levels are allowed here") from None
+        raise RequestError(
+            f"the schema is nested too deeply; at most {limits.max_depth} levels are allowed here"
+        ) from None
     except UnicodeEncodeError:
-        raise RequestError("the schema holds half of a surrogate pair, which is no character; write the character itself") from None
+        raise RequestError(
+            "the schema holds half of a surrogate pair, which is no character; write the character"
+            " itself"
+        ) from None
     except ValueError as error:
-        raise RequestError(f"the schema is not JSON: {error}; send the schema itself as JSON") from error
+        raise RequestError(
+            f"the schema is not JSON: {error}; send the schema itself as JSON"
+        ) from error
     return value
 
 
@@ -107,15 +157,24 @@ def _finite(digits: str) -> float:
 
 
 class _Reader:
-    """One reading of one schema: the definitions found so far, and the counts that are limited over all of it."""
+    """One reading of one schema: the definitions found so far, and the counts that are limited over
+    all of it.
+    """
 
     def __init__(self, root: Any, limits: ConstraintLimits) -> None:
         self._root, self._limits = root, limits
-        self._numbers: dict[tuple[str, ...], int] = {(): 0}  # of the definitions, by where they stand
+        # of the definitions, by where they stand
+        self._numbers: dict[tuple[str, ...], int] = {(): 0}
         self._found: list[tuple[str, Any]] = [("#", root)]
         self._counts = {"max_properties": 0, "max_values": 0, "max_patterns": 0}
         self._multiple = 1
-        one, many, mapping, count, number = self._inner, self._inner_list, self._inner_mapping, self._count, self._number
+        one, many, mapping, count, number = (
+            self._inner,
+            self._inner_list,
+            self._inner_mapping,
+            self._count,
+            self._number,
+        )
         self._keywords: Mapping[str, Callable[[Any, str, int], Any]] = {
             "$ref": self._reference,
             "type": self._type,
@@ -125,7 +184,17 @@ class _Reader:
             **dict.fromkeys(("items", "additionalProperties"), one),
             **dict.fromkeys(("properties", "patternProperties"), mapping),
             "required": self._required,
-            **dict.fromkeys(("minItems", "maxItems", "minProperties", "maxProperties", "minLength", "maxLength"), count),
+            **dict.fromkeys(
+                (
+                    "minItems",
+                    "maxItems",
+                    "minProperties",
+                    "maxProperties",
+                    "minLength",
+                    "maxLength",
+                ),
+                count,
+            ),
             "pattern": self._pattern,
             "format": self._format,
             **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), number),
@@ -160,15 +229,23 @@ class _Reader:
         listed, required = reduced.get("properties", {}).keys(), set(reduced.get("required", ()))
         self._add("max_properties", len(listed | required))
         self._limit(len(listed - required), "max_optional", f"{place}/properties")
-        if reduced.get("minProperties", 0) > len(required) + 1:  # names that are not listed may come twice
-            self._refuse(place, "`minProperties` can be at most one more than the names in `required`; name more of them there")
+        # names that are not listed may come twice
+        if reduced.get("minProperties", 0) > len(required) + 1:
+            self._refuse(
+                place,
+                "`minProperties` can be at most one more than the names in `required`; name more of"
+                " them there",
+            )
         return reduced
 
     def _unknown(self, key: str) -> str:
         if key in _REMEDIES:
             return f"`{key}` is not enforced here; {_REMEDIES[key]}"
         near = difflib.get_close_matches(key, self._keywords, n=1)
-        return f"`{key}` is not enforced here; {f'did you mean `{near[0]}`?' if near else 'leave it out'}"
+        return (
+            f"`{key}` is not enforced here;"
+            f" {f'did you mean `{near[0]}`?' if near else 'leave it out'}"
+        )
 
     def _inner(self, given: Any, place: str, depth: int) -> Schema:
         return self._schema(given, place, depth + 1)
@@ -189,16 +266,28 @@ class _Reader:
 
     def _reference(self, given: Any, place: str, _depth: int) -> str:
         if not isinstance(given, str) or not (given == "#" or given.startswith("#/")):
-            self._refuse(place, f"{given!r} leads out of the schema; nothing is fetched, so copy what it means into `$defs`")
-        parts = tuple(unquote(part).replace("~1", "/").replace("~0", "~") for part in given.split("/")[1:])
+            self._refuse(
+                place,
+                f"{given!r} leads out of the schema; nothing is fetched, so copy what it means into"
+                " `$defs`",
+            )
+        parts = tuple(
+            unquote(part).replace("~1", "/").replace("~0", "~") for part in given.split("/")[1:]
+        )
         target = self._root
         for part in parts:
-            if isinstance(target, list) and re.fullmatch("[0-9]{1,6}", part) and int(part) < len(target):
+            if (
+                isinstance(target, list)
+                and re.fullmatch("[0-9]{1,6}", part)
+                and int(part) < len(target)
+            ):
                 target = target[int(part)]
             elif isinstance(target, dict) and part in target:
                 target = target[part]
             else:
-                self._refuse(place, f"{given!r} leads nowhere: there is no {part!r}; define it in `$defs`")
+                self._refuse(
+                    place, f"{given!r} leads nowhere: there is no {part!r}; define it in `$defs`"
+                )
         if parts not in self._numbers:
             self._numbers[parts] = len(self._found)
             self._found.append((given, target))
@@ -209,7 +298,9 @@ class _Reader:
     def _type(self, given: Any, place: str, _depth: int) -> Any:
         names = given if isinstance(given, list) else [given]
         if not names or any(name not in _TYPES for name in names) or len(set(names)) < len(names):
-            self._refuse(place, f"{given!r} is none of {', '.join(_TYPES)}, nor a list of different ones")
+            self._refuse(
+                place, f"{given!r} is none of {', '.join(_TYPES)}, nor a list of different ones"
+            )
         return given
 
     def _enum(self, given: Any, place: str, depth: int) -> list[Any]:
@@ -224,7 +315,9 @@ class _Reader:
         if isinstance(given, str):
             self._limit(len(given), "max_text", place)
             if found := _CONTROLS.intersection(given):
-                self._refuse(place, f"the control character {min(found)!r} is never written; leave it out")
+                self._refuse(
+                    place, f"the control character {min(found)!r} is never written; leave it out"
+                )
         elif isinstance(given, list):
             self._add("max_values", len(given))
             for each in given:
@@ -239,14 +332,23 @@ class _Reader:
         return given
 
     def _required(self, given: Any, place: str, _depth: int) -> list[str]:
-        if not isinstance(given, list) or not all(isinstance(name, str) for name in given) or len(set(given)) < len(given):
+        if (
+            not isinstance(given, list)
+            or not all(isinstance(name, str) for name in given)
+            or len(set(given)) < len(given)
+        ):
             self._refuse(place, f"{given!r} is no list of different names")
         for name in given:
             self._limit(len(name), "max_text", place)
         return given
 
     def _count(self, given: Any, place: str, _depth: int) -> int:
-        if isinstance(given, bool) or not isinstance(given, int | float) or given < 0 or given != int(given):
+        if (
+            isinstance(given, bool)
+            or not isinstance(given, int | float)
+            or given < 0
+            or given != int(given)
+        ):
             self._refuse(place, f"{given!r} is no count; give a whole number of 0 or more")
         self._limit(int(given), "max_length" if place.endswith("Length") else "max_count", place)
         return int(given)
@@ -260,7 +362,11 @@ class _Reader:
 
     def _format(self, given: Any, place: str, _depth: int) -> str:
         if given not in _FORMATS:
-            self._refuse(place, f"the format {given!r} is not enforced here, but only {', '.join(_FORMATS)}; say it with `pattern`")
+            self._refuse(
+                place,
+                f"the format {given!r} is not enforced here, but only {', '.join(_FORMATS)}; say it"
+                " with `pattern`",
+            )
         return str(given)
 
     def _number(self, given: Any, place: str, _depth: int) -> int | float:
@@ -269,7 +375,9 @@ class _Reader:
         if not isinstance(given, int | float):
             self._refuse(place, f"{given!r} is no number")
         if abs(given) > _EXACT and given == int(given):
-            self._refuse(place, f"{given} is beyond 2^53, where numbers are no longer exact; use a text")
+            self._refuse(
+                place, f"{given} is beyond 2^53, where numbers are no longer exact; use a text"
+            )
         return given
 
     def _multiple_of(self, given: Any, place: str, depth: int) -> int | float:

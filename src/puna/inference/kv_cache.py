@@ -1,11 +1,14 @@
-"""A paged key/value cache and attention over it: fixed memory, cut into blocks that sequences hold in any order.
+"""A paged key/value cache and attention over it: fixed memory, cut into blocks that sequences hold
+in any order.
 
-Which block is whose is decided elsewhere (blocks.py); here a sequence is a list of block numbers. Token p of a sequence lies in the slot
-p % block_size of its block p // block_size. Memory is taken once: 2 L K C elements for each slot.
+Which block is whose is decided elsewhere (blocks.py); here a sequence is a list of block numbers.
+Token p of a sequence lies in the slot p % block_size of its block p // block_size. Memory is taken
+once: 2 L K C elements for each slot.
 
-A step adds runs of tokens of several sequences, flattened into one row. What all layers share, namely slots and masks, is made once a
-step, in numpy, whose calls cost less than PyTorch's for so few numbers. Each layer writes all new keys and values before it reads any,
-so a run may read what another one of the same step writes.
+A step adds runs of tokens of several sequences, flattened into one row. What all layers share,
+namely slots and masks, is made once a step, in numpy, whose calls cost less than PyTorch's for so
+few numbers. Each layer writes all new keys and values before it reads any, so a run may read what
+another one of the same step writes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,8 +25,9 @@ from puna.model.config import ModelConfig
 from puna.model.parts import BIASED
 from puna.nn.attention import causal_attention
 
-# Keys that a group of sequences copies at most, so that the copies stay in a core's second-level cache: 64 sequences of 400 tokens of
-# width 256 in float32 took 7.5 ms a layer in groups of up to 1 MiB, and 32 ms in a single one (a core of an AMD EPYC, which has 1 MiB)
+# Keys that a group of sequences copies at most, so that the copies stay in a core's second-level
+# cache: 64 sequences of 400 tokens of width 256 in float32 took 7.5 ms a layer in groups of up to 1
+# MiB, and 32 ms in a single one (a core of an AMD EPYC, which has 1 MiB)
 COPIED_BYTES = 2**20
 # Keys of padding in a group that cost about as much as one more group does
 PADDING_BYTES = 2**16
@@ -31,7 +35,9 @@ PADDING_BYTES = 2**16
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The next tokens of one sequence: `count` of them from position `start`. blocks: the sequence's, in order, these tokens' included."""
+    """The next tokens of one sequence: `count` of them from position `start`. blocks: the
+    sequence's, in order, these tokens' included.
+    """
 
     start: int
     count: int
@@ -44,10 +50,11 @@ class Run:
 
 
 class PagedCache:
-    """Keys and values of all layers, each [num_blocks, block_size, K, C], uninitialised until written.
+    """Keys and values of all layers, each [num_blocks, block_size, K, C], uninitialised until
+    written.
 
-    copies: always copy what attention reads, even where it lies in one piece. Results then do not depend on where a sequence's blocks
-    are, to the last bit.
+    copies: always copy what attention reads, even where it lies in one piece. Results then do not
+    depend on where a sequence's blocks are, to the last bit.
     """
 
     def __init__(
@@ -61,24 +68,37 @@ class PagedCache:
         copies: bool = False,
     ) -> None:
         shape = (num_blocks, block_size, config.num_kv_heads, config.head_width)
-        self.keys = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
-        self.values = [torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
+        self.keys = [
+            torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)
+        ]
+        self.values = [
+            torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)
+        ]
         self.num_blocks, self.block_size, self.copies = num_blocks, block_size, copies
         self._window = config.sliding_window
-        self._slopes = BIASED[config.position](config).numpy() if config.position in BIASED else None
+        self._slopes = (
+            BIASED[config.position](config).numpy() if config.position in BIASED else None
+        )
         self._device = torch.device(device)
-        # of attention: PyTorch's kernel for CPUs took three times as long for one bfloat16 query as copies in float32 and their attention
-        self._dtype = torch.promote_types(dtype, torch.float32) if self._device.type == "cpu" else dtype
+        # of attention: PyTorch's kernel for CPUs took three times as long for one bfloat16 query as
+        # copies in float32 and their attention
+        self._dtype = (
+            torch.promote_types(dtype, torch.float32) if self._device.type == "cpu" else dtype
+        )
         self._token_bytes = config.num_kv_heads * config.head_width * self._dtype.itemsize
 
     def step(self, runs: Sequence[Run]) -> "list[LayerCache]":
-        """What `Transformer.hidden_states` takes as `cache` for these runs' tokens, flattened in this order into ids [1, N]; use it once.
+        """What `Transformer.hidden_states` takes as `cache` for these runs' tokens, flattened in
+        this order into ids [1, N]; use it once.
 
-        Neighbouring runs of one count and of like lengths are attended to together, so sort them. No two runs may write one slot.
+        Neighbouring runs of one count and of like lengths are attended to together, so sort them.
+        No two runs may write one slot.
         """
         assert runs, "a step computes something"
         for run in runs:
-            assert 0 <= run.start < run.end <= len(run.blocks) * self.block_size, f"{run} lacks tokens or blocks"
+            assert 0 <= run.start < run.end <= len(run.blocks) * self.block_size, (
+                f"{run} lacks tokens or blocks"
+            )
         groups: list[Group] = []
         written: list[NDArray[np.int64]] = []
         token = 0
@@ -89,11 +109,16 @@ class PagedCache:
             token = group.tokens.stop
         new = self._place(np.concatenate(written))
         layers = zip(self.keys, self.values, strict=True)
-        return [LayerCache(keys.flatten(0, 1), values.flatten(0, 1), new, groups, self._dtype) for keys, values in layers]
+        return [
+            LayerCache(keys.flatten(0, 1), values.flatten(0, 1), new, groups, self._dtype)
+            for keys, values in layers
+        ]
 
     def _skipped(self, run: Run) -> int:
         """How many of the run's blocks lie before all that its queries see."""
-        return 0 if self._window is None else max(0, run.start - self._window + 1) // self.block_size
+        return (
+            0 if self._window is None else max(0, run.start - self._window + 1) // self.block_size
+        )
 
     def _read(self, run: Run) -> int:
         """How many positions of the run's sequence, its last ones, attention reads."""
@@ -118,40 +143,64 @@ class PagedCache:
         yield group
 
     def _group(self, runs: list[Run], token: int) -> "tuple[Group, list[NDArray[np.int64]]]":
-        """These runs, all of one count, as a group, and the slots of each one's new tokens; the first has number `token` in the step."""
+        """These runs, all of one count, as a group, and the slots of each one's new tokens; the
+        first has number `token` in the step.
+        """
         steps, lengths = runs[0].count, [self._read(run) for run in runs]
         longest = max(lengths)
         slots = self._slots(runs)[:, :longest]
         written = []
         for row, length in zip(slots, lengths, strict=True):
             written.append(row[length - steps : length])
-            row[length:] = row[length - 1]  # padding is its own last token, never what another sequence left behind
+            # padding is its own last token, never what another sequence left behind
+            row[length:] = row[length - 1]
         narrow = self._window is not None and self._window < longest
-        plain = min(lengths) == longest and not narrow and self._slopes is None and steps in (1, longest)
+        plain = (
+            min(lengths) == longest
+            and not narrow
+            and self._slopes is None
+            and steps in (1, longest)
+        )
         read = self._tensor(slots.flatten()) if self.copies else self._place(slots.flatten())
         mask = None if plain else self._mask(lengths, steps, longest)
         return Group(slice(token, token + len(runs) * steps), len(runs), read, mask), written
 
     def _slots(self, runs: list[Run]) -> NDArray[np.int64]:
-        """[G, blocks * block_size]: the slots of each run's positions, from the first block that its queries see; then any."""
+        """[G, blocks * block_size]: the slots of each run's positions, from the first block that
+        its queries see; then any.
+        """
         tables = [run.blocks[self._skipped(run) : -(-run.end // self.block_size)] for run in runs]
         width = max(map(len, tables))
-        blocks = np.array([[*table, *[0] * (width - len(table))] for table in tables], dtype=np.int64)
-        return (blocks[:, :, None] * self.block_size + np.arange(self.block_size)).reshape(len(runs), -1)
+        blocks = np.array(
+            [[*table, *[0] * (width - len(table))] for table in tables], dtype=np.int64
+        )
+        return (blocks[:, :, None] * self.block_size + np.arange(self.block_size)).reshape(
+            len(runs), -1
+        )
 
     def _mask(self, lengths: list[int], steps: int, longest: int) -> Float[Tensor, "G _ _ S"]:
-        """What to add to the scores of each run's queries, which are the last of its positions: [G, 1 or H, T, S].
+        """What to add to the scores of each run's queries, which are the last of its positions: [G,
+        1 or H, T, S].
 
-        Padding is later than all queries, so the causal rule hides it. For one query the heads stand as `Group.attend` wants them.
+        Padding is later than all queries, so the causal rule hides it. For one query the heads
+        stand as `Group.attend` wants them.
         """
-        queries = np.array(lengths, dtype=np.float32)[:, None] - steps + np.arange(steps, dtype=np.float32)
+        queries = (
+            np.array(lengths, dtype=np.float32)[:, None]
+            - steps
+            + np.arange(steps, dtype=np.float32)
+        )
         distance = (queries[:, :, None] - np.arange(longest, dtype=np.float32))[:, None]
         visible = distance >= 0
         if self._window is not None:
             visible &= distance < self._window
         bias = np.float32(0) if self._slopes is None else -self._slopes[:, None, None] * distance
         mask = self._tensor(np.where(visible, bias, np.float32(-np.inf))).to(self._dtype)
-        return mask.view(len(lengths), self.keys[0].shape[2], -1, longest) if steps == 1 and self._slopes is not None else mask
+        return (
+            mask.view(len(lengths), self.keys[0].shape[2], -1, longest)
+            if steps == 1 and self._slopes is not None
+            else mask
+        )
 
     def _place(self, slots: NDArray[np.int64]) -> slice | Tensor:
         """As a slice if they lie one after the other, which is then read without a copy."""
@@ -166,37 +215,50 @@ class PagedCache:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """G runs of T tokens that are attended to in one call, on S positions each: what all layers share."""
+    """G runs of T tokens that are attended to in one call, on S positions each: what all layers
+    share.
+    """
 
     tokens: slice
     """The runs' G T tokens in the flattened step."""
     runs: int
     """G."""
     read: slice | Int[Tensor, "G*S"]
-    """The slots of the positions that the queries see, and of some padding where one sequence is shorter than another."""
+    """The slots of the positions that the queries see, and of some padding where one sequence is
+    shorter than another.
+    """
     mask: Float[Tensor, "G _ _ S"] | None
     """Added to the scores; None where there is no padding and the causal rule says it all."""
 
     def attend(
-        self, q: Float[Tensor, "H N C"], keys: Float[Tensor, "slots K C"], values: Float[Tensor, "slots K C"]
+        self,
+        q: Float[Tensor, "H N C"],
+        keys: Float[Tensor, "slots K C"],
+        values: Float[Tensor, "slots K C"],
     ) -> Float[Tensor, "G*T H C"]:
         """Attention of this group's queries, token by token, in the dtype of q."""
         heads, kv_heads, width = q.shape[0], keys.shape[1], q.shape[2]
-        k, v = (_at(held, self.read).to(q.dtype).view(self.runs, -1, kv_heads, width).transpose(1, 2) for held in (keys, values))
+        k, v = (
+            _at(held, self.read).to(q.dtype).view(self.runs, -1, kv_heads, width).transpose(1, 2)
+            for held in (keys, values)
+        )
         q = q[:, self.tokens].view(heads, self.runs, -1, width).transpose(0, 1)
         if q.shape[2] > 1:
             return causal_attention(q, k, v, self.mask).transpose(1, 2).flatten(0, 1)
-        # the query heads that share a key head are queries like any others: up to twice as fast as enable_gqa
+        # the query heads that share a key head are queries like any others: up to twice as fast as
+        # enable_gqa
         q = q.reshape(self.runs, kv_heads, -1, width)
         return F.scaled_dot_product_attention(q, k, v, self.mask).reshape(self.runs, heads, width)
 
 
 def _at(held: Tensor, slots: slice | Tensor) -> Tensor:
-    return held[slots] if isinstance(slots, slice) else held.index_select(0, slots)  # twice as fast as held[slots]
+    # twice as fast as held[slots]
+    return held[slots] if isinstance(slots, slice) else held.index_select(0, slots)
 
 
 class LayerCache:
-    """One layer of a `PagedCache` during one step: a `puna.nn.attention.KeyValueCache` for the step's tokens as one row.
+    """One layer of a `PagedCache` during one step: a `puna.nn.attention.KeyValueCache` for the
+    step's tokens as one row.
 
     dtype: of attention's arithmetic; its results are rounded to that of q.
     """
@@ -209,9 +271,17 @@ class LayerCache:
         groups: Sequence[Group],
         dtype: torch.dtype,
     ) -> None:
-        self.keys, self.values, self.written, self.groups, self.dtype = keys, values, written, groups, dtype
+        self.keys, self.values, self.written, self.groups, self.dtype = (
+            keys,
+            values,
+            written,
+            groups,
+            dtype,
+        )
 
-    def attend(self, q: Float[Tensor, "1 H N C"], k: Float[Tensor, "1 K N C"], v: Float[Tensor, "1 K N C"]) -> Float[Tensor, "1 H N C"]:
+    def attend(
+        self, q: Float[Tensor, "1 H N C"], k: Float[Tensor, "1 K N C"], v: Float[Tensor, "1 K N C"]
+    ) -> Float[Tensor, "1 H N C"]:
         """Write all new keys and values, then let each run's queries see their own sequence's."""
         self.keys[self.written] = k[0].transpose(0, 1)
         self.values[self.written] = v[0].transpose(0, 1)

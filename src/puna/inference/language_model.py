@@ -31,7 +31,8 @@ from puna.tokenizer.tokenizer import Tokenizer
 class Completion:
     """One continuation. ids: what the model produced, its end token included. finish: why it ended.
 
-    logprobs, prompt_logprobs: of `ids`, and of the prompt's tokens but the first, if they were asked for.
+    logprobs, prompt_logprobs: of `ids`, and of the prompt's tokens but the first, if they were
+    asked for.
     """
 
     text: str
@@ -44,21 +45,33 @@ class Completion:
 class LanguageModel:
     """A model folder, opened.
 
-    model: an `nn.Module` from ids [B, T] to logits [B, T, V]. tokenizer: its `Tokenizer`. adapters: those attached to the model.
-    options: what the engine may use. Options of every method are those of `GenerationOptions`, by keyword; a wrong one raises ConfigError.
+    model: an `nn.Module` from ids [B, T] to logits [B, T, V]. tokenizer: its `Tokenizer`. adapters:
+    those attached to the model. options: what the engine may use. Options of every method are those
+    of `GenerationOptions`, by keyword; a wrong one raises ConfigError.
 
-    Several streams may be read by turns; they then share the engine's steps. One thread at a time. The engine keeps what prompts began
-    with, so weights that change later need a new LanguageModel: the usual mistake is to go on training under one that has generated.
+    Several streams may be read by turns; they then share the engine's steps. One thread at a time.
+    The engine keeps what prompts began with, so weights that change later need a new LanguageModel:
+    the usual mistake is to go on training under one that has generated.
     """
 
     def __init__(
-        self, model: Transformer, tokenizer: Tokenizer, options: EngineOptions | None = None, adapters: Adapters | None = None
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        options: EngineOptions | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
             raise TokenizerError(
-                f"the tokenizer has {tokenizer.vocab_size} entries but the model only {model.config.vocab_size}: they do not match"
+                f"the tokenizer has {tokenizer.vocab_size} entries but the model only"
+                f" {model.config.vocab_size}: they do not match"
             )
-        self.model, self.tokenizer, self.options, self._adapters = model, tokenizer, options or EngineOptions(), adapters
+        self.model, self.tokenizer, self.options, self._adapters = (
+            model,
+            tokenizer,
+            options or EngineOptions(),
+            adapters,
+        )
         self._inboxes: dict[str, deque[Event]] = {}
 
     @cached_property
@@ -72,16 +85,22 @@ class LanguageModel:
             batch_invariant=self.options.batch_invariant,
             adapters=self._adapters,
         )
-        return Engine(executor, self.options, ConstraintCompiler(self.tokenizer, self.tokenizer.vocab_size))
+        return Engine(
+            executor, self.options, ConstraintCompiler(self.tokenizer, self.tokenizer.vocab_size)
+        )
 
     @property
     def ends(self) -> frozenset[int]:
         """The ids that end a text or a turn."""
-        return frozenset(end for end in (self.tokenizer.eos_id, self.tokenizer.eot_id) if end is not None)
+        return frozenset(
+            end for end in (self.tokenizer.eos_id, self.tokenizer.eot_id) if end is not None
+        )
 
     def generate(self, prompt: str, **options: Any) -> str:
         """The text that the model continues `prompt` with."""
-        return "".join(text for _, text in self.stream(self.encode_prompt(prompt), **{**options, "n": 1}))
+        return "".join(
+            text for _, text in self.stream(self.encode_prompt(prompt), **{**options, "n": 1})
+        )
 
     def complete(self, prompt: str, **options: Any) -> list[Completion]:
         """`n` continuations of `prompt`, with their ids and the reasons they ended."""
@@ -89,7 +108,10 @@ class LanguageModel:
         transcripts = self._transcripts(checked)
         for _ in self._texts(self._request(self.encode_prompt(prompt), checked), transcripts):
             pass
-        return [Completion(one.text, one.ids, one.finish, one.logprobs, one.prompt_logprobs) for one in transcripts]
+        return [
+            Completion(one.text, one.ids, one.finish, one.logprobs, one.prompt_logprobs)
+            for one in transcripts
+        ]
 
     def chat(self, messages: Sequence[Message], **options: Any) -> Iterator[str]:
         """The assistant's reply to a conversation, piece by piece."""
@@ -97,9 +119,11 @@ class LanguageModel:
         return (text for _, text in self.stream(prompt, **options))
 
     def stream(self, prompt: Sequence[int], **options: Any) -> Iterator[tuple[int, str]]:
-        """Continue a prompt of ids; yields (which of the n continuations, new text) as soon as the text is certain.
+        """Continue a prompt of ids; yields (which of the n continuations, new text) as soon as the
+        text is certain.
 
-        No piece ends in half a character or in what may become a stop text. Leaving the iterator early ends the work.
+        No piece ends in half a character or in what may become a stop text. Leaving the iterator
+        early ends the work.
         """
         checked = generation_options(options)
         return self._texts(self._request(prompt, checked), self._transcripts(checked))
@@ -130,7 +154,9 @@ class LanguageModel:
                 return
 
     def _events(self, request: Request) -> Iterator[Event]:
-        """The events of this request; those of others that are met on the way go into their inboxes."""
+        """The events of this request; those of others that are met on the way go into their
+        inboxes.
+        """
         inbox = self._inboxes[request.id] = deque()
         try:
             self.engine.add(request)
@@ -161,17 +187,26 @@ def load(
 ) -> LanguageModel:
     """Open a model folder on `device` ("auto", "cpu", "cuda", ...); dtype left out: as in the file.
 
-    options: what the engine may use. adapters: LoRA adapters by the name that requests choose them by, each a folder in PEFT's format.
-    Raises ModelFolderError, TokenizerError, or ConfigError for a device that is not there.
+    options: what the engine may use. adapters: LoRA adapters by the name that requests choose them
+    by, each a folder in PEFT's format. Raises ModelFolderError, TokenizerError, or ConfigError for
+    a device that is not there.
     """
     model = read_model(Path(path), choose_device(device), dtype)
-    attached = attach(model, {name: Path(folder) for name, folder in adapters.items()}) if adapters else None
+    attached = (
+        attach(model, {name: Path(folder) for name, folder in adapters.items()})
+        if adapters
+        else None
+    )
     return LanguageModel(model, Tokenizer.load(path), options, attached)
 
 
 def generation_options(options: Mapping[str, Any]) -> GenerationOptions:
     """Checked options from keywords; None means the default."""
-    return validate(GenerationOptions, {key: value for key, value in options.items() if value is not None}, "generation options")
+    return validate(
+        GenerationOptions,
+        {key: value for key, value in options.items() if value is not None},
+        "generation options",
+    )
 
 
 def _cache_blocks(model: Transformer, options: EngineOptions) -> int:
@@ -180,11 +215,14 @@ def _cache_blocks(model: Transformer, options: EngineOptions) -> int:
     token_bytes = kv_bytes_per_token(config, weight.element_size())
     wanted = options.cache_bytes
     if wanted is None:
-        wanted = min(options.max_running * config.context_length * token_bytes, (memory_bytes(weight.device) or 1 << 32) // 4)
+        wanted = min(
+            options.max_running * config.context_length * token_bytes,
+            (memory_bytes(weight.device) or 1 << 32) // 4,
+        )
     blocks = wanted // (options.block_size * token_bytes)
     if blocks == 0:
         raise ConfigError(
-            f"cache_bytes = {wanted} holds no block of {options.block_size} tokens at {token_bytes} bytes a token: "
-            f"give at least {options.block_size * token_bytes}"
+            f"cache_bytes = {wanted} holds no block of {options.block_size} tokens at {token_bytes}"
+            f" bytes a token: give at least {options.block_size * token_bytes}"
         )
     return blocks

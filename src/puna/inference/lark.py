@@ -1,9 +1,11 @@
-"""What a grammar in Lark's notation may say here: scanned before the library reads it. It checks no syntax beyond that.
+"""What a grammar in Lark's notation may say here: scanned before the library reads it. It checks no
+syntax beyond that.
 
-The notation is the library's variant of Lark's (rules in small letters, terminals in capitals, `/expressions/` as Rust's regex crate reads
-them). What it offers beyond text is refused: special tokens by name or number, since user text never yields one; what acts on sampling
-(`temperature`, `max_tokens`, `stop`, `capture`), since nothing here would act on it; parameters and options. A schema after `%json` is read
-like one that stands alone.
+The notation is the library's variant of Lark's (rules in small letters, terminals in capitals,
+`/expressions/` as Rust's regex crate reads them). What it offers beyond text is refused: special
+tokens by name or number, since user text never yields one; what acts on sampling (`temperature`,
+`max_tokens`, `stop`, `capture`), since nothing here would act on it; parameters and options. A
+schema after `%json` is read like one that stands alone.
 """
 
 import json
@@ -12,10 +14,16 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from puna.errors import RequestError
-from puna.inference.constraint_limits import ConstraintLimits, check_expression, check_size, written_out
+from puna.inference.constraint_limits import (
+    ConstraintLimits,
+    check_expression,
+    check_size,
+    written_out,
+)
 from puna.inference.json_schema import read_schema
 
-# As the library cuts a grammar, so that nothing hides from this scan in what one of the two takes for a text or a comment
+# As the library cuts a grammar, so that nothing hides from this scan in what one of the two takes
+# for a text or a comment
 _PIECE = re.compile(
     r"""(?P<space>[ \t]+|(?:\#|//)[^\n]*)
     |(?P<line>(?:\r?\n)+[ \t]*)
@@ -31,7 +39,9 @@ _ATTRIBUTES = ("lazy", "suffix")
 
 
 def read_grammar(text: str, limits: ConstraintLimits) -> str:
-    """The grammar for llguidance, without comments. Raises RequestError for what is not supported or asks for too much."""
+    """The grammar for llguidance, without comments. Raises RequestError for what is not supported
+    or asks for too much.
+    """
     return "".join(_Scan(text, limits).pieces())
 
 
@@ -54,7 +64,8 @@ class _Scan:
             piece = _PIECE.match(self._text, self._place)
             if piece is None or piece.lastgroup is None:
                 self._refuse(
-                    f"{self._text[self._place : self._place + 20]!r} is not supported (no special tokens, parameters or other grammars)"
+                    f"{self._text[self._place : self._place + 20]!r} is not supported (no special"
+                    " tokens, parameters or other grammars)"
                 )
             if piece.lastgroup == "directive":
                 yield self._directive(piece[0], piece.end())
@@ -72,7 +83,10 @@ class _Scan:
             self._in_head = True
             self._in_terminal = piece.lstrip("!?_")[0].isupper()
         elif kind == "name" and self._in_head and piece not in _ATTRIBUTES:
-            self._refuse(f"the attribute {piece!r} is not supported, but only {' and '.join(_ATTRIBUTES)}; leave it out")
+            self._refuse(
+                f"the attribute {piece!r} is not supported, but only {' and '.join(_ATTRIBUTES)};"
+                " leave it out"
+            )
         elif piece == ":":
             self._in_head = False
         elif piece == "|" and not self._in_terminal:
@@ -81,7 +95,9 @@ class _Scan:
         elif kind == "expression":
             body = piece[1 : piece.rindex("/")]
             if "x" in piece[piece.rindex("/") :]:
-                self._refuse(f"the flag x of {piece[:80]} is not supported; write it without spaces")
+                self._refuse(
+                    f"the flag x of {piece[:80]} is not supported; write it without spaces"
+                )
             check_expression(body, self._limits, "the grammar")
             self._lengthen(written_out(body), 1)
         elif kind == "text":
@@ -90,10 +106,17 @@ class _Scan:
             self._lengthen(1, max(abs(int(piece[:20])), 1))
 
     def _lengthen(self, length: int, repeats: int) -> None:
-        """A terminal is one expression with those that it names written out; each may repeat the others."""
+        """A terminal is one expression with those that it names written out; each may repeat the
+        others.
+        """
         self._longest = max(self._longest, length)
         self._repeats *= repeats
-        check_size(self._longest * self._repeats, "max_written_out", self._limits, "a terminal of the grammar")
+        check_size(
+            self._longest * self._repeats,
+            "max_written_out",
+            self._limits,
+            "a terminal of the grammar",
+        )
 
     def _directive(self, name: str, end: int) -> str:
         if name in ("%ignore", "%import"):
@@ -106,7 +129,9 @@ class _Scan:
         try:
             _, self._place = json.JSONDecoder().raw_decode(self._text, start)
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"the grammar has no JSON after {name} ({error}); write it there") from error
+            raise RequestError(
+                f"the grammar has no JSON after {name} ({error}); write it there"
+            ) from error
         inner = self._text[start : self._place]
         if name == "%json":
             inner = json.dumps(read_schema(inner, self._limits))

@@ -1,6 +1,8 @@
-"""What a caller may ask of generation, checked before any work is done, and what comes back: plain values, no tensors.
+"""What a caller may ask of generation, checked before any work is done, and what comes back: plain
+values, no tensors.
 
-`GenerationOptions` is what a person chooses, `Request` what the engine takes (ids, not text), `Event` what it gives.
+`GenerationOptions` is what a person chooses, `Request` what the engine takes (ids, not text),
+`Event` what it gives.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +16,9 @@ Finish = Literal["stop", "length", "error"]
 
 
 class Constraint(Config):
-    """What the output must match: a JSON schema, a regular expression, or a grammar in Lark's notation."""
+    """What the output must match: a JSON schema, a regular expression, or a grammar in Lark's
+    notation.
+    """
 
     kind: Literal["json_schema", "regex", "grammar"]
     text: str = Field(description="the schema as JSON, the expression, or the grammar")
@@ -25,25 +29,72 @@ class GenerationOptions(Config):
 
     max_tokens: int = Field(default=256, gt=0, description="tokens to generate at most")
     min_tokens: int = Field(default=0, ge=0, description="tokens before an end token may come")
-    temperature: float = Field(default=1.0, ge=0, description="divides the logits; 0 takes the likeliest token")
+    temperature: float = Field(
+        default=1.0, ge=0, description="divides the logits; 0 takes the likeliest token"
+    )
     top_k: int | None = Field(default=None, gt=0, description="keep the k likeliest tokens")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="keep the fewest tokens whose probabilities reach p")
-    min_p: float = Field(default=0.0, ge=0, le=1, description="keep tokens with at least this fraction of the likeliest's probability")
-    typical_p: float = Field(default=1.0, gt=0, le=1, description="keep the most typical tokens whose probabilities reach p")
-    repetition_penalty: float = Field(default=1.0, gt=0, description="above 1: tokens already seen, the prompt's too, become less likely")
-    presence_penalty: float = Field(default=0.0, ge=-2, le=2, description="taken off the logits of tokens already generated")
-    frequency_penalty: float = Field(default=0.0, ge=-2, le=2, description="the same for each time a token was generated")
-    logit_bias: dict[int, float] = Field(default_factory=dict, description="added to the logits of these ids; -100 rules one out")
-    seed: int | None = Field(default=None, ge=0, lt=2**63, description="equal seeds give equal text; left out: a fresh one")
-    stop: tuple[str, ...] = Field(default=(), strict=False, description="texts that end the generation; they are not part of it")
-    stop_ids: tuple[int, ...] = Field(default=(), strict=False, description="ids that end the generation besides the end tokens")
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="keep the fewest tokens whose probabilities reach p"
+    )
+    min_p: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="keep tokens with at least this fraction of the likeliest's probability",
+    )
+    typical_p: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="keep the most typical tokens whose probabilities reach p",
+    )
+    repetition_penalty: float = Field(
+        default=1.0,
+        gt=0,
+        description="above 1: tokens already seen, the prompt's too, become less likely",
+    )
+    presence_penalty: float = Field(
+        default=0.0, ge=-2, le=2, description="taken off the logits of tokens already generated"
+    )
+    frequency_penalty: float = Field(
+        default=0.0, ge=-2, le=2, description="the same for each time a token was generated"
+    )
+    logit_bias: dict[int, float] = Field(
+        default_factory=dict, description="added to the logits of these ids; -100 rules one out"
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        lt=2**63,
+        description="equal seeds give equal text; left out: a fresh one",
+    )
+    stop: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="texts that end the generation; they are not part of it",
+    )
+    stop_ids: tuple[int, ...] = Field(
+        default=(), strict=False, description="ids that end the generation besides the end tokens"
+    )
     ignore_end: bool = Field(default=False, description="go on after an end token")
-    n: int = Field(default=1, gt=0, description="continuations of the same prompt; each has a seed of its own, one apart")
-    logprobs: int | None = Field(default=None, ge=0, description="report each token's log-probability and this many alternatives")
+    n: int = Field(
+        default=1,
+        gt=0,
+        description="continuations of the same prompt; each has a seed of its own, one apart",
+    )
+    logprobs: int | None = Field(
+        default=None,
+        ge=0,
+        description="report each token's log-probability and this many alternatives",
+    )
     prompt_logprobs: int | None = Field(default=None, ge=0, description="the same for the prompt")
     constraint: Constraint | None = Field(default=None, description="what the output must match")
-    adapter: str | None = Field(default=None, description="the LoRA adapter to use; left out: the model as it is")
-    speculate: bool = Field(default=True, description="guess tokens from what was said before; the text stays equal")
+    adapter: str | None = Field(
+        default=None, description="the LoRA adapter to use; left out: the model as it is"
+    )
+    speculate: bool = Field(
+        default=True, description="guess tokens from what was said before; the text stays equal"
+    )
 
     @field_validator("stop")
     @classmethod
@@ -65,8 +116,9 @@ class GenerationOptions(Config):
 class Request:
     """A prompt in ids and how to go on. id: chosen by the caller, unique among those in progress.
 
-    ends: the ids that end the text (unless the options say `ignore_end`). The engine leaves `options.stop` to whoever makes text of ids.
-    embed: give the mean of the prompt's final hidden states instead of a continuation.
+    ends: the ids that end the text (unless the options say `ignore_end`). The engine leaves
+    `options.stop` to whoever makes text of ids. embed: give the mean of the prompt's final hidden
+    states instead of a continuation.
     """
 
     id: str

@@ -1,18 +1,23 @@
-"""Which tokens of which sequences the next step of the model computes: integers only, a few microseconds a sequence.
+"""Which tokens of which sequences the next step of the model computes: integers only, a few
+microseconds a sequence.
 
-Not here: what the tokens say, the tensors, and which blocks hold what (blocks.py). The policy, in order of precedence:
+Not here: what the tokens say, the tensors, and which blocks hold what (blocks.py). The policy, in
+order of precedence:
 
-1. A sequence with one token left to compute decodes: oldest first, one token each. A sequence that gets no block preempts the youngest.
-2. Guessed tokens (drafts) after those, with what is left of the budget, and of memory while no newcomer waits for it. Nobody is preempted
-   for a guess.
-3. The prompt that is under way, in chunks of what is left of the budget; the others leave it a block's worth.
-4. Newcomers in order of arrival, if all blocks of their tokens and of one more are free. They take them at once, so a prompt under way
-   never wants for memory.
+1. A sequence with one token left to compute decodes: oldest first, one token each. A sequence that
+    gets no block preempts the youngest.
+2. Guessed tokens (drafts) after those, with what is left of the budget, and of memory while no
+    newcomer waits for it. Nobody is preempted for a guess.
+3. The prompt that is under way, in chunks of what is left of the budget; the others leave it a
+    block's worth.
+4. Newcomers in order of arrival, if all blocks of their tokens and of one more are free. They take
+    them at once, so a prompt under way never wants for memory.
 
-A preempted sequence waits in front of the others and computes its tokens anew, but for the blocks that are still known. The oldest
-sequence is never preempted for another, so every sequence ends. Sources: iteration-level scheduling in Orca (Yu et al., OSDI 2022), chunked
-prefills in Sarathi-Serve (Agrawal et al. 2024, https://arxiv.org/abs/2403.02310), preemption by recomputing in vLLM (Kwon et al. 2023,
-https://arxiv.org/abs/2309.06180, section 4.5).
+A preempted sequence waits in front of the others and computes its tokens anew, but for the blocks
+that are still known. The oldest sequence is never preempted for another, so every sequence ends.
+Sources: iteration-level scheduling in Orca (Yu et al., OSDI 2022), chunked prefills in
+Sarathi-Serve (Agrawal et al. 2024, https://arxiv.org/abs/2403.02310), preemption by recomputing in
+vLLM (Kwon et al. 2023, https://arxiv.org/abs/2309.06180, section 4.5).
 """
 
 from collections import abc, deque
@@ -50,7 +55,9 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one step computes of one sequence: `count` of its tokens and draft from position `start`."""
+    """What one step computes of one sequence: `count` of its tokens and draft from position
+    `start`.
+    """
 
     sequence: Sequence
     start: int
@@ -64,12 +71,14 @@ class Work:
 class Scheduler:
     """Plans step after step: plan(), the step itself, then complete() for each work of the plan.
 
-    max_running: sequences that hold memory at a time. max_step_tokens: the bound on a step's tokens, drafts included; with fewer than
-    max_running + block_size the youngest sequences skip steps. preemptions counts how often memory was taken back, shared_tokens the tokens
-    of prompts that were known when their sequences were first admitted.
+    max_running: sequences that hold memory at a time. max_step_tokens: the bound on a step's
+    tokens, drafts included; with fewer than max_running + block_size the youngest sequences skip
+    steps. preemptions counts how often memory was taken back, shared_tokens the tokens of prompts
+    that were known when their sequences were first admitted.
 
-    Blocks that a step fills are known from its plan on, so a work may build on blocks that a work before it in the same plan writes. Hence
-    after a step that failed: remove all sequences of its plan, and `BlockPool.forget`.
+    Blocks that a step fills are known from its plan on, so a work may build on blocks that a work
+    before it in the same plan writes. Hence after a step that failed: remove all sequences of its
+    plan, and `BlockPool.forget`.
     """
 
     def __init__(self, pool: BlockPool, *, max_running: int, max_step_tokens: int) -> None:
@@ -81,8 +90,9 @@ class Scheduler:
         # Both in order of age, every running sequence older than every waiting one
         self._running: list[Sequence] = []
         self._waiting: deque[Sequence] = deque()
-        # The one that memory was short for, and the free blocks it wants: matching its text at every step would cost more than the rest of
-        # the plan. It was tried when no prompt was left over, so what it may share hardly grows while it waits
+        # The one that memory was short for, and the free blocks it wants: matching its text at
+        # every step would cost more than the rest of the plan. It was tried when no prompt was left
+        # over, so what it may share hardly grows while it waits
         self._refused: Sequence | None = None
         self._wanted = 0
         self.preemptions = 0
@@ -99,14 +109,25 @@ class Scheduler:
         return len(self._waiting)
 
     def add(self, sequence: Sequence) -> None:
-        """Let a sequence wait for its turn. It must be younger than all others, and its max_length must fit the whole cache."""
-        assert 0 < len(sequence.tokens) <= sequence.max_length <= self._pool.num_blocks * self._pool.block_size
+        """Let a sequence wait for its turn. It must be younger than all others, and its max_length
+        must fit the whole cache.
+        """
+        assert (
+            0
+            < len(sequence.tokens)
+            <= sequence.max_length
+            <= self._pool.num_blocks * self._pool.block_size
+        )
         youngest = self._waiting or self._running
-        assert not youngest or youngest[-1].number < sequence.number, "sequences come in the order of their numbers"
+        assert not youngest or youngest[-1].number < sequence.number, (
+            "sequences come in the order of their numbers"
+        )
         self._waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Let go of a sequence that ended or was cancelled, and of its blocks. Raises ValueError if it is not here."""
+        """Let go of a sequence that ended or was cancelled, and of its blocks. Raises ValueError if
+        it is not here.
+        """
         if sequence.blocks:
             self._running.remove(sequence)
             self._release(sequence)
@@ -114,16 +135,24 @@ class Scheduler:
             self._waiting.remove(sequence)
 
     def plan(self) -> list[Work]:
-        """The works of the next step; empty only if there are no sequences. Drafts that find no room are left out."""
+        """The works of the next step; empty only if there are no sequences. Drafts that find no
+        room are left out.
+        """
         share = self._prefill_share
-        decoding = self._decoding(self._max_step_tokens - (share if self._prompt_under_way() else 0))
+        decoding = self._decoding(
+            self._max_step_tokens - (share if self._prompt_under_way() else 0)
+        )
         prefill = self._prompt_under_way()  # it may have been preempted
         budget = self._max_step_tokens - len(decoding)
         newcomers = bool(self._waiting) and len(self._running) < self._max_running
         for_drafts = budget - (share if prefill or newcomers else 0)
         works: list[Work] = []
         for sequence in decoding:
-            drafts = self._room_for_drafts(sequence, for_drafts, may_grow=not newcomers) if sequence.draft else 0
+            drafts = (
+                self._room_for_drafts(sequence, for_drafts, may_grow=not newcomers)
+                if sequence.draft
+                else 0
+            )
             for_drafts -= drafts
             budget -= drafts
             works.append(self._work(sequence, 1 + drafts, drafts))
@@ -135,13 +164,16 @@ class Scheduler:
         return works
 
     def complete(self, work: Work, new_tokens: abc.Sequence[int]) -> None:
-        """Take in what a step gave for a work: the guesses that held and the token after them; nothing if the work samples nothing.
+        """Take in what a step gave for a work: the guesses that held and the token after them;
+        nothing if the work samples nothing.
 
-        The text may end within the guesses: then new_tokens ends there, and the caller removes the sequence, as it does where a work that
-        samples is to give no token at all.
+        The text may end within the guesses: then new_tokens ends there, and the caller removes the
+        sequence, as it does where a work that samples is to give no token at all.
         """
         sequence = work.sequence
-        assert sequence.computed == work.start, "each work is completed once, and before the next plan"
+        assert sequence.computed == work.start, (
+            "each work is completed once, and before the next plan"
+        )
         assert len(new_tokens) <= (work.drafts + 1 if work.samples else 0)
         sequence.tokens += new_tokens
         known = work.start + work.count - work.drafts
@@ -156,10 +188,13 @@ class Scheduler:
                 del sequence.blocks[-len(surplus) :]
 
     def _decoding(self, limit: int) -> list[Sequence]:
-        """The oldest `limit` sequences that decode in this step, each with a block for its token; preempts until they have one."""
+        """The oldest `limit` sequences that decode in this step, each with a block for its token;
+        preempts until they have one.
+        """
         size = self._pool.block_size
         decoding: list[Sequence] = []
-        for sequence in self._running:  # from its end the youngest are preempted, so all in `decoding` stay
+        # from its end the youngest are preempted, so all in `decoding` stay
+        for sequence in self._running:
             if len(decoding) == limit or len(sequence.tokens) - sequence.computed > 1:
                 break
             if len(sequence.blocks) * size >= len(sequence.tokens) or self._grow(sequence):
@@ -167,13 +202,17 @@ class Scheduler:
         return decoding
 
     def _prompt_under_way(self) -> Sequence | None:
-        """The sequence with more than one token left: the youngest or none, since newcomers come in only when no prompt is left over."""
+        """The sequence with more than one token left: the youngest or none, since newcomers come in
+        only when no prompt is left over.
+        """
         if self._running and len(self._running[-1].tokens) - self._running[-1].computed > 1:
             return self._running[-1]
         return None
 
     def _grow(self, sequence: Sequence) -> bool:
-        """Give a sequence one more block, at the cost of younger ones; False if it was the youngest, and is preempted itself."""
+        """Give a sequence one more block, at the cost of younger ones; False if it was the
+        youngest, and is preempted itself.
+        """
         while (block := self._pool.allocate(1, sequence.blocks[-1])) is None:
             youngest = self._running.pop()
             self._release(youngest)
@@ -186,16 +225,22 @@ class Scheduler:
         return True
 
     def _room_for_drafts(self, sequence: Sequence, budget: int, may_grow: bool) -> int:
-        """How many of its guesses a sequence may verify; takes blocks for them if it may. The last token it may reach is never a guess."""
+        """How many of its guesses a sequence may verify; takes blocks for them if it may. The last
+        token it may reach is never a guess.
+        """
         length = len(sequence.tokens)
         drafts = max(min(len(sequence.draft), budget, sequence.max_length - length - 1), 0)
         missing = self._blocks_for(length + drafts) - len(sequence.blocks)
         if missing > 0 and may_grow:
-            sequence.blocks += self._pool.allocate(min(missing, self._pool.free), sequence.blocks[-1]) or []
+            sequence.blocks += (
+                self._pool.allocate(min(missing, self._pool.free), sequence.blocks[-1]) or []
+            )
         return min(drafts, len(sequence.blocks) * self._pool.block_size - length)
 
     def _admitted(self) -> Sequence | None:
-        """The first in the queue, running now, if its memory is free: all blocks of its tokens and of one more, if there will be one."""
+        """The first in the queue, running now, if its memory is free: all blocks of its tokens and
+        of one more, if there will be one.
+        """
         if not self._waiting or len(self._running) == self._max_running:
             return None
         sequence, pool = self._waiting[0], self._pool
@@ -204,7 +249,11 @@ class Scheduler:
             return None
         length = len(sequence.tokens)
         # The last token is always computed: what comes after it is read off there
-        blocks = pool.match(sequence.tokens, sequence.root)[: (length - 1) // pool.block_size] if sequence.share else []
+        blocks = (
+            pool.match(sequence.tokens, sequence.root)[: (length - 1) // pool.block_size]
+            if sequence.share
+            else []
+        )
         pool.acquire(blocks)
         missing = self._blocks_for(min(length + 1, sequence.max_length)) - len(blocks)
         own = pool.allocate(missing, blocks[-1] if blocks else -1)
@@ -221,17 +270,23 @@ class Scheduler:
         return sequence
 
     def _work(self, sequence: Sequence, count: int, drafts: int = 0) -> Work:
-        """Put a run of tokens in the plan. The blocks that its known tokens fill are known from now on; guesses may yet fall."""
+        """Put a run of tokens in the plan. The blocks that its known tokens fill are known from now
+        on; guesses may yet fall.
+        """
         start = sequence.computed
         known = start + count - drafts
-        assert known <= len(sequence.tokens), "a sequence that got no token should have been removed"
+        assert known <= len(sequence.tokens), (
+            "a sequence that got no token should have been removed"
+        )
         self._publish(sequence, start, known)
         return Work(sequence, start, count, drafts, samples=known == len(sequence.tokens))
 
     def _publish(self, sequence: Sequence, before: int, now: int) -> None:
         size = self._pool.block_size
         if sequence.publishes and now // size > before // size:
-            self._pool.publish(sequence.blocks, sequence.tokens, sequence.root, before // size, now // size)
+            self._pool.publish(
+                sequence.blocks, sequence.tokens, sequence.root, before // size, now // size
+            )
 
     def _release(self, sequence: Sequence) -> None:
         self._pool.release(sequence.blocks)

@@ -1,7 +1,9 @@
-"""Guesses of what comes next, taken from what the sequence itself said before. No second model, no tensors.
+"""Guesses of what comes next, taken from what the sequence itself said before. No second model, no
+tensors.
 
-The engine computes a guess together with the last token and keeps what the model would have said anyway, so a wrong guess costs time
-and never changes the text. It pays where texts repeat themselves: code, quotations, extraction, loops of a small model.
+The engine computes a guess together with the last token and keeps what the model would have said
+anyway, so a wrong guess costs time and never changes the text. It pays where texts repeat
+themselves: code, quotations, extraction, loops of a small model.
 """
 
 from collections.abc import Sequence
@@ -15,20 +17,24 @@ REST = 16  # tokens of the first rest; each further one is twice as long
 class PromptLookup:
     """The tokens that followed the last time the latest ones stood together.
 
-    A guess grows twofold when all of it was right and halves when none was; after three without a right token it rests for 16 tokens, then
-    32, 64, ..., so that on a text without repetition the cost fades. One instance serves one sequence.
+    A guess grows twofold when all of it was right and halves when none was; after three without a
+    right token it rests for 16 tokens, then 32, 64, ..., so that on a text without repetition the
+    cost fades. One instance serves one sequence.
 
-    Source: Saxena 2023, Prompt Lookup Decoding; Leviathan et al. 2023, Fast Inference from Transformers via Speculative Decoding, for
-    the verification.
+    Source: Saxena 2023, Prompt Lookup Decoding; Leviathan et al. 2023, Fast Inference from
+    Transformers via Speculative Decoding, for the verification.
     """
 
     def __init__(self) -> None:
-        self._next: dict[tuple[int, ...], int] = {}  # where the token after these stands, the latest time
+        # where the token after these stands, the latest time
+        self._next: dict[tuple[int, ...], int] = {}
         self._indexed = 0  # tokens before this one are in `_next` as what follows
         self._size, self._failures, self._rest, self._resting_until = 4, 0, REST, 0
 
     def propose(self, tokens: Sequence[int], limit: int = MOST) -> list[int]:
-        """Up to `limit` tokens that may follow `tokens`; often none. `tokens` only ever grows from call to call."""
+        """Up to `limit` tokens that may follow `tokens`; often none. `tokens` only ever grows from
+        call to call.
+        """
         length = len(tokens)
         if length < self._resting_until:
             return []
@@ -39,10 +45,13 @@ class PromptLookup:
         self._indexed = length
         size = min(self._size, limit)
         for context in SIZES:
-            follows = self._next.get(tuple(tokens[length - context :])) if context <= length else None
+            follows = (
+                self._next.get(tuple(tokens[length - context :])) if context <= length else None
+            )
             if follows is not None:
                 guess: list[int] = []
-                for place in range(follows, follows + size):  # a copy may run into itself: "ababab" goes on as it was
+                # a copy may run into itself: "ababab" goes on as it was
+                for place in range(follows, follows + size):
                     guess.append(tokens[place] if place < length else guess[place - length])
                 return guess
         return []

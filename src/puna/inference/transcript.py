@@ -1,4 +1,6 @@
-"""From the ids of one continuation to its text: no half characters, no end token, nothing of a stop text."""
+"""From the ids of one continuation to its text: no half characters, no end token, nothing of a stop
+text.
+"""
 
 from collections.abc import Sequence
 
@@ -10,9 +12,10 @@ from puna.tokenizer.tokenizer import Tokenizer
 class Transcript:
     """What one continuation says so far. Give it every event of its continuation, in order.
 
-    text: what is certain. ids: what made it, an end token included and nothing after a stop text; logprobs: theirs, if asked for.
-    prompt_logprobs: the prompt's, if asked for. finish: why it ended, or None. A stop text is found here and not in the engine, which
-    knows ids only: whoever holds the transcript then cancels the request.
+    text: what is certain. ids: what made it, an end token included and nothing after a stop text;
+    logprobs: theirs, if asked for. prompt_logprobs: the prompt's, if asked for. finish: why it
+    ended, or None. A stop text is found here and not in the engine, which knows ids only: whoever
+    holds the transcript then cancels the request.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
@@ -20,13 +23,19 @@ class Transcript:
         self.ids: list[int] = []
         self.logprobs: list[TokenLogprobs] = []
         self.prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-        self._decoder, self._stop, self._held = StreamDecoder(tokenizer, skip_special=True), stop, ""
+        self._decoder, self._stop, self._held = (
+            StreamDecoder(tokenizer, skip_special=True),
+            stop,
+            "",
+        )
 
     text: str
     finish: Finish | None
 
     def feed(self, event: Event) -> str:
-        """The text that this event makes certain: what can be neither half a character nor the beginning of a stop text."""
+        """The text that this event makes certain: what can be neither half a character nor the
+        beginning of a stop text.
+        """
         before = len(self.text)
         self.prompt_logprobs = self.prompt_logprobs or event.prompt_logprobs
         for place, token in enumerate(event.ids):
@@ -57,4 +66,11 @@ class Transcript:
 
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that begins `stop`."""
-    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
+    return next(
+        (
+            size
+            for size in range(min(len(stop) - 1, len(text)), 0, -1)
+            if text.endswith(stop[:size])
+        ),
+        0,
+    )

@@ -1,6 +1,7 @@
 """Arithmetic about a model before it takes memory: parameters, FLOPs, bytes of cache and of memory.
 
-All figures follow from `ModelConfig` alone. FLOPs count a multiply-add as two. Estimates say what they leave out.
+All figures follow from `ModelConfig` alone. FLOPs count a multiply-add as two. Estimates say what
+they leave out.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from puna.nn.quantized import quantize_linears
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of parameters by part; `total` is their sum, with a tied output layer counted once."""
+    """Numbers of parameters by part; `total` is their sum, with a tied output layer counted
+    once.
+    """
 
     embedding: int
     attention: int
@@ -33,7 +36,9 @@ class Parameters:
 
 
 def count_parameters(config: ModelConfig) -> Parameters:
-    """Parameters of every part of the model, by building one block on the meta device, where it costs no memory."""
+    """Parameters of every part of the model, by building one block on the meta device, where it
+    costs no memory.
+    """
     with torch.device("meta"):
         block = build_block(config)
         final = build_norm(config) if block.final_norm else nn.Identity()
@@ -54,10 +59,14 @@ def _size(module: nn.Module) -> int:
 
 
 def _matrices(config: ModelConfig) -> int:
-    """Entries of the matrices that every token is multiplied with: those of the blocks and the output layer, tied or not."""
+    """Entries of the matrices that every token is multiplied with: those of the blocks and the
+    output layer, tied or not.
+    """
     with torch.device("meta"):
         block = build_block(config)
-    inside = sum(module.weight.numel() for module in block.modules() if isinstance(module, nn.Linear))
+    inside = sum(
+        module.weight.numel() for module in block.modules() if isinstance(module, nn.Linear)
+    )
     return config.num_layers * inside + config.vocab_size * config.width
 
 
@@ -66,14 +75,19 @@ def forward_flops_per_token(config: ModelConfig, context: int) -> float:
 
     2 (attention + feed-forward + output matrices) + 4 L H C (keys that a query sees on average)
 
-    The output matrix counts though it be tied; looking up an embedding, norms, activations, rotations and the softmax are left out. The
-    second term is q k^T and the weighted sum of v; causality shows (context + 1) / 2 keys on average, a sliding window fewer.
+    The output matrix counts though it be tied; looking up an embedding, norms, activations,
+    rotations and the softmax are left out. The second term is q k^T and the weighted sum of v;
+    causality shows (context + 1) / 2 keys on average, a sliding window fewer.
 
-    Source: Kaplan et al. 2020, section 2.1, with the causal half counted once as in llm.c and nanoGPT's successors.
+    Source: Kaplan et al. 2020, section 2.1, with the causal half counted once as in llm.c and
+    nanoGPT's successors.
     """
     window = min(config.sliding_window or context, context)
-    keys = (window * (window + 1) / 2 + (context - window) * window) / context  # min(t, window) for t = 1 to context
-    return 2 * _matrices(config) + 4 * config.num_layers * config.num_heads * config.head_width * keys
+    # min(t, window) for t = 1 to context
+    keys = (window * (window + 1) / 2 + (context - window) * window) / context
+    return (
+        2 * _matrices(config) + 4 * config.num_layers * config.num_heads * config.head_width * keys
+    )
 
 
 def training_flops_per_token(config: ModelConfig, context: int) -> float:
@@ -86,15 +100,26 @@ def kv_bytes_per_token(config: ModelConfig, element_bytes: int = 2) -> int:
     return 2 * config.num_layers * config.num_kv_heads * config.head_width * element_bytes
 
 
-def activation_bytes(config: ModelConfig, batch: int, context: int, *, half: bool, checkpointing: bool = False, device: str = "cpu") -> int:
-    """Estimated bytes that autograd keeps from the forward pass to the backward pass of `batch` sequences of `context` tokens.
+def activation_bytes(
+    config: ModelConfig,
+    batch: int,
+    context: int,
+    *,
+    half: bool,
+    checkpointing: bool = False,
+    device: str = "cpu",
+) -> int:
+    """Estimated bytes that autograd keeps from the forward pass to the backward pass of `batch`
+    sequences of `context` tokens.
 
-    half: matrix products under bfloat16 autocast, which also keeps a bfloat16 copy of every matrix, and of its input for every matrix
-    that reads it. checkpointing: one residual a layer, and what the one block that is being recomputed keeps. device: its type; on a CPU
-    attention may keep its probabilities (`trains_in_blocks`), elsewhere the fused kernel is assumed, which never does.
+    half: matrix products under bfloat16 autocast, which also keeps a bfloat16 copy of every matrix,
+    and of its input for every matrix that reads it. checkpointing: one residual a layer, and what
+    the one block that is being recomputed keeps. device: its type; on a CPU attention may keep its
+    probabilities (`trains_in_blocks`), elsewhere the fused kernel is assumed, which never does.
 
-    tests/model/test_training_memory.py holds it within 5% of what autograd keeps, for models with LLaMA's parts and tables smaller than
-    their activations. For other parts it is coarser: every norm counts as two RMSNorms a block do.
+    tests/model/test_training_memory.py holds it within 5% of what autograd keeps, for models with
+    LLaMA's parts and tables smaller than their activations. For other parts it is coarser: every
+    norm counts as two RMSNorms a block do.
     """
     element = 2 if half else 4
     residual = 4 * config.width
@@ -105,40 +130,65 @@ def activation_bytes(config: ModelConfig, batch: int, context: int, *, half: boo
     masked = config.sliding_window is not None or config.position in BIASED
     if not masked and trains_in_blocks(device, context, half=half):
         # q, k and v for every query head, the output, and the probabilities, softmaxed in float32
-        attention = element * 4 * heads + (6 if half else 4) * config.num_heads * (context + BLOCK) / 2
+        attention = (
+            element * 4 * heads + (6 if half else 4) * config.num_heads * (context + BLOCK) / 2
+        )
     else:  # q, k, v, and the output in the kernel's layout and in the output matrix's
         attention = element * (3 * heads + 2 * kv_heads)
     # gate, up, the activated gate and the product; or up and its activation
     feed_forward = element * (4 if config.feed_forward in GATED else 2) * config.feed_forward_width
     layer = batch * context * (norms + inputs + attention + feed_forward)
     if half:
-        layer += element * (_matrices(config) - config.vocab_size * config.width) / config.num_layers
-    layers = config.num_layers * batch * context * residual + layer if checkpointing else config.num_layers * layer
-    # the last norm keeps as much as another; the loss keeps its gradients for the hidden states and for the output matrix
-    end = batch * context * (residual + 4 * config.width + 4 * config.width) + 4 * config.vocab_size * config.width
+        layer += (
+            element * (_matrices(config) - config.vocab_size * config.width) / config.num_layers
+        )
+    layers = (
+        config.num_layers * batch * context * residual + layer
+        if checkpointing
+        else config.num_layers * layer
+    )
+    # the last norm keeps as much as another; the loss keeps its gradients for the hidden states and
+    # for the output matrix
+    end = (
+        batch * context * (residual + 4 * config.width + 4 * config.width)
+        + 4 * config.vocab_size * config.width
+    )
     return round(layers + end)
 
 
 def logits_bytes(config: ModelConfig, batch: int, context: int) -> int:
-    """Bytes of three float32 chunks of the loss: gradient of the last logits, next logits, their softmax."""
+    """Bytes of three float32 chunks of the loss: gradient of the last logits, next logits, their
+    softmax.
+    """
     return 3 * 4 * min(CHUNK, batch * context) * config.vocab_size
 
 
 def training_memory_bytes(
-    config: ModelConfig, batch: int, context: int, *, half: bool, checkpointing: bool = False, device: str = "cpu"
+    config: ModelConfig,
+    batch: int,
+    context: int,
+    *,
+    half: bool,
+    checkpointing: bool = False,
+    device: str = "cpu",
 ) -> int:
-    """Estimated bytes of a training step: float32 weights, gradients and two AdamW moments (16 bytes a parameter), what autograd keeps,
-    and three chunks of the loss (`logits_bytes`).
+    """Estimated bytes of a training step: float32 weights, gradients and two AdamW moments (16
+    bytes a parameter), what autograd keeps, and three chunks of the loss (`logits_bytes`).
 
-    Arguments as for `activation_bytes`, with one micro-batch as the batch. Allocator slack, library workspaces and what the backward pass
-    needs in passing are left out; against that, the gradients are not there yet when the activations are at their most.
+    Arguments as for `activation_bytes`, with one micro-batch as the batch. Allocator slack, library
+    workspaces and what the backward pass needs in passing are left out; against that, the gradients
+    are not there yet when the activations are at their most.
     """
-    kept = activation_bytes(config, batch, context, half=half, checkpointing=checkpointing, device=device)
+    kept = activation_bytes(
+        config, batch, context, half=half, checkpointing=checkpointing, device=device
+    )
     return 16 * count_parameters(config).total + kept + logits_bytes(config, batch, context)
 
 
 def weight_bytes(config: ModelConfig, bits: Literal[4, 16]) -> int:
-    """Bytes of the weights for inference: bfloat16, or four bits (`Linear4bit`) in the linear layers of the blocks, the rest bfloat16."""
+    """Bytes of the weights for inference: bfloat16, or four bits (`Linear4bit`) in the linear
+    layers of the blocks, the rest bfloat16.
+    """
     everything = 2 * count_parameters(config).total
     if bits == 16:
         return everything

@@ -1,8 +1,10 @@
-"""LoRA adapters in the folders that PEFT writes: read and checked, attached to a model by name, or merged into its weights.
+"""LoRA adapters in the folders that PEFT writes: read and checked, attached to a model by name, or
+merged into its weights.
 
-Not here: training adapters, and adapters that are not LoRA. What would change the result and is not applied here is refused, never passed
-over. An attached adapter takes the memory of its matrices and leaves the model's weights alone; a merged one costs nothing afterwards, and
-the model is then that one only.
+Not here: training adapters, and adapters that are not LoRA. What would change the result and is not
+applied here is refused, never passed over. An attached adapter takes the memory of its matrices and
+leaves the model's weights alone; a merged one costs nothing afterwards, and the model is then that
+one only.
 """
 
 import hashlib
@@ -42,13 +44,18 @@ KEPT = (
 
 
 def read_adapter(folder: Path, model: Transformer) -> dict[str, LowRankUpdate]:
-    """What the adapter in `folder` adds to the linear layers of `model`, by their names in it; on the CPU, in the file's dtypes.
+    """What the adapter in `folder` adds to the linear layers of `model`, by their names in it; on
+    the CPU, in the file's dtypes.
 
-    Raises ModelFolderError for a configuration that cannot be honoured, tensors that are missing, unexpected, misshapen or not finite, a
-    damaged file, pickles, targets outside the blocks, and a model with layers of four bits.
+    Raises ModelFolderError for a configuration that cannot be honoured, tensors that are missing,
+    unexpected, misshapen or not finite, a damaged file, pickles, targets outside the blocks, and a
+    model with layers of four bits.
     """
     if any(isinstance(module, Linear4bit) for module in model.modules()):
-        raise ModelFolderError("layers of four bits take no adapter: use the model in full width, or quantize the merged model")
+        raise ModelFolderError(
+            "layers of four bits take no adapter: use the model in full width, or quantize the"
+            " merged model"
+        )
     config = read_adapter_config(folder)
     tensors = _read_tensors(folder)
     problems = []
@@ -56,7 +63,10 @@ def read_adapter(folder: Path, model: Transformer) -> dict[str, LowRankUpdate]:
     for name in _targeted(config, model, folder):
         linear, rank = cast(nn.Linear, model.get_submodule(name)), config.rank(f"model.{name}")
         found = []
-        for letter, shape in (("A", [rank, linear.in_features]), ("B", [linear.out_features, rank])):
+        for letter, shape in (
+            ("A", [rank, linear.in_features]),
+            ("B", [linear.out_features, rank]),
+        ):
             key = f"base_model.model.model.{name}.lora_{letter}.weight"
             found.append(tensors.pop(key, None))
             problems += [f"{key} {problem}" for problem in _tensor_problems(found[-1], shape)]
@@ -69,26 +79,38 @@ def read_adapter(folder: Path, model: Transformer) -> dict[str, LowRankUpdate]:
         shown = "; ".join(problems[:SHOWN_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
         made_for = f", {config.base_model_name_or_path}" if config.base_model_name_or_path else ""
         raise ModelFolderError(
-            f"{folder / TENSORS} does not fit the model and its {CONFIG}: {shown}; use the model that the adapter was trained on{made_for}"
+            f"{folder / TENSORS} does not fit the model and its {CONFIG}: {shown}; use the model"
+            f" that the adapter was trained on{made_for}"
         )
     return updates
 
 
 def _targeted(config: AdapterConfig, model: Transformer, folder: Path) -> list[str]:
-    """The names in `model` of the modules that have an adapter. Raises ModelFolderError where they cannot have one, or there are none."""
-    inside = {f"model.{name}": name for name, module in model.layers.named_modules(prefix="layers") if isinstance(module, nn.Linear)}
+    """The names in `model` of the modules that have an adapter. Raises ModelFolderError where they
+    cannot have one, or there are none.
+    """
+    inside = {
+        f"model.{name}": name
+        for name, module in model.layers.named_modules(prefix="layers")
+        if isinstance(module, nn.Linear)
+    }
     # a tied output layer is no module here, but is one in LlamaForCausalLM
-    everything = [*(f"model.{name}" for name, _ in model.named_modules() if name not in ("", "lm_head")), "lm_head"]
+    everything = [
+        *(f"model.{name}" for name, _ in model.named_modules() if name not in ("", "lm_head")),
+        "lm_head",
+    ]
     targets = [name for name in everything if config.targets(name, linear=name in inside)]
     outside = [name for name in targets if name not in inside]
     if outside:
         raise ModelFolderError(
-            f"{folder / CONFIG} puts an adapter on {', '.join(outside)}, but here only linear layers of the blocks can have one; {BY_PEFT}"
+            f"{folder / CONFIG} puts an adapter on {', '.join(outside)}, but here only linear"
+            f" layers of the blocks can have one; {BY_PEFT}"
         )
     if not targets:
         raise ModelFolderError(
-            f"{folder / CONFIG} has target_modules = {config.target_modules!r}, which no linear layer of the model is called; "
-            f"the layers are {', '.join(sorted({name.rpartition('.')[2] for name in inside}))}"
+            f"{folder / CONFIG} has target_modules = {config.target_modules!r}, which no linear"
+            " layer of the model is called; the layers are"
+            f" {', '.join(sorted({name.rpartition('.')[2] for name in inside}))}"
         )
     return [inside[name] for name in targets]
 
@@ -107,21 +129,29 @@ def _tensor_problems(tensor: Tensor | None, shape: list[int]) -> Iterator[str]:
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
     path = folder / TENSORS
     if not path.is_file():
-        pickles = sorted(file.name for file in folder.glob("adapter_model.*") if file.suffix in (".bin", ".pt", ".pth"))
+        pickles = sorted(
+            file.name
+            for file in folder.glob("adapter_model.*")
+            if file.suffix in (".bin", ".pt", ".pth")
+        )
         if pickles:
             raise ModelFolderError(
-                f"{folder} holds its adapter as a pickle ({', '.join(pickles)}), which can run code when opened; open it with PEFT on a "
-                "machine that you can lose, and save it again with save_pretrained, which writes safetensors"
+                f"{folder} holds its adapter as a pickle ({', '.join(pickles)}), which can run code"
+                " when opened; open it with PEFT on a machine that you can lose, and save it again"
+                " with save_pretrained, which writes safetensors"
             )
         raise ModelFolderError(f"{folder} holds no {TENSORS}; copy the adapter again")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ModelFolderError(f"{path} is not a whole safetensors file: {error}; copy the adapter again") from error
+        raise ModelFolderError(
+            f"{path} is not a whole safetensors file: {error}; copy the adapter again"
+        ) from error
 
 
 class Adapters:
-    """The adapters on a model, and which rows of its next forward passes go through which: what `attach` returns.
+    """The adapters on a model, and which rows of its next forward passes go through which: what
+    `attach` returns.
 
     names: in the order in which they were given.
     """
@@ -131,15 +161,24 @@ class Adapters:
         self._selection = selection
 
     def select(self, segments: Iterable[tuple[str | None, int, int]]) -> None:
-        """Say whose the rows of the next forward passes are: (adapter or None, start, stop), in order and apart.
+        """Say whose the rows of the next forward passes are: (adapter or None, start, stop), in
+        order and apart.
 
-        Rows are counted over the batch flattened to [N, D]; those that no segment names belong to no adapter. Changes what the model
-        computes until the next call; `select([])` gives the model as it is. Raises RequestError for a name that is not attached.
+        Rows are counted over the batch flattened to [N, D]; those that no segment names belong to
+        no adapter. Changes what the model computes until the next call; `select([])` gives the
+        model as it is. Raises RequestError for a name that is not attached.
         """
-        chosen = [(name, start, stop) for name, start, stop in segments if name is not None and start < stop]
+        chosen = [
+            (name, start, stop)
+            for name, start, stop in segments
+            if name is not None and start < stop
+        ]
         unknown = sorted({name for name, _, _ in chosen} - set(self.names))
         if unknown:
-            raise RequestError(f"there is no adapter {unknown[0]!r}; the model has {', '.join(self.names) or 'none'}")
+            raise RequestError(
+                f"there is no adapter {unknown[0]!r}; the model has"
+                f" {', '.join(self.names) or 'none'}"
+            )
         bounds = [bound for _, start, stop in chosen for bound in (start, stop)]
         assert bounds == sorted(bounds), f"segments overlap or are out of order: {chosen}"
         assert not bounds or bounds[0] >= 0, f"a segment begins before the first row: {chosen}"
@@ -147,10 +186,12 @@ class Adapters:
 
 
 def attach(model: Transformer, folders: Mapping[str, Path | str]) -> Adapters:
-    """Put the adapters of these folders on the model, each under its name; until rows are selected the model computes what it did.
+    """Put the adapters of these folders on the model, each under its name; until rows are selected
+    the model computes what it did.
 
-    Changes the model: each linear layer that an adapter aims at becomes a `LoRALinear` around the same weight. All are read and checked
-    before the first is attached. Raises ModelFolderError as `read_adapter` does, and where the model has adapters already.
+    Changes the model: each linear layer that an adapter aims at becomes a `LoRALinear` around the
+    same weight. All are read and checked before the first is attached. Raises ModelFolderError as
+    `read_adapter` does, and where the model has adapters already.
     """
     if any(isinstance(module, LoRALinear) for module in model.modules()):
         raise ModelFolderError("the model has adapters already: attach all of them in one call")
@@ -168,10 +209,12 @@ def attach(model: Transformer, folders: Mapping[str, Path | str]) -> Adapters:
 
 @torch.no_grad()
 def merge(model: Transformer, folder: Path) -> list[str]:
-    """W <- W + scale B A in every layer that the adapter in `folder` aims at; the names of these layers.
+    """W <- W + scale B A in every layer that the adapter in `folder` aims at; the names of these
+    layers.
 
-    Changes the weights: computed in float32, rounded once to their dtype. In bfloat16 that rounding is as large as a small update, so a
-    merged model and the attached adapter differ by more than they do in float32. Raises ModelFolderError as `read_adapter` does.
+    Changes the weights: computed in float32, rounded once to their dtype. In bfloat16 that rounding
+    is as large as a small update, so a merged model and the attached adapter differ by more than
+    they do in float32. Raises ModelFolderError as `read_adapter` does.
     """
     updates = read_adapter(folder, model)
     for name, update in updates.items():
@@ -181,13 +224,18 @@ def merge(model: Transformer, folder: Path) -> list[str]:
 
 
 def write_merged(source: Path, adapter: Path, out: Path) -> list[str]:
-    """Write the model folder `out`: that of `source` with the adapter of the folder `adapter` merged; the names of the changed layers.
+    """Write the model folder `out`: that of `source` with the adapter of the folder `adapter`
+    merged; the names of the changed layers.
 
-    Everything but the weights is the source's: configuration, tokenizer, generation defaults, licence. puna.json says what was merged.
-    `out` appears whole or not at all. Raises ModelFolderError as `read_model` and `read_adapter` do, and where `out` is there already.
+    Everything but the weights is the source's: configuration, tokenizer, generation defaults,
+    licence. puna.json says what was merged. `out` appears whole or not at all. Raises
+    ModelFolderError as `read_model` and `read_adapter` do, and where `out` is there already.
     """
     if out.exists():
-        raise ModelFolderError(f"{out} is there already, and is not overwritten: name a folder that does not exist, or remove it first")
+        raise ModelFolderError(
+            f"{out} is there already, and is not overwritten: name a folder that does not exist, or"
+            " remove it first"
+        )
     model = read_model(source)
     changed = merge(model, adapter)
     with (adapter / TENSORS).open("rb") as file:

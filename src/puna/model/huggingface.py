@@ -1,6 +1,8 @@
-"""The config.json of a model folder: LlamaForCausalLM's where that class can express the model, else Puna's own kind.
+"""The config.json of a model folder: LlamaForCausalLM's where that class can express the model,
+else Puna's own kind.
 
-A folder of model_type `puna` holds the whole `ModelConfig` under `model`, and no other program takes it for a LLaMA that it is not.
+A folder of model_type `puna` holds the whole `ModelConfig` under `model`, and no other program
+takes it for a LLaMA that it is not.
 """
 
 from collections.abc import Mapping
@@ -36,7 +38,9 @@ SCALINGS: Mapping[str, dict[str, str]] = MappingProxyType(
 
 
 def beyond_llama(config: ModelConfig) -> list[str]:
-    """What LlamaForCausalLM cannot express of this model, as `key = value`; empty where it can express all."""
+    """What LlamaForCausalLM cannot express of this model, as `key = value`; empty where it can
+    express all.
+    """
     llama: dict[str, Any] = {
         "norm": "rmsnorm",
         "norm_eps_place": "inside",
@@ -47,14 +51,26 @@ def beyond_llama(config: ModelConfig) -> list[str]:
         "qk_norm": False,
         "sliding_window": None,
     }
-    beyond = [f"{key} = {getattr(config, key)}" for key, value in llama.items() if getattr(config, key) != value]
-    return beyond + ([] if config.feed_forward in ACTIVATIONS else [f"feed_forward = {config.feed_forward}"])
+    beyond = [
+        f"{key} = {getattr(config, key)}"
+        for key, value in llama.items()
+        if getattr(config, key) != value
+    ]
+    return beyond + (
+        [] if config.feed_forward in ACTIVATIONS else [f"feed_forward = {config.feed_forward}"]
+    )
 
 
 def to_huggingface(config: ModelConfig) -> dict[str, Any]:
-    """The config.json for this shape: model_type `llama`, or `puna` with everything under `model` (see `beyond_llama`)."""
+    """The config.json for this shape: model_type `llama`, or `puna` with everything under `model`
+    (see `beyond_llama`).
+    """
     if beyond_llama(config):
-        return {"architectures": ["PunaForCausalLM"], "model_type": "puna", "model": config.model_dump(mode="json")}
+        return {
+            "architectures": ["PunaForCausalLM"],
+            "model_type": "puna",
+            "model": config.model_dump(mode="json"),
+        }
     scaling, base = config.rope_scaling, config.rope_base
     if scaling and scaling.kind == "ntk":
         base, scaling = base * scaling.factor ** (config.head_width / (config.head_width - 2)), None
@@ -72,8 +88,16 @@ def to_huggingface(config: ModelConfig) -> dict[str, Any]:
         "max_position_embeddings": config.context_length,
         "rms_norm_eps": config.norm_eps,
         "rope_theta": base,
-        "rope_scaling": scaling
-        and {"rope_type": scaling.kind, **{theirs: getattr(scaling, ours) for ours, theirs in SCALINGS[scaling.kind].items()}},
+        "rope_scaling": (
+            scaling
+            and {
+                "rope_type": scaling.kind,
+                **{
+                    theirs: getattr(scaling, ours)
+                    for ours, theirs in SCALINGS[scaling.kind].items()
+                },
+            }
+        ),
         "tie_word_embeddings": config.tie_embeddings,
         "attention_bias": False,
         "mlp_bias": config.feed_forward_bias,
@@ -84,20 +108,26 @@ def to_huggingface(config: ModelConfig) -> dict[str, Any]:
 
 
 def from_huggingface(values: dict[str, Any], origin: str) -> ModelConfig:
-    """The shape that a config.json describes; keys that LlamaForCausalLM's leaves out have LlamaConfig's defaults.
+    """The shape that a config.json describes; keys that LlamaForCausalLM's leaves out have
+    LlamaConfig's defaults.
 
-    Raises ModelFolderError for another architecture, attention with biases, or an activation or RoPE scaling that Puna does not have.
+    Raises ModelFolderError for another architecture, attention with biases, or an activation or
+    RoPE scaling that Puna does not have.
     """
     if values.get("model_type") == "puna":
         shape = values.get("model")
         if not isinstance(shape, dict):
-            raise ModelFolderError(f"{origin} says model_type puna, but holds no configuration under the key model")
+            raise ModelFolderError(
+                f"{origin} says model_type puna, but holds no configuration under the key model"
+            )
         return _validated(shape, origin)
     rope = _rope(values)
     kind = rope.get("rope_type", rope.get("type", "default"))
     refused = _refused(values, rope, kind)
     if refused:
-        raise ModelFolderError(f"{origin} describes a model that Puna cannot read: {'; '.join(refused)}")
+        raise ModelFolderError(
+            f"{origin} describes a model that Puna cannot read: {'; '.join(refused)}"
+        )
     gates = {theirs: ours for ours, theirs in ACTIVATIONS.items()}
     try:
         scaling = {"kind": kind, **_known(SCALINGS[kind], rope)} if kind != "default" else None
@@ -125,7 +155,9 @@ def from_huggingface(values: dict[str, Any], origin: str) -> ModelConfig:
 
 
 def _rope(values: dict[str, Any]) -> dict[str, Any]:
-    """All that is said about rotary positions: transformers 5 writes rope_parameters; 4 and most published folders the other two."""
+    """All that is said about rotary positions: transformers 5 writes rope_parameters; 4 and most
+    published folders the other two.
+    """
     return {
         "rope_theta": values.get("rope_theta", 10000.0),
         **(values.get("rope_scaling") or {}),
@@ -135,27 +167,49 @@ def _rope(values: dict[str, Any]) -> dict[str, Any]:
 
 def _refused(values: dict[str, Any], rope: dict[str, Any], kind: Any) -> list[str]:
     """What Puna would misread, as `key = value (rule)`."""
-    only = {"model_type": ("llama",), "hidden_act": tuple(ACTIVATIONS.values()), "attention_bias": (False,)}
+    only = {
+        "model_type": ("llama",),
+        "hidden_act": tuple(ACTIVATIONS.values()),
+        "attention_bias": (False,),
+    }
     refused = [
         f"{key} = {values[key]!r} (only {', '.join(repr(rule) for rule in rules)} is supported)"
         for key, rules in only.items()
         if values.get(key, rules[0]) not in rules
     ]
     if kind not in ("default", *SCALINGS):
-        return [*refused, f"rope scaling {kind!r} (only {', '.join(repr(known) for known in SCALINGS)} is supported)"]
+        return [
+            *refused,
+            (
+                f"rope scaling {kind!r} (only {', '.join(repr(known) for known in SCALINGS)} is"
+                " supported)"
+            ),
+        ]
     factors = ("attention_factor", "mscale", "mscale_all_dim")
-    refused += [f"rope scaling with {key} = {rope[key]!r}" for key in factors if kind == "yarn" and rope.get(key) is not None]
+    refused += [
+        f"rope scaling with {key} = {rope[key]!r}"
+        for key in factors
+        if kind == "yarn" and rope.get(key) is not None
+    ]
     if rope.get("truncate") is False:
         refused.append("rope scaling with truncate = False")
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        refused.append(f"partial_rotary_factor = {rope['partial_rotary_factor']!r} (only 1.0 is supported)")
+        refused.append(
+            f"partial_rotary_factor = {rope['partial_rotary_factor']!r} (only 1.0 is supported)"
+        )
     return refused
 
 
 def _known(names: Mapping[str, str], rope: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a scaling under our names; those of YaRN that are left out have its paper's values."""
+    """The numbers of a scaling under our names; those of YaRN that are left out have its paper's
+    values.
+    """
     optional = ("beta_fast", "beta_slow")
-    return {ours: rope[theirs] for ours, theirs in names.items() if theirs not in optional or rope.get(theirs) is not None}
+    return {
+        ours: rope[theirs]
+        for ours, theirs in names.items()
+        if theirs not in optional or rope.get(theirs) is not None
+    }
 
 
 def _padding(values: dict[str, Any]) -> int | None:
@@ -163,7 +217,9 @@ def _padding(values: dict[str, Any]) -> int | None:
     pad, size = values.get("pad_token_id"), values.get("vocab_size")
     ends = values.get("eos_token_id")
     trained = [values.get("bos_token_id"), *(ends if isinstance(ends, list) else [ends])]
-    usable = isinstance(pad, int) and isinstance(size, int) and 0 <= pad < size and pad not in trained
+    usable = (
+        isinstance(pad, int) and isinstance(size, int) and 0 <= pad < size and pad not in trained
+    )
     return pad if usable else None
 
 

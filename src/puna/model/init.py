@@ -12,8 +12,9 @@ STD = 0.02  # Radford et al. 2019, GPT-2, and every LLaMA reproduction since
 
 @torch.no_grad()
 def init_weights(model: Transformer, seed: int) -> None:
-    """Fill every parameter in place, the same on any device: matrices normal(0, 0.02), with the two that write into the residual stream
-    scaled by 1/sqrt(2 L), so that its variance does not grow with depth; biases 0; every other part as it starts by itself (norms at 1).
+    """Fill every parameter in place, the same on any device: matrices normal(0, 0.02), with the two
+    that write into the residual stream scaled by 1/sqrt(2 L), so that its variance does not grow
+    with depth; biases 0; every other part as it starts by itself (norms at 1).
 
     Source: Radford et al. 2019, GPT-2, section 2.3 (the scaled residual projections).
     """

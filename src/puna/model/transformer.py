@@ -1,4 +1,6 @@
-"""The decoder: the one definition of the model. Every faster path elsewhere is held against this one by a test."""
+"""The decoder: the one definition of the model. Every faster path elsewhere is held against this
+one by a test.
+"""
 
 from collections.abc import Sequence
 
@@ -17,24 +19,34 @@ from puna.nn.mask import attention_mask
 class Transformer(nn.Module):
     """A LLaMA: embedding, L blocks, final norm, output layer. ids [B, T] -> logits [B, T, V].
 
-    Which parts stand in it is decided by the names in the configuration (model/parts.py); the defaults are LLaMA's. Added positions join
-    the embeddings, rotary ones turn queries and keys; ALiBi, a sliding window and documents reach attention as a mask.
+    Which parts stand in it is decided by the names in the configuration (model/parts.py); the
+    defaults are LLaMA's. Added positions join the embeddings, rotary ones turn queries and keys;
+    ALiBi, a sliding window and documents reach attention as a mask.
 
-    The modules carry Hugging Face's names (whose state dict has the prefix `model.` for all but `lm_head`). With `tie_embeddings` there
-    is no `lm_head` and the embedding serves as the output layer. Weights are uninitialised memory until `init_weights` or a load.
+    The modules carry Hugging Face's names (whose state dict has the prefix `model.` for all but
+    `lm_head`). With `tie_embeddings` there is no `lm_head` and the embedding serves as the output
+    layer. Weights are uninitialised memory until `init_weights` or a load.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.activation_checkpointing = False  # recompute each block in the backward pass instead of keeping its activations
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.width, padding_idx=config.padding_id)
+        # recompute each block in the backward pass instead of keeping its activations
+        self.activation_checkpointing = False
+        self.embed_tokens = nn.Embedding(
+            config.vocab_size, config.width, padding_idx=config.padding_id
+        )
         self.embed_positions = ADDED[config.position](config) if config.position in ADDED else None
-        # Vaswani et al. 2017, section 3.4: sines have an amplitude of 1, which embeddings of 0.02 would drown in
+        # Vaswani et al. 2017, section 3.4: sines have an amplitude of 1, which embeddings of 0.02
+        # would drown in
         self.embedding_scale = config.width**0.5 if config.position == "sinusoidal" else 1.0
         self.layers = nn.ModuleList(build_block(config) for _ in range(config.num_layers))
         self.norm = build_norm(config) if PLACEMENTS[config.placement].final_norm else nn.Identity()
-        self.lm_head = None if config.tie_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
+        self.lm_head = (
+            None
+            if config.tie_embeddings
+            else nn.Linear(config.width, config.vocab_size, bias=False)
+        )
         self.rotary = ROTARY[config.position](config) if config.position in ROTARY else None
 
     @property
@@ -49,13 +61,18 @@ class Transformer(nn.Module):
         cache: Sequence[KeyValueCache] | None = None,
         documents: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """The normalised hidden states before the output layer: what a chunked loss or an embedding takes.
+        """The normalised hidden states before the output layer: what a chunked loss or an embedding
+        takes.
 
-        positions: where each id stands; left out, 0 to T-1. cache: one entry a layer, which knows what each id may see; it is changed.
-        documents: the number of each id's document; attention then stays inside a document. Raises ValueError for documents with a cache.
+        positions: where each id stands; left out, 0 to T-1. cache: one entry a layer, which knows
+        what each id may see; it is changed. documents: the number of each id's document; attention
+        then stays inside a document. Raises ValueError for documents with a cache.
         """
         if cache is not None and documents is not None:
-            raise ValueError("documents cannot be kept apart in a cache: give each document a sequence of its own there")
+            raise ValueError(
+                "documents cannot be kept apart in a cache: give each document a sequence of its"
+                " own there"
+            )
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         rotary = self.rotary(positions) if self.rotary is not None else None
@@ -72,10 +89,21 @@ class Transformer(nn.Module):
         return out
 
     def _mask(self, ids: Tensor, documents: Tensor | None) -> Tensor | None:
-        """What attention sees besides the causal rule, the same for every layer; None where that rule says it all."""
+        """What attention sees besides the causal rule, the same for every layer; None where that
+        rule says it all.
+        """
         config, steps = self.config, ids.shape[1]
-        slopes = BIASED[config.position](config).to(ids.device) if config.position in BIASED else None
-        return attention_mask(steps, steps, window=config.sliding_window, documents=documents, slopes=slopes, device=ids.device)
+        slopes = (
+            BIASED[config.position](config).to(ids.device) if config.position in BIASED else None
+        )
+        return attention_mask(
+            steps,
+            steps,
+            window=config.sliding_window,
+            documents=documents,
+            slopes=slopes,
+            device=ids.device,
+        )
 
     def forward(
         self,
@@ -83,12 +111,16 @@ class Transformer(nn.Module):
         positions: Int[Tensor, "*B T"] | None = None,
         cache: Sequence[KeyValueCache] | None = None,
     ) -> Float[Tensor, "B T V"]:
-        """Logits of the token after each id, in the dtype of the weights; arguments as for `hidden_states`."""
+        """Logits of the token after each id, in the dtype of the weights; arguments as for
+        `hidden_states`.
+        """
         return F.linear(self.hidden_states(ids, positions, cache), self.output_weight)
 
 
 def build_transformer(config: ModelConfig, device: str | torch.device = "cpu") -> Transformer:
-    """A model of this shape on `device` with uninitialised weights; on "meta" it costs no memory, at any size."""
+    """A model of this shape on `device` with uninitialised weights; on "meta" it costs no memory,
+    at any size.
+    """
     with torch.device("meta"):
         model = Transformer(config)
     return model if torch.device(device).type == "meta" else model.to_empty(device=device)

@@ -1,8 +1,10 @@
-"""A model folder is a Hugging Face model folder: config.json, safetensors, generation_config.json, and puna.json for provenance.
+"""A model folder is a Hugging Face model folder: config.json, safetensors, generation_config.json,
+and puna.json for provenance.
 
-What LlamaForCausalLM can express opens in transformers, vLLM and lm-evaluation-harness with no export step; a model with other parts is
-written under a type of its own (model/huggingface.py). What is read is either kind, in safetensors; pickles are never opened. Reading and
-writing stream one tensor at a time beside the model itself.
+What LlamaForCausalLM can express opens in transformers, vLLM and lm-evaluation-harness with no
+export step; a model with other parts is written under a type of its own (model/huggingface.py).
+What is read is either kind, in safetensors; pickles are never opened. Reading and writing stream
+one tensor at a time beside the model itself.
 """
 
 import json
@@ -23,7 +25,8 @@ from puna.model.transformer import Transformer, build_transformer
 from puna.nn.quantized import Linear4bit
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-SHARD_BYTES = 5_000_000_000  # beyond this the weights are split, with an index, as transformers does
+# beyond this the weights are split, with an index, as transformers does
+SHARD_BYTES = 5_000_000_000
 
 
 def write_model(
@@ -35,25 +38,36 @@ def write_model(
     provenance: dict[str, Any] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write the model's files into an existing folder; the tokenizer's files are their owner's to add.
+    """Write the model's files into an existing folder; the tokenizer's files are their owner's to
+    add.
 
-    bos_id, eos_ids: what generation starts with and stops at. provenance: anything worth remembering, kept in puna.json.
-    Not atomic by itself: give it the folder of `durable.new_folder`. Raises ModelFolderError for a model with layers of four bits.
+    bos_id, eos_ids: what generation starts with and stops at. provenance: anything worth
+    remembering, kept in puna.json. Not atomic by itself: give it the folder of
+    `durable.new_folder`. Raises ModelFolderError for a model with layers of four bits.
     """
     if any(isinstance(module, Linear4bit) for module in model.modules()):
-        raise ModelFolderError("a model with layers of four bits cannot be written: write the one that it was made from")
+        raise ModelFolderError(
+            "a model with layers of four bits cannot be written: write the one that it was made"
+            " from"
+        )
     special: dict[str, Any] = {
         "bos_token_id": bos_id,
         "eos_token_id": list(eos_ids) if len(eos_ids) > 1 else next(iter(eos_ids), None),
     }
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    write_json(folder / "config.json", to_huggingface(model.config) | special | {"torch_dtype": dtype})
+    write_json(
+        folder / "config.json", to_huggingface(model.config) | special | {"torch_dtype": dtype}
+    )
     write_json(folder / "generation_config.json", special)
-    write_json(folder / "puna.json", {"model": model.config.model_dump(mode="json"), **(provenance or {})})
+    write_json(
+        folder / "puna.json", {"model": model.config.model_dump(mode="json"), **(provenance or {})}
+    )
     shards = list(_shards({name: p.detach() for name, p in named_tensors(model)}, shard_bytes))
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
-        name = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        name = (
+            WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        )
         write_tensors(folder / name, shard)
         weight_map |= dict.fromkeys(shard, name)
     if len(shards) > 1:
@@ -62,11 +76,19 @@ def write_model(
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write one safetensors file. Raises ModelFolderError where the library cannot, as on a full disk."""
+    """Write one safetensors file. Raises ModelFolderError where the library cannot, as on a full
+    disk.
+    """
     try:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()},
+            path,
+            metadata={"format": "pt"},
+        )
     except SafetensorError as error:
-        raise ModelFolderError(f"cannot write {path}: {error}; what was there before is untouched") from error
+        raise ModelFolderError(
+            f"cannot write {path}: {error}; what was there before is untouched"
+        ) from error
 
 
 def _shards(tensors: dict[str, Tensor], limit: int) -> Iterator[dict[str, Tensor]]:
@@ -88,7 +110,9 @@ def named_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The shape of the model in `folder`, from its config.json. Raises ModelFolderError for what a LLaMA cannot be."""
+    """The shape of the model in `folder`, from its config.json. Raises ModelFolderError for what a
+    LLaMA cannot be.
+    """
     path = folder / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -97,11 +121,16 @@ def read_config(folder: Path) -> ModelConfig:
     except (OSError, ValueError) as error:
         raise ModelFolderError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
-        raise ModelFolderError(f"{path} holds {type(values).__name__}, but a config.json is one object of keys and values")
+        raise ModelFolderError(
+            f"{path} holds {type(values).__name__}, but a config.json is one object of keys and"
+            " values"
+        )
     return from_huggingface(values, origin=str(path))
 
 
-def read_model(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Transformer:
+def read_model(
+    folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Transformer:
     """The model in `folder`, in evaluation mode; dtype left out: as in the file.
 
     Raises one ModelFolderError that lists every missing, unexpected and misshapen tensor.
@@ -123,14 +152,22 @@ def read_model(folder: Path, device: str | torch.device = "cpu", dtype: torch.dt
                     continue
                 shape = list(file.get_slice(name).get_shape())
                 if shape != list(wanted[name].shape):
-                    problems.append(f"{name} has shape {shape} instead of {list(wanted[name].shape)}")
+                    problems.append(
+                        f"{name} has shape {shape} instead of {list(wanted[name].shape)}"
+                    )
                 kinds.add(file.get_slice(name).get_dtype())
                 found[name] = path
     problems += [f"{name} is missing" for name in wanted if name not in found]
     if problems:
-        raise ModelFolderError(f"the weights in {folder} do not fit its config.json: {'; '.join(problems)}")
+        raise ModelFolderError(
+            f"the weights in {folder} do not fit its config.json: {'; '.join(problems)}"
+        )
     if dtype is None:
-        dtype = {"F16": torch.float16, "BF16": torch.bfloat16}.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32
+        dtype = (
+            {"F16": torch.float16, "BF16": torch.bfloat16}.get(kinds.pop(), torch.float32)
+            if len(kinds) == 1
+            else torch.float32
+        )
     model = model.to(dtype).to_empty(device=device)
     with torch.no_grad():
         parameters = dict(named_tensors(model))
@@ -142,7 +179,9 @@ def read_model(folder: Path, device: str | torch.device = "cpu", dtype: torch.dt
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder, in order. Raises ModelFolderError, also where there are only pickles."""
+    """The safetensors files of a model folder, in order. Raises ModelFolderError, also where there
+    are only pickles.
+    """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
@@ -150,16 +189,24 @@ def weight_files(folder: Path) -> list[Path]:
             weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
             names = sorted({str(name) for name in weight_map.values()})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelFolderError(f"{folder / INDEX} is not an index of weights: {error!r}") from error
-        missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+            raise ModelFolderError(
+                f"{folder / INDEX} is not an index of weights: {error!r}"
+            ) from error
+        missing = [
+            name for name in names if Path(name).name != name or not (folder / name).is_file()
+        ]
         if missing:
-            raise ModelFolderError(f"{folder / INDEX} names files that are not in the folder: {', '.join(missing)}")
+            raise ModelFolderError(
+                f"{folder / INDEX} names files that are not in the folder: {', '.join(missing)}"
+            )
         return [folder / name for name in names]
-    pickles = sorted(path.name for suffix in ("*.bin", "*.pt", "*.pth") for path in folder.glob(suffix))
+    pickles = sorted(
+        path.name for suffix in ("*.bin", "*.pt", "*.pth") for path in folder.glob(suffix)
+    )
     if pickles:
         raise ModelFolderError(
-            f"{folder} holds its weights as pickles ({', '.join(pickles)}), which can run code when opened; "
-            "convert them to safetensors on a machine that you can lose"
+            f"{folder} holds its weights as pickles ({', '.join(pickles)}), which can run code when"
+            " opened; convert them to safetensors on a machine that you can lose"
         )
     raise ModelFolderError(f"{folder} holds no {WEIGHTS} and no {INDEX}")
 

@@ -1,7 +1,16 @@
-"""The parts of a LLaMA: tensors in, tensors out, plain numbers in constructors. Each docstring has the formula and its source."""
+"""The parts of a LLaMA: tensors in, tensors out, plain numbers in constructors. Each docstring has
+the formula and its source.
+"""
 
 from puna.nn.activation import SelfGate, Swish, relu_squared
-from puna.nn.attention import Attention, KeyValueCache, attention_scores, blocked_attention, causal_attention, softmax_attention
+from puna.nn.attention import (
+    Attention,
+    KeyValueCache,
+    attention_scores,
+    blocked_attention,
+    causal_attention,
+    softmax_attention,
+)
 from puna.nn.feed_forward import FeedForward, GatedFeedForward, swiglu_hidden_size
 from puna.nn.gated_linear import CausalGatedConvolution, GatedLinear
 from puna.nn.loss import cross_entropy_sum, linear_cross_entropy
@@ -19,7 +28,13 @@ from puna.nn.rope import (
     rotate_interleaved,
     rotation_matrix,
 )
-from puna.nn.rope_scaling import FrequencyScaling, LinearScaling, Llama3Scaling, NTKScaling, YaRNScaling
+from puna.nn.rope_scaling import (
+    FrequencyScaling,
+    LinearScaling,
+    Llama3Scaling,
+    NTKScaling,
+    YaRNScaling,
+)
 
 __all__ = [
     "Attention",

@@ -1,7 +1,9 @@
-"""The activations that PyTorch does not have: ReLU squared, Swish with any beta, and a gate on oneself.
+"""The activations that PyTorch does not have: ReLU squared, Swish with any beta, and a gate on
+oneself.
 
-Not here: ReLU, GELU and SiLU, which are `F.relu`, `F.gelu` (exact, by erf), `F.gelu(approximate="tanh")` and `F.silu`; the two forms of
-GELU differ by less than 0.0005. All work element by element: they cost memory traffic, not arithmetic.
+Not here: ReLU, GELU and SiLU, which are `F.relu`, `F.gelu` (exact, by erf),
+`F.gelu(approximate="tanh")` and `F.silu`; the two forms of GELU differ by less than 0.0005. All
+work element by element: they cost memory traffic, not arithmetic.
 """
 
 from collections.abc import Callable
@@ -13,7 +15,8 @@ from torch.nn import functional as F
 
 
 def relu_squared(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """y = max(0, x)^2, in the dtype of x; y' = 2 max(0, x), so that unlike ReLU it has no kink at 0 and no bound on its slope.
+    """y = max(0, x)^2, in the dtype of x; y' = 2 max(0, x), so that unlike ReLU it has no kink at 0
+    and no bound on its slope.
 
     Source: So et al. 2021, Primer: Searching for Efficient Transformers for Language Modeling.
     Usual mistake: squaring before the ReLU, which then does nothing.
@@ -22,23 +25,33 @@ def relu_squared(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 class Swish(nn.Module):
-    """y = x * sigmoid(beta x): beta = 1 is SiLU, beta = 0 is x/2, and beta -> infinity is ReLU, with an error of at most 0.2785/beta.
+    """y = x * sigmoid(beta x): beta = 1 is SiLU, beta = 0 is x/2, and beta -> infinity is ReLU,
+    with an error of at most 0.2785/beta.
 
-    Beta is a constant, one learned number (a parameter of shape [1]), or one for each of `width` channels, the last dimension of x.
-    Arithmetic in the dtype of x, to which a learned beta is cast: a float32 beta does not widen bfloat16 activations. The constant 1 goes
-    through `F.silu`, one kernel, for which autograd keeps x alone; any other beta keeps the sigmoid as well.
+    Beta is a constant, one learned number (a parameter of shape [1]), or one for each of `width`
+    channels, the last dimension of x. Arithmetic in the dtype of x, to which a learned beta is
+    cast: a float32 beta does not widen bfloat16 activations. The constant 1 goes through `F.silu`,
+    one kernel, for which autograd keeps x alone; any other beta keeps the sigmoid as well.
 
-    Source: Ramachandran et al. 2017, Searching for Activation Functions. Beta = 1 is older: Hendrycks & Gimpel 2016, Gaussian Error Linear
-    Units, who also give beta = 1.702 as an approximation of GELU (off by less than 0.0204).
-    Usual mistake: sigmoid(x) * beta x, which scales the activation instead of sharpening it.
+    Source: Ramachandran et al. 2017, Searching for Activation Functions. Beta = 1 is older:
+    Hendrycks & Gimpel 2016, Gaussian Error Linear Units, who also give beta = 1.702 as an
+    approximation of GELU (off by less than 0.0204). Usual mistake: sigmoid(x) * beta x, which
+    scales the activation instead of sharpening it.
     """
 
-    def __init__(self, width: int | None = None, beta: float = 1.0, *, learned: bool = False) -> None:
+    def __init__(
+        self, width: int | None = None, beta: float = 1.0, *, learned: bool = False
+    ) -> None:
         super().__init__()
         if width is not None and not (learned and width > 0):
-            raise ValueError(f"Swish with width {width}: a width counts the betas to learn, so give one above 0 and learned=True, or none")
+            raise ValueError(
+                f"Swish with width {width}: a width counts the betas to learn, so give one above 0"
+                " and learned=True, or none"
+            )
         self.start = beta
-        self.beta: float | nn.Parameter = nn.Parameter(torch.full((width or 1,), float(beta))) if learned else beta
+        self.beta: float | nn.Parameter = (
+            nn.Parameter(torch.full((width or 1,), float(beta))) if learned else beta
+        )
 
     def reset_parameters(self) -> None:
         """Every learned beta back to where it started."""
@@ -51,17 +64,24 @@ class Swish(nn.Module):
         return F.silu(x) if self.beta == 1 else x * torch.sigmoid(self.beta * x)
 
     def extra_repr(self) -> str:
-        return f"{self.beta.numel()} learned from {self.start:g}" if isinstance(self.beta, Tensor) else f"beta={self.beta:g}"
+        return (
+            f"{self.beta.numel()} learned from {self.start:g}"
+            if isinstance(self.beta, Tensor)
+            else f"beta={self.beta:g}"
+        )
 
 
 class SelfGate(nn.Module):
-    """y = x * sigmoid(g(x)): the gated linear unit as an activation, for any map g from x to a gate of its shape.
+    """y = x * sigmoid(g(x)): the gated linear unit as an activation, for any map g from x to a gate
+    of its shape.
 
-    Where g(x) is far below 0 the gate blocks, far above it passes x unchanged. The identity as g gives SiLU, beta x gives Swish, a linear
-    layer lets every channel listen to all others. Arithmetic in the dtype of x and of g.
+    Where g(x) is far below 0 the gate blocks, far above it passes x unchanged. The identity as g
+    gives SiLU, beta x gives Swish, a linear layer lets every channel listen to all others.
+    Arithmetic in the dtype of x and of g.
 
-    Source: the gate of Dauphin et al. 2016, Language Modeling with Gated Convolutional Networks, section 2, on an ungated x.
-    Usual mistake: a g that ends in a sigmoid of its own; the gate then stays between 0.5 and 0.73 and never closes.
+    Source: the gate of Dauphin et al. 2016, Language Modeling with Gated Convolutional Networks,
+    section 2, on an ungated x. Usual mistake: a g that ends in a sigmoid of its own; the gate then
+    stays between 0.5 and 0.73 and never closes.
     """
 
     def __init__(self, gate: Callable[[Tensor], Tensor]) -> None:

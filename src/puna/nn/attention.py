@@ -1,10 +1,13 @@
-"""Grouped-query causal self-attention, three ways to compute it, and the protocol through which a cache takes part.
+"""Grouped-query causal self-attention, three ways to compute it, and the protocol through which a
+cache takes part.
 
-`softmax_attention` is the definition in plain sight, with its scores by themselves as `attention_scores`.
-`F.scaled_dot_product_attention` is PyTorch's fused kernel. `blocked_attention` is for training in bfloat16 on a CPU. Tests hold the three
-together; `causal_attention` chooses by device, format and shape.
+`softmax_attention` is the definition in plain sight, with its scores by themselves as
+`attention_scores`. `F.scaled_dot_product_attention` is PyTorch's fused kernel. `blocked_attention`
+is for training in bfloat16 on a CPU. Tests hold the three together; `causal_attention` chooses by
+device, format and shape.
 
-Without a mask attention is causal and nothing else. A mask of nn/mask.py narrows that: sliding window, documents, ALiBi.
+Without a mask attention is causal and nothing else. A mask of nn/mask.py narrows that: sliding
+window, documents, ALiBi.
 """
 
 from collections.abc import Callable
@@ -17,31 +20,41 @@ from torch.nn import functional as F
 
 from puna.nn.rope import rotate
 
-# True where a query sees, or what to add to its scores; one row for all sequences or heads, or one for each
+# True where a query sees, or what to add to its scores; one row for all sequences or heads, or one
+# for each
 Mask = Bool[Tensor, "#B #H T S"] | Float[Tensor, "#B #H T S"]
 
 
 @runtime_checkable
 class KeyValueCache(Protocol):
-    """What attention needs of a cache for one layer: to keep the new keys and values, and to attend to them and to those before."""
+    """What attention needs of a cache for one layer: to keep the new keys and values, and to attend
+    to them and to those before.
+    """
 
-    def attend(self, q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K T C"], v: Float[Tensor, "B K T C"]) -> Float[Tensor, "B H T C"]:
-        """Store the new keys and values, then attend from each query to all of its own sequence that it may see. Changes the cache.
+    def attend(
+        self, q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K T C"], v: Float[Tensor, "B K T C"]
+    ) -> Float[Tensor, "B H T C"]:
+        """Store the new keys and values, then attend from each query to all of its own sequence
+        that it may see. Changes the cache.
 
-        The cache knows which sequence each of the B T tokens belongs to and what came before it, so the causal rule, a window and ALiBi
-        are its business.
+        The cache knows which sequence each of the B T tokens belongs to and what came before it, so
+        the causal rule, a window and ALiBi are its business.
         """
         ...
 
 
-def attention_scores(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K S C"], mask: Mask | None = None) -> Float[Tensor, "B H T S"]:
-    """q k^T / sqrt(C) + mask, -inf where a query does not see: what the softmax is taken of, in float32 (float64 if q is).
+def attention_scores(
+    q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K S C"], mask: Mask | None = None
+) -> Float[Tensor, "B H T S"]:
+    """q k^T / sqrt(C) + mask, -inf where a query does not see: what the softmax is taken of, in
+    float32 (float64 if q is).
 
-    The T queries are the last T of the S positions; without a mask query t sees keys up to S - T + t. With one the mask says all, the
-    causal rule included. Query head h reads key head h // (H / K).
+    The T queries are the last T of the S positions; without a mask query t sees keys up to S - T +
+    t. With one the mask says all, the causal rule included. Query head h reads key head h // (H /
+    K).
 
-    Source: Vaswani et al. 2017, section 3.2.1; Ainslie et al. 2023, GQA, section 2.2.
-    Usual mistake: a mask that is right for T = S and lets a cached query see nothing, or the future.
+    Source: Vaswani et al. 2017, section 3.2.1; Ainslie et al. 2023, GQA, section 2.2. Usual
+    mistake: a mask that is right for T = S and lets a cached query see nothing, or the future.
     """
     scores: Tensor = q @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).transpose(-1, -2)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * q.shape[-1] ** -0.5
@@ -52,9 +65,13 @@ def attention_scores(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K S C"], m
 
 
 def softmax_attention(
-    q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K S C"], v: Float[Tensor, "B K S C"], mask: Mask | None = None
+    q: Float[Tensor, "B H T C"],
+    k: Float[Tensor, "B K S C"],
+    v: Float[Tensor, "B K S C"],
+    mask: Mask | None = None,
 ) -> Float[Tensor, "B H T C"]:
-    """softmax(q k^T / sqrt(C) + mask) v, the reference: the whole T x S square, with the scores of `attention_scores`.
+    """softmax(q k^T / sqrt(C) + mask) v, the reference: the whole T x S square, with the scores of
+    `attention_scores`.
 
     The weights are rounded to the dtype of v, in which the sum over the values is taken.
     """
@@ -62,15 +79,19 @@ def softmax_attention(
     return weights @ v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
 
 
-BLOCK = 128  # queries a block: smaller ones pay for more calls, larger ones compute more of the masked half
+# queries a block: smaller ones pay for more calls, larger ones compute more of the masked half
+BLOCK = 128
 
 
-def blocked_attention(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B H T C"], v: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
-    """Causal attention in blocks of queries: each block meets only the keys at or before it, so most of the masked half is skipped.
+def blocked_attention(
+    q: Float[Tensor, "B H T C"], k: Float[Tensor, "B H T C"], v: Float[Tensor, "B H T C"]
+) -> Float[Tensor, "B H T C"]:
+    """Causal attention in blocks of queries: each block meets only the keys at or before it, so
+    most of the masked half is skipped.
 
-    Plain batched matmuls, softmax in float32: for bfloat16 training on CPUs that compute in it (`trains_in_blocks` says why; compare
-    with benchmarks/attention.py). Keeps the probabilities, about B H T^2 / 2 elements a layer, for
-    the backward pass.
+    Plain batched matmuls, softmax in float32: for bfloat16 training on CPUs that compute in it
+    (`trains_in_blocks` says why; compare with benchmarks/attention.py). Keeps the probabilities,
+    about B H T^2 / 2 elements a layer, for the backward pass.
     """
     future = torch.full((BLOCK, BLOCK), -torch.inf, device=q.device).triu(1)
     q = q * q.shape[-1] ** -0.5
@@ -85,26 +106,38 @@ def blocked_attention(q: Float[Tensor, "B H T C"], k: Float[Tensor, "B H T C"], 
 
 
 def trains_in_blocks(device: str, steps: int, *, half: bool) -> bool:
-    """Whether `causal_attention` takes `blocked_attention` for a training sequence of `steps` tokens.
+    """Whether `causal_attention` takes `blocked_attention` for a training sequence of `steps`
+    tokens.
 
-    In bfloat16 on a CPU: on two AVX512-BF16 cores it was found 2.2 times faster than PyTorch's kernel at 512 tokens, which the machine of
-    benchmarks/results, without such arithmetic, could not repeat. In float32 the kernel is the faster one (benchmarks/attention.py).
+    In bfloat16 on a CPU: on two AVX512-BF16 cores it was found 2.2 times faster than PyTorch's
+    kernel at 512 tokens, which the machine of benchmarks/results, without such arithmetic, could
+    not repeat. In float32 the kernel is the faster one (benchmarks/attention.py).
     """
     return device == "cpu" and half and 2 * BLOCK <= steps <= 2048
 
 
 def causal_attention(
-    q: Float[Tensor, "B H T C"], k: Float[Tensor, "B K S C"], v: Float[Tensor, "B K S C"], mask: Mask | None = None
+    q: Float[Tensor, "B H T C"],
+    k: Float[Tensor, "B K S C"],
+    v: Float[Tensor, "B K S C"],
+    mask: Mask | None = None,
 ) -> Float[Tensor, "B H T C"]:
     """What `softmax_attention` computes, by the fastest road for the device and shape."""
     steps, seen = q.shape[2], k.shape[2]
     grouped = q.shape[1] != k.shape[1]
     if mask is not None:
-        mask = mask.to(q.dtype) if mask.is_floating_point() else mask  # the fused kernels want the bias in q's dtype
+        # the fused kernels want the bias in q's dtype
+        mask = mask.to(q.dtype) if mask.is_floating_point() else mask
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
-    if q.requires_grad and steps == seen and trains_in_blocks(q.device.type, steps, half=q.dtype == torch.bfloat16):
+    if (
+        q.requires_grad
+        and steps == seen
+        and trains_in_blocks(q.device.type, steps, half=q.dtype == torch.bfloat16)
+    ):
         groups = q.shape[1] // k.shape[1]
-        return blocked_attention(q, k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1))
+        return blocked_attention(
+            q, k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+        )
     if steps == 1:
         return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
     if steps == seen:
@@ -116,25 +149,38 @@ def causal_attention(
 class Attention(nn.Module):
     """y = concat_h(attention(rotate(norm(x W_q)), rotate(norm(x W_k)), x W_v)) W_o, without biases.
 
-    Shapes: x [B, T, D] -> [B, T, D]; H query heads and K key/value heads of width C. K = H is multi-head, K = 1 multi-query.
-    `rotary`: cos and sin of the T positions, as `RotaryEmbedding` gives them; None turns nothing. `cache`: this layer's; it is changed.
-    `mask`: of `attention_mask`, for the T queries on the T positions; None is causal. A cache knows what its queries see and takes none.
+    Shapes: x [B, T, D] -> [B, T, D]; H query heads and K key/value heads of width C. K = H is
+    multi-head, K = 1 multi-query. `rotary`: cos and sin of the T positions, as `RotaryEmbedding`
+    gives them; None turns nothing. `cache`: this layer's; it is changed. `mask`: of
+    `attention_mask`, for the T queries on the T positions; None is causal. A cache knows what its
+    queries see and takes none.
 
-    qk_norm: makes a norm of the width that it is given, such as `RMSNorm`; left out, nothing is normalised. `q_norm` and `k_norm` work on
-    each head by itself, over C, before the rotation. They bound the scores at sqrt(C) times their largest weights, which keeps the
-    softmax from saturating late in training. Keys are cached normalised.
+    qk_norm: makes a norm of the width that it is given, such as `RMSNorm`; left out, nothing is
+    normalised. `q_norm` and `k_norm` work on each head by itself, over C, before the rotation. They
+    bound the scores at sqrt(C) times their largest weights, which keeps the softmax from saturating
+    late in training. Keys are cached normalised.
 
-    Source: Vaswani et al. 2017, section 3.2.2; Ainslie et al. 2023, GQA, section 2.2; Henry et al. 2020, Query-Key Normalization for
-    Transformers, in the form of Dehghani et al. 2023, ViT-22B, section 2, and Qwen 3.
-    Usual mistakes: normalising over all heads at once (OLMo 2 does, and its weights then have H C entries); normalising V.
+    Source: Vaswani et al. 2017, section 3.2.2; Ainslie et al. 2023, GQA, section 2.2; Henry et al.
+    2020, Query-Key Normalization for Transformers, in the form of Dehghani et al. 2023, ViT-22B,
+    section 2, and Qwen 3. Usual mistakes: normalising over all heads at once (OLMo 2 does, and its
+    weights then have H C entries); normalising V.
     """
 
     def __init__(
-        self, width: int, num_heads: int, num_kv_heads: int, head_width: int, *, qk_norm: Callable[[int], nn.Module] | None = None
+        self,
+        width: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_width: int,
+        *,
+        qk_norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         if num_heads % num_kv_heads:
-            raise ValueError(f"{num_heads} query heads cannot be shared out evenly over {num_kv_heads} key/value heads")
+            raise ValueError(
+                f"{num_heads} query heads cannot be shared out evenly over {num_kv_heads} key/value"
+                " heads"
+            )
         self.head_width = head_width
         self.q_proj = nn.Linear(width, num_heads * head_width, bias=False)
         self.k_proj = nn.Linear(width, num_kv_heads * head_width, bias=False)
@@ -159,10 +205,13 @@ class Attention(nn.Module):
     def queries_and_keys(
         self, x: Float[Tensor, "B T D"], rotary: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Float[Tensor, "B H T C"], Float[Tensor, "B K T C"]]:
-        """q and k of these T positions as attention takes them: projected, normalised where there is `qk_norm`, and turned."""
+        """q and k of these T positions as attention takes them: projected, normalised where there
+        is `qk_norm`, and turned.
+        """
         q, k = self._split(self.q_proj(x)), self._split(self.k_proj(x))
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q).to(q.dtype), self.k_norm(k).to(k.dtype)  # under autocast a float32 weight would widen them
+            # under autocast a float32 weight would widen them
+            q, k = self.q_norm(q).to(q.dtype), self.k_norm(k).to(k.dtype)
         return (q, k) if rotary is None else (rotate(q, *rotary), rotate(k, *rotary))
 
     def _split(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:

@@ -1,7 +1,8 @@
-"""Gated linear units as layers: two linear branches, of which one, through a sigmoid, decides how much of the other passes.
+"""Gated linear units as layers: two linear branches, of which one, through a sigmoid, decides how
+much of the other passes.
 
-Not here: the three-matrix feed-forward layers built on the same product (feed_forward.py). Both branches are one joined projection, so
-that a layer costs one matrix product, of twice the width.
+Not here: the three-matrix feed-forward layers built on the same product (feed_forward.py). Both
+branches are one joined projection, so that a layer costs one matrix product, of twice the width.
 """
 
 from jaxtyping import Float
@@ -10,13 +11,16 @@ from torch.nn import functional as F
 
 
 class GatedLinear(nn.Module):
-    """y = (x W + b) * sigmoid(x V + c): the value is linear, so that only the gate scales its gradient.
+    """y = (x W + b) * sigmoid(x V + c): the value is linear, so that only the gate scales its
+    gradient.
 
-    Shapes: x [..., D] -> [..., O]. `proj` is the joined [W; V] with weight [2 O, D] and bias [2 O]: the first O rows make the value, the
-    last O the gate, which is the order of `F.glu`. Arithmetic in the dtype of x, or of autocast.
+    Shapes: x [..., D] -> [..., O]. `proj` is the joined [W; V] with weight [2 O, D] and bias [2 O]:
+    the first O rows make the value, the last O the gate, which is the order of `F.glu`. Arithmetic
+    in the dtype of x, or of autocast.
 
-    Source: Dauphin et al. 2016, Language Modeling with Gated Convolutional Networks, section 2 (there as a convolution).
-    Usual mistake: the halves swapped. Shazeer 2020 writes the gate first, so its W is the paper's and `F.glu`'s V.
+    Source: Dauphin et al. 2016, Language Modeling with Gated Convolutional Networks, section 2
+    (there as a convolution). Usual mistake: the halves swapped. Shazeer 2020 writes the gate first,
+    so its W is the paper's and `F.glu`'s V.
     """
 
     def __init__(self, width: int, out: int, *, bias: bool = True) -> None:
@@ -28,20 +32,26 @@ class GatedLinear(nn.Module):
 
 
 class CausalGatedConvolution(nn.Module):
-    """y_t = (b + sum_j x_(t-j) W_j) * sigmoid(c + sum_j x_(t-j) V_j), 0 <= j < kernel: a gated linear unit that sees the last inputs.
+    """y_t = (b + sum_j x_(t-j) W_j) * sigmoid(c + sum_j x_(t-j) V_j), 0 <= j < kernel: a gated
+    linear unit that sees the last inputs.
 
-    Shapes: x [B, T, D] -> [B, T, O]. kernel - 1 zeros stand before the first input, so y_t depends on x_(t-kernel+1) ... x_t and on
-    nothing later. `conv` holds both branches, weight [2 O, D, kernel] with the newest input last: the first O channels make the value, the
-    last O the gate. A kernel of 1 is `GatedLinear`. Arithmetic in the dtype of x, or of autocast.
+    Shapes: x [B, T, D] -> [B, T, O]. kernel - 1 zeros stand before the first input, so y_t depends
+    on x_(t-kernel+1) ... x_t and on nothing later. `conv` holds both branches, weight [2 O, D,
+    kernel] with the newest input last: the first O channels make the value, the last O the gate. A
+    kernel of 1 is `GatedLinear`. Arithmetic in the dtype of x, or of autocast.
 
     Source: Dauphin et al. 2016, Language Modeling with Gated Convolutional Networks, section 2.
-    Usual mistake: the same number of zeros on both sides ("same" padding), which shows each position its own target.
+    Usual mistake: the same number of zeros on both sides ("same" padding), which shows each
+    position its own target.
     """
 
     def __init__(self, width: int, out: int, kernel: int, *, bias: bool = True) -> None:
         super().__init__()
         if kernel < 1:
-            raise ValueError(f"kernel {kernel} is below 1, but it counts the inputs that an output sees, itself included: use 1 or more")
+            raise ValueError(
+                f"kernel {kernel} is below 1, but it counts the inputs that an output sees, itself"
+                " included: use 1 or more"
+            )
         self.conv = nn.Conv1d(width, 2 * out, kernel, bias=bias)
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T O"]:

@@ -1,7 +1,8 @@
 """Cross entropy of the next token, summed (not averaged) over the valid targets.
 
-The sum is what adds up over micro-batches and ranks; who wants a mean divides by the number of targets of the whole step.
-`linear_cross_entropy` never holds the logits of a whole batch: at 32,000 entries they are the largest tensor of a small model.
+The sum is what adds up over micro-batches and ranks; who wants a mean divides by the number of
+targets of the whole step. `linear_cross_entropy` never holds the logits of a whole batch: at 32,000
+entries they are the largest tensor of a small model.
 """
 
 from typing import Any
@@ -15,16 +16,26 @@ IGNORE = -100  # a target that does not count, as in torch.nn.functional.cross_e
 CHUNK = 1024  # rows of logits held at once
 
 
-def cross_entropy_sum(logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]) -> Float[Tensor, ""]:
-    """Sum over valid targets of -log softmax(logits)[target], in nats; arithmetic and result in float32."""
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+def cross_entropy_sum(
+    logits: Float[Tensor, "*B V"], targets: Int[Tensor, "*B"]
+) -> Float[Tensor, ""]:
+    """Sum over valid targets of -log softmax(logits)[target], in nats; arithmetic and result in
+    float32.
+    """
+    return F.cross_entropy(
+        logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum"
+    )
 
 
-def linear_cross_entropy(hidden: Float[Tensor, "*B D"], weight: Float[Tensor, "V D"], targets: Int[Tensor, "*B"]) -> Float[Tensor, ""]:
-    """`cross_entropy_sum(hidden @ weight.T, targets)` in chunks of rows, with the gradients computed on the way forward.
+def linear_cross_entropy(
+    hidden: Float[Tensor, "*B D"], weight: Float[Tensor, "V D"], targets: Int[Tensor, "*B"]
+) -> Float[Tensor, ""]:
+    """`cross_entropy_sum(hidden @ weight.T, targets)` in chunks of rows, with the gradients
+    computed on the way forward.
 
-    Holds CHUNK x V logits instead of (B T) x V. Products follow autocast; the softmax and the sums are float32.
-    Usual mistake: averaging each chunk, which weighs a chunk with few valid targets like a full one.
+    Holds CHUNK x V logits instead of (B T) x V. Products follow autocast; the softmax and the sums
+    are float32. Usual mistake: averaging each chunk, which weighs a chunk with few valid targets
+    like a full one.
     """
     loss: Tensor = _LinearCrossEntropy.apply(hidden.flatten(0, -2), weight, targets.flatten())  # type: ignore[no-untyped-call]
     return loss
@@ -42,7 +53,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             wanted = wanted.where(valid, 0).unsqueeze(1)
             log_probabilities = F.linear(rows, weight).float().log_softmax(-1)
             total -= (log_probabilities.gather(1, wanted).squeeze(1) * valid).sum()
-            # d loss / d logits = softmax - one_hot(target); rows whose target does not count are zeroed where they are narrow
+            # d loss / d logits = softmax - one_hot(target); rows whose target does not count are
+            # zeroed where they are narrow
             grad = log_probabilities.exp_()
             grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=grad.dtype))
             grad = grad.to(rows.dtype)

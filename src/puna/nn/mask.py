@@ -1,8 +1,9 @@
-"""Which positions a query sees beyond the causal rule, and ALiBi's bias on those it does: one tensor that all layers share.
+"""Which positions a query sees beyond the causal rule, and ALiBi's bias on those it does: one
+tensor that all layers share.
 
-`attention_mask` gives None where plain causal masking says it all, which is the case that fused kernels do without a mask. Otherwise a
-mask is T x S bools for each sequence, or floats for each head: quadratic in the context, where a kernel made for the pattern would
-need none.
+`attention_mask` gives None where plain causal masking says it all, which is the case that fused
+kernels do without a mask. Otherwise a mask is T x S bools for each sequence, or floats for each
+head: quadratic in the context, where a kernel made for the pattern would need none.
 """
 
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor
 def document_numbers(ids: Int[Tensor, "B T"], separator: int) -> Int[Tensor, "B T"]:
     """The document that each position belongs to, counted from 0 in each row.
 
-    A document starts AT a separator: windows hold documents as begin token, text, begin token, text, so the separator is the first token
-    of the new document and not the last of the old. What stands before a row's first separator, the end of a document that the window
-    cut, is document 0.
+    A document starts AT a separator: windows hold documents as begin token, text, begin token,
+    text, so the separator is the first token of the new document and not the last of the old. What
+    stands before a row's first separator, the end of a document that the window cut, is document 0.
 
-    Usual mistake: giving the end token, which puts each document's last token into the next document.
+    Usual mistake: giving the end token, which puts each document's last token into the next
+    document.
     """
     begun = (ids == separator).cumsum(-1)
     return begun - begun[:, :1]
@@ -32,28 +34,38 @@ def attention_mask(
     slopes: Float[Tensor, "H"] | None = None,
     device: torch.device | str | None = None,
 ) -> Bool[Tensor, "_ 1 {steps} {seen}"] | Float[Tensor, "_ _ {steps} {seen}"] | None:
-    """What T = `steps` queries, the last of S = `seen` positions, see of them; every option narrows the causal rule.
+    """What T = `steps` queries, the last of S = `seen` positions, see of them; every option narrows
+    the causal rule.
 
-    window: a query sees itself and the window - 1 positions before it. documents: only positions with the same number, as
-    `document_numbers` gives them. slopes: scores fall by slope * distance, as `alibi_slopes` gives them.
+    window: a query sees itself and the window - 1 positions before it. documents: only positions
+    with the same number, as `document_numbers` gives them. slopes: scores fall by slope * distance,
+    as `alibi_slopes` gives them.
 
-    Returns None if plain causal masking says it all; bool [1 or B, 1, T, S], True where a query sees, if there are no slopes; else
-    float32 [1 or B, H, T, S] to be added to the scores, -slope * distance where it sees and -inf where not. Every query sees itself.
+    Returns None if plain causal masking says it all; bool [1 or B, 1, T, S], True where a query
+    sees, if there are no slopes; else float32 [1 or B, H, T, S] to be added to the scores, -slope *
+    distance where it sees and -inf where not. Every query sees itself.
 
-    Distances are taken in whole numbers and the bias in the slopes' float32; rounding it to bfloat16 afterwards is harmless, because what
-    is near, and so weighs most, is exact or nearly.
+    Distances are taken in whole numbers and the bias in the slopes' float32; rounding it to
+    bfloat16 afterwards is harmless, because what is near, and so weighs most, is exact or nearly.
 
-    Source: Jiang et al. 2023, Mistral 7B, section 2 (window); Grattafiori et al. 2024, The Llama 3 Herd of Models, section 3.2 (documents);
-    Press et al. 2022, ALiBi, section 3 (slopes).
-    Usual mistakes: a window of w + 1 positions, because the published text counts the query out; a mask that is right for T = S and shifts
-    once there is a cache.
+    Source: Jiang et al. 2023, Mistral 7B, section 2 (window); Grattafiori et al. 2024, The Llama 3
+    Herd of Models, section 3.2 (documents); Press et al. 2022, ALiBi, section 3 (slopes). Usual
+    mistakes: a window of w + 1 positions, because the published text counts the query out; a mask
+    that is right for T = S and shifts once there is a cache.
     """
     if steps > seen:
-        raise ValueError(f"{steps} queries are no last part of {seen} positions: count the new ones in")
+        raise ValueError(
+            f"{steps} queries are no last part of {seen} positions: count the new ones in"
+        )
     if window is not None and window < 1:
-        raise ValueError(f"a window of {window} positions leaves a query nothing to see: give at least 1, itself")
+        raise ValueError(
+            f"a window of {window} positions leaves a query nothing to see: give at least 1, itself"
+        )
     if documents is not None and steps != seen:
-        raise ValueError(f"documents cannot be kept apart for {steps} queries on {seen} positions: run whole sequences, without a cache")
+        raise ValueError(
+            f"documents cannot be kept apart for {steps} queries on {seen} positions: run whole"
+            " sequences, without a cache"
+        )
     if documents is None and slopes is None and (window is None or window >= seen):
         return None
     positions = torch.arange(seen, device=device)

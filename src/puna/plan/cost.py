@@ -1,8 +1,10 @@
 """What a model costs over its life: FLOPs by two rules of thumb, and hours of a GPU for them.
 
-Training is 6 N D FLOPs and inference 2 N a token, for N parameters and D tokens (Kaplan et al. 2020, section 2.1; a multiply-add counts
-as two). Attention's own 4 L H C per pair of tokens is left out, so long contexts cost more than is said here; of a shape that is
-already known, `puna.model.accounting.training_flops_per_token` counts everything. Money, memory and the network are not here.
+Training is 6 N D FLOPs and inference 2 N a token, for N parameters and D tokens (Kaplan et al.
+2020, section 2.1; a multiply-add counts as two). Attention's own 4 L H C per pair of tokens is left
+out, so long contexts cost more than is said here; of a shape that is already known,
+`puna.model.accounting.training_flops_per_token` counts everything. Money, memory and the network
+are not here.
 """
 
 import math
@@ -15,8 +17,9 @@ from puna.errors import PlanError
 TERA = 1e12
 GPU_PEAKS: Mapping[str, float] = MappingProxyType(
     {
-        # FLOP/s of dense bfloat16 matrix products with float32 sums, by the maker's data sheet or white paper. Data sheets print twice as
-        # much where they assume a weight matrix that is half zeros.
+        # FLOP/s of dense bfloat16 matrix products with float32 sums, by the maker's data sheet or
+        # white paper. Data sheets print twice as much where they assume a weight matrix that is
+        # half zeros.
         "a100": 312 * TERA,  # NVIDIA A100 data sheet; 40 and 80 GB, SXM and PCIe alike
         "b200": 2250 * TERA,  # NVIDIA HGX B200 data sheet: 36 PFLOP/s with sparsity for eight
         "h100": 989 * TERA,  # NVIDIA H100 data sheet, SXM: 1,979 with sparsity
@@ -45,7 +48,9 @@ class Training:
         return 6 * self.parameters * self.tokens
 
     def lifetime_flops(self, inference_tokens: float) -> float:
-        """6 N D + 2 N D_inference, where D_inference counts every token that is read or written after training."""
+        """6 N D + 2 N D_inference, where D_inference counts every token that is read or written
+        after training.
+        """
         return self.flops + 2 * self.parameters * inference_tokens
 
 
@@ -53,16 +58,26 @@ def check_positive(**values: float) -> None:
     """Raise PlanError for the first of the named values that is no positive, finite number."""
     for name, value in values.items():
         if not (value > 0 and math.isfinite(value)):
-            raise PlanError(f"{name.replace('_', ' ')} is {value:g}, but must be a number above zero, such as 1e12")
+            raise PlanError(
+                f"{name.replace('_', ' ')} is {value:g}, but must be a number above zero, such as"
+                " 1e12"
+            )
 
 
 def gpu_rate(gpu: str, mfu: float) -> float:
-    """FLOP/s that one GPU of this name does of a model's own arithmetic: its peak times the share `mfu` that a run reaches.
+    """FLOP/s that one GPU of this name does of a model's own arithmetic: its peak times the share
+    `mfu` that a run reaches.
 
-    Published runs reach 0.35 to 0.55 of the peak in training. Raises PlanError that lists the names, and for a share outside (0, 1].
+    Published runs reach 0.35 to 0.55 of the peak in training. Raises PlanError that lists the
+    names, and for a share outside (0, 1].
     """
     if gpu.lower() not in GPU_PEAKS:
-        raise PlanError(f"unknown GPU {gpu!r}; the known ones are {', '.join(GPU_PEAKS)}: take one with the same peak, or give --flops")
+        raise PlanError(
+            f"unknown GPU {gpu!r}; the known ones are {', '.join(GPU_PEAKS)}: take one with the"
+            " same peak, or give --flops"
+        )
     if not 0 < mfu <= 1:
-        raise PlanError(f"mfu is {mfu:g}, but it is a share of the peak: more than 0, at most 1, such as 0.4")
+        raise PlanError(
+            f"mfu is {mfu:g}, but it is a share of the peak: more than 0, at most 1, such as 0.4"
+        )
     return GPU_PEAKS[gpu.lower()] * mfu

@@ -1,19 +1,23 @@
 """From losses of runs to the five constants of a scaling law, and how sure one may be of them.
 
-Minimised is the sum over runs of Huber(log L(N, D) - log L), with Huber(r) = r^2 / 2 up to |r| = 0.001 and linear beyond, so that a run
-that went wrong pulls like one, not like its square. In logarithms L(N, D) is a log-sum-exp of three terms,
+Minimised is the sum over runs of Huber(log L(N, D) - log L), with Huber(r) = r^2 / 2 up to |r| =
+0.001 and linear beyond, so that a run that went wrong pulls like one, not like its square. In
+logarithms L(N, D) is a log-sum-exp of three terms,
 
     log L(N, D) = LSE(a - alpha log N, b - beta log D, e),  with A = exp a, B = exp b, E = exp e,
 
-which stays finite wherever the search goes. Errors are counted in units of 0.001: L-BFGS stops where a step gains less than a tolerance
-in absolute terms, and the terms themselves are of the order of 10^-6.
+which stays finite wherever the search goes. Errors are counted in units of 0.001: L-BFGS stops
+where a step gains less than a tolerance in absolute terms, and the terms themselves are of the
+order of 10^-6.
 
-There are local minima, in which one of the three terms does nothing, hence many starts. Hoffmann's grid spans all five constants, 4,500
-points. Here it spans the two exponents: given them the loss is linear in E, A and B, which non-negative least squares finds at once. From
-the best 40 of these 256 starts L-BFGS descends, in under a second, to a minimum that is no higher (tests/plan/test_fit.py).
+There are local minima, in which one of the three terms does nothing, hence many starts. Hoffmann's
+grid spans all five constants, 4,500 points. Here it spans the two exponents: given them the loss is
+linear in E, A and B, which non-negative least squares finds at once. From the best 40 of these 256
+starts L-BFGS descends, in under a second, to a minimum that is no higher (tests/plan/test_fit.py).
 
-Source: Hoffmann et al. 2022, appendix D.3; Besiroglu et al. 2024, section 3 and appendices, for what goes wrong.
-Usual mistake: averaging the terms instead of adding them, which makes L-BFGS stop before it has converged, at constants near its start.
+Source: Hoffmann et al. 2022, appendix D.3; Besiroglu et al. 2024, section 3 and appendices, for
+what goes wrong. Usual mistake: averaging the terms instead of adding them, which makes L-BFGS stop
+before it has converged, at constants near its start.
 """
 
 import json
@@ -34,7 +38,9 @@ DELTA = 1e-3
 FEWEST = 6
 """Runs that a fit needs: one more than there are constants."""
 FEWEST_DIFFERENT = 3
-"""Different N, and different D, that a fit needs: two values of A / N^alpha + E fit any exponent."""
+"""Different N, and different D, that a fit needs: two values of A / N^alpha + E fit any
+exponent.
+"""
 STARTS = np.geomspace(0.05, 2, 16)
 """Values of each exponent in the grid of starts."""
 DESCENTS = 40
@@ -44,7 +50,9 @@ EXPONENTS = (0.01, 5.0)
 
 @dataclass(frozen=True)
 class Runs:
-    """What runs came to: arrays of one length, parameters N, training tokens D, loss in nats per token."""
+    """What runs came to: arrays of one length, parameters N, training tokens D, loss in nats per
+    token.
+    """
 
     parameters: Values
     tokens: Values
@@ -69,16 +77,20 @@ class Runs:
 
 
 def read_runs(path: Path) -> tuple[Runs, int]:
-    """The runs of a file of JSON lines with `parameters`, `tokens` and `loss`, and how many lines lack one of these keys.
+    """The runs of a file of JSON lines with `parameters`, `tokens` and `loss`, and how many lines
+    lack one of these keys.
 
-    Raises PlanError for a line that is no JSON, for a value that is no number above zero, and where no line has the keys.
+    Raises PlanError for a line that is no JSON, for a value that is no number above zero, and where
+    no line has the keys.
     """
     keys = [field.name for field in fields(Runs)]
     rows, skipped = [], 0
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise PlanError(f"{path} is not UTF-8 text; give JSON lines such as {_example(keys)}") from error
+        raise PlanError(
+            f"{path} is not UTF-8 text; give JSON lines such as {_example(keys)}"
+        ) from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -91,13 +103,21 @@ def read_runs(path: Path) -> tuple[Runs, int]:
             continue
         for key in keys:
             value = record[key]
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 < value < float("inf")
+            ):
                 raise PlanError(
-                    f"{path}, line {number}: {key} is {value!r}, but must be a number above zero; mend the line or leave it out"
+                    f"{path}, line {number}: {key} is {value!r}, but must be a number above zero;"
+                    " mend the line or leave it out"
                 )
         rows.append([float(record[key]) for key in keys])
     if not rows:
-        raise PlanError(f"{path}: none of {skipped} lines has the keys {', '.join(keys)}; give lines such as {_example(keys)}")
+        raise PlanError(
+            f"{path}: none of {skipped} lines has the keys {', '.join(keys)}; give lines such as"
+            f" {_example(keys)}"
+        )
     return Runs(*np.array(rows).T), skipped
 
 
@@ -106,15 +126,22 @@ def _example(keys: Sequence[str]) -> str:
 
 
 def fit_law(runs: Runs) -> ScalingLaw:
-    """The constants that fit the runs best. Raises PlanError for runs that cannot tell them apart."""
+    """The constants that fit the runs best. Raises PlanError for runs that cannot tell them
+    apart.
+    """
     if not runs.enough:
         raise PlanError(
-            f"{len(runs)} runs with {len(np.unique(runs.parameters))} different numbers of parameters and {len(np.unique(runs.tokens))} of "
-            f"tokens do not fix five constants: at least {FEWEST} runs are needed, with at least {FEWEST_DIFFERENT} different ones of each"
+            f"{len(runs)} runs with {len(np.unique(runs.parameters))} different numbers of"
+            f" parameters and {len(np.unique(runs.tokens))} of tokens do not fix five constants: at"
+            f" least {FEWEST} runs are needed, with at least {FEWEST_DIFFERENT} different ones of"
+            " each"
         )
     logs = _logs(runs)
     starts = sorted(_starts(runs), key=lambda point: _objective(point, *logs)[0])
-    best = min((_descend(start, logs) for start in starts[:DESCENTS]), key=lambda point: _objective(point, *logs)[0])
+    best = min(
+        (_descend(start, logs) for start in starts[:DESCENTS]),
+        key=lambda point: _objective(point, *logs)[0],
+    )
     law = _law(best)
     gains = {
         "parameters": (law.alpha, law.A / runs.parameters.min() ** law.alpha),
@@ -123,14 +150,17 @@ def fit_law(runs: Runs) -> ScalingLaw:
     for name, (exponent, gain) in gains.items():
         if exponent in EXPONENTS or gain < DELTA * runs.loss.min():
             raise PlanError(
-                f"these losses do not say how they fall with {name}: the best exponent is {exponent:.3g}, and the most that {name} explain "
-                f"is {gain:.3g} nats; add runs that differ more in {name}"
+                f"these losses do not say how they fall with {name}: the best exponent is"
+                f" {exponent:.3g}, and the most that {name} explain is {gain:.3g} nats; add runs"
+                f" that differ more in {name}"
             )
     return law
 
 
 def resampled_laws(runs: Runs, law: ScalingLaw, resamples: int, seed: int) -> Iterator[ScalingLaw]:
-    """The fits of `resamples` bootstrap samples of the runs, each descended from `law`, their fit; 20 ms each for 240 runs."""
+    """The fits of `resamples` bootstrap samples of the runs, each descended from `law`, their fit;
+    20 ms each for 240 runs.
+    """
     rng = np.random.default_rng(seed)
     start = np.array([np.log(law.A), np.log(law.B), np.log(law.E), law.alpha, law.beta])
     for _ in range(resamples):
@@ -159,7 +189,9 @@ def _law(point: Values) -> ScalingLaw:
 
 
 def _starts(runs: Runs) -> list[Values]:
-    """For each pair of exponents the a, b and e of the least squares of relative errors; a term that gets nothing keeps a thousandth."""
+    """For each pair of exponents the a, b and e of the least squares of relative errors; a term
+    that gets nothing keeps a thousandth.
+    """
     points = []
     for alpha in STARTS:
         for beta in STARTS:
@@ -174,12 +206,20 @@ def _starts(runs: Runs) -> list[Values]:
 def _descend(start: Values, logs: tuple[Values, Values, Values]) -> Values:
     options = {"maxiter": 10_000, "maxfun": 20_000, "ftol": 1e-14, "gtol": 1e-6, "maxcor": 20}
     point: Values = minimize(
-        _objective, start, args=logs, jac=True, method="L-BFGS-B", bounds=[(None, None)] * 3 + [EXPONENTS] * 2, options=options
+        _objective,
+        start,
+        args=logs,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(None, None)] * 3 + [EXPONENTS] * 2,
+        options=options,
     ).x
     return point
 
 
-def _objective(point: Values, log_n: Values, log_d: Values, log_loss: Values) -> tuple[float, Values]:
+def _objective(
+    point: Values, log_n: Values, log_d: Values, log_loss: Values
+) -> tuple[float, Values]:
     """The sum of Huber terms in units of DELTA^2, and its gradient."""
     a, b, e, alpha, beta = point
     terms = np.stack([a - alpha * log_n, b - beta * log_d, np.full_like(log_n, e)])

@@ -1,16 +1,23 @@
 """What a model takes in memory, part by part: while it trains, and while it writes.
 
-The arithmetic of each part is `puna.model.accounting`'s; here it is laid side by side. What is counted is live at the moment when most is.
-What an allocator keeps of what it freed comes on top, which on a CPU can be as much again (docs/plan.md has figures), and so do the
-program itself and a device's libraries. One device is meant: nothing is sharded. tests/plan/test_memory.py holds training within 10% of a
-measured peak.
+The arithmetic of each part is `puna.model.accounting`'s; here it is laid side by side. What is
+counted is live at the moment when most is. What an allocator keeps of what it freed comes on top,
+which on a CPU can be as much again (docs/plan.md has figures), and so do the program itself and a
+device's libraries. One device is meant: nothing is sharded. tests/plan/test_memory.py holds
+training within 10% of a measured peak.
 """
 
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from puna.errors import PlanError
-from puna.model.accounting import activation_bytes, count_parameters, kv_bytes_per_token, logits_bytes, weight_bytes
+from puna.model.accounting import (
+    activation_bytes,
+    count_parameters,
+    kv_bytes_per_token,
+    logits_bytes,
+    weight_bytes,
+)
 from puna.model.config import ModelConfig
 
 
@@ -26,7 +33,9 @@ class Memory:
 
 @dataclass(frozen=True)
 class TrainingMemory(Memory):
-    """Weights and gradients in float32, AdamW's two moments, what the forward pass keeps for the backward pass, the loss's chunks."""
+    """Weights and gradients in float32, AdamW's two moments, what the forward pass keeps for the
+    backward pass, the loss's chunks.
+    """
 
     weights: int
     gradients: int
@@ -44,16 +53,25 @@ class InferenceMemory(Memory):
 
 
 def training_memory(
-    config: ModelConfig, batch: int, context: int, *, half: bool, checkpointing: bool = False, device: str = "cpu"
+    config: ModelConfig,
+    batch: int,
+    context: int,
+    *,
+    half: bool,
+    checkpointing: bool = False,
+    device: str = "cpu",
 ) -> TrainingMemory:
     """One training step of a micro-batch of `batch` sequences of `context` tokens.
 
-    half: matrix products in bfloat16. checkpointing: activations are recomputed, one block at a time. device: cpu or cuda, which differ in
-    what attention keeps. The sum is `puna.model.accounting.training_memory_bytes`.
+    half: matrix products in bfloat16. checkpointing: activations are recomputed, one block at a
+    time. device: cpu or cuda, which differ in what attention keeps. The sum is
+    `puna.model.accounting.training_memory_bytes`.
     """
     _check(config, batch, context)
     parameters = count_parameters(config).total
-    kept = activation_bytes(config, batch, context, half=half, checkpointing=checkpointing, device=device)
+    kept = activation_bytes(
+        config, batch, context, half=half, checkpointing=checkpointing, device=device
+    )
     return TrainingMemory(
         weights=4 * parameters,
         gradients=4 * parameters,
@@ -63,10 +81,16 @@ def training_memory(
     )
 
 
-def inference_memory(config: ModelConfig, batch: int, context: int, *, bits: Literal[4, 16] = 16) -> InferenceMemory:
-    """Writing `batch` continuations at once, each up to `context` tokens with its prompt. bits: of a weight in the blocks' matrices."""
+def inference_memory(
+    config: ModelConfig, batch: int, context: int, *, bits: Literal[4, 16] = 16
+) -> InferenceMemory:
+    """Writing `batch` continuations at once, each up to `context` tokens with its prompt. bits: of
+    a weight in the blocks' matrices.
+    """
     _check(config, batch, context)
-    return InferenceMemory(weights=weight_bytes(config, bits), kv_cache=batch * context * kv_bytes_per_token(config))
+    return InferenceMemory(
+        weights=weight_bytes(config, bits), kv_cache=batch * context * kv_bytes_per_token(config)
+    )
 
 
 def _check(config: ModelConfig, batch: int, context: int) -> None:
@@ -74,4 +98,7 @@ def _check(config: ModelConfig, batch: int, context: int) -> None:
         if value < 1:
             raise PlanError(f"the {name} is {value}, but must be at least 1")
     if context > config.context_length:
-        raise PlanError(f"the context is {context} tokens, but this model is built for {config.context_length}; give at most that")
+        raise PlanError(
+            f"the context is {context} tokens, but this model is built for {config.context_length};"
+            " give at most that"
+        )

@@ -1,8 +1,9 @@
 """Draws one chart: numbers in, an inline SVG out.
 
-A `Chart` says what is drawn and in which role; this file knows axes, line widths and margins, and nothing of runs or
-metrics. Every chart has the same size and margins, so that charts in a grid line up. About a tenth of a second and 5-40
-KiB each, however long the run: a line holds at most `MAX_POINTS` points, more than the chart has pixels to show.
+A `Chart` says what is drawn and in which role; this file knows axes, line widths and margins, and
+nothing of runs or metrics. Every chart has the same size and margins, so that charts in a grid line
+up. About a tenth of a second and 5-40 KiB each, however long the run: a line holds at most
+`MAX_POINTS` points, more than the chart has pixels to show.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ TICK_GAP = 8
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart. look: `faint` behind a smoothed line, `dotted` for points joined by a line, else `firm`."""
+    """One line of a chart. look: `faint` behind a smoothed line, `dotted` for points joined by a
+    line, else `firm`.
+    """
 
     label: str
     series: Series
@@ -38,7 +41,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """A level to compare with, drawn as a dashed line across the chart; value in the chart's unit."""
+    """A level to compare with, drawn as a dashed line across the chart; value in the chart's
+    unit.
+    """
 
     label: str
     value: float
@@ -48,8 +53,9 @@ class Yardstick:
 class Chart:
     """Metrics over steps. At least one line holds a value.
 
-    name: letters and hyphens, unique in the page. unit: of the vertical axis, may be empty. from_zero: start the
-    vertical axis at zero, as sizes of things should; losses should not. latest: the number to read first, as text.
+    name: letters and hyphens, unique in the page. unit: of the vertical axis, may be empty.
+    from_zero: start the vertical axis at zero, as sizes of things should; losses should not.
+    latest: the number to read first, as text.
     """
 
     name: str
@@ -62,21 +68,24 @@ class Chart:
 
     @property
     def log_scale(self) -> bool:
-        """True where a spike would flatten a linear axis: no value below zero, the highest over 20 times the median."""
+        """True where a spike would flatten a linear axis: no value below zero, the highest over 20
+        times the median.
+        """
         values = np.concatenate([line.series.values for line in self.lines])
         return bool(values.min() > 0 and values.max() > 20 * np.median(values))
 
     @property
     def left_out(self) -> int:
         """How many logged values could not be drawn because they are null, NaN or infinite."""
-        return sum({line.role: line.series.left_out for line in self.lines}.values())  # faint and firm share records
+        # faint and firm share records
+        return sum({line.role: line.series.left_out for line in self.lines}.values())
 
     @property
     def frame(self) -> tuple[float, float]:
         """The lowest and the highest value that the vertical axis must hold, yardsticks included.
 
-        A loss falls from about ln V within its first steps. Where the first twentieth of a run lies far above all the
-        rest, the frame fits the rest, because that is where runs differ.
+        A loss falls from about ln V within its first steps. Where the first twentieth of a run lies
+        far above all the rest, the frame fits the rest, because that is where runs differ.
         """
         steps = np.concatenate([line.series.steps for line in self.lines])
         values = np.concatenate([line.series.values for line in self.lines])
@@ -99,18 +108,22 @@ class Chart:
         """The chart in one sentence, for those who do not see it."""
         told = [line for line in self.lines if line.look != "faint"]
         parts = [
-            f"{line.label} from {quantity(line.series.values[0])} at step {line.series.steps[0]:,.0f}"
-            f" to {quantity(line.series.values[-1])} at step {line.series.steps[-1]:,.0f}"
+            f"{line.label} from {quantity(line.series.values[0])} at step"
+            f" {line.series.steps[0]:,.0f} to {quantity(line.series.values[-1])} at step"
+            f" {line.series.steps[-1]:,.0f}"
             for line in told
         ]
-        parts += [f"{yardstick.label} at {quantity(yardstick.value)}" for yardstick in self.yardsticks]
+        parts += [
+            f"{yardstick.label} at {quantity(yardstick.value)}" for yardstick in self.yardsticks
+        ]
         unit = f" in {self.unit}" if self.unit else ""
         return f"{self.title}{unit} by step: {'; '.join(parts)}."
 
     @property
     def svg(self) -> str:
         """The chart as an inline `<svg>` element; its colours are the page's CSS variables."""
-        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), frameon=False)  # SVG has 72 units an inch
+        # SVG has 72 units an inch
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), frameon=False)
         figure.subplots_adjust(LEFT / WIDTH, BOTTOM / HEIGHT, 1 - RIGHT / WIDTH, 1 - TOP / HEIGHT)
         axes = figure.add_subplot(frameon=False)
         for line in self.lines:
@@ -126,7 +139,13 @@ def _draw_line(axes: Axes, line: Line) -> None:
     shown = line.series.thinned(MAX_POINTS)
     colour = COLOURS[line.role]
     if line.look == "faint":
-        axes.plot(shown.steps, shown.values, color=colour, alpha=0.45 if shown is line.series else 0.28, linewidth=0.9)
+        axes.plot(
+            shown.steps,
+            shown.values,
+            color=colour,
+            alpha=0.45 if shown is line.series else 0.28,
+            linewidth=0.9,
+        )
         return
     markers = (line.look == "dotted" and len(shown) <= MAX_MARKERS) or len(shown) == 1
     axes.plot(
@@ -175,7 +194,9 @@ def _fit_axes(axes: Axes, chart: Chart) -> None:
 
 
 def _draw_yardsticks(axes: Axes, yardsticks: tuple[Yardstick, ...]) -> None:
-    """Dashed lines, named at the right end: the highest above its line, the next below, to keep close ones apart."""
+    """Dashed lines, named at the right end: the highest above its line, the next below, to keep
+    close ones apart.
+    """
     for rank, yardstick in enumerate(sorted(yardsticks, key=lambda yardstick: -yardstick.value)):
         axes.axhline(yardstick.value, color=COLOURS["yardstick"], linewidth=1.2, dashes=(4, 3))
         axes.annotate(

@@ -1,4 +1,6 @@
-"""Numbers as a reader wants them: `33.7M`, `1 h 12 min`, `2025-11-21 00:11 UTC`. English, no locale, no HTML."""
+"""Numbers as a reader wants them: `33.7M`, `1 h 12 min`, `2025-11-21 00:11 UTC`. English, no
+locale, no HTML.
+"""
 
 from datetime import UTC, datetime
 
@@ -6,13 +8,17 @@ SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def quantity(value: float, digits: int = 3, *, letters_from: float = 1e4) -> str:
-    """That many significant digits with k, M, B (10^9) or T between `letters_from` and 10^15; else the number, `5,100`, `5e-5`."""
+    """That many significant digits with k, M, B (10^9) or T between `letters_from` and 10^15; else
+    the number, `5,100`, `5e-5`.
+    """
     if letters_from <= round(abs(value)) < 1e15:
         # 999,950 would round to 1000k: the scale is chosen from the rounded value.
         rounded = float(f"{value:.{digits}g}")
         scale, letter = next((scale, letter) for scale, letter in SCALES if abs(rounded) >= scale)
         return f"{rounded / scale:.{digits}g}{letter}"
-    return f"{value:,.0f}" if 100 <= abs(value) < 1e15 else f"{value:.{digits}g}".replace("e-0", "e-")
+    return (
+        f"{value:,.0f}" if 100 <= abs(value) < 1e15 else f"{value:.{digits}g}".replace("e-0", "e-")
+    )
 
 
 def duration(seconds: float) -> str:

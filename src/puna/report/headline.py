@@ -1,6 +1,8 @@
-"""What a run comes to: the number to quote, the yardsticks it is held against, the cards, and the table of the rest.
+"""What a run comes to: the number to quote, the yardsticks it is held against, the cards, and the
+table of the rest.
 
-It prefers the summary of a finished run, and falls back on the last logged records of an unfinished one. No HTML.
+It prefers the summary of a finished run, and falls back on the last logged records of an unfinished
+one. No HTML.
 """
 
 import json
@@ -51,15 +53,21 @@ class Bar:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: key and value as they stand in the summary, and what the key means where we know."""
+    """One line of the table: key and value as they stand in the summary, and what the key means
+    where we know.
+    """
 
     key: str
     value: str
     meaning: str
 
 
-def held_out_bits_per_byte(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> float | None:
-    """The headline: from the summary, else from the last validation that gave a finite value, else None."""
+def held_out_bits_per_byte(
+    summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
+) -> float | None:
+    """The headline: from the summary, else from the last validation that gave a finite value, else
+    None.
+    """
     found = finite(summary.get("val_bits_per_byte"))
     return found if found is not None else _last(records, "validation", "bits_per_byte")
 
@@ -67,14 +75,24 @@ def held_out_bits_per_byte(summary: Mapping[str, Any], records: Sequence[Mapping
 def compressors(summary: Mapping[str, Any]) -> list[Yardstick]:
     """gzip -9 and xz -9 in bits per byte of the held-out text, those that were measured."""
     measured = ((name, finite(summary.get(f"{name}_bits_per_byte"))) for name in ("gzip", "xz"))
-    return [Yardstick(f"{name}\N{NO-BREAK SPACE}-9", value) for name, value in measured if value is not None]
+    return [
+        Yardstick(f"{name}\N{NO-BREAK SPACE}-9", value)
+        for name, value in measured
+        if value is not None
+    ]
 
 
 def bars(model: float, yardsticks: Sequence[Yardstick]) -> list[Bar]:
     """The model and its yardsticks side by side; shorter is better."""
     longest = max([model, *(yardstick.value for yardstick in yardsticks)]) or 1.0
-    levels = [("this model", model), *((yardstick.label, yardstick.value) for yardstick in yardsticks)]
-    return [Bar(label, f"{value:.3f}", f"{100 * value / longest:.2f}", model=index == 0) for index, (label, value) in enumerate(levels)]
+    levels = [
+        ("this model", model),
+        *((yardstick.label, yardstick.value) for yardstick in yardsticks),
+    ]
+    return [
+        Bar(label, f"{value:.3f}", f"{100 * value / longest:.2f}", model=index == 0)
+        for index, (label, value) in enumerate(levels)
+    ]
 
 
 def verdict(model: float, yardsticks: Sequence[Yardstick]) -> str:
@@ -84,8 +102,15 @@ def verdict(model: float, yardsticks: Sequence[Yardstick]) -> str:
     best = min(yardsticks, key=lambda yardstick: yardstick.value)
     worst = max(yardsticks, key=lambda yardstick: yardstick.value)
     if model < best.value:
-        rest = f" and {_percent(model, worst.value)} fewer than {worst.label}" if worst is not best else ""
-        return f"The model wins: it needs {_percent(model, best.value)} fewer bits than {best.label}{rest}."
+        rest = (
+            f" and {_percent(model, worst.value)} fewer than {worst.label}"
+            if worst is not best
+            else ""
+        )
+        return (
+            f"The model wins: it needs {_percent(model, best.value)} fewer bits than"
+            f" {best.label}{rest}."
+        )
     if model == best.value:
         return f"The model and {best.label} are level."
     lost = f"{best.label} wins: the model needs {_percent(model, best.value)} more bits"
@@ -110,23 +135,35 @@ def cards(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> l
         found.append(Card("Tokens", quantity(tokens), note=each))
     if seconds is not None:
         device = summary.get("device")
-        found.append(Card("Training time", duration(seconds), note=f"on {device}" if device else ""))
+        found.append(
+            Card("Training time", duration(seconds), note=f"on {device}" if device else "")
+        )
     if rate is not None:
-        found.append(Card("Throughput", quantity(rate), "tokens/s", str(summary.get("dtype") or "")))
+        found.append(
+            Card("Throughput", quantity(rate), "tokens/s", str(summary.get("dtype") or ""))
+        )
     if mfu is not None:
-        found.append(Card("MFU", f"{100 * mfu:.1f}%", note=f"of {_flops(peak)}" if peak is not None else ""))
+        found.append(
+            Card("MFU", f"{100 * mfu:.1f}%", note=f"of {_flops(peak)}" if peak is not None else "")
+        )
     return found
 
 
 def rows(summary: Mapping[str, Any]) -> list[Row]:
     """Every key of the summary, in its order, with unknown keys too."""
     return [
-        Row(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), MEANINGS.get(key, ""))
+        Row(
+            key,
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
+            MEANINGS.get(key, ""),
+        )
         for key, value in summary.items()
     ]
 
 
-def _known(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]], key: str) -> float | None:
+def _known(
+    summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]], key: str
+) -> float | None:
     found = finite(summary.get(key))
     return found if found is not None else _last(records, "train", key)
 

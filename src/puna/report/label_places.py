@@ -1,4 +1,6 @@
-"""Where labels go so that none lies on another: in a column beside the ends of lines, and around points. Plain numbers in pixels."""
+"""Where labels go so that none lies on another: in a column beside the ends of lines, and around
+points. Plain numbers in pixels.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,11 +18,17 @@ class Box(NamedTuple):
 
     def overlaps(self, other: "Box") -> bool:
         """Whether they share more than an edge."""
-        return self.left < other.right and other.left < self.right and self.bottom < other.top and other.bottom < self.top
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.bottom < other.top
+            and other.bottom < self.top
+        )
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places as near to the wanted ones as can be (least squares), in their order, at least `gap` apart and between low and high.
+    """Places as near to the wanted ones as can be (least squares), in their order, at least `gap`
+    apart and between low and high.
 
     Where there is no room for all, they go beyond `high`.
     """
@@ -39,10 +47,14 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     return places
 
 
-def beside(points: Sequence[tuple[float, float]], widths: Sequence[float], height: float, room: Box) -> list[tuple[float, float, bool]]:
-    """For each point the middle of its label's inner edge, and whether the label lies to the right of it.
+def beside(
+    points: Sequence[tuple[float, float]], widths: Sequence[float], height: float, room: Box
+) -> list[tuple[float, float, bool]]:
+    """For each point the middle of its label's inner edge, and whether the label lies to the right
+    of it.
 
-    To the right if it can be, else to the left, moved up or down by as little as keeps it off the labels before it and off all points.
+    To the right if it can be, else to the left, moved up or down by as little as keeps it off the
+    labels before it and off all points.
     """
     taken = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     places = []
@@ -52,8 +64,18 @@ def beside(points: Sequence[tuple[float, float]], widths: Sequence[float], heigh
             move = height / 2 * ((step + 1) // 2) * (1 if step % 2 else -1)
             for right in (True, False):
                 near = x + (10 if right else -10)
-                box = Box(near if right else near - width, y + move - height / 2, near + width if right else near, y + move + height / 2)
-                inside = box.left >= room.left and box.right <= room.right and box.bottom >= room.bottom and box.top <= room.top
+                box = Box(
+                    near if right else near - width,
+                    y + move - height / 2,
+                    near + width if right else near,
+                    y + move + height / 2,
+                )
+                inside = (
+                    box.left >= room.left
+                    and box.right <= room.right
+                    and box.bottom >= room.bottom
+                    and box.top <= room.top
+                )
                 if inside and not any(box.overlaps(other) for other in taken):
                     best = (near, y + move, right, box)
                     break

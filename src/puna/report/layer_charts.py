@@ -1,4 +1,5 @@
-"""The drawing of what probes found by layer: for each series a pair of panels, before and after training, with a line for each arm.
+"""The drawing of what probes found by layer: for each series a pair of panels, before and after
+training, with a line for each arm.
 
 Each panel has its own scale: training moves these numbers further than the arms lie apart.
 """
@@ -21,7 +22,9 @@ ByArm = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True)
 class LayerSeries:
-    """One number by layer, for each arm, at the start and at the end; an arm that diverged is empty at the end."""
+    """One number by layer, for each arm, at the start and at the end; an arm that diverged is empty
+    at the end.
+    """
 
     name: str
     start: ByArm
@@ -30,7 +33,9 @@ class LayerSeries:
 
 @dataclass(frozen=True)
 class LayerChart:
-    """All series of one probe. name: letters and hyphens, unique in the page. At least one series, each with a number at the start."""
+    """All series of one probe. name: letters and hyphens, unique in the page. At least one series,
+    each with a number at the start.
+    """
 
     name: str
     title: str
@@ -42,7 +47,11 @@ class LayerChart:
         """The whole figure in words, for those who do not see it."""
         told = [
             f"{one.name} {when}: "
-            + ", ".join(f"{arm} {quantity(layers[0])} to {quantity(layers[-1])}" for arm, layers in drawn.items() if layers)
+            + ", ".join(
+                f"{arm} {quantity(layers[0])} to {quantity(layers[-1])}"
+                for arm, layers in drawn.items()
+                if layers
+            )
             for one in self.series
             for when, drawn in (("at the start", one.start), ("at the end", one.end))
         ]
@@ -55,9 +64,20 @@ class LayerChart:
         figure, grid = sheet(height, 62, 8, 26, 44, len(self.series), 2)
         figure.subplots_adjust(wspace=0.16, hspace=0.42)
         for row, one in zip(grid, self.series, strict=True):
-            for axes, when, drawn in zip(row, ("before training", "after training"), (one.start, one.end), strict=True):
+            for axes, when, drawn in zip(
+                row, ("before training", "after training"), (one.start, one.end), strict=True
+            ):
                 self._draw(axes, drawn)
-                write(axes, one.name, 0, 1, "ink", xytext=(0, 13), horizontalalignment="left", fontweight="bold")
+                write(
+                    axes,
+                    one.name,
+                    0,
+                    1,
+                    "ink",
+                    xytext=(0, 13),
+                    horizontalalignment="left",
+                    fontweight="bold",
+                )
                 write(axes, when, 1, 1, xytext=(0, 13), horizontalalignment="right")
         for axes in grid[-1]:
             write(axes, "layer", 0.5, 0, xytext=(0, -32), horizontalalignment="center")
@@ -81,6 +101,13 @@ class LayerChart:
         for arm, layers in drawn.items():
             if len(layers):
                 line = self.looks[arm].line
-                axes.plot(layers, marker="o", markersize=4.5, markeredgecolor=COLOURS["surface"], markeredgewidth=0.8, **line)
+                axes.plot(
+                    layers,
+                    marker="o",
+                    markersize=4.5,
+                    markeredgecolor=COLOURS["surface"],
+                    markeredgewidth=0.8,
+                    **line,
+                )
         quiet(axes, ticks=5)
         axes.set_xticks(range(depth))

@@ -1,8 +1,8 @@
 """Reads the log of a training run: `metrics.jsonl`, one JSON object a line.
 
-The file is append-only, so a resumed run repeats the steps after its checkpoint, and a kill can cut a line short. This
-reader settles both. It is not the writer, and it knows no metric by name: it only asks for `kind` and `step`. It holds
-the whole log in memory, about a kilobyte a record.
+The file is append-only, so a resumed run repeats the steps after its checkpoint, and a kill can cut
+a line short. This reader settles both. It is not the writer, and it knows no metric by name: it
+only asks for `kind` and `step`. It holds the whole log in memory, about a kilobyte a record.
 """
 
 import json
@@ -12,11 +12,12 @@ from typing import Any
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a run in the order of their steps; of several records of one kind and step, the last one written.
+    """The records of a run in the order of their steps; of several records of one kind and step,
+    the last one written.
 
-    A file that does not exist is a run that has logged nothing yet: an empty list. A line that is no JSON object with a
-    `kind` and an integer `step` was cut short by a kill and is skipped, wherever it stands: after a resume it is no
-    longer the last line.
+    A file that does not exist is a run that has logged nothing yet: an empty list. A line that is
+    no JSON object with a `kind` and an integer `step` was cut short by a kill and is skipped,
+    wherever it stands: after a resume it is no longer the last line.
     """
     if not path.exists():
         return []
@@ -27,13 +28,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(record, dict) and isinstance(record.get("kind"), str) and isinstance(record.get("step"), int):
+            if (
+                isinstance(record, dict)
+                and isinstance(record.get("kind"), str)
+                and isinstance(record.get("step"), int)
+            ):
                 records[record["kind"], record["step"]] = record
     return sorted(records.values(), key=lambda record: int(record["step"]))
 
 
 def finite(value: object) -> float | None:
-    """`value` as a float, or None where it is missing, NaN, infinite or no number, which no curve can show.
+    """`value` as a float, or None where it is missing, NaN, infinite or no number, which no curve
+    can show.
 
     The usual mistake is `value or None`, which loses the zeros.
     """

@@ -1,6 +1,8 @@
-"""From a template of this folder to a page that needs nothing else: its style and drawings are inside, and it holds no script.
+"""From a template of this folder to a page that needs nothing else: its style and drawings are
+inside, and it holds no script.
 
-What is put into a template is escaped unless it says otherwise. Its first lines forbid the page to ask anything of the network.
+What is put into a template is escaped unless it says otherwise. Its first lines forbid the page to
+ask anything of the network.
 """
 
 from importlib import resources
@@ -10,7 +12,9 @@ import jinja2
 
 
 def render(template: str, **values: Any) -> str:
-    """The page; a value that the template asks for and does not get is an error. Equal values give equal pages."""
+    """The page; a value that the template asks for and does not get is an error. Equal values give
+    equal pages.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_read),
         autoescape=True,
@@ -20,7 +24,8 @@ def render(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     page = environment.get_template(template).render(**values)
-    return page.encode("utf-8", "replace").decode("utf-8")  # a text may hold half of a surrogate pair
+    # a text may hold half of a surrogate pair
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _read(name: str) -> str:

@@ -1,8 +1,9 @@
 """Turns a run folder into `report.html`: one file that explains the run, offline, for good.
 
-The page holds its own style and drawings and no script; it asks nothing of the network, and its Content-Security-Policy
-forbids it to. The text of samples is untrusted: the template escapes it. Equal run folders give equal pages. It is a
-view: it computes no metric. Half a second and 70 KiB for 200 records; 4 s, 230 MiB of memory and 120 KiB for 100,000.
+The page holds its own style and drawings and no script; it asks nothing of the network, and its
+Content-Security-Policy forbids it to. The text of samples is untrusted: the template escapes it.
+Equal run folders give equal pages. It is a view: it computes no metric. Half a second and 70 KiB
+for 200 records; 4 s, 230 MiB of memory and 120 KiB for 100,000.
 """
 
 import json
@@ -23,13 +24,17 @@ MAX_VALIDATION_ROWS = 40
 def write_run_report(run: Path) -> Path:
     """Write `run/report.html` from the run's files, and return its path.
 
-    run: a folder with `metrics.jsonl`, `summary.json` (a run without it is called unfinished), `recipe.yaml` and
-    `samples.json`; what is absent is left out of the page. Raises PunaError where `run` holds none of them, or holds a
-    damaged summary or samples. Replaces an older report, whole or not at all.
+    run: a folder with `metrics.jsonl`, `summary.json` (a run without it is called unfinished),
+    `recipe.yaml` and `samples.json`; what is absent is left out of the page. Raises PunaError where
+    `run` holds none of them, or holds a damaged summary or samples. Replaces an older report, whole
+    or not at all.
     """
     files = ("metrics.jsonl", "summary.json", "recipe.yaml", "samples.json")
     if not any((run / name).is_file() for name in files):
-        raise PunaError(f"{run} is no run folder: it holds none of {', '.join(files)}; give the folder that a run wrote")
+        raise PunaError(
+            f"{run} is no run folder: it holds none of {', '.join(files)}; give the folder that a"
+            " run wrote"
+        )
     report = run / "report.html"
     write_text(report, _page(run))
     return report
@@ -67,16 +72,26 @@ def _read_json(path: Path, kind: type) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise PunaError(f"{path} is not valid JSON ({error}); mend it or move it away, and write the report again") from error
+        raise PunaError(
+            f"{path} is not valid JSON ({error}); mend it or move it away, and write the report"
+            " again"
+        ) from error
     if not isinstance(value, kind):
-        raise PunaError(f"{path} holds a {type(value).__name__} where a {kind.__name__} belongs; mend it or move it away")
+        raise PunaError(
+            f"{path} holds a {type(value).__name__} where a {kind.__name__} belongs; mend it or"
+            " move it away"
+        )
     return value
 
 
 def _samples(path: Path) -> list[dict[str, str]]:
     samples = _read_json(path, list) or []
-    if not all(isinstance(sample, dict) and {"prompt", "text"} <= sample.keys() for sample in samples):
-        raise PunaError(f"{path}: each sample is an object with `prompt` and `text`; mend it or move it away")
+    if not all(
+        isinstance(sample, dict) and {"prompt", "text"} <= sample.keys() for sample in samples
+    ):
+        raise PunaError(
+            f"{path}: each sample is an object with `prompt` and `text`; mend it or move it away"
+        )
     return [{"prompt": str(sample["prompt"]), "text": str(sample["text"])} for sample in samples]
 
 
@@ -87,7 +102,9 @@ def _versions(summary: dict[str, Any]) -> list[str]:
 
 
 def _validations(records: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """Step, tokens, loss and bits per byte of validations as text; of a long run every n-th, counted from the last."""
+    """Step, tokens, loss and bits per byte of validations as text; of a long run every n-th,
+    counted from the last.
+    """
     found = [record for record in records if record["kind"] == "validation"]
     stride = -(-len(found) // MAX_VALIDATION_ROWS) or 1
     return [

@@ -1,7 +1,8 @@
-"""Draws curves of equal loss and of cost over a life: into one SVG file that stands alone, or into a page.
+"""Draws curves of equal loss and of cost over a life: into one SVG file that stands alone, or into
+a page.
 
-What is drawn comes as numbers; this file knows axes, colours and labels, and nothing of scaling laws. Both axes are logarithmic. About
-half a second and 40 KiB a row.
+What is drawn comes as numbers; this file knows axes, colours and labels, and nothing of scaling
+laws. Both axes are logarithmic. About half a second and 40 KiB a row.
 """
 
 import io
@@ -41,12 +42,19 @@ class Palette:
 
 
 PAPER = Palette("#1b1f24", "#e3e6e9", "white", ("#8a939d", "#2f67b2", "#bf4a12", "#4c8c4a"), 9)
-PAGE = Palette(COLOURS["muted"], COLOURS["line"], COLOURS["surface"], [COLOURS[role] for role in ("yardstick", *ARMS)], 11.5)
+PAGE = Palette(
+    COLOURS["muted"],
+    COLOURS["line"],
+    COLOURS["surface"],
+    [COLOURS[role] for role in ("yardstick", *ARMS)],
+    11.5,
+)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Values over parameters. At least one curve, each with at least one point; every number is above zero.
+    """Values over parameters. At least one curve, each with at least one point; every number is
+    above zero.
 
     points: with labels, beside the curves.
     """
@@ -58,10 +66,17 @@ class Panel:
 
 
 def write_scaling_curves(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
-    """Write the rows of panels, each row as long as the first, to an SVG file. Equal numbers give equal files."""
+    """Write the rows of panels, each row as long as the first, to an SVG file. Equal numbers give
+    equal files.
+    """
     if path.suffix.lower() != ".svg":
-        raise PunaError(f"{path} is no SVG file by its name, but curves are drawn as SVG only; give a name that ends in .svg")
-    figure = Figure(figsize=(WIDTH * len(rows[0]), HEIGHT * len(rows)), facecolor="white", layout="constrained")
+        raise PunaError(
+            f"{path} is no SVG file by its name, but curves are drawn as SVG only; give a name that"
+            " ends in .svg"
+        )
+    figure = Figure(
+        figsize=(WIDTH * len(rows[0]), HEIGHT * len(rows)), facecolor="white", layout="constrained"
+    )
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     for axes, panel in zip(grid.flat, (panel for row in rows for panel in row), strict=True):
         _draw(axes, panel, PAPER)
@@ -81,11 +96,20 @@ def scaling_svg(panels: Sequence[Panel], name: str, description: str) -> str:
 
 
 def _draw(axes: Axes, panel: Panel, palette: Palette) -> None:
-    for colour, (label, parameters, values, mark) in zip(palette.curves, panel.curves, strict=False):
+    for colour, (label, parameters, values, mark) in zip(
+        palette.curves, panel.curves, strict=False
+    ):
         axes.plot(parameters, values, color=colour, linewidth=1.8, label=label)
         axes.plot(*mark, marker="o", color=colour, markersize=6, markeredgecolor=palette.surface)
     for label, number, value in panel.points:
-        axes.plot(number, value, marker="s", color=palette.ink, markersize=6, markeredgecolor=palette.surface)
+        axes.plot(
+            number,
+            value,
+            marker="s",
+            color=palette.ink,
+            markersize=6,
+            markeredgecolor=palette.surface,
+        )
         axes.annotate(
             label,
             (number, value),
@@ -102,7 +126,9 @@ def _draw(axes: Axes, panel: Panel, palette: Palette) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     if panel.points:
-        axes.set_xlim(right=max(ROOM * max(number for _, number, _ in panel.points), axes.get_xlim()[1]))
+        axes.set_xlim(
+            right=max(ROOM * max(number for _, number, _ in panel.points), axes.get_xlim()[1])
+        )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
         axis.set_minor_locator(NullLocator())

@@ -1,4 +1,5 @@
-"""One metric over the steps of a run, and the two things a curve needs done to it: smoothing and thinning.
+"""One metric over the steps of a run, and the two things a curve needs done to it: smoothing and
+thinning.
 
 A `Series` is plain numbers: no colours, no axes. Neither changes it.
 """
@@ -19,8 +20,8 @@ Values = npt.NDArray[np.float64]
 class Series:
     """The finite values of one metric.
 
-    steps, values: float64 arrays of one length, steps rising.
-    left_out: how many records held the metric as null, NaN or infinity; a diverged run shows them here, not as a gap.
+    steps, values: float64 arrays of one length, steps rising. left_out: how many records held the
+    metric as null, NaN or infinity; a diverged run shows them here, not as a gap.
     """
 
     steps: Values
@@ -29,7 +30,9 @@ class Series:
 
     @classmethod
     def of(cls, records: Iterable[Mapping[str, Any]], kind: str, metric: str) -> "Series":
-        """The metric of the records of one kind; records without the key are passed over and not counted."""
+        """The metric of the records of one kind; records without the key are passed over and not
+        counted.
+        """
         steps: list[float] = []
         values: list[float] = []
         left_out = 0
@@ -54,25 +57,29 @@ class Series:
     def smoothed(self, half_window: int) -> "Series":
         """A moving mean over up to `half_window` neighbours on each side.
 
-        The mean is taken twice, so near neighbours weigh more and a spike leaves a hill, not a box. Near the first step
-        the window shrinks on both sides, so the steep start of a loss curve stays where it is; near the last step it
-        shrinks on the right only. Unlike an exponential average it does not lag behind the curve. The series must not
-        be empty; the time grows with its length times the window, 0.1 s for 100,000 values and 1,000 neighbours.
+        The mean is taken twice, so near neighbours weigh more and a spike leaves a hill, not a box.
+        Near the first step the window shrinks on both sides, so the steep start of a loss curve
+        stays where it is; near the last step it shrinks on the right only. Unlike an exponential
+        average it does not lag behind the curve. The series must not be empty; the time grows with
+        its length times the window, 0.1 s for 100,000 values and 1,000 neighbours.
         """
         reach = min(half_window, (len(self) - 1) // 2)
         values = self.values
         for _ in range(2):
             start = [values[: 2 * index + 1].mean() for index in range(reach)]
-            # Not differences of a running sum: one spike of 1e30 would drown all that comes after it.
+            # Not differences of a running sum: one spike of 1e30 would drown all that comes after
+            # it.
             middle = np.convolve(values, np.full(2 * reach + 1, 1 / (2 * reach + 1)), mode="valid")
             end = [values[index - reach :].mean() for index in range(len(self) - reach, len(self))]
             values = np.concatenate([start, middle, end])
         return Series(self.steps, values, self.left_out)
 
     def thinned(self, limit: int) -> "Series":
-        """At most `limit` points: the lowest and the highest of each of `limit // 2` equal stretches.
+        """At most `limit` points: the lowest and the highest of each of `limit // 2` equal
+        stretches.
 
-        Every spike survives. The usual mistake is to keep each n-th point, which hides most of them.
+        Every spike survives. The usual mistake is to keep each n-th point, which hides most of
+        them.
         """
         if len(self) <= limit:
             return self

@@ -1,6 +1,8 @@
-"""The drawings of a study's differences, learning curves and costs: plain numbers in, an inline SVG and its description out.
+"""The drawings of a study's differences, learning curves and costs: plain numbers in, an inline SVG
+and its description out.
 
-They know axes, labels and colours and no statistics; what diverged is marked, and never left out. A fraction of a second each.
+They know axes, labels and colours and no statistics; what diverged is marked, and never left out. A
+fraction of a second each.
 """
 
 import math
@@ -11,7 +13,18 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from puna.report.canvas import CHARACTER, WIDTH, Look, frame, mark, name_width, quiet, sheet, shortened, write
+from puna.report.canvas import (
+    CHARACTER,
+    WIDTH,
+    Look,
+    frame,
+    mark,
+    name_width,
+    quiet,
+    sheet,
+    shortened,
+    write,
+)
 from puna.report.formats import quantity
 from puna.report.inline_svg import COLOURS, inline_svg
 from puna.report.label_places import Box, beside, spread
@@ -26,7 +39,9 @@ VERDICT_COLOURS = {"better": "better", "worse": "worse", "diverged": "worse"}
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm minus the baseline. seeds: of each seed in which both have a value; mean and interval are None where there is no test."""
+    """An arm minus the baseline. seeds: of each seed in which both have a value; mean and interval
+    are None where there is no test.
+    """
 
     arm: str
     seeds: tuple[float, ...]
@@ -38,7 +53,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Forest:
-    """Every arm's difference in a row, in the order given. noise: standard deviation of the baseline's runs, None where one diverged."""
+    """Every arm's difference in a row, in the order given. noise: standard deviation of the
+    baseline's runs, None where one diverged.
+    """
 
     baseline: str
     unit: str
@@ -53,22 +70,40 @@ class Forest:
     def description(self) -> str:
         """The whole figure in words, for those who do not see it."""
         told = [
-            f"{row.arm} {row.mean:+.4f} ({row.interval[0]:+.4f} to {row.interval[1]:+.4f}), {row.verdict}"
-            if row.mean is not None and row.interval is not None
-            else f"{row.arm} {self.untested(row)}"
+            (
+                f"{row.arm} {row.mean:+.4f} ({row.interval[0]:+.4f} to {row.interval[1]:+.4f}),"
+                f" {row.verdict}"
+                if row.mean is not None and row.interval is not None
+                else f"{row.arm} {self.untested(row)}"
+            )
             for row in self.rows
         ]
-        return f"Mean paired difference from {self.baseline} in {self.unit}, with {self.level} intervals: {'; '.join(told)}."
+        return (
+            f"Mean paired difference from {self.baseline} in {self.unit}, with {self.level}"
+            f" intervals: {'; '.join(told)}."
+        )
 
     def untested(self, row: Difference) -> str:
         """Why an arm has no interval."""
-        return f"{row.diverged} of {self.runs} runs diverged" if row.diverged else f"not tested: {self.baseline} diverged"
+        return (
+            f"{row.diverged} of {self.runs} runs diverged"
+            if row.diverged
+            else f"not tested: {self.baseline} diverged"
+        )
 
     @property
     def frame(self) -> tuple[float, float]:
         """What the axis holds: 0, the bands, and every arm that is not far out."""
-        ranges = [(min(*row.seeds, row.interval[0]), max(*row.seeds, row.interval[1])) for row in self.rows if row.interval]
-        ranges = ranges or [(min(row.seeds), max(row.seeds)) for row in self.rows if row.seeds] or [(-1.0, 1.0)]
+        ranges = [
+            (min(*row.seeds, row.interval[0]), max(*row.seeds, row.interval[1]))
+            for row in self.rows
+            if row.interval
+        ]
+        ranges = (
+            ranges
+            or [(min(row.seeds), max(row.seeds)) for row in self.rows if row.seeds]
+            or [(-1.0, 1.0)]
+        )
         low, high = frame(ranges, 0.0)
         band = max(self.noise or 0.0, 1.15 * self.smallest_difference)
         low, high = min(low, -band), max(high, band)
@@ -79,7 +114,9 @@ class Forest:
     def svg(self) -> str:
         """The figure, as an element of the page."""
         height = ROW * len(self.rows) + 80
-        figure, ((axes,),) = sheet(height, name_width([row.arm for row in self.rows]) + 22, 320, 30, 50)
+        figure, ((axes,),) = sheet(
+            height, name_width([row.arm for row in self.rows]) + 22, 320, 30, 50
+        )
         low, high = self.frame
         axes.set_xlim(low, high)
         axes.set_ylim(len(self.rows) - 0.4, -0.6)
@@ -87,14 +124,29 @@ class Forest:
         axes.set_yticks([])
         if self.noise:
             axes.axvspan(-self.noise, self.noise, color=COLOURS["line"], alpha=0.75, linewidth=0)
-        for edge in (-self.smallest_difference, self.smallest_difference) if self.smallest_difference else ():
+        for edge in (
+            (-self.smallest_difference, self.smallest_difference)
+            if self.smallest_difference
+            else ()
+        ):
             axes.axvline(edge, color=COLOURS["yardstick"], linewidth=1.1, dashes=(4, 3))
         axes.axvline(0, color=COLOURS["ink"], linewidth=1.2)
         for place, row in enumerate(self.rows):
             self._draw(axes, place, row)
-        for x, side, text in ((82, "right", "difference"), (220, "right", f"{self.level} interval"), (236, "left", "verdict")):
+        for x, side, text in (
+            (82, "right", "difference"),
+            (220, "right", f"{self.level} interval"),
+            (236, "left", "verdict"),
+        ):
             write(axes, text, 1, 1, xytext=(x, 14), horizontalalignment=side)
-        write(axes, f"difference from {shortened(self.baseline)}, {self.unit}", 0.5, 0, xytext=(0, -38), horizontalalignment="center")
+        write(
+            axes,
+            f"difference from {shortened(self.baseline)}, {self.unit}",
+            0.5,
+            0,
+            xytext=(0, -38),
+            horizontalalignment="center",
+        )
         less, more = ("better", "worse") if self.lower_is_better else ("worse", "better")
         write(axes, f"← {less}", 0, 0, less, xytext=(0, -38), horizontalalignment="left")
         write(axes, f"{more} →", 1, 0, more, xytext=(0, -38), horizontalalignment="right")
@@ -105,14 +157,47 @@ class Forest:
         role = VERDICT_COLOURS.get(row.verdict, "muted")
         colour = COLOURS[role]
         at = ("axes fraction", "data")
-        write(axes, shortened(row.arm), 0, place, "ink", xycoords=at, xytext=(-14, 0), horizontalalignment="right")
+        write(
+            axes,
+            shortened(row.arm),
+            0,
+            place,
+            "ink",
+            xycoords=at,
+            xytext=(-14, 0),
+            horizontalalignment="right",
+        )
         shown = [seed for seed in row.seeds if low <= seed <= high]
-        axes.plot(shown, [place + 0.27] * len(shown), linestyle="", marker="o", markersize=4.5, color=colour, alpha=0.5, markeredgewidth=0)
+        axes.plot(
+            shown,
+            [place + 0.27] * len(shown),
+            linestyle="",
+            marker="o",
+            markersize=4.5,
+            color=colour,
+            alpha=0.5,
+            markeredgewidth=0,
+        )
         if row.mean is None or row.interval is None:
             mark(axes, high if self.lower_is_better else low, place, "x", colour)
-            write(axes, self.untested(row), 1, place, role, xycoords=at, xytext=(22, 0), horizontalalignment="left")
+            write(
+                axes,
+                self.untested(row),
+                1,
+                place,
+                role,
+                xycoords=at,
+                xytext=(22, 0),
+                horizontalalignment="left",
+            )
             return
-        axes.plot(np.clip(row.interval, low, high), [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
+        axes.plot(
+            np.clip(row.interval, low, high),
+            [place, place],
+            color=colour,
+            linewidth=2.2,
+            solid_capstyle="butt",
+        )
         if row.interval[0] < low:
             mark(axes, low, place, "<", colour, 7.5)
         if row.interval[1] > high:
@@ -120,14 +205,43 @@ class Forest:
         if low <= row.mean <= high:
             mark(axes, row.mean, place, "D", colour)
         interval = f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}"
-        write(axes, f"{row.mean:+.4f}", 1, place, "ink", xycoords=at, xytext=(82, 0), horizontalalignment="right")
-        write(axes, interval, 1, place, "muted", xycoords=at, xytext=(220, 0), horizontalalignment="right")
-        write(axes, row.verdict, 1, place, role, xycoords=at, xytext=(236, 0), horizontalalignment="left")
+        write(
+            axes,
+            f"{row.mean:+.4f}",
+            1,
+            place,
+            "ink",
+            xycoords=at,
+            xytext=(82, 0),
+            horizontalalignment="right",
+        )
+        write(
+            axes,
+            interval,
+            1,
+            place,
+            "muted",
+            xycoords=at,
+            xytext=(220, 0),
+            horizontalalignment="right",
+        )
+        write(
+            axes,
+            row.verdict,
+            1,
+            place,
+            role,
+            xycoords=at,
+            xytext=(236, 0),
+            horizontalalignment="left",
+        )
 
 
 @dataclass(frozen=True)
 class CurveLine:
-    """An arm's mean over the seeds by tokens, and the lowest and highest seed; may be empty where `diverged` runs are more than 0."""
+    """An arm's mean over the seeds by tokens, and the lowest and highest seed; may be empty where
+    `diverged` runs are more than 0.
+    """
 
     arm: str
     tokens: Values
@@ -149,16 +263,21 @@ class LearningCurves:
     def description(self) -> str:
         """The whole figure in words, for those who do not see it."""
         told = [
-            f"{line.arm} {line.mean[-1]:.4f} after {quantity(line.tokens[-1])} tokens" + (", then diverged" if line.diverged else "")
-            if len(line.mean)
-            else f"{line.arm} diverged at once"
+            (
+                f"{line.arm} {line.mean[-1]:.4f} after {quantity(line.tokens[-1])} tokens"
+                + (", then diverged" if line.diverged else "")
+                if len(line.mean)
+                else f"{line.arm} diverged at once"
+            )
             for line in self.lines
         ]
         return f"{self.unit} by tokens: {'; '.join(told)}."
 
     @property
     def frame(self) -> tuple[float, float, float]:
-        """The lowest and the highest value that are shown, and the highest of all: steep starts, which all arms share, are left out."""
+        """The lowest and the highest value that are shown, and the highest of all: steep starts,
+        which all arms share, are left out.
+        """
         drawn = [line for line in self.lines if len(line.mean)]
         whole = [line for line in drawn if not line.diverged] or drawn
         low = min(line.low.min() for line in whole)
@@ -183,11 +302,24 @@ class LearningCurves:
         axes.set_xlim(min(first, 0.98 * last), last)
         quiet(axes)
         for line in drawn:
-            axes.fill_between(line.tokens, line.low, line.high, color=self.looks[line.arm].colour, alpha=0.1, linewidth=0)
+            axes.fill_between(
+                line.tokens,
+                line.low,
+                line.high,
+                color=self.looks[line.arm].colour,
+                alpha=0.1,
+                linewidth=0,
+            )
         for line in drawn:
             axes.plot(line.tokens, line.mean, **self.looks[line.arm].line)
             end = (line.tokens[-1], min(line.mean[-1], top + room))
-            mark(axes, *end, "x" if line.diverged else "o", self.looks[line.arm].colour, 6.5 if line.diverged else 5)
+            mark(
+                axes,
+                *end,
+                "x" if line.diverged else "o",
+                self.looks[line.arm].colour,
+                6.5 if line.diverged else 5,
+            )
         figure.draw_without_rendering()
         wanted = [top if line.diverged else line.mean[-1] for line in self.lines]
         pixels = axes.transData.transform([(last, value) for value in wanted])[:, 1]
@@ -195,10 +327,26 @@ class LearningCurves:
         places = spread(pixels, LABEL, box.y0 + 4, box.y1 - 4)
         for line, label, pixel, place in zip(self.lines, labels, pixels, places, strict=True):
             write(axes, label, 1, 0, "ink", xytext=(26, place - box.y0), horizontalalignment="left")
-            heights = [(place if line.diverged else pixel) / box.height - box.y0 / box.height, (place - box.y0) / box.height]
+            heights = [
+                (place if line.diverged else pixel) / box.height - box.y0 / box.height,
+                (place - box.y0) / box.height,
+            ]
             style = {**self.looks[line.arm].line, "linewidth": 1.2}
-            axes.plot([1 + 4 / box.width, 1 + 22 / box.width], heights, transform=axes.transAxes, clip_on=False, **style)
-        write(axes, "tokens" + (", log scale" if axes.get_xscale() == "log" else ""), 0.5, 0, xytext=(0, -34), horizontalalignment="center")
+            axes.plot(
+                [1 + 4 / box.width, 1 + 22 / box.width],
+                heights,
+                transform=axes.transAxes,
+                clip_on=False,
+                **style,
+            )
+        write(
+            axes,
+            "tokens" + (", log scale" if axes.get_xscale() == "log" else ""),
+            0.5,
+            0,
+            xytext=(0, -34),
+            horizontalalignment="center",
+        )
         return inline_svg(figure, "learning-curves", self.description)
 
     def _label(self, line: CurveLine) -> str:
@@ -208,12 +356,20 @@ class LearningCurves:
     def _entry(self, line: CurveLine, top: float) -> float:
         """The tokens at which a line comes into the frame from above."""
         inside = int(np.argmax(line.mean <= top)) if (line.mean <= top).any() else 0
-        return float(np.interp(-top, -line.mean[max(0, inside - 1) : inside + 1], line.tokens[max(0, inside - 1) : inside + 1]))
+        return float(
+            np.interp(
+                -top,
+                -line.mean[max(0, inside - 1) : inside + 1],
+                line.tokens[max(0, inside - 1) : inside + 1],
+            )
+        )
 
 
 @dataclass(frozen=True)
 class CostPoint:
-    """What an arm costs, with a range, against what it reaches: one value a seed that did not diverge."""
+    """What an arm costs, with a range, against what it reaches: one value a seed that did not
+    diverge.
+    """
 
     arm: str
     cost: float
@@ -236,7 +392,8 @@ class CostChart:
     def description(self) -> str:
         """The whole figure in words, for those who do not see it."""
         told = [
-            f"{point.arm} {quantity(point.cost)}, " + ("diverged" if point.diverged else f"{np.mean(point.values):.4f}")
+            f"{point.arm} {quantity(point.cost)}, "
+            + ("diverged" if point.diverged else f"{np.mean(point.values):.4f}")
             for point in self.points
         ]
         return f"{self.unit} against {self.cost}: {'; '.join(told)}."
@@ -247,7 +404,13 @@ class CostChart:
         figure, ((axes,),) = sheet(460, 52, 16, 22, 46)
         whole = [point for point in self.points if not point.diverged]
         means = [float(np.mean(point.values)) for point in whole]
-        low, high = frame([(min(point.values), max(point.values)) for point in whole], float(np.median(means))) if whole else (0.0, 1.0)
+        low, high = (
+            frame(
+                [(min(point.values), max(point.values)) for point in whole], float(np.median(means))
+            )
+            if whole
+            else (0.0, 1.0)
+        )
         room = 0.07 * (high - low) or 0.05
         low, high = low - room, high + room
         costs = [bound for point in self.points for bound in point.cost_range]
@@ -263,8 +426,15 @@ class CostChart:
         for point in self.points:
             colour = self.looks[point.arm].colour
             mean = math.nan if point.diverged else float(np.mean(point.values))
-            y = (high if self.lower_is_better else low) if point.diverged else min(max(mean, low), high)
-            labels.append(shortened(point.arm) + (" diverged" if point.diverged else "" if low <= mean <= high else f" {mean:.3f}"))
+            y = (
+                (high if self.lower_is_better else low)
+                if point.diverged
+                else min(max(mean, low), high)
+            )
+            labels.append(
+                shortened(point.arm)
+                + (" diverged" if point.diverged else "" if low <= mean <= high else f" {mean:.3f}")
+            )
             spots.append((point.cost, y))
             if point.diverged:
                 mark(axes, point.cost, y, "x", colour)
@@ -272,11 +442,31 @@ class CostChart:
             axes.plot(point.cost_range, [y, y], color=colour, linewidth=1.2, alpha=0.6)
             seeds = [value for value in point.values if low <= value <= high]
             if seeds:
-                axes.plot([point.cost] * 2, [min(seeds), max(seeds)], color=colour, linewidth=1.2, alpha=0.6)
+                axes.plot(
+                    [point.cost] * 2,
+                    [min(seeds), max(seeds)],
+                    color=colour,
+                    linewidth=1.2,
+                    alpha=0.6,
+                )
             axes.plot(
-                [point.cost] * len(seeds), seeds, linestyle="", marker="o", markersize=3.6, color=colour, alpha=0.5, markeredgewidth=0
+                [point.cost] * len(seeds),
+                seeds,
+                linestyle="",
+                marker="o",
+                markersize=3.6,
+                color=colour,
+                alpha=0.5,
+                markeredgewidth=0,
             )
-            mark(axes, point.cost, y, "o" if low <= mean <= high else "^" if mean > high else "v", colour, 9)
+            mark(
+                axes,
+                point.cost,
+                y,
+                "o" if low <= mean <= high else "^" if mean > high else "v",
+                colour,
+                9,
+            )
         figure.draw_without_rendering()
         pixels = [tuple(spot) for spot in axes.transData.transform(spots)]
         box = axes.get_window_extent()
@@ -285,7 +475,23 @@ class CostChart:
         for label, (x, y), (near, middle, right) in zip(labels, pixels, places, strict=True):
             if abs(middle - y) > LABEL / 2:
                 to = axes.transAxes.inverted().transform([(x, y), (near, middle)])
-                axes.plot(to[:, 0], to[:, 1], transform=axes.transAxes, color=COLOURS["muted"], linewidth=0.7, clip_on=False, zorder=0.9)
-            write(axes, label, 0, 0, "ink", xytext=(near - box.x0, middle - box.y0), horizontalalignment="left" if right else "right")
+                axes.plot(
+                    to[:, 0],
+                    to[:, 1],
+                    transform=axes.transAxes,
+                    color=COLOURS["muted"],
+                    linewidth=0.7,
+                    clip_on=False,
+                    zorder=0.9,
+                )
+            write(
+                axes,
+                label,
+                0,
+                0,
+                "ink",
+                xytext=(near - box.x0, middle - box.y0),
+                horizontalalignment="left" if right else "right",
+            )
         write(axes, self.cost, 0.5, 0, xytext=(0, -34), horizontalalignment="center")
         return inline_svg(figure, "cost", self.description)

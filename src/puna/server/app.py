@@ -1,7 +1,8 @@
 """The application: endpoints, errors, and the layers around them. What runs it is serve.py.
 
-From the outside in: requests are counted; on a server for this machine only, the Host header is looked at (auth.py); browsers of allowed
-origins get their headers; keys are checked; bodies are read within their limits (body.py). Then the routes.
+From the outside in: requests are counted; on a server for this machine only, the Host header is
+looked at (auth.py); browsers of allowed origins get their headers; keys are checked; bodies are
+read within their limits (body.py). Then the routes.
 """
 
 from collections.abc import Sequence
@@ -36,11 +37,14 @@ def create_app(
 ) -> FastAPI:
     """The application that serves the client's models, which may still be loading.
 
-    api_keys: one of them is wanted with every request but /health; none: no key is. allow_origins: web pages that may call from a
-    browser. loopback_only: only this machine reaches the server, so it answers to loopback names only.
+    api_keys: one of them is wanted with every request but /health; none: no key is. allow_origins:
+    web pages that may call from a browser. loopback_only: only this machine reaches the server, so
+    it answers to loopback names only.
     """
     service = Service(client, limits, Admission(limits, client.max_running))
-    app = FastAPI(title="Puna", version=version("puna"), docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="Puna", version=version("puna"), docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     for routes in (chat.routes, completions.routes, embeddings.routes, tokens.routes, model_routes):
         app.include_router(routes(service))
     app.include_router(state_routes(client, metrics))
@@ -50,7 +54,11 @@ def create_app(
     app.add_middleware(KeyCheck, keys=api_keys)
     if allow_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=allow_origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=["Retry-After"]
+            CORSMiddleware,
+            allow_origins=allow_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
         )
     if loopback_only:
         app.add_middleware(HostCheck)
@@ -86,14 +94,20 @@ def state_routes(client: EngineClient, counted: Metrics) -> APIRouter:
     """How the server is doing."""
     router = APIRouter()
 
-    @router.get("/health", responses=gives(HealthResponse) | {503: {"model": HealthResponse, "description": "not now"}})
+    @router.get(
+        "/health",
+        responses=gives(HealthResponse)
+        | {503: {"model": HealthResponse, "description": "not now"}},
+    )
     async def health() -> Response:
         """Whether requests are served. Needs no key."""
         now = client.health()
         return _sent(HealthResponse(status=now.status, detail=now.detail), 200 if now.ok else 503)
 
     @router.get(
-        "/metrics", responses=refusals() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}, response_class=Response
+        "/metrics",
+        responses=refusals() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        response_class=Response,
     )
     async def measure() -> Response:
         """Counts and times, in Prometheus's format."""

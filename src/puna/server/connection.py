@@ -1,7 +1,9 @@
-"""One HTTP connection, bounded in time and size before there is a request to speak of: uvicorn's, with what it leaves out.
+"""One HTTP connection, bounded in time and size before there is a request to speak of: uvicorn's,
+with what it leaves out.
 
-uvicorn with httptools waits for ever for a first request or the rest of its headers, keeps headers and trailers of any size, and closes a
-connection only once its reader has taken what was written. Bodies and answers are bounded above this, in body.py and gate.py.
+uvicorn with httptools waits for ever for a first request or the rest of its headers, keeps headers
+and trailers of any size, and closes a connection only once its reader has taken what was written.
+Bodies and answers are bounded above this, in body.py and gate.py.
 """
 
 import asyncio
@@ -34,13 +36,18 @@ class BoundedConnection(HttpToolsProtocol):
         self._cycles: list[RequestResponseCycle] = []
         if len(self.connections) > self.limits.connections:
             self._refuse(
-                503, f"the server has {self.limits.connections} connections, the most that it holds: come again", "too_many_connections"
+                503,
+                f"the server has {self.limits.connections} connections, the most that it holds:"
+                " come again",
+                "too_many_connections",
             )
         else:
             self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Either end has closed. uvicorn tells it to the newest request only, but those before it may be the ones in progress."""
+        """Either end has closed. uvicorn tells it to the newest request only, but those before it
+        may be the ones in progress.
+        """
         self._stop_timers()
         for cycle in self._cycles:
             cycle.disconnected = True
@@ -57,7 +64,9 @@ class BoundedConnection(HttpToolsProtocol):
             return
         if self._in_head and self._size > self.limits.header_bytes:
             self._refuse(*_HEADERS_TOO_LARGE)  # without an end
-        elif not self._in_head and self._size > self.limits.header_bytes + 2 * self.limits.body_bytes:
+        elif (
+            not self._in_head and self._size > self.limits.header_bytes + 2 * self.limits.body_bytes
+        ):
             self._refuse(*_BODY_TOO_LARGE)  # with its frames, extensions and trailers
         elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
@@ -70,18 +79,27 @@ class BoundedConnection(HttpToolsProtocol):
         self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
-        """All headers of a request are there. What is raised here, httptools turns into an invalid request."""
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self.limits.header_bytes:
+        """All headers of a request are there. What is raised here, httptools turns into an invalid
+        request.
+        """
+        if (
+            len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            > self.limits.header_bytes
+        ):
             self._refusal = _HEADERS_TOO_LARGE
             raise ValueError("headers")
-        if self.parser.should_upgrade() and any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers):
+        if self.parser.should_upgrade() and any(
+            name in (b"content-length", b"transfer-encoding") for name, _ in self.headers
+        ):
             self._refusal = _UPGRADE  # the parser would drop the body
             raise ValueError("upgrade")
         self._stop_timers()
         self._in_head, self._size = False, 0
         super().on_headers_complete()
         assert self.cycle is not None
-        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete] + [self.cycle]
+        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete] + [
+            self.cycle
+        ]
 
     def on_response_complete(self) -> None:
         """All of an answer was written, if not yet taken by its reader."""
@@ -95,27 +113,34 @@ class BoundedConnection(HttpToolsProtocol):
         self._refuse(*self._refusal)
 
     def _too_slow(self) -> None:
-        self._refuse(408, f"no whole request came within {self.limits.header_seconds:g} seconds", "timeout")
+        self._refuse(
+            408, f"no whole request came within {self.limits.header_seconds:g} seconds", "timeout"
+        )
 
     def _refuse(self, status: int, message: str, code: str) -> None:
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             self._answer_and_close(refusal_bytes(status, message, code))
-        elif self.pipeline and cycle.more_body:  # the answer to a request before this one comes first
+        # the answer to a request before this one comes first
+        elif self.pipeline and cycle.more_body:
             self.pipeline[0] = (cycle, functools.partial(_refused, status, message, code))
             self._last()
-        elif not cycle.more_body:  # what follows a whole request is at fault: that one is still answered
+        # what follows a whole request is at fault: that one is still answered
+        elif not cycle.more_body:
             self._last()
         else:
             if cycle.response_started:
-                self.transport.abort()  # in the middle of its own answer there is no place for this one
+                # in the middle of its own answer there is no place for this one
+                self.transport.abort()
             else:
                 self._answer_and_close(refusal_bytes(status, message, code))
             cycle.disconnected = True  # nothing more is to be written
             cycle.message_event.set()
 
     def _answer_and_close(self, answer: bytes) -> None:
-        """Read on for a moment, into nothing: closing with bytes unread is a reset, which can take the answer along."""
+        """Read on for a moment, into nothing: closing with bytes unread is a reset, which can take
+        the answer along.
+        """
         self._deaf = True
         self._stop_timers()
         self.transport.write(answer)
@@ -139,18 +164,30 @@ class BoundedConnection(HttpToolsProtocol):
 
 
 _FAREWELL_SECONDS = 1.0
-_HEADERS_TOO_LARGE = (431, "the first line and the headers of the request are too large", "headers_too_large")
+_HEADERS_TOO_LARGE = (
+    431,
+    "the first line and the headers of the request are too large",
+    "headers_too_large",
+)
 _BODY_TOO_LARGE = (413, "the body of the request is too large", "body_too_large")
-_UPGRADE = (400, "a request with a body cannot ask for another protocol here: leave out the header Upgrade", "invalid_http")
+_UPGRADE = (
+    400,
+    "a request with a body cannot ask for another protocol here: leave out the header Upgrade",
+    "invalid_http",
+)
 
 
-async def _refused(status: int, message: str, code: str, _scope: Scope, _receive: Receive, send: Send) -> None:
+async def _refused(
+    status: int, message: str, code: str, _scope: Scope, _receive: Receive, send: Send
+) -> None:
     """The application of a request that is refused when its turn comes."""
     await refuse(send, status, message, code, CLOSE)
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers: ours are there before the models are loaded, and drain."""
+    """uvicorn without its signal handlers: ours are there before the models are loaded, and
+    drain.
+    """
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -159,8 +196,11 @@ class HttpServer(uvicorn.Server):
 
 
 def http_server(app: ASGIApp, limits: Limits) -> HttpServer:
-    """A server of `app` within these limits; `serve([listener])` runs it until its `should_exit` is set."""
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each burst of events whose reader has just left
+    """A server of `app` within these limits; `serve([listener])` runs it until its `should_exit` is
+    set.
+    """
+    # it warns of each burst of events whose reader has just left
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
         http=type("_Connection", (BoundedConnection,), {"limits": limits}),

@@ -1,6 +1,8 @@
-"""The way in: closed while the models are loading, the engine is stuck or the server drains, and no way to stay for ever.
+"""The way in: closed while the models are loading, the engine is stuck or the server drains, and no
+way to stay for ever.
 
-The outermost ASGI layer; it counts what is in progress, so that draining knows when to end. Not here: how many may come in (api/limits.py).
+The outermost ASGI layer; it counts what is in progress, so that draining knows when to end. Not
+here: how many may come in (api/limits.py).
 """
 
 import asyncio
@@ -13,13 +15,17 @@ from puna.worker.client import Health
 
 ALWAYS_OPEN = frozenset({"/health", "/metrics"})
 ABORT = "puna.abort"
-"""The ASGI extension that connection.py offers: a function that ends the connection, unread answer or not."""
+"""The ASGI extension that connection.py offers: a function that ends the connection, unread answer
+or not.
+"""
 
 
 class Gate:
-    """Passes requests on while `health` says ok, else answers 503; cuts one that takes longer than `seconds`.
+    """Passes requests on while `health` says ok, else answers 503; cuts one that takes longer than
+    `seconds`.
 
-    One whose answer has not begun gets a 504. One that has, as a stream whose reader stalls, loses its connection.
+    One whose answer has not begun gets a 504. One that has, as a stream whose reader stalls, loses
+    its connection.
     """
 
     def __init__(self, app: ASGIApp, health: Callable[[], Health], seconds: float) -> None:
@@ -70,7 +76,10 @@ class Gate:
             if not limit.expired():
                 raise
             if not begun:
-                message = f"the answer took longer than {self._seconds:g} seconds, the most that this server gives a request"
+                message = (
+                    f"the answer took longer than {self._seconds:g} seconds, the most that this"
+                    " server gives a request"
+                )
                 return await refuse(send, 504, message, "timeout", CLOSE)
             abort = scope.get("extensions", {}).get(ABORT)
             if abort is None:

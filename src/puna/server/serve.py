@@ -1,8 +1,10 @@
-"""The server as a process: binds, starts the engine's process, serves until a signal or the engine's end, and drains.
+"""The server as a process: binds, starts the engine's process, serves until a signal or the
+engine's end, and drains.
 
-A first SIGTERM or SIGINT lets what is in progress end, up to `drain_seconds`, while /health says "draining" and new requests get a 503.
-A second one ends at once. Where the engine's process ends by itself, requests in progress get an error, and the server ends too: whoever
-restarts servers can then do so. Not here: options and their texts (cli/serve.py), endpoints (app.py).
+A first SIGTERM or SIGINT lets what is in progress end, up to `drain_seconds`, while /health says
+"draining" and new requests get a 503. A second one ends at once. Where the engine's process ends by
+itself, requests in progress get an error, and the server ends too: whoever restarts servers can
+then do so. Not here: options and their texts (cli/serve.py), endpoints (app.py).
 """
 
 import asyncio
@@ -29,7 +31,9 @@ FAREWELL_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Where the server is and whom it serves. anyone: a host that others reach needs no key. threads: of torch; None for its own choice."""
+    """Where the server is and whom it serves. anyone: a host that others reach needs no key.
+    threads: of torch; None for its own choice.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -56,12 +60,17 @@ class Address:
 
 
 def serve(
-    specs: Sequence[ModelSpec], engine: EngineOptions, options: ServerOptions, announce: Callable[[Address, EngineClient], None]
+    specs: Sequence[ModelSpec],
+    engine: EngineOptions,
+    options: ServerOptions,
+    announce: Callable[[Address, EngineClient], None],
 ) -> int:
-    """Serve models until told to end; the exit code: 0 after draining, 128 and the signal's number after a second one.
+    """Serve models until told to end; the exit code: 0 after draining, 128 and the signal's number
+    after a second one.
 
-    announce: called once the models are loaded. Raises ConfigError for an address that cannot be had or that would expose the models,
-    EngineStopped where the engine's process could not load them or ended.
+    announce: called once the models are loaded. Raises ConfigError for an address that cannot be
+    had or that would expose the models, EngineStopped where the engine's process could not load
+    them or ended.
     """
     check_exposure(options.host, options.api_keys, options.anyone)
     with _bind(options.host, options.port) as listener, asyncio.Runner() as runner:
@@ -98,7 +107,9 @@ async def _serve(
         server = http_server(gate, options.limits)
         serving = asyncio.create_task(server.serve([listener]))
         try:
-            return await _until_the_end(client, gate, options, signals, lambda: announce(_address(listener), client))
+            return await _until_the_end(
+                client, gate, options, signals, lambda: announce(_address(listener), client)
+            )
         finally:
             cut = gate.in_progress > 0  # whoever is still waiting now has waited long enough
             server.should_exit, server.force_exit = True, cut
@@ -107,7 +118,11 @@ async def _serve(
 
 
 async def _until_the_end(
-    client: EngineClient, gate: Gate, options: ServerOptions, signals: "asyncio.Queue[int]", announce: Callable[[], None]
+    client: EngineClient,
+    gate: Gate,
+    options: ServerOptions,
+    signals: "asyncio.Queue[int]",
+    announce: Callable[[], None],
 ) -> int:
     """From loading to the exit code."""
     stopped = asyncio.create_task(client.wait_until_stopped())
@@ -124,7 +139,11 @@ async def _until_the_end(
             client.drain()
             idle = asyncio.create_task(gate.wait_until_idle())
             signalled = asyncio.create_task(signals.get())
-            await asyncio.wait((idle, stopped, signalled), timeout=options.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (idle, stopped, signalled),
+                timeout=options.drain_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             idle.cancel()
             if signalled.done():
                 return 128 + signalled.result()
@@ -155,7 +174,9 @@ def _signals() -> Iterator["asyncio.Queue[int]"]:
 def _bind(host: str, port: int) -> socket.socket:
     """A listening socket, so that a taken port is an error before any model is loaded."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         listener = socket.socket(family, kind, protocol)
     except (OSError, OverflowError) as error:
         raise ConfigError(f"cannot listen on {host}, port {port}: {error}") from error
@@ -165,7 +186,10 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.listen(1024)
     except (OSError, OverflowError) as error:
         listener.close()
-        raise ConfigError(f"cannot listen on {host}, port {port}: {error}; give another --port, or --port 0 for any free one") from error
+        raise ConfigError(
+            f"cannot listen on {host}, port {port}: {error}; give another --port, or --port 0 for"
+            " any free one"
+        ) from error
     return listener
 
 

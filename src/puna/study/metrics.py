@@ -18,7 +18,9 @@ from puna.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A trained model with the text that it is measured on: ids [N] that were held out; context: tokens a training sequence."""
+    """A trained model with the text that it is measured on: ids [N] that were held out; context:
+    tokens a training sequence.
+    """
 
     model: Transformer
     tokenizer: Tokenizer
@@ -27,7 +29,13 @@ class FinishedRun:
 
     def score(self, windows: int = 1, only: NDArray[np.bool_] | None = None) -> Score:
         """In windows of `windows` times the trained length."""
-        return score_tokens(self.model, self.ids, self.tokenizer.token_lengths(), context=windows * self.context, only=only)
+        return score_tokens(
+            self.model,
+            self.ids,
+            self.tokenizer.token_lengths(),
+            context=windows * self.context,
+            only=only,
+        )
 
     @cached_property
     def held_out(self) -> Score:
@@ -48,14 +56,24 @@ class Metric:
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "bits_per_byte": Metric(
-            "bits per byte", "on held-out text, in windows of the trained length", lambda run: run.held_out.bits_per_byte
+            "bits per byte",
+            "on held-out text, in windows of the trained length",
+            lambda run: run.held_out.bits_per_byte,
         ),
-        "loss": Metric("nats per token", "on held-out text; compares only where the tokenizer is the same", lambda run: run.held_out.loss),
+        "loss": Metric(
+            "nats per token",
+            "on held-out text; compares only where the tokenizer is the same",
+            lambda run: run.held_out.loss,
+        ),
         "bits_per_byte_2x": Metric(
-            "bits per byte", "on the same text in windows of twice the trained length", lambda run: run.score(2).bits_per_byte
+            "bits per byte",
+            "on the same text in windows of twice the trained length",
+            lambda run: run.score(2).bits_per_byte,
         ),
         "bits_per_byte_4x": Metric(
-            "bits per byte", "on the same text in windows of four times the trained length", lambda run: run.score(4).bits_per_byte
+            "bits per byte",
+            "on the same text in windows of four times the trained length",
+            lambda run: run.score(4).bits_per_byte,
         ),
         "bits_per_byte_numbers": Metric(
             "bits per byte",

@@ -1,6 +1,8 @@
-"""`results.jsonl`, what a study has found so far: one JSON object a finished run, only ever appended to.
+"""`results.jsonl`, what a study has found so far: one JSON object a finished run, only ever
+appended to.
 
-A record holds the run's arm and seed; hashes of its recipe, of the code and of the data; and what it measured, null where it diverged.
+A record holds the run's arm and seed; hashes of its recipe, of the code and of the data; and what
+it measured, null where it diverged.
 """
 
 import hashlib
@@ -14,12 +16,13 @@ import torch
 from puna.errors import DataError
 
 FILE = "results.jsonl"
-ROOMS = ("nn", "model", "tokenizer", "data", "train", "eval")  # the code that decides what a run finds
+# the code that decides what a run finds
+ROOMS = ("nn", "model", "tokenizer", "data", "train", "eval")
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """The finished runs of a study in the order in which they ended; a last line without an end was torn by a kill
-    and is no result.
+    """The finished runs of a study in the order in which they ended; a last line without an end was
+    torn by a kill and is no result.
 
     Raises DataError for any other line that is not a record.
     """
@@ -33,12 +36,17 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
             records.append({**record, "arm": record["arm"], "seed": record["seed"]})
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}, line {number} is not the record of a run: delete that line, and its run is done again") from error
+            raise DataError(
+                f"{path}, line {number} is not the record of a run: delete that line, and its run"
+                " is done again"
+            ) from error
     return records
 
 
 def append_result(folder: Path, record: dict[str, Any]) -> None:
-    """Add one record, on disk before this returns; a torn last line is cut off first. Floats keep 6 significant digits."""
+    """Add one record, on disk before this returns; a torn last line is cut off first. Floats keep 6
+    significant digits.
+    """
     with (folder / FILE).open("ab+") as file:
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)

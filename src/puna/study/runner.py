@@ -1,7 +1,9 @@
-"""Running a study: every arm with every seed, each in a process of its own, in a balanced order, going on after a kill.
+"""Running a study: every arm with every seed, each in a process of its own, in a balanced order,
+going on after a kill.
 
-Not here: how a recipe's data are opened, which the caller passes in as functions that another process can import, and where the processes
-run: any executor with `submit` will do, such as the standard library's or submitit's.
+Not here: how a recipe's data are opened, which the caller passes in as functions that another
+process can import, and where the processes run: any executor with `submit` will do, such as the
+standard library's or submitit's.
 """
 
 import multiprocessing
@@ -66,14 +68,21 @@ class Job:
 
 
 def schedule(study: Study) -> list[Job]:
-    """Every run, seed by seed, each seed beginning with another arm: a machine that slows down slows all arms alike."""
+    """Every run, seed by seed, each seed beginning with another arm: a machine that slows down
+    slows all arms alike.
+    """
     arms = list(study.arms)
-    return [Job(arms[(place + turn) % len(arms)], seed) for turn, seed in enumerate(study.seeds) for place in range(len(arms))]
+    return [
+        Job(arms[(place + turn) % len(arms)], seed)
+        for turn, seed in enumerate(study.seeds)
+        for place in range(len(arms))
+    ]
 
 
 @contextmanager
 def local_executor(jobs: int, threads: int) -> Iterator[Executor]:
-    """Processes on this machine: `jobs` at a time, each with `threads` threads, each for one run, so that its peak memory is the run's own.
+    """Processes on this machine: `jobs` at a time, each with `threads` threads, each for one run,
+    so that its peak memory is the run's own.
 
     An interrupt from the keyboard reaches these processes too: they save, and stop.
     """
@@ -91,19 +100,28 @@ def unfinished(study: Study, folder: Path) -> list[Job]:
     return [job for job in schedule(study) if (job.arm, job.seed) not in finished]
 
 
-def run_study(study: Study, folder: Path, open_inputs: OpenInputs, executor: Executor) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Do the runs that are not in `results.jsonl` yet; yields each with its record, once that is on disk, in the order in which they end.
+def run_study(
+    study: Study, folder: Path, open_inputs: OpenInputs, executor: Executor
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Do the runs that are not in `results.jsonl` yet; yields each with its record, once that is on
+    disk, in the order in which they end.
 
-    Raises ConfigError where code, data or an arm's recipe changed since the runs that are there, and says which, and where another
-    process runs the study; TrainingError, after all others have ended, for runs that failed.
+    Raises ConfigError where code, data or an arm's recipe changed since the runs that are there,
+    and says which, and where another process runs the study; TrainingError, after all others have
+    ended, for runs that failed.
     """
     jobs = unfinished(study, folder)
     if not jobs:
         return
     arms = resolve_arms(study, folder)
-    refuse_mixture(read_results(folder), arms, lambda arm: open_inputs(arm.recipe)[0].data_hash, folder)
+    refuse_mixture(
+        read_results(folder), arms, lambda arm: open_inputs(arm.recipe)[0].data_hash, folder
+    )
     with _alone(folder):
-        pending = {job: executor.submit(run_job, arms[job.arm], job, study, folder, open_inputs) for job in jobs}
+        pending = {
+            job: executor.submit(run_job, arms[job.arm], job, study, folder, open_inputs)
+            for job in jobs
+        }
         failed: dict[Job, Exception] = {}
         while pending:
             ended = [job for job, handle in pending.items() if handle.done()]
@@ -120,13 +138,21 @@ def run_study(study: Study, folder: Path, open_inputs: OpenInputs, executor: Exe
                 time.sleep(0.05)
     if failed:
         reasons = "; ".join(f"{job.arm}, seed {job.seed}: {error}" for job, error in failed.items())
-        raise TrainingError(f"{len(failed)} of {len(jobs)} runs failed; the same command goes on with them. {reasons}") from next(
-            iter(failed.values())
-        )
+        raise TrainingError(
+            f"{len(failed)} of {len(jobs)} runs failed; the same command goes on with them."
+            f" {reasons}"
+        ) from next(iter(failed.values()))
 
 
-def refuse_mixture(records: Sequence[dict[str, Any]], arms: dict[str, Arm], data_hash: Callable[[Arm], str], folder: Path) -> None:
-    """Raise ConfigError if any of these runs was done with other code, other data or another recipe than a new one would be."""
+def refuse_mixture(
+    records: Sequence[dict[str, Any]],
+    arms: dict[str, Arm],
+    data_hash: Callable[[Arm], str],
+    folder: Path,
+) -> None:
+    """Raise ConfigError if any of these runs was done with other code, other data or another recipe
+    than a new one would be.
+    """
     changed = set()
     for name in {record["arm"] for record in records} & set(arms):
         hashes = {
@@ -139,15 +165,20 @@ def refuse_mixture(records: Sequence[dict[str, Any]], arms: dict[str, Arm], data
                 changed |= {what for key, (now, what) in hashes.items() if record[key] != now}
     if changed:
         raise ConfigError(
-            f"{' and '.join(sorted(changed))} changed since the first runs of {folder}: their results would not compare; undo the change, "
-            "or move results.jsonl away and start anew"
+            f"{' and '.join(sorted(changed))} changed since the first runs of {folder}: their"
+            " results would not compare; undo the change, or move results.jsonl away and start"
+            " anew"
         )
 
 
-def run_job(arm: Arm, job: Job, study: Study, folder: Path, open_inputs: OpenInputs) -> dict[str, Any]:
-    """Train one arm with one seed and give its record; goes on from the run's newest checkpoint. The run's folder stays.
+def run_job(
+    arm: Arm, job: Job, study: Study, folder: Path, open_inputs: OpenInputs
+) -> dict[str, Any]:
+    """Train one arm with one seed and give its record; goes on from the run's newest checkpoint.
+    The run's folder stays.
 
-    Raises TrainingError where it was interrupted, or the process that asked for it has gone: what is trained by then is saved.
+    Raises TrainingError where it was interrupted, or the process that asked for it has gone: what
+    is trained by then is saved.
     """
     run = job.folder(folder)
     run.mkdir(parents=True, exist_ok=True)
@@ -156,12 +187,18 @@ def run_job(arm: Arm, job: Job, study: Study, folder: Path, open_inputs: OpenInp
         inputs, finished_run = open_inputs(recipe)
         trainer = Trainer(recipe, run, inputs)
         first = torch.from_numpy(inputs.batch(0)).to(trainer.device)
-        probes = {"start": {name: PROBES[name](trainer.model, first) for name in study.probes}, "end": {}}
+        probes = {
+            "start": {name: PROBES[name](trainer.model, first) for name in study.probes},
+            "end": {},
+        }
         trainer.start(resume=(run / "recipe.yaml").exists())
         measured, diverged = dict.fromkeys(study.metrics), ""
         try:
             if not trainer.train(stop=_told_to_stop):
-                raise TrainingError(f"{run} was stopped at step {trainer.progress.step} and saved; run the study again to go on")
+                raise TrainingError(
+                    f"{run} was stopped at step {trainer.progress.step} and saved; run the study"
+                    " again to go on"
+                )
             done = finished_run(trainer.model)
             measured = {name: finite(METRICS[name].measure(done)) for name in study.metrics}
             probes["end"] = {name: PROBES[name](trainer.model, first) for name in study.probes}
@@ -178,8 +215,12 @@ def run_job(arm: Arm, job: Job, study: Study, folder: Path, open_inputs: OpenInp
         "parameters": arm.parameters,
         "flops_per_token": arm.flops_per_token,
         "tokens": trainer.progress.step * recipe.tokens_per_step,
-        "curve": [[line["tokens"], line["bits_per_byte"]] for line in log if line["kind"] == "validation"],
-        "gradient_norms": [[line["step"], line["gradient_norm"]] for line in log if line["kind"] == "train"],
+        "curve": [
+            [line["tokens"], line["bits_per_byte"]] for line in log if line["kind"] == "validation"
+        ],
+        "gradient_norms": [
+            [line["step"], line["gradient_norm"]] for line in log if line["kind"] == "train"
+        ],
         "probes": probes,
         "machine": {
             "train_seconds": round(trainer.progress.seconds, 2),
@@ -194,13 +235,17 @@ def run_job(arm: Arm, job: Job, study: Study, folder: Path, open_inputs: OpenInp
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Holds the study; ConfigError where another process does. The system lets go of it when this process ends, however it ends."""
+    """Holds the study; ConfigError where another process does. The system lets go of it when this
+    process ends, however it ends.
+    """
     (folder / "runs").mkdir(exist_ok=True)
     try:
         with FileLock(folder / "runs" / "lock", timeout=0):
             yield
     except Timeout as error:
-        raise ConfigError(f"another process is running {folder}: wait for it, or stop it") from error
+        raise ConfigError(
+            f"another process is running {folder}: wait for it, or stop it"
+        ) from error
 
 
 _interrupted = threading.Event()
@@ -212,7 +257,9 @@ def _begin(threads: int) -> None:
 
 
 def _told_to_stop() -> bool:
-    """Whether this is a process of `local_executor` that was interrupted, or whose parent was killed."""
+    """Whether this is a process of `local_executor` that was interrupted, or whose parent was
+    killed.
+    """
     parent = multiprocessing.parent_process()
     return _interrupted.is_set() or (parent is not None and not parent.is_alive())
 

@@ -1,21 +1,28 @@
-"""What the seeds of a study say: paired differences, their intervals and p-values, and a verdict by a rule written before the run.
+"""What the seeds of a study say: paired differences, their intervals and p-values, and a verdict by
+a rule written before the run.
 
-Not here: the runs, the metric, the report. Nothing looks at the numbers before it chooses a test: there is one test, and it is this one.
+Not here: the runs, the metric, the report. Nothing looks at the numbers before it chooses a test:
+there is one test, and it is this one.
 
-Paired, because a seed sets the initialisation and the order of the data, the same in every arm. What a seed does to all arms alike drops
-out of arm minus baseline: Var(a - b) = 2 s^2 (1 - r) for runs of equal spread s and correlation r. It is not free: n pairs leave n - 1
-degrees of freedom, two unpaired groups 2 n - 2, so that with 4 seeds the interval is the shorter one only from r of about 0.41.
-`Analysis.pairing_gain` shows what it bought.
+Paired, because a seed sets the initialisation and the order of the data, the same in every arm.
+What a seed does to all arms alike drops out of arm minus baseline: Var(a - b) = 2 s^2 (1 - r) for
+runs of equal spread s and correlation r. It is not free: n pairs leave n - 1 degrees of freedom,
+two unpaired groups 2 n - 2, so that with 4 seeds the interval is the shorter one only from r of
+about 0.41. `Analysis.pairing_gain` shows what it bought.
 
-Student's t, because the spread is estimated from the same few differences: with 4 of them, 95% take 3.18 standard errors and not 1.96.
-Holm, because each further arm is a further chance to be fooled: it holds the chance of even one false verdict in the study at alpha.
+Student's t, because the spread is estimated from the same few differences: with 4 of them, 95% take
+3.18 standard errors and not 1.96. Holm, because each further arm is a further chance to be fooled:
+it holds the chance of even one false verdict in the study at alpha.
 
-Assumed: the seeds are independent draws, and the differences are about normal. Under the hypothesis tested, that the arms are alike, they
-are symmetric however skewed the runs are; heavy tails make the test find less, not more. Not covered: other data, other sizes, a learning
-rate tuned for one arm, peeking at a half-finished study. An undecided arm is not shown to be equal: its interval says what it may still be.
+Assumed: the seeds are independent draws, and the differences are about normal. Under the hypothesis
+tested, that the arms are alike, they are symmetric however skewed the runs are; heavy tails make
+the test find less, not more. Not covered: other data, other sizes, a learning rate tuned for one
+arm, peeking at a half-finished study. An undecided arm is not shown to be equal: its interval says
+what it may still be.
 
-Source: Student 1908, The Probable Error of a Mean; Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure; Bouthillier et al.
-2021, Accounting for Variance in Machine Learning Benchmarks.
+Source: Student 1908, The Probable Error of a Mean; Holm 1979, A Simple Sequentially Rejective
+Multiple Test Procedure; Bouthillier et al. 2021, Accounting for Variance in Machine Learning
+Benchmarks.
 """
 
 import math
@@ -31,15 +38,18 @@ from puna.errors import ConfigError
 
 Verdict = Literal["better", "worse", "undecided", "diverged"]
 
-POWER = 0.8  # how often a study should see a difference that is there; Cohen 1988, Statistical Power Analysis, section 2.4
+# how often a study should see a difference that is there; Cohen 1988, Statistical Power Analysis,
+# section 2.4
+POWER = 0.8
 MIN_SEEDS = 2  # one difference has no spread
 ADVISED_SEEDS = 4
 
 
 @dataclass(frozen=True)
 class DecisionRule:
-    """An arm differs from the baseline if its Holm-adjusted p-value is below `alpha` and its mean difference, either way, is above
-    `smallest_difference`: the most that nobody would act on, in the unit of the metric. Intervals have the level 1 - alpha.
+    """An arm differs from the baseline if its Holm-adjusted p-value is below `alpha` and its mean
+    difference, either way, is above `smallest_difference`: the most that nobody would act on, in
+    the unit of the metric. Intervals have the level 1 - alpha.
     """
 
     alpha: float = 0.05
@@ -48,9 +58,15 @@ class DecisionRule:
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
-            raise ConfigError(f"alpha {self.alpha} is no probability of a false alarm: give one between 0 and 1, such as 0.05")
+            raise ConfigError(
+                f"alpha {self.alpha} is no probability of a false alarm: give one between 0 and 1,"
+                " such as 0.05"
+            )
         if not 0 <= self.smallest_difference < math.inf:
-            raise ConfigError(f"smallest_difference {self.smallest_difference} is no size: give 0 or more, in the unit of the metric")
+            raise ConfigError(
+                f"smallest_difference {self.smallest_difference} is no size: give 0 or more, in the"
+                " unit of the metric"
+            )
 
     def verdict(self, mean_difference: float, adjusted_p_value: float) -> Verdict:
         """For an arm of which every run has a value."""
@@ -61,12 +77,15 @@ class DecisionRule:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Student's paired t test of an arm against the baseline; every difference is arm minus baseline.
+    """Student's paired t test of an arm against the baseline; every difference is arm minus
+    baseline.
 
-    With d_1 ... d_n of mean m and standard deviation s (divisor n - 1), SE = s / sqrt(n): the interval is m +- t_(1 - alpha/2, n-1) SE and
-    the two-sided p-value 2 P(T_(n-1) > |m| / SE). Where all d are the same, s = 0: p is 1 if they are 0, else 0.
+    With d_1 ... d_n of mean m and standard deviation s (divisor n - 1), SE = s / sqrt(n): the
+    interval is m +- t_(1 - alpha/2, n-1) SE and the two-sided p-value 2 P(T_(n-1) > |m| / SE).
+    Where all d are the same, s = 0: p is 1 if they are 0, else 0.
 
-    The interval is this arm's own, not adjusted for the others: it may leave out 0 where the adjusted p-value decides nothing.
+    The interval is this arm's own, not adjusted for the others: it may leave out 0 where the
+    adjusted p-value decides nothing.
     """
 
     differences: tuple[float, ...]  # in the order of the seeds
@@ -79,7 +98,9 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against the baseline. `test` is None where a run of either diverged: a mean over the others would be a mean of the lucky."""
+    """An arm against the baseline. `test` is None where a run of either diverged: a mean over the
+    others would be a mean of the lucky.
+    """
 
     arm: str
     verdict: Verdict
@@ -89,7 +110,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """How far the baseline's own runs lie apart; mean and standard deviation (divisor n - 1) are None where one of them diverged."""
+    """How far the baseline's own runs lie apart; mean and standard deviation (divisor n - 1) are
+    None where one of them diverged.
+    """
 
     diverged: int
     mean: float | None
@@ -108,23 +131,37 @@ class Analysis:
 
     @property
     def pooled_standard_deviation(self) -> float | None:
-        """Of the paired differences: the root of the mean of the arms' variances. None where no arm has a test."""
+        """Of the paired differences: the root of the mean of the arms' variances. None where no arm
+        has a test.
+        """
         tests = [comparison.test for comparison in self.comparisons if comparison.test is not None]
-        return math.sqrt(sum(test.standard_deviation**2 for test in tests) / len(tests)) if tests else None
+        return (
+            math.sqrt(sum(test.standard_deviation**2 for test in tests) / len(tests))
+            if tests
+            else None
+        )
 
     @property
     def detectable_difference(self) -> float | None:
-        """The true difference that such a study, with this spread, finds in 80 of 100 repetitions (`POWER`): below it, `undecided` says
-        little. For an arm that is alone in differing, so at Holm's first level, alpha / arms, and by the p-value alone.
+        """The true difference that such a study, with this spread, finds in 80 of 100 repetitions
+        (`POWER`): below it, `undecided` says little. For an arm that is alone in differing, so at
+        Holm's first level, alpha / arms, and by the p-value alone.
         """
         spread = self.pooled_standard_deviation
-        return None if spread is None else spread * detectable_effect(len(self.seeds), self.rule.alpha / len(self.comparisons))
+        return (
+            None
+            if spread is None
+            else spread
+            * detectable_effect(len(self.seeds), self.rule.alpha / len(self.comparisons))
+        )
 
     @property
     def pairing_gain(self) -> float | None:
-        """2 s_baseline^2 / s_differences^2, which estimates 1 / (1 - r): about how many times as many seeds unpaired groups would need.
+        """2 s_baseline^2 / s_differences^2, which estimates 1 / (1 - r): about how many times as
+        many seeds unpaired groups would need.
 
-        Rough, being a ratio of two small samples. Infinite where the differences do not vary; None where either is unknown.
+        Rough, being a ratio of two small samples. Infinite where the differences do not vary; None
+        where either is unknown.
         """
         alone, paired = self.noise_floor.standard_deviation, self.pooled_standard_deviation
         if alone is None or paired is None:
@@ -132,19 +169,28 @@ class Analysis:
         return 2 * (alone / paired) ** 2 if paired else math.inf
 
 
-def analyse(values: Mapping[str, Mapping[int, float | None]], baseline: str, rule: DecisionRule) -> Analysis:
-    """Every arm against the baseline. values: the metric by arm and seed; a run that diverged has None, nan or inf there, never no entry.
+def analyse(
+    values: Mapping[str, Mapping[int, float | None]], baseline: str, rule: DecisionRule
+) -> Analysis:
+    """Every arm against the baseline. values: the metric by arm and seed; a run that diverged has
+    None, nan or inf there, never no entry.
 
-    A diverged arm keeps its place in Holm's family, as if its p-value were 1: how many arms were asked about does not depend on the
-    answers. If the baseline diverged, no arm has a test, and those that did not diverge themselves are undecided.
-    Raises ConfigError for one seed, for arms with different seeds and for a baseline without arms.
+    A diverged arm keeps its place in Holm's family, as if its p-value were 1: how many arms were
+    asked about does not depend on the answers. If the baseline diverged, no arm has a test, and
+    those that did not diverge themselves are undecided. Raises ConfigError for one seed, for arms
+    with different seeds and for a baseline without arms.
     """
     seeds = _common_seeds(values, baseline)
-    runs = {arm: np.array([by_seed[seed] for seed in seeds], dtype=np.float64) for arm, by_seed in values.items()}
+    runs = {
+        arm: np.array([by_seed[seed] for seed in seeds], dtype=np.float64)
+        for arm, by_seed in values.items()
+    }
     diverged = {arm: int(np.count_nonzero(~np.isfinite(of_arm))) for arm, of_arm in runs.items()}
     arms = [arm for arm in runs if arm != baseline]
     tested = [] if diverged[baseline] else [arm for arm in arms if not diverged[arm]]
-    tests = _paired_tests({arm: runs[arm] - runs[baseline] for arm in tested}, rule.alpha, family=len(arms))
+    tests = _paired_tests(
+        {arm: runs[arm] - runs[baseline] for arm in tested}, rule.alpha, family=len(arms)
+    )
 
     def verdict(arm: str) -> Verdict:
         if diverged[arm]:
@@ -152,19 +198,28 @@ def analyse(values: Mapping[str, Mapping[int, float | None]], baseline: str, rul
         test = tests.get(arm)
         return rule.verdict(test.mean_difference, test.adjusted_p_value) if test else "undecided"
 
-    comparisons = tuple(Comparison(arm, verdict(arm), diverged[arm], tests.get(arm)) for arm in arms)
+    comparisons = tuple(
+        Comparison(arm, verdict(arm), diverged[arm], tests.get(arm)) for arm in arms
+    )
     own = runs[baseline]
-    mean, spread = (None, None) if diverged[baseline] else (float(own.mean()), float(own.std(ddof=1)))
-    return Analysis(rule, baseline, seeds, NoiseFloor(diverged[baseline], mean, spread), comparisons)
+    mean, spread = (
+        (None, None) if diverged[baseline] else (float(own.mean()), float(own.std(ddof=1)))
+    )
+    return Analysis(
+        rule, baseline, seeds, NoiseFloor(diverged[baseline], mean, spread), comparisons
+    )
 
 
 def holm(p_values: Iterable[float]) -> list[float]:
-    """Adjusted p-values, in the order given: of the sorted p_(1) <= ... <= p_(m), max over j <= i of min(1, (m - j + 1) p_(j)).
+    """Adjusted p-values, in the order given: of the sorted p_(1) <= ... <= p_(m), max over j <= i
+    of min(1, (m - j + 1) p_(j)).
 
-    Those below alpha may all be called differences: the chance of one false call among them is at most alpha, whatever the p-values have to
-    do with each other (here they share a baseline). Never larger than Bonferroni's m p.
+    Those below alpha may all be called differences: the chance of one false call among them is at
+    most alpha, whatever the p-values have to do with each other (here they share a baseline). Never
+    larger than Bonferroni's m p.
 
-    Source: Holm 1979. Usual mistake: leaving out the running maximum, which lets a larger p-value overtake a smaller one.
+    Source: Holm 1979. Usual mistake: leaving out the running maximum, which lets a larger p-value
+    overtake a smaller one.
     """
     p = np.fromiter(p_values, np.float64)
     order = p.argsort()
@@ -174,13 +229,15 @@ def holm(p_values: Iterable[float]) -> list[float]:
 
 
 def detectable_effect(seeds: int, alpha: float) -> float:
-    """The mean difference, in standard deviations of the differences, that a two-sided paired t test finds with probability `POWER`.
+    """The mean difference, in standard deviations of the differences, that a two-sided paired t
+    test finds with probability `POWER`.
 
-    With effect e the statistic is noncentral t with n - 1 degrees of freedom and noncentrality e sqrt(n): e solves
-    P(T > t_(1 - alpha/2, n-1)) = 0.8. The few cases in which chance would turn the sign are not counted as found.
+    With effect e the statistic is noncentral t with n - 1 degrees of freedom and noncentrality e
+    sqrt(n): e solves P(T > t_(1 - alpha/2, n-1)) = 0.8. The few cases in which chance would turn
+    the sign are not counted as found.
 
-    Source: Cohen 1988, chapter 2. Usual mistake: normal quantiles, (1.96 + 0.84) / sqrt(n), which promise 1.40 with 4 seeds, where it
-    takes 2.13.
+    Source: Cohen 1988, chapter 2. Usual mistake: normal quantiles, (1.96 + 0.84) / sqrt(n), which
+    promise 1.40 with 4 seeds, where it takes 2.13.
     """
     noncentrality = special.nctdtrinc(seeds - 1, 1 - POWER, _t_quantile(1 - alpha / 2, seeds - 1))
     return float(noncentrality) / math.sqrt(seeds)
@@ -190,8 +247,12 @@ def _t_quantile(probability: float, freedom: int) -> float:
     return float(special.stdtrit(freedom, probability))
 
 
-def _paired_tests(differences: Mapping[str, NDArray[np.float64]], alpha: float, family: int) -> dict[str, PairedTest]:
-    """The test of each arm by itself, and Holm's adjustment for `family` arms, of which those without differences count as p = 1."""
+def _paired_tests(
+    differences: Mapping[str, NDArray[np.float64]], alpha: float, family: int
+) -> dict[str, PairedTest]:
+    """The test of each arm by itself, and Holm's adjustment for `family` arms, of which those
+    without differences count as p = 1.
+    """
     if not differences:
         return {}
     table = np.array(list(differences.values()))
@@ -215,22 +276,31 @@ def _paired_tests(differences: Mapping[str, NDArray[np.float64]], alpha: float, 
     }
 
 
-def _common_seeds(values: Mapping[str, Mapping[int, float | None]], baseline: str) -> tuple[int, ...]:
-    """The seeds that every arm has, in ascending order; ConfigError where the table cannot be paired."""
+def _common_seeds(
+    values: Mapping[str, Mapping[int, float | None]], baseline: str
+) -> tuple[int, ...]:
+    """The seeds that every arm has, in ascending order; ConfigError where the table cannot be
+    paired.
+    """
     if baseline not in values:
-        raise ConfigError(f"the baseline {baseline!r} is none of the arms {', '.join(values)}: name one of them")
+        raise ConfigError(
+            f"the baseline {baseline!r} is none of the arms {', '.join(values)}: name one of them"
+        )
     if len(values) == 1:
-        raise ConfigError(f"there is only the baseline {baseline!r}, with nothing to compare: add an arm")
+        raise ConfigError(
+            f"there is only the baseline {baseline!r}, with nothing to compare: add an arm"
+        )
     seeds = set(values[baseline])
     if len(seeds) < MIN_SEEDS:
         raise ConfigError(
-            f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} cannot tell a difference from noise: "
-            f"at least {MIN_SEEDS} are needed, {ADVISED_SEEDS} or more advised"
+            f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} cannot tell a difference from"
+            f" noise: at least {MIN_SEEDS} are needed, {ADVISED_SEEDS} or more advised"
         )
     for arm, by_seed in values.items():
         if odd := sorted(seeds ^ set(by_seed)):
             raise ConfigError(
-                f"arm {arm!r} and the baseline {baseline!r} do not share seed {', '.join(map(str, odd))}: "
-                "differences are paired, so run every seed in every arm"
+                f"arm {arm!r} and the baseline {baseline!r} do not share seed"
+                f" {', '.join(map(str, odd))}: differences are paired, so run every seed in"
+                " every arm"
             )
     return tuple(sorted(seeds))

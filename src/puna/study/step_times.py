@@ -1,10 +1,12 @@
 """How long a training step of each arm takes, measured side by side: `step_times.json`.
 
-Runs follow one another, and a machine drifts between them; so times are taken apart from the runs. All arms stand ready in one process and
-take turns of a few steps, round after round: what slows the machine in a round slows all arms of that round, and the ratio of two arms in
-one round is free of it. Arms with the same model, batch and optimizer are timed once.
+Runs follow one another, and a machine drifts between them; so times are taken apart from the runs.
+All arms stand ready in one process and take turns of a few steps, round after round: what slows the
+machine in a round slows all arms of that round, and the ratio of two arms in one round is free of
+it. Arms with the same model, batch and optimizer are timed once.
 
-The learning rate is 0, so that a step costs what it costs and changes nothing. Not counted: reading the batch, logging, validation.
+The learning rate is 0, so that a step costs what it costs and changes nothing. Not counted: reading
+the batch, logging, validation.
 """
 
 import datetime
@@ -16,7 +18,14 @@ from typing import Any, Literal
 import torch
 import torch._dynamo
 
-from puna.device import autocast, choose_device, choose_precision, processor_name, synchronise, watch_others
+from puna.device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    processor_name,
+    synchronise,
+    watch_others,
+)
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
 from puna.study.definition import Arm
@@ -32,18 +41,24 @@ WARM_UP = 3
 Mode = Literal["eager", "compiled"]
 
 
-def measure_step_times(arms: Mapping[str, Arm], modes: Sequence[Mode], rounds: int = ROUNDS) -> dict[str, Any]:
-    """What `step_times.json` holds: the machine, and by mode and arm the milliseconds of a step, one number a round.
+def measure_step_times(
+    arms: Mapping[str, Arm], modes: Sequence[Mode], rounds: int = ROUNDS
+) -> dict[str, Any]:
+    """What `step_times.json` holds: the machine, and by mode and arm the milliseconds of a step,
+    one number a round.
 
-    Takes rounds x arms x `STEPS` steps a mode; compiling takes about half a minute an arm on a CPU. Meant for a process of its own, on a
-    machine with nothing else to do; `others` says how many cores other programs took meanwhile.
+    Takes rounds x arms x `STEPS` steps a mode; compiling takes about half a minute an arm on a CPU.
+    Meant for a process of its own, on a machine with nothing else to do; `others` says how many
+    cores other programs took meanwhile.
     """
     others = watch_others()
     times: dict[str, Any] = {mode: _by_arm(arms, mode, rounds) for mode in modes}
     device = choose_device(next(iter(arms.values())).recipe.train.device)
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
+        "processor": (
+            torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+        ),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -59,8 +74,11 @@ def _by_arm(arms: Mapping[str, Arm], mode: Mode, rounds: int) -> dict[str, list[
     twins = {name: _what_costs(arm.recipe) for name, arm in arms.items()}
     first = {cost: name for name, cost in reversed(twins.items())}
     measured: dict[str, list[float]] = {name: [] for name in first.values()}
-    # each arm compiles the same function anew: beyond the limit PyTorch would go on uncompiled and say nothing
-    with torch._dynamo.config.patch(recompile_limit=len(first) + 8, fail_on_recompile_limit_hit=True):
+    # each arm compiles the same function anew: beyond the limit PyTorch would go on uncompiled and
+    # say nothing
+    with torch._dynamo.config.patch(
+        recompile_limit=len(first) + 8, fail_on_recompile_limit_hit=True
+    ):
         steps = {name: _step(arms[name].recipe, mode) for name in measured}
         for step in steps.values():
             for _ in range(WARM_UP):
@@ -77,7 +95,15 @@ def _by_arm(arms: Mapping[str, Arm], mode: Mode, rounds: int) -> dict[str, list[
 
 def _what_costs(recipe: Recipe) -> str:
     """The part of a recipe on which the time of a step depends."""
-    return str((recipe.model, recipe.optimizer.name, recipe.micro_batch_size, recipe.tokens_per_step, recipe.train.precision))
+    return str(
+        (
+            recipe.model,
+            recipe.optimizer.name,
+            recipe.micro_batch_size,
+            recipe.tokens_per_step,
+            recipe.train.precision,
+        )
+    )
 
 
 def _step(recipe: Recipe, mode: Mode) -> Callable[[], None]:
@@ -87,14 +113,27 @@ def _step(recipe: Recipe, mode: Mode) -> Callable[[], None]:
     init_weights(model, seed=0)
     model.train()
     optimizers = build_optimizers(model, recipe.optimizer)
-    hidden_states = torch.compile(model.hidden_states) if mode == "compiled" else model.hidden_states
+    hidden_states = (
+        torch.compile(model.hidden_states) if mode == "compiled" else model.hidden_states
+    )
     generator = torch.Generator().manual_seed(0)
     shape = (recipe.train.batch_size, recipe.context_length + 1)
-    batches = torch.split(torch.randint(recipe.model.vocab_size, shape, generator=generator).to(device), recipe.micro_batch_size)
+    batches = torch.split(
+        torch.randint(recipe.model.vocab_size, shape, generator=generator).to(device),
+        recipe.micro_batch_size,
+    )
     precision = autocast(device, choose_precision(recipe.train.precision, device))
 
     def step() -> None:
-        train_step(model, hidden_states, optimizers, batches, factor=0.0, clip_norm=recipe.optimizer.clip_norm, autocast=precision)
+        train_step(
+            model,
+            hidden_states,
+            optimizers,
+            batches,
+            factor=0.0,
+            clip_norm=recipe.optimizer.clip_norm,
+            autocast=precision,
+        )
         synchronise(device)
 
     return step

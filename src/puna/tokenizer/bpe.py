@@ -1,17 +1,21 @@
-"""Byte pair encoding as it is taught: count words, cut them into characters, merge the most frequent pair, again and again.
+"""Byte pair encoding as it is taught: count words, cut them into characters, merge the most
+frequent pair, again and again.
 
     words: low 5, lower 2, newest 6, widest 3        every word ends in its own </w>
     merge: e s (9 times), es t (9), est </w> (9), l o (7), lo w (7), n e (6), ...
 
-What it is not: the trainer behind `puna tokenizer train`. That one is `training.py`, which counts in Rust; this file is the same
-algorithm to read, to watch (`puna tokenizer explain`) and to hold the fast one against: over byte characters, with `end="none"` and
-`ties="oldest"`, the two learn the same merges in the same order.
+What it is not: the trainer behind `puna tokenizer train`. That one is `training.py`, which counts
+in Rust; this file is the same algorithm to read, to watch (`puna tokenizer explain`) and to hold
+the fast one against: over byte characters, with `end="none"` and `ties="oldest"`, the two learn the
+same merges in the same order.
 
-Source: Sennrich, Haddow & Birch 2016, Neural Machine Translation of Rare Words with Subword Units (arXiv 1508.07909), section 3.2 and
-algorithm 1; for compression, Gage 1994. Counts are Python integers, so they are exact at any size.
+Source: Sennrich, Haddow & Birch 2016, Neural Machine Translation of Rare Words with Subword Units
+(arXiv 1508.07909), section 3.2 and algorithm 1; for compression, Gage 1994. Counts are Python
+integers, so they are exact at any size.
 
-Cost: a merge recounts only the words that hold the pair, and then looks once at every pair; `ties="first"` walks all words as well.
-Measured on one core with 0.58 MB of Python source, which has 8,950 different words: 1,000 merges take 1 s, with `ties="first"` 5 s.
+Cost: a merge recounts only the words that hold the pair, and then looks once at every pair;
+`ties="first"` walks all words as well. Measured on one core with 0.58 MB of Python source, which
+has 8,950 different words: 1,000 merges take 1 s, with `ties="first"` 5 s.
 """
 
 import heapq
@@ -26,16 +30,18 @@ from puna.errors import TokenizerError
 Pair = tuple[str, str]
 
 End = Literal["separate", "attached", "none"]
-"""How a word's end is marked: by a symbol of its own behind the last character (the paper), as part of the last character's symbol
-(subword-nmt from 0.2 on), or not at all."""
+"""How a word's end is marked: by a symbol of its own behind the last character (the paper), as part
+of the last character's symbol (subword-nmt from 0.2 on), or not at all.
+"""
 
 Ties = Literal["first", "oldest"]
 """Which of equally frequent pairs is merged.
 
-`first`: the one that is met first on a walk through the words, in the order they are given and from left to right. That is the paper's
-code, which recounts into a dict and takes the first maximum.
-`oldest`: the one whose left symbol is oldest, and of those the one whose right symbol is. The starting symbols come in the order of
-their code points, the merged ones after them as they were made. That is `tokenizers`' smaller pair of ids.
+`first`: the one that is met first on a walk through the words, in the order they are given and from
+left to right. That is the paper's code, which recounts into a dict and takes the first maximum.
+`oldest`: the one whose left symbol is oldest, and of those the one whose right symbol is. The
+starting symbols come in the order of their code points, the merged ones after them as they were
+made. That is `tokenizers`' smaller pair of ids.
 """
 
 END_OF_WORD = "</w>"
@@ -47,7 +53,9 @@ class Merge:
 
     pair: Pair
     count: int
-    """How often the pair stood in the text when it was chosen. Overlaps count: "aaa" holds a a twice, and merges it once."""
+    """How often the pair stood in the text when it was chosen. Overlaps count: "aaa" holds a a
+    twice, and merges it once.
+    """
 
     @property
     def symbol(self) -> str:
@@ -61,7 +69,9 @@ def count_words(text: str) -> Counter[str]:
 
 
 def split_word(word: str, end: End = "separate") -> list[str]:
-    """The symbols that a word starts from: its characters (code points), and the mark of its end."""
+    """The symbols that a word starts from: its characters (code points), and the mark of its
+    end.
+    """
     if end == "none":
         return list(word)
     symbols = [*word, END_OF_WORD]
@@ -74,17 +84,19 @@ def merge_pair(symbols: Iterable[str], pair: Pair) -> list[str]:
     merged: list[str] = []
     for symbol in symbols:
         if symbol == right and merged and merged[-1] == left:
-            merged[-1] = left + right  # longer than `left`, so what was just joined never joins again
+            # longer than `left`, so what was just joined never joins again
+            merged[-1] = left + right
         else:
             merged.append(symbol)
     return merged
 
 
 def segment(word: str, pairs: Iterable[Pair], end: End = "separate") -> list[str]:
-    """Cut any word, also one that was never seen, by applying the learned pairs in the order in which they were learned.
+    """Cut any word, also one that was never seen, by applying the learned pairs in the order in
+    which they were learned.
 
-    With the ten merges of the paper's example "lowest" becomes low est</w>. The usual mistake is to look for the longest symbols of
-    the vocabulary instead, which cuts differently.
+    With the ten merges of the paper's example "lowest" becomes low est</w>. The usual mistake is to
+    look for the longest symbols of the vocabulary instead, which cuts differently.
     """
     symbols = split_word(word, end)
     for pair in pairs:
@@ -95,64 +107,101 @@ def segment(word: str, pairs: Iterable[Pair], end: End = "separate") -> list[str
 class BpeLearner:
     """The words of a text as they are cut now, and the loop that merges them.
 
-        count of a pair = sum over words of (count of the word) * (places in the word where the pair stands)
+        count of a pair = sum over words of (count of the word) * (places in the word where the pair
+            stands)
 
-    A pair lies inside one word, so no merge crosses a word's end. Overlapping places count each: "aaa" holds a a twice. That is how the
-    paper's code, subword-nmt and `tokenizers` count, and only so is "aa" the most frequent pair of "aaabdaaabac", the usual example: 4
-    times against 2 for "ab", where without overlaps both have 2. It says how often a pair is seen, not how many symbols its merge saves.
+    A pair lies inside one word, so no merge crosses a word's end. Overlapping places count each:
+    "aaa" holds a a twice. That is how the paper's code, subword-nmt and `tokenizers` count, and
+    only so is "aa" the most frequent pair of "aaabdaaabac", the usual example: 4 times against 2
+    for "ab", where without overlaps both have 2. It says how often a pair is seen, not how many
+    symbols its merge saves.
 
-    Every merge makes a symbol that did not exist before, so the vocabulary always has as many symbols as at the start plus one for each
-    merge. The reason: where a symbol stands, nothing was ever merged across its edges, so inside it merging went as in every other
-    place where the same characters became one symbol.
+    Every merge makes a symbol that did not exist before, so the vocabulary always has as many
+    symbols as at the start plus one for each merge. The reason: where a symbol stands, nothing was
+    ever merged across its edges, so inside it merging went as in every other place where the same
+    characters became one symbol.
     """
 
-    def __init__(self, words: Mapping[str, int], *, end: End = "separate", ties: Ties = "first") -> None:
+    def __init__(
+        self, words: Mapping[str, int], *, end: End = "separate", ties: Ties = "first"
+    ) -> None:
         """`words` holds each word's count. Its order matters where `ties` is `first`."""
         _check_choice("end", end, get_args(End))
         _check_choice("ties", ties, get_args(Ties))
         if not words:
-            raise TokenizerError("there are no words to learn from; give a text that holds at least one character that is no white space")
+            raise TokenizerError(
+                "there are no words to learn from; give a text that holds at least one character"
+                " that is no white space"
+            )
         for word, count in words.items():
             if not word or count < 1:
-                raise TokenizerError(f"the word {word[:40]!r} has the count {count}; a word has a character at least, and counts from 1 on")
+                raise TokenizerError(
+                    f"the word {word[:40]!r} has the count {count}; a word has a character at"
+                    " least, and counts from 1 on"
+                )
             if end != "none" and END_OF_WORD in word:
                 raise TokenizerError(
-                    f"the word {word[:40]!r} holds {END_OF_WORD}, which marks the end of a word; remove it, or mark no ends (none)"
+                    f"the word {word[:40]!r} holds {END_OF_WORD}, which marks the end of a word;"
+                    " remove it, or mark no ends (none)"
                 )
         self.words = dict(words)
         self.ties = ties
         self.cuts = {word: split_word(word, end) for word in words}
         """Each word's symbols as merged so far."""
         self.counts: Counter[Pair] = Counter()
-        """How often each pair stands in the text as it is cut now; a pair that stands nowhere has no entry."""
-        self._words_with: defaultdict[Pair, set[str]] = defaultdict(set)  # also words that held the pair once
+        """How often each pair stands in the text as it is cut now; a pair that stands nowhere has
+        no entry.
+        """
+        # also words that held the pair once
+        self._words_with: defaultdict[Pair, set[str]] = defaultdict(set)
         for word, count in words.items():
             self._count_pairs(word, count)
         self.symbols = sorted({symbol for symbols in self.cuts.values() for symbol in symbols})
-        """The vocabulary, oldest first: the starting symbols by code points, then the merged ones in the order they were made."""
+        """The vocabulary, oldest first: the starting symbols by code points, then the merged ones
+        in the order they were made.
+        """
 
-    def learn(self, *, max_merges: int | None = None, vocab_size: int | None = None) -> Iterator[Merge]:
-        """Merge until `max_merges` merges are made, the vocabulary has `vocab_size` symbols, or no word holds a pair: whichever comes
-        first. Each merge is made when the iterator is asked for it, so `cuts` and `counts` can be looked at in between."""
+    def learn(
+        self, *, max_merges: int | None = None, vocab_size: int | None = None
+    ) -> Iterator[Merge]:
+        """Merge until `max_merges` merges are made, the vocabulary has `vocab_size` symbols, or no
+        word holds a pair: whichever comes first. Each merge is made when the iterator is asked for
+        it, so `cuts` and `counts` can be looked at in between.
+        """
         if max_merges is not None and max_merges < 0:
-            raise TokenizerError(f"the number of merges is {max_merges}; it must be 0 or more, or left out to merge until no pair is left")
+            raise TokenizerError(
+                f"the number of merges is {max_merges}; it must be 0 or more, or left out to merge"
+                " until no pair is left"
+            )
         if vocab_size is not None and vocab_size < len(self.symbols):
             raise TokenizerError(
-                f"vocab_size is {vocab_size}; it must be at least {len(self.symbols)}, the different symbols that the words are made of now"
+                f"vocab_size is {vocab_size}; it must be at least {len(self.symbols)}, the"
+                " different symbols that the words are made of now"
             )
         room = None if vocab_size is None else vocab_size - len(self.symbols)
-        return islice(self._merges(), min((limit for limit in (max_merges, room) if limit is not None), default=None))
+        return islice(
+            self._merges(),
+            min((limit for limit in (max_merges, room) if limit is not None), default=None),
+        )
 
     def most_frequent(self, number: int) -> list[Pair]:
         """The pairs that are first in line, at most `number`, the next to be merged in front."""
         least = min(heapq.nlargest(number, self.counts.values()), default=0)
         candidates = {pair for pair, count in self.counts.items() if count >= least}
         if self.ties == "first":
-            by_rule = list(dict.fromkeys(pair for symbols in self.cuts.values() for pair in pairwise(symbols) if pair in candidates))
+            by_rule = list(
+                dict.fromkeys(
+                    pair
+                    for symbols in self.cuts.values()
+                    for pair in pairwise(symbols)
+                    if pair in candidates
+                )
+            )
         else:
             age = {symbol: place for place, symbol in enumerate(self.symbols)}
             by_rule = sorted(candidates, key=lambda pair: (age[pair[0]], age[pair[1]]))
-        return sorted(by_rule, key=lambda pair: -self.counts[pair])[:number]  # a stable sort: equal counts stay as the rule has them
+        # a stable sort: equal counts stay as the rule has them
+        return sorted(by_rule, key=lambda pair: -self.counts[pair])[:number]
 
     def _merges(self) -> Iterator[Merge]:
         while self.counts:

@@ -2,19 +2,22 @@ r"""A conversation as token ids, in Llama 3's layout, with Llama 3.1's for calli
 
     <|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n...
 
-Tools are described ahead of the first user message's words. A call is the assistant's text `{"name": ..., "parameters": ...}`,
-several stand one after the other behind "; ", and a tool answers under the header "ipython".
+Tools are described ahead of the first user message's words. A call is the assistant's text
+`{"name": ..., "parameters": ...}`, several stand one after the other behind "; ", and a tool
+answers under the header "ipython".
 
-Two ways lead there. `encode_chat` builds the ids piece by piece: markers from their ids, everything that a person wrote
-through `Tokenizer.encode`, which cannot yield a special token, so no message can close its own turn and open another.
-`CHAT_TEMPLATE` is the same layout for engines that render a string first (transformers, vLLM, llama.cpp); it goes into
-`tokenizer_config.json`. Both strip white space around a message, as Llama 3's template does, and they give equal ids
-for ordinary text with digits "one" and "three". They part in two cases, both by the string's fault: a message that
-spells a marker, which the string turns into the marker; and digits "off", where GPT-2's pattern cuts the blank line
-after a header differently when text follows it.
+Two ways lead there. `encode_chat` builds the ids piece by piece: markers from their ids, everything
+that a person wrote through `Tokenizer.encode`, which cannot yield a special token, so no message
+can close its own turn and open another. `CHAT_TEMPLATE` is the same layout for engines that render
+a string first (transformers, vLLM, llama.cpp); it goes into `tokenizer_config.json`. Both strip
+white space around a message, as Llama 3's template does, and they give equal ids for ordinary text
+with digits "one" and "three". They part in two cases, both by the string's fault: a message that
+spells a marker, which the string turns into the marker; and digits "off", where GPT-2's pattern
+cuts the blank line after a header differently when text follows it.
 
-Source: Llama 3.1's model card and prompt format ("JSON based tool calling"). Two differences: no system message is made up
-for a chat that has none, and a tool's answer stands as it is, not once more in quotes.
+Source: Llama 3.1's model card and prompt format ("JSON based tool calling"). Two differences: no
+system message is made up for a chat that has none, and a tool's answer stands as it is, not once
+more in quotes.
 """
 
 import json
@@ -39,16 +42,16 @@ CALL_SEPARATOR = "; "
 _LONG_CHAT = 100_000
 
 _TOOLS_INTRODUCTION = (
-    "Given the following functions, please respond with a JSON for a function call with its proper arguments "
-    "that best answers the given prompt.\n\n"
-    'Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}. '
-    "Do not use variables.\n\n"
+    "Given the following functions, please respond with a JSON for a function call with its proper"
+    ' arguments that best answers the given prompt.\n\nRespond in the format {"name": function'
+    ' name, "parameters": dictionary of argument name and its value}. Do not use variables.\n\n'
 )
 
 CHAT_TEMPLATE = r"""{{- bos_token }}
 {%- set told = namespace(tools=false) %}
 {%- for message in messages %}
-    {{- '<|start_header_id|>' + ('ipython' if message['role'] == 'tool' else message['role']) + '<|end_header_id|>\n\n' }}
+    {%- set role = 'ipython' if message['role'] == 'tool' else message['role'] %}
+    {{- '<|start_header_id|>' + role + '<|end_header_id|>\n\n' }}
     {%- if tools and message['role'] == 'user' and not told.tools %}
         {%- set told.tools = true %}
         {{- 'TOOLS_INTRODUCTION' }}
@@ -74,13 +77,19 @@ CHAT_TEMPLATE = r"""{{- bos_token }}
 {%- if add_generation_prompt %}
     {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
 {%- endif -%}
-""".replace("TOOLS_INTRODUCTION", _TOOLS_INTRODUCTION.replace("\n", r"\n")).replace("CALL_SEPARATOR", CALL_SEPARATOR)
-"""The layout in Jinja; transformers passes it `messages`, `tools`, `bos_token` and `add_generation_prompt`."""
+""".replace("TOOLS_INTRODUCTION", _TOOLS_INTRODUCTION.replace("\n", r"\n")).replace(
+    "CALL_SEPARATOR", CALL_SEPARATOR
+)
+"""The layout in Jinja; transformers passes it `messages`, `tools`, `bos_token` and
+`add_generation_prompt`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """What the assistant asks a tool to do. arguments: a JSON value, an object unless something went wrong."""
+    """What the assistant asks a tool to do. arguments: a JSON value, an object unless something
+    went wrong.
+    """
 
     name: str
     arguments: Any
@@ -88,7 +97,9 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. An assistant's may hold words, calls of tools, or both; the words stand first."""
+    """One turn of a conversation. An assistant's may hold words, calls of tools, or both; the words
+    stand first.
+    """
 
     role: Role
     content: str
@@ -102,8 +113,10 @@ class ChatIds:
     ids: list[int]
     """Token ids [T], opening with <|begin_of_text|>."""
     loss_mask: list[bool]
-    """[T], true on the assistant's words and calls and the <|eot_id|> after them. It marks `ids[t]` as a target, so it is
-    shifted with the targets: the usual mistake is to apply it to the positions that predict."""
+    """[T], true on the assistant's words and calls and the <|eot_id|> after them. It marks `ids[t]`
+    as a target, so it is shifted with the targets: the usual mistake is to apply it to the
+    positions that predict.
+    """
 
 
 def encode_chat(
@@ -113,20 +126,29 @@ def encode_chat(
     tools: Sequence[Mapping[str, Any]] = (),
     add_generation_prompt: bool = False,
 ) -> ChatIds:
-    """Lay `messages` out as ids; with `add_generation_prompt` the ids end where the assistant's next answer begins.
+    """Lay `messages` out as ids; with `add_generation_prompt` the ids end where the assistant's
+    next answer begins.
 
-    tools: JSON objects that describe what may be called, usually {"type": "function", "function": {"name", "description",
-    "parameters"}}. Raises TokenizerError for no messages, an unknown role, tools without a user message to describe them in,
-    calls by anyone but the assistant, or a vocabulary without the chat's special tokens. Any order of roles is laid out as given.
-    A chat of more than a hundred thousand characters starts threads, as `Tokenizer.encode_batch` does, and leaves the interpreter
-    to others.
+    tools: JSON objects that describe what may be called, usually {"type": "function", "function":
+    {"name", "description", "parameters"}}. Raises TokenizerError for no messages, an unknown role,
+    tools without a user message to describe them in, calls by anyone but the assistant, or a
+    vocabulary without the chat's special tokens. Any order of roles is laid out as given. A chat of
+    more than a hundred thousand characters starts threads, as `Tokenizer.encode_batch` does, and
+    leaves the interpreter to others.
     """
     if not messages:
-        raise TokenizerError("the chat has no messages; give at least one, such as Message('user', 'Hello')")
+        raise TokenizerError(
+            "the chat has no messages; give at least one, such as Message('user', 'Hello')"
+        )
     missing = [name for name in CHAT_TOKENS if name not in tokenizer.special_tokens]
     if missing:
-        raise TokenizerError(f"the vocabulary lacks {', '.join(missing)}, so it cannot lay out a chat; use Puna's or Llama 3's")
-    begin, start_header, end_header, end_of_turn = (tokenizer.special_tokens[name] for name in CHAT_TOKENS)
+        raise TokenizerError(
+            f"the vocabulary lacks {', '.join(missing)}, so it cannot lay out a chat; use Puna's or"
+            " Llama 3's"
+        )
+    begin, start_header, end_header, end_of_turn = (
+        tokenizer.special_tokens[name] for name in CHAT_TOKENS
+    )
 
     def header(role: str) -> list[int]:
         return [start_header, *tokenizer.encode(role), end_header, *tokenizer.encode("\n\n")]
@@ -134,7 +156,10 @@ def encode_chat(
     for message in messages:
         _check(message)
     tells_tools = _place_of_tools(messages) if tools else None
-    texts = [(_describe(tools) if place == tells_tools else "") + _words(message) for place, message in enumerate(messages)]
+    texts = [
+        (_describe(tools) if place == tells_tools else "") + _words(message)
+        for place, message in enumerate(messages)
+    ]
     ids, loss_mask = [begin], [False]
     for message, encoded in zip(messages, _encoded(tokenizer, texts), strict=True):
         opening = header("ipython" if message.role == "tool" else message.role)
@@ -156,28 +181,37 @@ def _encoded(tokenizer: "Tokenizer", texts: Sequence[str]) -> list[list[int]]:
 
 def _check(message: Message) -> None:
     if message.role not in get_args(Role):
-        raise TokenizerError(f"the role is {message.role!r}; choose one of {', '.join(get_args(Role))}")
+        raise TokenizerError(
+            f"the role is {message.role!r}; choose one of {', '.join(get_args(Role))}"
+        )
     if message.tool_calls and message.role != "assistant":
-        raise TokenizerError(f"a message of the {message.role} calls a tool; only the assistant's can")
+        raise TokenizerError(
+            f"a message of the {message.role} calls a tool; only the assistant's can"
+        )
 
 
 def _place_of_tools(messages: Sequence[Message]) -> int:
     """Which message describes the tools."""
     place = next((place for place, message in enumerate(messages) if message.role == "user"), None)
     if place is None:
-        raise TokenizerError("tools are described in the first user message, but this chat has none; add one")
+        raise TokenizerError(
+            "tools are described in the first user message, but this chat has none; add one"
+        )
     return place
 
 
 def _describe(tools: Sequence[Mapping[str, Any]]) -> str:
-    return _TOOLS_INTRODUCTION + "".join(json.dumps(tool, ensure_ascii=False, indent=4) + "\n\n" for tool in tools)
+    return _TOOLS_INTRODUCTION + "".join(
+        json.dumps(tool, ensure_ascii=False, indent=4) + "\n\n" for tool in tools
+    )
 
 
 def _words(message: Message) -> str:
     """The message's text: its words, then its calls."""
     words = message.content.strip()
     calls = CALL_SEPARATOR.join(
-        f'{{"name": {json.dumps(call.name, ensure_ascii=False)}, "parameters": {json.dumps(call.arguments, ensure_ascii=False)}}}'
+        f'{{"name": {json.dumps(call.name, ensure_ascii=False)}, "parameters":'
+        f" {json.dumps(call.arguments, ensure_ascii=False)}}}"
         for call in message.tool_calls
     )
     return f"{words}\n\n{calls}" if words and calls else words + calls

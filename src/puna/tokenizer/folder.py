@@ -1,8 +1,9 @@
-"""The tokenizer's files in a model folder: `tokenizer.json`, and `tokenizer_config.json` with roles and chat template.
+"""The tokenizer's files in a model folder: `tokenizer.json`, and `tokenizer_config.json` with roles
+and chat template.
 
-The first decides the ids; the second tells transformers, vLLM and lm-evaluation-harness which class reads it, which
-tokens open, close and pad a text, and how a chat is laid out. A folder that came from elsewhere keeps its own second
-file when it is saved again.
+The first decides the ids; the second tells transformers, vLLM and lm-evaluation-harness which class
+reads it, which tokens open, close and pad a text, and how a chat is laid out. A folder that came
+from elsewhere keeps its own second file when it is saved again.
 """
 
 import json
@@ -21,26 +22,32 @@ TEMPLATE_FILE = "chat_template.jinja"
 
 
 def read_folder(path: Path) -> tuple[str, dict[str, Any] | None]:
-    """The content of `tokenizer.json` and the config beside it, if any; `path` is the folder or the file.
+    """The content of `tokenizer.json` and the config beside it, if any; `path` is the folder or the
+    file.
 
-    A chat template in a file of its own, as transformers 5 writes it, is put into the config. Raises TokenizerError for
-    what is not there or cannot be read.
+    A chat template in a file of its own, as transformers 5 writes it, is put into the config.
+    Raises TokenizerError for what is not there or cannot be read.
     """
     file = path / DEFINITION_FILE if path.is_dir() else path
     if not file.is_file():
         raise TokenizerError(
-            f"there is no tokenizer at {file}; name a folder that holds {DEFINITION_FILE}, or make one with `puna tokenizer train`"
+            f"there is no tokenizer at {file}; name a folder that holds {DEFINITION_FILE}, or make"
+            " one with `puna tokenizer train`"
         )
     config_file, template_file = file.with_name(CONFIG_FILE), file.with_name(TEMPLATE_FILE)
     try:
         definition = file.read_text(encoding="utf-8")
-        config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else None
+        config = (
+            json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else None
+        )
         if not isinstance(config, dict | None):
             raise ValueError(f"{CONFIG_FILE} is no JSON object")
         if config is not None and template_file.is_file():
             config["chat_template"] = template_file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise TokenizerError(f"the tokenizer in {file.parent} cannot be read ({error}); copy or train it again") from error
+        raise TokenizerError(
+            f"the tokenizer in {file.parent} cannot be read ({error}); copy or train it again"
+        ) from error
     return definition, config
 
 
@@ -51,13 +58,18 @@ def write_folder(path: Path, definition: str, config: Mapping[str, Any]) -> None
 
 
 def build_config(special_tokens: Mapping[str, int]) -> dict[str, Any]:
-    """The `tokenizer_config.json` of a vocabulary without one: roles by name, and the template if it can hold a chat.
+    """The `tokenizer_config.json` of a vocabulary without one: roles by name, and the template if
+    it can hold a chat.
 
-    The class named is the one that takes `tokenizer.json` as it stands. A model's own class (`LlamaTokenizer`) would
-    rebuild the pre-tokenizer and give other ids.
+    The class named is the one that takes `tokenizer.json` as it stands. A model's own class
+    (`LlamaTokenizer`) would rebuild the pre-tokenizer and give other ids.
     """
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    for role, names in (("bos", BEGIN_OF_TEXT_NAMES), ("eos", END_OF_TEXT_NAMES), ("pad", PAD_NAMES)):
+    for role, names in (
+        ("bos", BEGIN_OF_TEXT_NAMES),
+        ("eos", END_OF_TEXT_NAMES),
+        ("pad", PAD_NAMES),
+    ):
         token = next((name for name in names if name in special_tokens), None)
         if token is not None:
             config[f"{role}_token"] = token

@@ -1,16 +1,19 @@
-r"""Where a text is cut before byte-level BPE: the three published patterns, by how they treat digits.
+r"""Where a text is cut before byte-level BPE: the three published patterns, by how they treat
+digits.
 
-BPE merges only inside the pieces ("words") that these patterns cut, so the pattern decides what no token can ever join:
-two words, a word and a line break, or more digits than the mode allows. The patterns are those of published models,
-character for character, because every engine that reads a `tokenizer.json` or a GGUF file has them built in; llama.cpp
-knows them by the names in `LLAMA_CPP_NAMES`.
+BPE merges only inside the pieces ("words") that these patterns cut, so the pattern decides what no
+token can ever join: two words, a word and a line break, or more digits than the mode allows. The
+patterns are those of published models, character for character, because every engine that reads a
+`tokenizer.json` or a GGUF file has them built in; llama.cpp knows them by the names in
+`LLAMA_CPP_NAMES`.
 
     digits   pattern     a number is cut into                       "2024 + 12345"
     one      Qwen 2's    single digits, as LLaMA does               2 0 2 4 _+ _ 1 2 3 4 5
     three    Llama 3's   runs of up to three digits from the left   202 4 _+ _ 123 45
     off      GPT-2's     whole numbers, with the space before       2024 _+ _12345
 
-This file does not merge (that is `tokenizers`' BPE model) and does not count (that is `training.py`).
+This file does not merge (that is `tokenizers`' BPE model) and does not count (that is
+`training.py`).
 """
 
 import re
@@ -39,9 +42,13 @@ SPLIT_PATTERNS: Mapping[Digits, str] = MappingProxyType(
         "off": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     }
 )
-r"""Each mode's regular expression in Oniguruma syntax, as in the `tokenizer.json` of Qwen 2, Llama 3 and GPT-2."""
+r"""Each mode's regular expression in Oniguruma syntax, as in the `tokenizer.json` of Qwen 2, Llama
+3 and GPT-2.
+"""
 
-LLAMA_CPP_NAMES: Mapping[Digits, str] = MappingProxyType({"one": "qwen2", "three": "llama-bpe", "off": "gpt-2"})
+LLAMA_CPP_NAMES: Mapping[Digits, str] = MappingProxyType(
+    {"one": "qwen2", "three": "llama-bpe", "off": "gpt-2"}
+)
 """The value of `tokenizer.ggml.pre` in a GGUF file whose vocabulary was cut this way."""
 
 _CUT = re.compile(r"[^\W_](?=[\s,.\u3001\u3002\uFF0C])")
@@ -58,8 +65,8 @@ def check_digits(digits: str) -> Digits:
 def build_pre_tokenizer(digits: Digits) -> pre_tokenizers.PreTokenizer:
     """Cut with the mode's pattern, then spell each piece in the 256 byte characters.
 
-    The usual mistake is `ByteLevel()` with its defaults, which puts a space before every text (so decoding is not
-    lossless) and cuts a second time with GPT-2's pattern.
+    The usual mistake is `ByteLevel()` with its defaults, which puts a space before every text (so
+    decoding is not lossless) and cuts a second time with GPT-2's pattern.
     """
     return pre_tokenizers.Sequence(
         [
@@ -70,14 +77,21 @@ def build_pre_tokenizer(digits: Digits) -> pre_tokenizers.PreTokenizer:
 
 
 def recognise_digits(pre_tokenizer: Mapping[str, Any]) -> Digits | None:
-    """The mode of a `tokenizer.json`'s `pre_tokenizer` entry, or None for a pattern that is not among the three."""
+    """The mode of a `tokenizer.json`'s `pre_tokenizer` entry, or None for a pattern that is not
+    among the three.
+    """
     match pre_tokenizer:
         case {"type": "ByteLevel"}:
             return "off" if pre_tokenizer.get("use_regex", True) else None
         case {
             "type": "Sequence",
             "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated", "invert": False},
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": str(pattern)},
+                    "behavior": "Isolated",
+                    "invert": False,
+                },
                 {"type": "ByteLevel", "use_regex": False},
             ],
         }:
@@ -87,12 +101,14 @@ def recognise_digits(pre_tokenizer: Mapping[str, Any]) -> Digits | None:
 
 
 def cut_text(text: str, characters: int) -> Iterator[str]:
-    """Cut a long text into pieces of at least `characters`, but the last, whose tokens together are those of the text.
+    """Cut a long text into pieces of at least `characters`, but the last, whose tokens together are
+    those of the text.
 
-    `tokenizers` needs about 150 bytes of memory for each byte of one text (measured: 1.1 GB for 7.2 MB), so a
-    book-sized document is encoded in pieces. A cut falls only between a letter or digit and the white space, comma or
-    full stop after it: in all three patterns a run of letters or digits ends there, whatever follows, and none looks
-    back. A text without such a place stays whole.
+    `tokenizers` needs about 150 bytes of memory for each byte of one text (measured: 1.1 GB for 7.2
+    MB), so a book-sized document is encoded in pieces. A cut falls only between a letter or digit
+    and the white space, comma or full stop after it: in all three patterns a run of letters or
+    digits ends there, whatever follows, and none looks back. A text without such a place stays
+    whole.
     """
     start = 0
     while (found := _CUT.search(text, start + characters - 1)) is not None:
@@ -102,11 +118,14 @@ def cut_text(text: str, characters: int) -> Iterator[str]:
 
 
 def encode_utf8(text: str) -> bytes:
-    """The UTF-8 bytes of `text`; TokenizerError for a lone surrogate, half of a UTF-16 pair and no character."""
+    """The UTF-8 bytes of `text`; TokenizerError for a lone surrogate, half of a UTF-16 pair and no
+    character.
+    """
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise TokenizerError(
-            f"the text holds the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}, which UTF-8 "
-            "cannot write; read the file with errors='replace', or drop such characters"
+            f"the text holds the lone surrogate U+{ord(text[error.start]):04X} at character"
+            f" {error.start}, which UTF-8 cannot write; read the file with errors='replace', or"
+            " drop such characters"
         ) from error

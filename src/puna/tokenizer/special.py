@@ -1,8 +1,10 @@
-"""The names of the special tokens: Llama 3's eight, and what other vocabularies call the same roles.
+"""The names of the special tokens: Llama 3's eight, and what other vocabularies call the same
+roles.
 
-A special token marks structure (a text begins, a turn ends). It has an id and no bytes: user text never yields one,
-however it is spelled, and bits per byte never count one. This file holds names only; ids are given by `training.py`
-(after the base vocabulary, in the order below, as Llama 3 does) or read from a file by `byte_level.py`.
+A special token marks structure (a text begins, a turn ends). It has an id and no bytes: user text
+never yields one, however it is spelled, and bits per byte never count one. This file holds names
+only; ids are given by `training.py` (after the base vocabulary, in the order below, as Llama 3
+does) or read from a file by `byte_level.py`.
 """
 
 from collections.abc import Mapping

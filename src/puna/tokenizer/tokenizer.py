@@ -1,11 +1,12 @@
 """Text to token ids and back: byte-level BPE over Hugging Face `tokenizers`.
 
-A `Tokenizer` is what a `tokenizer.json` says and nothing more: no padding, no truncation, no special token added, and
-none read from text. Markers are placed by whoever lays ids out: the shard writer between documents, `chat.py` around
-messages. Instances never change, and pickle to the file's content, so a process pool can carry them.
+A `Tokenizer` is what a `tokenizer.json` says and nothing more: no padding, no truncation, no
+special token added, and none read from text. Markers are placed by whoever lays ids out: the shard
+writer between documents, `chat.py` around messages. Instances never change, and pickle to the
+file's content, so a process pool can carry them.
 
-Cost, measured on one core with Python source text: `encode` 1 MB a second, `encode_batch` 2 MB; decoding is a table
-look-up.
+Cost, measured on one core with Python source text: `encode` 1 MB a second, `encode_batch` 2 MB;
+decoding is a table look-up.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,13 +36,15 @@ _PIECE_CHARACTERS = 1 << 18
 class Tokenizer:
     """A byte-level BPE vocabulary: trained here (`train`) or read from any model's folder (`load`).
 
-    Lossless: `decode(encode(text)) == text` for every string without lone surrogates, unless the file brings a
-    normalizer of its own (Qwen's composes accents to NFC). Safe from injection: `encode` never yields a special token,
-    even for a text that spells one.
+    Lossless: `decode(encode(text)) == text` for every string without lone surrogates, unless the
+    file brings a normalizer of its own (Qwen's composes accents to NFC). Safe from injection:
+    `encode` never yields a special token, even for a text that spells one.
     """
 
     def __init__(self, definition: str, config: Mapping[str, Any] | None = None) -> None:
-        """Take the content of a `tokenizer.json` and of the `tokenizer_config.json` beside it, if there is one."""
+        """Take the content of a `tokenizer.json` and of the `tokenizer_config.json` beside it, if
+        there is one.
+        """
         read = read_definition(definition)
         self._definition = definition
         self._config = dict(config) if config is not None else build_config(read.special_tokens)
@@ -63,16 +66,18 @@ class Tokenizer:
         max_bytes: int = DEFAULT_SAMPLE_BYTES,
         on_progress: Callable[[int], None] | None = None,
     ) -> Self:
-        """Learn a vocabulary from the first `max_bytes` bytes (UTF-8) of `texts`, read once and as a stream.
+        """Learn a vocabulary from the first `max_bytes` bytes (UTF-8) of `texts`, read once and as
+        a stream.
 
-        `vocab_size` counts everything: 256 bytes, merges, 8 special tokens. A sample with too few repeated pairs gives
-        a smaller vocabulary, so read `vocab_size` of the result. The same texts in the same order give the same
-        vocabulary, byte for byte. `on_progress` gets the bytes read so far; the merging follows its last call. Since
-        the sample is the beginning of the stream, the usual mistake is to feed sources one after the other; mix them
-        (`take_turns` in `training.py`).
+        `vocab_size` counts everything: 256 bytes, merges, 8 special tokens. A sample with too few
+        repeated pairs gives a smaller vocabulary, so read `vocab_size` of the result. The same
+        texts in the same order give the same vocabulary, byte for byte. `on_progress` gets the
+        bytes read so far; the merging follows its last call. Since the sample is the beginning of
+        the stream, the usual mistake is to feed sources one after the other; mix them (`take_turns`
+        in `training.py`).
 
-        Raises TokenizerError for no text, a vocabulary below 264, an unknown digits mode, or a sample size past the
-        32-bit pair counts.
+        Raises TokenizerError for no text, a vocabulary below 264, an unknown digits mode, or a
+        sample size past the 32-bit pair counts.
         """
         return cls(train_definition(texts, vocab_size, digits, max_bytes, on_progress))
 
@@ -90,7 +95,9 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, definition: str) -> Self:
-        """Read the content of a `tokenizer.json`, such as `to_json` gives: the light way into another process."""
+        """Read the content of a `tokenizer.json`, such as `to_json` gives: the light way into
+        another process.
+        """
         return cls(definition)
 
     def to_json(self) -> str:
@@ -100,9 +107,9 @@ class Tokenizer:
     def save(self, folder: Path | str) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` into `folder`, which may be a model's.
 
-        transformers, vLLM and lm-evaluation-harness read them: `AutoTokenizer` gives the ids of `encode` with
-        `add_special_tokens=False`, and <|begin_of_text|> before them by default, as Llama 3's does; it also reads
-        special tokens out of text unless `split_special_tokens=True`.
+        transformers, vLLM and lm-evaluation-harness read them: `AutoTokenizer` gives the ids of
+        `encode` with `add_special_tokens=False`, and <|begin_of_text|> before them by default, as
+        Llama 3's does; it also reads special tokens out of text unless `split_special_tokens=True`.
         """
         write_folder(Path(folder), self._definition, self._config)
 
@@ -110,31 +117,45 @@ class Tokenizer:
         return type(self), (self._definition, self._config)
 
     def __repr__(self) -> str:
-        return f"Tokenizer(vocab_size={self.vocab_size}, digits={self.digits!r}, hash={self.hash[:12]!r})"
+        return (
+            f"Tokenizer(vocab_size={self.vocab_size}, digits={self.digits!r},"
+            f" hash={self.hash[:12]!r})"
+        )
 
     # Text to ids and back
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without any special token; starts no threads, so it is safe before and after a fork.
+        """The ids of `text`, without any special token; starts no threads, so it is safe before and
+        after a fork.
 
-        Raises TokenizerError for lone surrogates. A long text is encoded in pieces, with the same ids, to keep memory
-        flat.
+        Raises TokenizerError for lone surrogates. A long text is encoded in pieces, with the same
+        ids, to keep memory flat.
         """
         try:
-            return [id_ for piece in self._cut(text) for id_ in self._backend.encode(piece, add_special_tokens=False).ids]
+            return [
+                id_
+                for piece in self._cut(text)
+                for id_ in self._backend.encode(piece, add_special_tokens=False).ids
+            ]
         except TypeError:  # all that the library says of a lone surrogate
             encode_utf8(text)
             raise
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text, on all cores and without character offsets, so at twice the speed even on one core.
+        """`encode` of each text, on all cores and without character offsets, so at twice the speed
+        even on one core.
 
-        It starts threads: a child forked later runs it on one core, and `tokenizers` says so on standard error. Memory
-        grows with the batch, at about 150 bytes for each byte of text: keep a batch to some megabytes.
+        It starts threads: a child forked later runs it on one core, and `tokenizers` says so on
+        standard error. Memory grows with the batch, at about 150 bytes for each byte of text: keep
+        a batch to some megabytes.
         """
         cuts = [self._cut(text) for text in texts]
         try:
-            encodings = iter(self._backend.encode_batch_fast(list(chain.from_iterable(cuts)), add_special_tokens=False))
+            encodings = iter(
+                self._backend.encode_batch_fast(
+                    list(chain.from_iterable(cuts)), add_special_tokens=False
+                )
+            )
         except TypeError:
             for text in texts:
                 encode_utf8(text)
@@ -144,8 +165,8 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of `ids`; special tokens are spelled out unless `skip_special`.
 
-        Bytes that form no character become U+FFFD, so join ids before decoding, or use `StreamDecoder`. Raises
-        TokenizerError for an id outside the vocabulary.
+        Bytes that form no character become U+FFFD, so join ids before decoding, or use
+        `StreamDecoder`. Raises TokenizerError for an id outside the vocabulary.
         """
         return self.decode_bytes(ids, skip_special).decode("utf-8", errors="replace")
 
@@ -156,7 +177,8 @@ class Tokenizer:
             return b"".join([pieces[id_] for id_ in ids])
         except KeyError as error:
             raise TokenizerError(
-                f"id {error.args[0]} is not in this vocabulary of {self.vocab_size} tokens; decode with the tokenizer that encoded"
+                f"id {error.args[0]} is not in this vocabulary of {self.vocab_size} tokens; decode"
+                " with the tokenizer that encoded"
             ) from None
 
     def _cut(self, text: str) -> list[str]:
@@ -176,14 +198,17 @@ class Tokenizer:
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) of `tokenizer.json` as canonical JSON: equal hashes mean equal ids, however it is indented."""
+        """SHA-256 (hex) of `tokenizer.json` as canonical JSON: equal hashes mean equal ids, however
+        it is indented.
+        """
         return self._hash
 
     @property
     def special_tokens(self) -> dict[str, int]:
         """Name to id, in id order, of the added tokens that the file marks as special.
 
-        The others (Qwen's `<think>`) are text, as the file says: `encode` yields them, and they have bytes.
+        The others (Qwen's `<think>`) are text, as the file says: `encode` yields them, and they
+        have bytes.
         """
         return dict(self._special_tokens)
 
@@ -194,10 +219,15 @@ class Tokenizer:
 
     @property
     def eos_id(self) -> int:
-        """The token that closes a document; TokenizerError in a vocabulary that has none under a known name."""
+        """The token that closes a document; TokenizerError in a vocabulary that has none under a
+        known name.
+        """
         found = first_id(self._special_tokens, END_OF_TEXT_NAMES)
         if found is None:
-            raise TokenizerError(f"the vocabulary has no end-of-text token; its special tokens hold none of {', '.join(END_OF_TEXT_NAMES)}")
+            raise TokenizerError(
+                "the vocabulary has no end-of-text token; its special tokens hold none of"
+                f" {', '.join(END_OF_TEXT_NAMES)}"
+            )
         return found
 
     @property
@@ -211,11 +241,15 @@ class Tokenizer:
         return first_id(self._special_tokens, PAD_NAMES)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The UTF-8 bytes that a token stands for, perhaps part of a character; b"" for a special token."""
+        """The UTF-8 bytes that a token stands for, perhaps part of a character; b"" for a special
+        token.
+        """
         return self.decode_bytes([token_id], skip_special=True)
 
     def token_lengths(self) -> npt.NDArray[np.int32]:
-        """Bytes per token [V], 0 for special tokens and unused ids: the denominators of bits per byte."""
+        """Bytes per token [V], 0 for special tokens and unused ids: the denominators of bits per
+        byte.
+        """
         lengths = np.zeros(self.vocab_size, dtype=np.int32)
         for id_, piece in self._text_pieces.items():
             lengths[id_] = len(piece)

@@ -1,12 +1,13 @@
 """Learning a byte-level BPE vocabulary from a stream of texts.
 
-Start from the 256 bytes; count how often each pair of neighbouring tokens occurs inside the pieces of `pretokenize.py`;
-join the most frequent pair into a new token; repeat until the vocabulary is full or no pair occurs twice. The counting
-is `tokenizers`' BpeTrainer; this file chooses its sample and settings so that the same texts give the same file, byte
-for byte, for any number of threads: counts are sums, ties go to the smaller pair of ids, and the alphabet is fixed.
+Start from the 256 bytes; count how often each pair of neighbouring tokens occurs inside the pieces
+of `pretokenize.py`; join the most frequent pair into a new token; repeat until the vocabulary is
+full or no pair occurs twice. The counting is `tokenizers`' BpeTrainer; this file chooses its sample
+and settings so that the same texts give the same file, byte for byte, for any number of threads:
+counts are sums, ties go to the smaller pair of ids, and the alphabet is fixed.
 
-Cost, measured on one core with 20 MB of Python source text and 32,000 tokens: 11 s (7 reading, 4 merging), 170 MB of
-memory.
+Cost, measured on one core with 20 MB of Python source text and 32,000 tokens: 11 s (7 reading, 4
+merging), 170 MB of memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,9 +27,10 @@ DEFAULT_SAMPLE_BYTES = 200_000_000
 """About two minutes of work at the rate above, and a tenth of what the counts can hold."""
 
 MAX_SAMPLE_BYTES = 2_000_000_000
-"""`tokenizers` keeps pair counts in signed 32-bit integers and lets them wrap in silence, which loses exactly the most
-frequent merges ("the" falls apart). A pair occurs at most once for each byte of text, so fewer than 2^31 bytes cannot
-wrap."""
+"""`tokenizers` keeps pair counts in signed 32-bit integers and lets them wrap in silence, which
+loses exactly the most frequent merges ("the" falls apart). A pair occurs at most once for each byte
+of text, so fewer than 2^31 bytes cannot wrap.
+"""
 
 _PIECE_CHARACTERS = 1 << 16
 
@@ -40,21 +42,29 @@ def train_definition(
     max_bytes: int,
     on_progress: Callable[[int], None] | None,
 ) -> str:
-    """Train and return the content of a `tokenizer.json`; see `Tokenizer.train` for the meaning of the arguments."""
+    """Train and return the content of a `tokenizer.json`; see `Tokenizer.train` for the meaning of
+    the arguments.
+    """
     mode = check_digits(digits)
     if vocab_size < MIN_VOCAB_SIZE:
         raise TokenizerError(
-            f"vocab_size is {vocab_size}; it must be at least {MIN_VOCAB_SIZE}: 256 bytes and {len(LLAMA3_SPECIAL_TOKENS)} special tokens"
+            f"vocab_size is {vocab_size}; it must be at least {MIN_VOCAB_SIZE}: 256 bytes and"
+            f" {len(LLAMA3_SPECIAL_TOKENS)} special tokens"
         )
     if not 0 < max_bytes <= MAX_SAMPLE_BYTES:
         raise TokenizerError(
-            f"max_bytes is {max_bytes:,}; it must lie between 1 and {MAX_SAMPLE_BYTES:,}, because the pair counts are "
-            "32-bit and would wrap on a larger sample; a few hundred megabytes are enough for any vocabulary"
+            f"max_bytes is {max_bytes:,}; it must lie between 1 and {MAX_SAMPLE_BYTES:,}, because"
+            " the pair counts are 32-bit and would wrap on a larger sample; a few hundred"
+            " megabytes are enough for any vocabulary"
         )
     if isinstance(texts, str):
-        raise TokenizerError("texts is one string, which would be read letter by letter; pass a list of texts, such as [text]")
+        raise TokenizerError(
+            "texts is one string, which would be read letter by letter; pass a list of texts, such"
+            " as [text]"
+        )
 
-    # Llama 3's file, and so llama.cpp's "llama-bpe", takes a piece that is a token whole, without walking its merges.
+    # Llama 3's file, and so llama.cpp's "llama-bpe", takes a piece that is a token whole, without
+    # walking its merges.
     backend = tokenizers.Tokenizer(models.BPE(ignore_merges=mode == "three"))
     backend.pre_tokenizer = build_pre_tokenizer(mode)
     backend.decoder = decoders.ByteLevel()
@@ -76,8 +86,15 @@ def train_definition(
 
     backend.train_from_iterator(counted(), trainer)
     if not read:
-        raise TokenizerError("there is no text to train on; name sources that hold at least one character")
-    backend.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False) for name in LLAMA3_SPECIAL_TOKENS])
+        raise TokenizerError(
+            "there is no text to train on; name sources that hold at least one character"
+        )
+    backend.add_special_tokens(
+        [
+            tokenizers.AddedToken(name, special=True, normalized=False)
+            for name in LLAMA3_SPECIAL_TOKENS
+        ]
+    )
     backend.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN_OF_TEXT} $A",
         pair=f"{BEGIN_OF_TEXT} $A {BEGIN_OF_TEXT} $B:1",
@@ -87,7 +104,9 @@ def train_definition(
 
 
 def take_turns(streams: Iterable[Iterable[str]]) -> Iterator[str]:
-    """One text from each stream in turn until all are empty, so that a size cap does not keep only the first stream."""
+    """One text from each stream in turn until all are empty, so that a size cap does not keep only
+    the first stream.
+    """
     waiting = [iter(stream) for stream in streams]
     while waiting:
         still_open = []
@@ -100,7 +119,9 @@ def take_turns(streams: Iterable[Iterable[str]]) -> Iterator[str]:
 
 
 def _sample(texts: Iterable[str], max_bytes: int) -> Iterator[str]:
-    """The first `max_bytes` bytes of the stream, in pieces that keep the trainer's memory flat, in whole characters."""
+    """The first `max_bytes` bytes of the stream, in pieces that keep the trainer's memory flat, in
+    whole characters.
+    """
     left = max_bytes
     for text in texts:
         encoded = encode_utf8(text)

@@ -1,6 +1,7 @@
 """Checkpoints: a model folder plus the state of training, whole on disk or not there at all.
 
-    RUN/checkpoints/step-00000200/   config.json, model.safetensors, tokenizer files, ..., optimizer.safetensors, training.json
+    RUN/checkpoints/step-00000200/   config.json, model.safetensors, tokenizer files, ...,
+        optimizer.safetensors, training.json
     RUN/best.json                    which of them validated best
 
 Only safetensors and JSON. Costs 16 bytes a parameter on disk, 12 of them for the optimizer.
@@ -31,7 +32,9 @@ NAME = re.compile(r"step-(\d{8})")
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. steps: updates done, which is also the position in the data. seconds: spent in training steps."""
+    """Where a run stands. steps: updates done, which is also the position in the data. seconds:
+    spent in training steps.
+    """
 
     step: int = 0
     seconds: float = 0.0
@@ -68,7 +71,10 @@ def load_checkpoint(path: Path, model: Transformer, optimizers: Optimizers) -> P
         tensors = load_file(path / OPTIMIZER)
         weights = read_model(path)
     except (OSError, ValueError, TypeError, SafetensorError, ModelFolderError) as error:
-        raise TrainingError(f"the checkpoint {path} cannot be read ({error}); delete it to resume from the one before") from error
+        raise TrainingError(
+            f"the checkpoint {path} cannot be read ({error}); delete it to resume from the one"
+            " before"
+        ) from error
     model.load_state_dict(weights.state_dict())
     names = {id(weight): name for name, weight in model.named_parameters()}
     for optimizer in optimizers.optimizers:
@@ -76,7 +82,9 @@ def load_checkpoint(path: Path, model: Transformer, optimizers: Optimizers) -> P
             for weight in group["params"]:
                 prefix = f"{names[id(weight)]}:"
                 optimizer.state[weight] = {
-                    key.removeprefix(prefix): value.to(weight.device) for key, value in tensors.items() if key.startswith(prefix)
+                    key.removeprefix(prefix): value.to(weight.device)
+                    for key, value in tensors.items()
+                    if key.startswith(prefix)
                 }
     return progress
 
@@ -93,14 +101,22 @@ def optimizer_tensors(model: Transformer, optimizers: Optimizers) -> dict[str, T
 
 
 def checkpoints(run: Path) -> dict[int, Path]:
-    """The whole checkpoints of a run by step, oldest first; what a kill left half written is not among them."""
+    """The whole checkpoints of a run by step, oldest first; what a kill left half written is not
+    among them.
+    """
     folder = run / "checkpoints"
-    found = {int(match[1]): path for path in folder.glob("step-*") if (match := NAME.fullmatch(path.name))}
+    found = {
+        int(match[1]): path
+        for path in folder.glob("step-*")
+        if (match := NAME.fullmatch(path.name))
+    }
     return dict(sorted(found.items()))
 
 
 def prune(run: Path, keep_last: int) -> None:
-    """Delete all checkpoints but the newest `keep_last` and the best, and what a kill left half written."""
+    """Delete all checkpoints but the newest `keep_last` and the best, and what a kill left half
+    written.
+    """
     found = checkpoints(run)
     keep = {*list(found)[-keep_last:], best(run)[0]}
     for step, path in found.items():

@@ -18,9 +18,11 @@ from puna.train.recipe import OptimizerRecipe
 def orthogonalise(gradient: Float[Tensor, "R C"], iterations: int = 5) -> Float[Tensor, "R C"]:
     """A matrix with the singular vectors of `gradient` and singular values near 1, in float32.
 
-    Newton-Schulz: X <- a X + b (X X^T) X + c (X X^T)^2 X, from X = G / |G|, which drives every singular value s by a s + b s^3 + c s^5.
+    Newton-Schulz: X <- a X + b (X X^T) X + c (X X^T)^2 X, from X = G / |G|, which drives every
+    singular value s by a s + b s^3 + c s^5.
 
-    Source: Jordan et al. 2024, Muon, with its quintic coefficients: the values end between about 0.7 and 1.2, not at 1 exactly.
+    Source: Jordan et al. 2024, Muon, with its quintic coefficients: the values end between about
+    0.7 and 1.2, not at 1 exactly.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = gradient.shape[0] > gradient.shape[1]
@@ -33,12 +35,19 @@ def orthogonalise(gradient: Float[Tensor, "R C"], iterations: int = 5) -> Float[
 
 
 class Muon(Optimizer):
-    """w <- w - lr (orthogonalise(m) sqrt(max(1, R/C)) + decay w), with Nesterov momentum m; for matrices [R, C] only.
+    """w <- w - lr (orthogonalise(m) sqrt(max(1, R/C)) + decay w), with Nesterov momentum m; for
+    matrices [R, C] only.
 
     Source: Jordan et al. 2024, Muon. Embeddings and norms are not for it: give those to AdamW.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -53,11 +62,15 @@ class Muon(Optimizer):
                 momentum.lerp_(weight.grad, 1 - group["momentum"])
                 update = orthogonalise(weight.grad.lerp(momentum, group["momentum"]))
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(update, alpha=-group["lr"] * max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5)
+                weight.add_(
+                    update, alpha=-group["lr"] * max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
+                )
 
 
 class Optimizers:
-    """The optimizers of one model, stepped together with a common factor on their learning rates."""
+    """The optimizers of one model, stepped together with a common factor on their learning
+    rates.
+    """
 
     def __init__(self, optimizers: list[Optimizer]) -> None:
         self.optimizers = optimizers
@@ -80,7 +93,9 @@ class Optimizers:
 
 
 def build_optimizers(model: Transformer, recipe: OptimizerRecipe) -> Optimizers:
-    """The recipe's optimizers; weight decay acts on matrices (embeddings included), never on the norms' weights."""
+    """The recipe's optimizers; weight decay acts on matrices (embeddings included), never on the
+    norms' weights.
+    """
     matrices = [weight for weight in model.parameters() if weight.ndim == 2]
     vectors = [weight for weight in model.parameters() if weight.ndim < 2]
     optimizers: list[Optimizer] = []
@@ -88,7 +103,12 @@ def build_optimizers(model: Transformer, recipe: OptimizerRecipe) -> Optimizers:
         inside = {id(weight) for weight in model.layers.parameters() if weight.ndim == 2}
         hidden = [weight for weight in matrices if id(weight) in inside]
         matrices = [weight for weight in matrices if id(weight) not in inside]
-        optimizers.append(Muon(hidden, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay))
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        optimizers.append(
+            Muon(hidden, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay)
+        )
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     optimizers.append(AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True))
     return Optimizers(optimizers)

@@ -15,23 +15,37 @@ class TokenizerRecipe(Config):
     path: str = Field(description="folder of the tokenizer")
     vocab_size: int = Field(default=4096, gt=0, description="entries, special tokens included")
     digits: Literal["one", "three", "off"] = "one"
-    max_bytes: int = Field(default=50_000_000, gt=0, description="text to train on at most, UTF-8 bytes")
+    max_bytes: int = Field(
+        default=50_000_000, gt=0, description="text to train on at most, UTF-8 bytes"
+    )
 
 
 class CorpusRecipe(Config):
-    """One part of the mixture: a prepared data folder, and what to prepare it from when nothing lies there yet."""
+    """One part of the mixture: a prepared data folder, and what to prepare it from when nothing
+    lies there yet.
+    """
 
     path: str = Field(description="folder of shards that `puna data prepare` wrote, or will write")
-    weight: float = Field(default=1.0, gt=0, description="share of the samples, relative to the other parts'")
-    sources: tuple[str, ...] = Field(default=(), strict=False, description="texts to prepare the folder from")
+    weight: float = Field(
+        default=1.0, gt=0, description="share of the samples, relative to the other parts'"
+    )
+    sources: tuple[str, ...] = Field(
+        default=(), strict=False, description="texts to prepare the folder from"
+    )
 
 
 class DataRecipe(Config):
     """The mixture of corpora."""
 
     mixture: tuple[CorpusRecipe, ...] = Field(strict=False, min_length=1)
-    validation_fraction: float = Field(default=0.05, gt=0, lt=1, description="share of the documents held out")
-    piece_characters: int = Field(default=2**20, gt=0, description="longer plain files become several documents, cut at blank lines")
+    validation_fraction: float = Field(
+        default=0.05, gt=0, lt=1, description="share of the documents held out"
+    )
+    piece_characters: int = Field(
+        default=2**20,
+        gt=0,
+        description="longer plain files become several documents, cut at blank lines",
+    )
 
 
 class OptimizerRecipe(Config):
@@ -42,13 +56,19 @@ class OptimizerRecipe(Config):
 
     name: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=3e-4, gt=0, description="AdamW's, at the schedule's top")
-    muon_learning_rate: float = Field(default=0.02, gt=0, description="Muon's, at the schedule's top")
+    muon_learning_rate: float = Field(
+        default=0.02, gt=0, description="Muon's, at the schedule's top"
+    )
     betas: tuple[float, float] = Field(default=(0.9, 0.95), strict=False)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     warmup_steps: int = Field(default=100, ge=0)
-    final_factor: float = Field(default=0.1, ge=0, le=1, description="learning rate at the end, relative to the top")
-    clip_norm: float = Field(default=1.0, gt=0, description="gradients longer than this are scaled down to it")
+    final_factor: float = Field(
+        default=0.1, ge=0, le=1, description="learning rate at the end, relative to the top"
+    )
+    clip_norm: float = Field(
+        default=1.0, gt=0, description="gradients longer than this are scaled down to it"
+    )
 
 
 class TrainRecipe(Config):
@@ -56,16 +76,30 @@ class TrainRecipe(Config):
 
     steps: int = Field(gt=0)
     batch_size: int = Field(default=8, gt=0, description="sequences a step")
-    micro_batch_size: int | None = Field(default=None, gt=0, description="sequences at once; left out: the whole batch")
-    context_length: int | None = Field(default=None, gt=0, description="tokens a sequence; left out: the model's context")
+    micro_batch_size: int | None = Field(
+        default=None, gt=0, description="sequences at once; left out: the whole batch"
+    )
+    context_length: int | None = Field(
+        default=None, gt=0, description="tokens a sequence; left out: the model's context"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="of the matrix products; weights stay fp32")
-    compile: bool = Field(default=False, description="torch.compile the model: slower to start, then faster")
-    mask_documents: bool = Field(default=False, description="attention stays inside a document, where a window holds several")
-    activation_checkpointing: bool = Field(default=False, description="recompute blocks in the backward pass: less memory, 1/3 slower")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="of the matrix products; weights stay fp32"
+    )
+    compile: bool = Field(
+        default=False, description="torch.compile the model: slower to start, then faster"
+    )
+    mask_documents: bool = Field(
+        default=False, description="attention stays inside a document, where a window holds several"
+    )
+    activation_checkpointing: bool = Field(
+        default=False, description="recompute blocks in the backward pass: less memory, 1/3 slower"
+    )
     log_every: int = Field(default=10, gt=0, description="steps")
     validate_every: int = Field(default=100, gt=0, description="steps")
-    validation_tokens: int = Field(default=100_000, gt=0, description="at most, for each look during training")
+    validation_tokens: int = Field(
+        default=100_000, gt=0, description="at most, for each look during training"
+    )
     checkpoint_every: int = Field(default=100, gt=0, description="steps")
     keep_last: int = Field(default=2, gt=0, description="checkpoints, besides the best one")
 
@@ -73,7 +107,9 @@ class TrainRecipe(Config):
 class Recipe(Config):
     """One run. `model.vocab_size` follows the tokenizer's unless it is given."""
 
-    run: str | None = Field(default=None, description="run folder; left out: runs/<the recipe's file name>")
+    run: str | None = Field(
+        default=None, description="run folder; left out: runs/<the recipe's file name>"
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="of the weights and of the data order")
     tokenizer: TokenizerRecipe
     data: DataRecipe
@@ -94,15 +130,18 @@ class Recipe(Config):
     def _consistent(self) -> Self:
         if self.context_length > self.model.context_length:
             raise ValueError(
-                f"train.context_length {self.context_length} exceeds model.context_length {self.model.context_length}; raise the latter"
+                f"train.context_length {self.context_length} exceeds model.context_length"
+                f" {self.model.context_length}; raise the latter"
             )
         if self.train.batch_size % self.micro_batch_size:
             raise ValueError(
-                f"train.batch_size {self.train.batch_size} is not a multiple of train.micro_batch_size {self.micro_batch_size}"
+                f"train.batch_size {self.train.batch_size} is not a multiple of"
+                f" train.micro_batch_size {self.micro_batch_size}"
             )
         if self.optimizer.warmup_steps >= self.train.steps:
             raise ValueError(
-                f"optimizer.warmup_steps {self.optimizer.warmup_steps} leaves nothing of train.steps {self.train.steps}; lower it"
+                f"optimizer.warmup_steps {self.optimizer.warmup_steps} leaves nothing of"
+                f" train.steps {self.train.steps}; lower it"
             )
         return self
 
@@ -123,7 +162,9 @@ class Recipe(Config):
 
 
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:
-    """Read a recipe and apply `section.key=value` overrides. Raises ConfigError that names the nearest key."""
+    """Read a recipe and apply `section.key=value` overrides. Raises ConfigError that names the
+    nearest key.
+    """
     values = apply_overrides(read_yaml(path), overrides)
     values.setdefault("run", f"runs/{path.stem}")
     return validate(Recipe, values, origin=str(path))

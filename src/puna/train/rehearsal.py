@@ -16,8 +16,12 @@ from puna.train.recipe import Recipe
 from puna.train.step import train_step
 
 
-def rehearse(recipe: Recipe, batch: Callable[[int], Int[NDArray[Any], "B T+1"]], steps: int = 6) -> float:
-    """Seconds a training step takes when nothing disturbs it: the fastest of `steps` after a first one that warms up."""
+def rehearse(
+    recipe: Recipe, batch: Callable[[int], Int[NDArray[Any], "B T+1"]], steps: int = 6
+) -> float:
+    """Seconds a training step takes when nothing disturbs it: the fastest of `steps` after a first
+    one that warms up.
+    """
     device = choose_device(recipe.train.device)
     precision = choose_precision(recipe.train.precision, device)
     model = build_transformer(recipe.model, device).train()

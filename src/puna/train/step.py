@@ -18,7 +18,9 @@ HiddenStates = Callable[[Int[Tensor, "B T"]], Float[Tensor, "B T D"]]
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: nats per target token, before the update. gradient_norm: before clipping. applied: False where it was not finite."""
+    """loss: nats per target token, before the update. gradient_norm: before clipping. applied:
+    False where it was not finite.
+    """
 
     loss: float
     gradient_norm: float
@@ -35,10 +37,12 @@ def train_step(
     clip_norm: float,
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> StepResult:
-    """One update from the mean loss over all target tokens of `micro_batches`; changes the weights and the optimizers' state.
+    """One update from the mean loss over all target tokens of `micro_batches`; changes the weights
+    and the optimizers' state.
 
-    hidden_states: the model's own method, or its compiled twin. factor: of the learning rate. A gradient that is not finite changes
-    nothing and is reported. Usual mistake: averaging each micro-batch, which weighs unequal ones equally.
+    hidden_states: the model's own method, or its compiled twin. factor: of the learning rate. A
+    gradient that is not finite changes nothing and is reported. Usual mistake: averaging each
+    micro-batch, which weighs unequal ones equally.
     """
     targets = sum(int((ids[:, 1:] != IGNORE).sum()) for ids in micro_batches)
     total = 0.0

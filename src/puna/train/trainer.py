@@ -1,7 +1,7 @@
 """The training run: steps, log, validation, checkpoints, resume.
 
-It knows tensors and files, not terminals: what happens is told to an `Observer`. What it needs of other rooms is passed in: batches as a
-function of the step, validation as a function of the model.
+It knows tensors and files, not terminals: what happens is told to an `Observer`. What it needs of
+other rooms is passed in: batches as a function of the step, validation as a function of the model.
 """
 
 import time
@@ -44,7 +44,9 @@ REFUSALS = 20  # steps in a row whose gradients may be non-finite before the run
 
 @dataclass(frozen=True)
 class Validation:
-    """What one look at held-out text found. loss: nats per token; bits_per_byte: over the text's UTF-8 bytes."""
+    """What one look at held-out text found. loss: nats per token; bits_per_byte: over the text's
+    UTF-8 bytes.
+    """
 
     loss: float
     bits_per_byte: float
@@ -54,8 +56,9 @@ class Validation:
 class RunInputs:
     """What a run needs of the data and tokenizer rooms.
 
-    batch: (step) -> ids [batch_size, context + 1], a pure function. bytes_per_token: of the training text, to show bits per byte.
-    write_tokenizer: adds the tokenizer's files to a model folder. special_ids: `bos_id` and `eos_ids` for `write_model`.
+    batch: (step) -> ids [batch_size, context + 1], a pure function. bytes_per_token: of the
+    training text, to show bits per byte. write_tokenizer: adds the tokenizer's files to a model
+    folder. special_ids: `bos_id` and `eos_ids` for `write_model`.
     """
 
     batch: Callable[[int], Int[NDArray[Any], "B T+1"]]
@@ -76,10 +79,13 @@ class Observer(Protocol):
 class Trainer:
     """One run of one recipe in one folder. `train` does it; `model` is then the trained model.
 
-    Raises TrainingError for a recipe that does not fit in memory and ConfigError for a device that is not there.
+    Raises TrainingError for a recipe that does not fit in memory and ConfigError for a device that
+    is not there.
     """
 
-    def __init__(self, recipe: Recipe, run: Path, inputs: RunInputs, observers: tuple[Observer, ...] = ()) -> None:
+    def __init__(
+        self, recipe: Recipe, run: Path, inputs: RunInputs, observers: tuple[Observer, ...] = ()
+    ) -> None:
         self.recipe, self.run, self.inputs, self.observers = recipe, run, inputs, observers
         self.device = choose_device(recipe.train.device)
         self.precision = choose_precision(recipe.train.precision, self.device)
@@ -90,13 +96,19 @@ class Trainer:
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
         self.progress = Progress(recipe_hash=recipe_hash(recipe), data_hash=inputs.data_hash)
         self.peak = measure_matmul_peak(self.device, self.precision)
-        hidden_states = self._inside_documents if recipe.train.mask_documents else self.model.hidden_states
+        hidden_states = (
+            self._inside_documents if recipe.train.mask_documents else self.model.hidden_states
+        )
         self.hidden_states = torch.compile(hidden_states) if recipe.train.compile else hidden_states
 
     def _inside_documents(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """The model's hidden states, with attention that does not cross from one document of a window into another."""
+        """The model's hidden states, with attention that does not cross from one document of a
+        window into another.
+        """
         begin, (end, *_) = self.inputs.special_ids["bos_id"], self.inputs.special_ids["eos_ids"]
-        return self.model.hidden_states(ids, documents=document_numbers(ids, end if begin is None else begin))
+        return self.model.hidden_states(
+            ids, documents=document_numbers(ids, end if begin is None else begin)
+        )
 
     def _refuse_too_large(self) -> None:
         train = self.recipe.train
@@ -111,36 +123,49 @@ class Trainer:
         available = memory_bytes(self.device)
         if available is not None and needed > available:
             raise TrainingError(
-                f"this recipe needs about {needed / 1e9:.1f} GB on {self.device}, which has {available / 1e9:.1f} GB: lower "
-                "train.micro_batch_size, set train.activation_checkpointing=true, or choose a smaller model"
+                f"this recipe needs about {needed / 1e9:.1f} GB on {self.device}, which has"
+                f" {available / 1e9:.1f} GB: lower train.micro_batch_size, set"
+                " train.activation_checkpointing=true, or choose a smaller model"
             )
 
     def start(self, resume: bool) -> None:
-        """Take the run folder: a new one is begun, an existing one is continued from its newest checkpoint."""
+        """Take the run folder: a new one is begun, an existing one is continued from its newest
+        checkpoint.
+        """
         stored = self.run / "recipe.yaml"
         if not resume:
             if stored.exists():
-                raise TrainingError(f"{self.run} holds a run already: --resume continues it, run=OTHER starts another")
+                raise TrainingError(
+                    f"{self.run} holds a run already: --resume continues it, run=OTHER starts"
+                    " another"
+                )
             write_text(stored, dump_recipe(self.recipe))
             return
         if not stored.exists():
-            raise TrainingError(f"{self.run} holds no run to resume; leave out --resume to start one")
+            raise TrainingError(
+                f"{self.run} holds no run to resume; leave out --resume to start one"
+            )
         before = read_stored_recipe(self.run)
         if recipe_hash(before) != self.progress.recipe_hash:
             raise TrainingError(
-                f"{self.run} was started with other values of {', '.join(differences(before, self.recipe))}: resume it with those, or "
-                "start another run with run=OTHER"
+                f"{self.run} was started with other values of"
+                f" {', '.join(differences(before, self.recipe))}: resume it with those, or start"
+                " another run with run=OTHER"
             )
         found = checkpoint.checkpoints(self.run)
         if not found:
             return  # killed before its first checkpoint: begin again
         progress = checkpoint.load_checkpoint(list(found.values())[-1], self.model, self.optimizers)
         if progress.data_hash != self.progress.data_hash:
-            raise TrainingError(f"the data or the tokenizer changed since {self.run} was started; a resumed run would mix the two")
+            raise TrainingError(
+                f"the data or the tokenizer changed since {self.run} was started; a resumed run"
+                " would mix the two"
+            )
         self.progress = progress
 
     def train(self, stop: Callable[[], bool] = lambda: False, until: int | None = None) -> bool:
-        """Train to the recipe's last step, or to step `until`, or until `stop` says so; True if the recipe is finished.
+        """Train to the recipe's last step, or to step `until`, or until `stop` says so; True if the
+        recipe is finished.
 
         However it returns, a checkpoint of the last step is on disk.
         """
@@ -151,20 +176,31 @@ class Trainer:
         refused = 0
         self.model.train()
         try:
-            if self._validation_due():  # resumed here; a kill after the save would otherwise leave this step without its look
+            # resumed here; a kill after the save would otherwise leave this step without its look
+            if self._validation_due():
                 self._validate(log)
             while self.progress.step < last and not stop():
                 factor, result = self._step(meter)
                 refused = 0 if result.applied else refused + 1
                 if refused == REFUSALS:
                     raise TrainingError(
-                        f"{REFUSALS} steps in a row had gradients that are not finite, up to step {self.progress.step}: lower "
-                        "optimizer.learning_rate or optimizer.clip_norm, or use train.precision=float32"
+                        f"{REFUSALS} steps in a row had gradients that are not finite, up to step"
+                        f" {self.progress.step}: lower optimizer.learning_rate or"
+                        " optimizer.clip_norm, or use train.precision=float32"
                     )
                 step = self.progress.step
-                if step % recipe.train.log_every == 0 or step == recipe.train.steps or not result.applied:
+                if (
+                    step % recipe.train.log_every == 0
+                    or step == recipe.train.steps
+                    or not result.applied
+                ):
                     learning_rate = factor * recipe.optimizer.learning_rate
-                    self._record(log, meter.record(result.loss, result.gradient_norm, learning_rate, result.applied))
+                    self._record(
+                        log,
+                        meter.record(
+                            result.loss, result.gradient_norm, learning_rate, result.applied
+                        ),
+                    )
                 if self._validation_due() or step % recipe.train.checkpoint_every == 0:
                     self.save()
                 if self._validation_due():
@@ -198,7 +234,9 @@ class Trainer:
         synchronise(self.device)
         seconds = time.perf_counter() - begin
         meter.add(seconds)
-        self.progress = replace(self.progress, step=step + 1, seconds=self.progress.seconds + seconds)
+        self.progress = replace(
+            self.progress, step=step + 1, seconds=self.progress.seconds + seconds
+        )
         return factor, result
 
     def _record(self, log: MetricsLog, record: dict[str, Any]) -> None:
@@ -218,14 +256,22 @@ class Trainer:
         tokens = step * self.recipe.tokens_per_step
         self._record(
             log,
-            {"kind": "validation", "step": step, "tokens": tokens, **asdict(found), "seconds": self.progress.seconds},
+            {
+                "kind": "validation",
+                "step": step,
+                "tokens": tokens,
+                **asdict(found),
+                "seconds": self.progress.seconds,
+            },
         )
         if found.loss < checkpoint.best(self.run)[1]:
             write_json(self.run / "best.json", {"step": step, **asdict(found)})
         checkpoint.prune(self.run, self.recipe.train.keep_last)
 
     def save(self) -> Path:
-        """Write the checkpoint of this step, tell the observers, and delete what need not be kept."""
+        """Write the checkpoint of this step, tell the observers, and delete what need not be
+        kept.
+        """
         path = checkpoint.save_checkpoint(
             self.run,
             self.model,
@@ -258,12 +304,16 @@ class _Meter:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.steps, self.seconds = 0, 0.0
-        self.flops_per_token = training_flops_per_token(trainer.recipe.model, trainer.recipe.context_length)
+        self.flops_per_token = training_flops_per_token(
+            trainer.recipe.model, trainer.recipe.context_length
+        )
 
     def add(self, seconds: float) -> None:
         self.steps, self.seconds = self.steps + 1, self.seconds + seconds
 
-    def record(self, loss: float, gradient_norm: float, learning_rate: float, applied: bool) -> dict[str, Any]:
+    def record(
+        self, loss: float, gradient_norm: float, learning_rate: float, applied: bool
+    ) -> dict[str, Any]:
         trainer = self.trainer
         rate = self.steps * trainer.recipe.tokens_per_step / self.seconds
         self.steps, self.seconds = 0, 0.0
@@ -283,13 +333,17 @@ class _Meter:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """The recipe's fingerprint without the name of its run folder: the same run elsewhere is the same run."""
+    """The recipe's fingerprint without the name of its run folder: the same run elsewhere is the
+    same run.
+    """
     return recipe.model_copy(update={"run": None}).fingerprint()
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML that `read_recipe` takes."""
-    return "# The resolved recipe of this run: every value, defaults included.\n" + dump_yaml(recipe.model_dump(mode="json"))
+    return "# The resolved recipe of this run: every value, defaults included.\n" + dump_yaml(
+        recipe.model_dump(mode="json")
+    )
 
 
 def read_stored_recipe(run: Path) -> Recipe:
@@ -306,7 +360,13 @@ def differences(before: Recipe, after: Recipe) -> list[str]:
     def flat(values: Any, prefix: str) -> dict[str, Any]:
         if not isinstance(values, dict):
             return {prefix: values}
-        return {key: value for name, item in values.items() for key, value in flat(item, f"{prefix}.{name}").items()}
+        return {
+            key: value
+            for name, item in values.items()
+            for key, value in flat(item, f"{prefix}.{name}").items()
+        }
 
     old, new = (flat(recipe.model_dump(mode="json"), "") for recipe in (before, after))
-    return [key.removeprefix(".") for key in old | new if old.get(key) != new.get(key) and key != ".run"]
+    return [
+        key.removeprefix(".") for key in old | new if old.get(key) != new.get(key) and key != ".run"
+    ]

@@ -1,7 +1,9 @@
-"""The front's end of the engine: an asyncio client of the process that computes. It knows ids and events, and never imports torch.
+"""The front's end of the engine: an asyncio client of the process that computes. It knows ids and
+events, and never imports torch.
 
-One process holds all models. Whatever it does, this side keeps answering: requests wait in queues of their own, so a reader that is slow
-delays nobody, and whether the process lives, and whether its steps come to an end, is known here without asking it.
+One process holds all models. Whatever it does, this side keeps answering: requests wait in queues
+of their own, so a reader that is slow delays nobody, and whether the process lives, and whether its
+steps come to an end, is known here without asking it.
 """
 
 import asyncio
@@ -45,7 +47,9 @@ COMMAND = (sys.executable, "-P", "-m", "puna.worker.process")
 """What becomes the engine's process, with the number of its socket as one more argument."""
 
 CLOSE_SECONDS = 5.0
-"""For the process to end by itself once it was told to, or has closed its socket; then it is killed."""
+"""For the process to end by itself once it was told to, or has closed its socket; then it is
+killed.
+"""
 
 
 class EngineStopped(PunaError):  # noqa: N818  (it is a state that the server is in)
@@ -54,7 +58,9 @@ class EngineStopped(PunaError):  # noqa: N818  (it is a state that the server is
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that requests can name. created: when its folder was written, in seconds since 1970."""
+    """A model that requests can name. created: when its folder was written, in seconds since
+    1970.
+    """
 
     name: str
     tokenizer: Tokenizer
@@ -78,7 +84,8 @@ class _Inbox:
     def __init__(self, model: str, request: Request, now: float) -> None:
         self.model = model
         self.events: asyncio.Queue[Event | PunaError | None] = asyncio.Queue()
-        self.left = {0} if request.embed else set(range(request.options.n))  # continuations of which more will come
+        # continuations of which more will come
+        self.left = {0} if request.embed else set(range(request.options.n))
         self.cancelled: set[int] = set()
         self.latest = dict.fromkeys(self.left, now)
         self.begun: set[int] = set()
@@ -87,8 +94,8 @@ class _Inbox:
 class EngineClient:
     """Models being served by a process of their own.
 
-    models: what requests can name; filled once all are loaded. opened: what the process says of them. Not thread-safe: it belongs to
-    the event loop that it was made in.
+    models: what requests can name; filled once all are loaded. opened: what the process says of
+    them. Not thread-safe: it belongs to the event loop that it was made in.
     """
 
     def __init__(
@@ -104,7 +111,12 @@ class EngineClient:
         self.models: dict[str, ServedModel] = {}
         self.opened: dict[str, OpenedModel] = {}
         self.metrics = metrics
-        self._process, self._specs, self._options, self._hang_seconds = process, specs, options, hang_seconds
+        self._process, self._specs, self._options, self._hang_seconds = (
+            process,
+            specs,
+            options,
+            hang_seconds,
+        )
         self._transport: asyncio.Transport
         self._inboxes: dict[str, _Inbox] = {}
         self._loaded: asyncio.Future[Opened] = loop.create_future()
@@ -129,8 +141,9 @@ class EngineClient:
     ) -> Self:
         """Start the process and return at once, while it loads the models; `ready` waits for that.
 
-        hang_seconds: without a sign of life for so long, the engine counts as stuck. A step must be shorter; the process gives a sign
-        every second between steps. threads: of torch; left out, as many as torch takes.
+        hang_seconds: without a sign of life for so long, the engine counts as stuck. A step must be
+        shorter; the process gives a sign every second between steps. threads: of torch; left out,
+        as many as torch takes.
         """
         ours, theirs = socket.socketpair()
         with theirs:
@@ -141,14 +154,20 @@ class EngineClient:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # Ctrl-C in the terminal is for the front
             )
-        client = cls(process, tuple(specs), options or EngineOptions(), hang_seconds, metrics or Metrics())
+        client = cls(
+            process, tuple(specs), options or EngineOptions(), hang_seconds, metrics or Metrics()
+        )
         ours.setblocking(False)
-        client._transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: _Connection(client), sock=ours)
+        client._transport, _ = await asyncio.get_running_loop().create_unix_connection(
+            lambda: _Connection(client), sock=ours
+        )
         client._send(Open(client._specs, client._options, device, dtype, threads))
         return client
 
     @classmethod
-    async def start(cls, specs: Sequence[ModelSpec], options: EngineOptions | None = None, **settings: Any) -> Self:
+    async def start(
+        cls, specs: Sequence[ModelSpec], options: EngineOptions | None = None, **settings: Any
+    ) -> Self:
         """`launch`, then `ready`; nothing is left running where that fails."""
         client = await cls.launch(specs, options, **settings)
         try:
@@ -164,9 +183,12 @@ class EngineClient:
         return self._options.max_running * len(self._specs)
 
     async def ready(self) -> None:
-        """Return once the models are loaded. Raises EngineStopped with the reason why they are not, or TokenizerError."""
+        """Return once the models are loaded. Raises EngineStopped with the reason why they are not,
+        or TokenizerError.
+        """
         reading = [asyncio.to_thread(Tokenizer.load, spec.folder) for spec in self._specs]
-        tokenizers = asyncio.gather(*reading, return_exceptions=True)  # while the process reads the weights
+        # while the process reads the weights
+        tokenizers = asyncio.gather(*reading, return_exceptions=True)
         await asyncio.wait((self._loaded, self._stopped), return_when=asyncio.FIRST_COMPLETED)
         if not self._loaded.done():
             raise EngineStopped(self._stopped.result())
@@ -174,15 +196,22 @@ class EngineClient:
         for spec, tokenizer in zip(self._specs, await tokenizers, strict=True):
             if isinstance(tokenizer, BaseException):
                 raise tokenizer
-            opened, written = self.opened[spec.name], (Path(spec.folder) / "config.json").stat().st_mtime
-            self.models[spec.name] = ServedModel(spec.name, tokenizer, opened.context_length, opened.adapters, int(written))
+            opened, written = (
+                self.opened[spec.name],
+                (Path(spec.folder) / "config.json").stat().st_mtime,
+            )
+            self.models[spec.name] = ServedModel(
+                spec.name, tokenizer, opened.context_length, opened.adapters, int(written)
+            )
 
     async def generate(self, model: str, request: Request) -> AsyncGenerator[Event, None]:
-        """The events of a request, until all its continuations have ended; the id must be no other's that is in progress.
+        """The events of a request, until all its continuations have ended; the id must be no
+        other's that is in progress.
 
-        Leaving early cancels the request before the engine's next step: close the iterator (`contextlib.aclosing`) or cancel the task.
-        Raises RequestError for what the engine refuses, EngineStopped where it is gone. Events never wait for their reader; there are at
-        most as many as tokens were asked for.
+        Leaving early cancels the request before the engine's next step: close the iterator
+        (`contextlib.aclosing`) or cancel the task. Raises RequestError for what the engine refuses,
+        EngineStopped where it is gone. Events never wait for their reader; there are at most as
+        many as tokens were asked for.
         """
         if self._stopped.done():
             raise EngineStopped(self._stopped.result())
@@ -202,9 +231,13 @@ class EngineClient:
             del self._inboxes[request.id]
 
     def cancel(self, request: str, index: int | None = None) -> None:
-        """End a request, or one continuation of it, as after a stop text; no event of it comes any more. An unknown one is no error."""
+        """End a request, or one continuation of it, as after a stop text; no event of it comes any
+        more. An unknown one is no error.
+        """
         inbox = self._inboxes.get(request)
-        leaving = set() if inbox is None else inbox.left & ({index} if index is not None else inbox.left)
+        leaving = (
+            set() if inbox is None else inbox.left & ({index} if index is not None else inbox.left)
+        )
         if inbox is not None and leaving:
             inbox.left -= leaving
             inbox.cancelled |= leaving
@@ -219,7 +252,9 @@ class EngineClient:
             return Health(False, "loading", "the models are being loaded")
         silent = time.monotonic() - self._last_sign
         if silent > self._hang_seconds:
-            return Health(False, "stuck", f"the engine gave no sign of life for {silent:.0f} seconds")
+            return Health(
+                False, "stuck", f"the engine gave no sign of life for {silent:.0f} seconds"
+            )
         if self._draining:
             return Health(False, "draining", "the server is about to end")
         return Health(True, "ok")
@@ -233,7 +268,8 @@ class EngineClient:
         return await asyncio.shield(self._stopped)
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """End the process, by force where it does not end by itself in time. Requests in progress end with EngineStopped.
+        """End the process, by force where it does not end by itself in time. Requests in progress
+        end with EngineStopped.
 
         Closing twice is no error.
         """
@@ -262,7 +298,11 @@ class EngineClient:
         elif self._last_words:
             reason = self._last_words
         else:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            how = (
+                f"was killed by {signal.Signals(-code).name}"
+                if code < 0
+                else f"ended with exit code {code}"
+            )
             reason = f"the engine's process {how}; the server's log may say why"
         self._stopped.set_result(reason)
         for inbox in self._inboxes.values():

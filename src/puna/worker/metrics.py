@@ -1,8 +1,10 @@
 """What the server counts, for Prometheus: named after what happened, kept in a registry of its own.
 
-Not here: when things happen. The client of the engine reports what the model does, the application what became of requests.
+Not here: when things happen. The client of the engine reports what the model does, the application
+what became of requests.
 
-Cost, measured on one core: an observation takes about 2 microseconds; a step of the engine makes two, and one for each continuation.
+Cost, measured on one core: an observation takes about 2 microseconds; a step of the engine makes
+two, and one for each continuation.
 """
 
 from collections.abc import Mapping
@@ -14,7 +16,23 @@ from puna.inference.statistics import Statistics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_SECONDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
 _TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 _COUNTS: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -22,7 +40,10 @@ _COUNTS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "prompt_tokens": ("puna_prompt_tokens", "Tokens of prompts that were begun"),
         "cached_tokens": ("puna_cached_prompt_tokens", "Of them, those that were known already"),
         "generated_tokens": ("puna_generated_tokens", "New tokens"),
-        "preemptions": ("puna_preemptions", "Continuations that gave up their memory for older ones"),
+        "preemptions": (
+            "puna_preemptions",
+            "Continuations that gave up their memory for older ones",
+        ),
         "cancelled": ("puna_cancellations", "Continuations that left early"),
         "proposed": ("puna_speculated_tokens_proposed", "Tokens that were guessed"),
         "accepted": ("puna_speculated_tokens_accepted", "Of them, those that were right"),
@@ -33,37 +54,69 @@ _LEVELS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "waiting": ("puna_continuations_waiting", "Continuations that wait for memory or a place"),
         "running": ("puna_continuations_running", "Continuations that hold memory"),
         "blocks": ("puna_cache_blocks", "Blocks of the key/value cache"),
-        "used_blocks": ("puna_cache_blocks_used", "Of them, those in use; the others may hold beginnings to share"),
+        "used_blocks": (
+            "puna_cache_blocks_used",
+            "Of them, those in use; the others may hold beginnings to share",
+        ),
     }
 )
 
 
 class Metrics:
-    """Everything at /metrics. Each model's figures carry its name; counts only grow, as Prometheus wants them."""
+    """Everything at /metrics. Each model's figures carry its name; counts only grow, as Prometheus
+    wants them.
+    """
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         model = ("model",)
-        self._requests = Counter("puna_requests", "Requests answered", ("endpoint", "status"), registry=registry)
+        self._requests = Counter(
+            "puna_requests", "Requests answered", ("endpoint", "status"), registry=registry
+        )
         self._first = Histogram(
-            "puna_time_to_first_token_seconds", "From asking the engine to the first token", model, buckets=_SECONDS, registry=registry
+            "puna_time_to_first_token_seconds",
+            "From asking the engine to the first token",
+            model,
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._gaps = Histogram(
-            "puna_time_per_output_token_seconds", "Between the tokens of a continuation", model, buckets=_SECONDS, registry=registry
+            "puna_time_per_output_token_seconds",
+            "Between the tokens of a continuation",
+            model,
+            buckets=_SECONDS,
+            registry=registry,
         )
-        self._steps = Histogram("puna_step_seconds", "Steps of the engine", model, buckets=_SECONDS, registry=registry)
+        self._steps = Histogram(
+            "puna_step_seconds", "Steps of the engine", model, buckets=_SECONDS, registry=registry
+        )
         self._batches = Histogram(
-            "puna_step_tokens", "Tokens computed in a step: the batch size", model, buckets=_TOKENS, registry=registry
+            "puna_step_tokens",
+            "Tokens computed in a step: the batch size",
+            model,
+            buckets=_TOKENS,
+            registry=registry,
         )
         self._late_steps = Counter(
-            "puna_cancellation_late_steps", "Steps that began between a caller's leaving and its work's end", model, registry=registry
+            "puna_cancellation_late_steps",
+            "Steps that began between a caller's leaving and its work's end",
+            model,
+            registry=registry,
         )
-        self._counts = {key: Counter(name, text, model, registry=registry) for key, (name, text) in _COUNTS.items()}
-        self._levels = {key: Gauge(name, text, model, registry=registry) for key, (name, text) in _LEVELS.items()}
+        self._counts = {
+            key: Counter(name, text, model, registry=registry)
+            for key, (name, text) in _COUNTS.items()
+        }
+        self._levels = {
+            key: Gauge(name, text, model, registry=registry)
+            for key, (name, text) in _LEVELS.items()
+        }
         self._before: dict[str, Statistics] = {}
 
     def request_finished(self, endpoint: str, status: int) -> None:
-        """An answer was given. endpoint: the route's path, never the caller's, of which there is no end."""
+        """An answer was given. endpoint: the route's path, never the caller's, of which there is no
+        end.
+        """
         self._requests.labels(endpoint, str(status)).inc()
 
     def first_token(self, model: str, seconds: float) -> None:

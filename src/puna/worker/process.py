@@ -1,11 +1,13 @@
-"""The process that owns torch: loads the models, steps their engines in turn, and takes commands between steps.
+"""The process that owns torch: loads the models, steps their engines in turn, and takes commands
+between steps.
 
-Run as `python -m puna.worker.process FD`, where FD is one end of a pair of sockets; client.py does, and holds the other. It
-speaks wire.py and nothing else. It ends when it is told to, when the other end is closed (so a front that was killed leaves nothing behind,
-even if a step hangs), or when the engine cannot go on. SIGINT and SIGTERM are for the front, which drains; here they are ignored.
+Run as `python -m puna.worker.process FD`, where FD is one end of a pair of sockets; client.py does,
+and holds the other. It speaks wire.py and nothing else. It ends when it is told to, when the other
+end is closed (so a front that was killed leaves nothing behind, even if a step hangs), or when the
+engine cannot go on. SIGINT and SIGTERM are for the front, which drains; here they are ignored.
 
-Cost, measured on one core beside a step's milliseconds: looking for commands and reporting take 0.02 ms a step with one continuation,
-0.22 ms with 64.
+Cost, measured on one core beside a step's milliseconds: looking for commands and reporting take
+0.02 ms a step with one continuation, 0.22 ms with 64.
 """
 
 import logging
@@ -47,21 +49,27 @@ if TYPE_CHECKING:
 HEARTBEAT_SECONDS = 1.0
 STANDING_SECONDS = 0.2
 FAILURES_IN_A_ROW = 3
-"""Steps without one that works in between, after which an engine is given up: what broke it, as a lost device, is not in a request."""
+"""Steps without one that works in between, after which an engine is given up: what broke it, as a
+lost device, is not in a request.
+"""
 
 SPIN_COUNT = "10000"
-"""How often a thread of torch that waits for the others looks again (libgomp's turns) before it gives up its core.
+"""How often a thread of torch that waits for the others looks again (libgomp's turns) before it
+gives up its core.
 
-libgomp's own 300,000 keep a core for a whole time slice, for want of which the thread waited for may stand still. Measured with 2 threads
-on 2 cores and 16 streams of a small model: 2,500 tokens a second with either on a quiet machine; beside a process that is always busy, 300
-to 640 with this and 90 to 180 with libgomp's.
+libgomp's own 300,000 keep a core for a whole time slice, for want of which the thread waited for
+may stand still. Measured with 2 threads on 2 cores and 16 streams of a small model: 2,500 tokens a
+second with either on a quiet machine; beside a process that is always busy, 300 to 640 with this
+and 90 to 180 with libgomp's.
 """
 
 log = logging.getLogger("puna.server")
 
 
 class Channel:
-    """The child's end of the sockets. Reading never blocks but where it is told to; writing waits for the front to read."""
+    """The child's end of the sockets. Reading never blocks but where it is told to; writing waits
+    for the front to read.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection, self._lines = connection, LineSplitter()
@@ -70,7 +78,9 @@ class Channel:
         self.last_sent = 0.0
 
     def receive(self, timeout: float = 0.0) -> list[Any]:
-        """The commands that are there, after up to `timeout` seconds of waiting for one. Raises EOFError where the front has gone."""
+        """The commands that are there, after up to `timeout` seconds of waiting for one. Raises
+        EOFError where the front has gone.
+        """
         if timeout:
             self._readable.poll(timeout * 1000)
         commands: list[Any] = []
@@ -99,13 +109,16 @@ class EngineHost:
 
     def __init__(self, channel: Channel, engines: "Mapping[str, Engine]") -> None:
         self._channel, self._engines = channel, engines
-        self._begun: dict[str, deque[float]] = {name: deque(maxlen=1000) for name in engines}  # when steps began
+        # when steps began
+        self._begun: dict[str, deque[float]] = {name: deque(maxlen=1000) for name in engines}
         self._failures = dict.fromkeys(engines, 0)
         self._reported = 0.0
         self._changed: set[str] = set(engines)
 
     def run(self) -> None:
-        """Serve until a Close or the end of the front. Raises what an engine raised that cannot go on."""
+        """Serve until a Close or the end of the front. Raises what an engine raised that cannot go
+        on.
+        """
         try:
             while self._serve_once():
                 pass
@@ -155,7 +168,10 @@ class EngineHost:
             log.exception("the engine of %s failed to take a request in", command.model)
             engine.cancel(request.id)
             message = "the engine failed to take this request in; the server's log says why"
-            events = tuple(Event(request.id, index, finish="error", message=message) for index in range(request.options.n))
+            events = tuple(
+                Event(request.id, index, finish="error", message=message)
+                for index in range(request.options.n)
+            )
             self._channel.send(Stepped(command.model, 0.0, 0, events))
 
     def _cancel(self, command: Cancel) -> None:
@@ -183,7 +199,9 @@ class EngineHost:
                 raise
             log.exception("a step of %s failed", name)
             events = engine.fail("the engine failed in a step; the server's log says why")
-        self._channel.send(Stepped(name, time.monotonic() - begun, engine.statistics().batch_tokens, tuple(events)))
+        self._channel.send(
+            Stepped(name, time.monotonic() - begun, engine.statistics().batch_tokens, tuple(events))
+        )
 
     def _report_standing(self, now: float) -> None:
         for name in self._changed:
@@ -193,7 +211,9 @@ class EngineHost:
 
 
 def open_engines(command: Open) -> "tuple[dict[str, Engine], tuple[OpenedModel, ...]]":
-    """Load what a server serves. Raises PunaError, or whatever torch raises as it is imported or finds too little memory."""
+    """Load what a server serves. Raises PunaError, or whatever torch raises as it is imported or
+    finds too little memory.
+    """
     import torch
 
     from puna.inference.language_model import load
@@ -221,7 +241,9 @@ def open_engines(command: Open) -> "tuple[dict[str, Engine], tuple[OpenedModel, 
 
 
 def main() -> None:
-    """Serve the socket whose number is the only argument; exit code 1 where the engine could not go on."""
+    """Serve the socket whose number is the only argument; exit code 1 where the engine could not go
+    on.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT  # read when torch is imported, which it is not yet
@@ -242,7 +264,9 @@ def main() -> None:
 
 
 def _end_with_the_front(descriptor: int) -> None:
-    """Wait, for as long as it takes, until the other end of the sockets is closed; then end the process, even amid a step."""
+    """Wait, for as long as it takes, until the other end of the sockets is closed; then end the
+    process, even amid a step.
+    """
     gone = select.poll()
     gone.register(descriptor, 0)  # a hang-up is always reported
     gone.poll()

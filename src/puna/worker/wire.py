@@ -1,9 +1,12 @@
-"""What crosses between the server's front and the engine's process: commands one way, reports the other, one line of JSON each.
+"""What crosses between the server's front and the engine's process: commands one way, reports the
+other, one line of JSON each.
 
-Not here: the socket (client.py, process.py). No pickle: whatever is written into the socket, reading it runs nothing.
-NaN and the infinities cross as Python's `json` spells them, which no other reader has to understand.
+Not here: the socket (client.py, process.py). No pickle: whatever is written into the socket,
+reading it runs nothing. NaN and the infinities cross as Python's `json` spells them, which no other
+reader has to understand.
 
-Cost, measured on one core: a report of 64 new tokens takes 0.14 ms to write and 0.1 ms to read; one of a single token 0.01 ms each.
+Cost, measured on one core: a report of 64 new tokens takes 0.14 ms to write and 0.1 ms to read; one
+of a single token 0.01 ms each.
 """
 
 import json
@@ -23,7 +26,9 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model to serve. name: what requests call it. folder: where it lies. adapters: folders of LoRA adapters, by name."""
+    """A model to serve. name: what requests call it. folder: where it lies. adapters: folders of
+    LoRA adapters, by name.
+    """
 
     name: str
     folder: str
@@ -45,7 +50,9 @@ class OpenedModel:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """The first command: load these models. threads: of torch; None leaves it the choice, which is all cores."""
+    """The first command: load these models. threads: of torch; None leaves it the choice, which is
+    all cores.
+    """
 
     models: tuple[ModelSpec, ...]
     options: EngineOptions
@@ -64,7 +71,9 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Forget a request, or one of its continuations. asked: when, by `time.monotonic`, whose zero all processes of a machine share."""
+    """Forget a request, or one of its continuations. asked: when, by `time.monotonic`, whose zero
+    all processes of a machine share.
+    """
 
     model: str
     request: str
@@ -112,7 +121,9 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Continuations have left. steps: those of this model that began after the front had asked, while the command was on its way."""
+    """Continuations have left. steps: those of this model that began after the front had asked,
+    while the command was on its way.
+    """
 
     model: str
     continuations: int
@@ -136,7 +147,22 @@ Command = Open | Add | Cancel | Close
 Report = Opened | Broken | Refused | Stepped | Cancelled | Standing | Alive
 
 _CODECS: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
-    {kind.__name__: TypeAdapter(kind) for kind in (Open, Add, Cancel, Close, Opened, Broken, Refused, Stepped, Cancelled, Standing, Alive)}
+    {
+        kind.__name__: TypeAdapter(kind)
+        for kind in (
+            Open,
+            Add,
+            Cancel,
+            Close,
+            Opened,
+            Broken,
+            Refused,
+            Stepped,
+            Cancelled,
+            Standing,
+            Alive,
+        )
+    }
 )
 
 
@@ -148,9 +174,12 @@ def encode(message: Command | Report) -> bytes:
 
 
 def decode(line: bytes) -> Any:
-    """The message in a line of `encode`. A line that is none is a bug of the other side: ValueError or KeyError."""
+    """The message in a line of `encode`. A line that is none is a bug of the other side: ValueError
+    or KeyError.
+    """
     kind, values = json.loads(line)
-    return _CODECS[kind].validate_python(values, strict=False)  # a key or a tuple of JSON is text or a list before it is what it was
+    # a key or a tuple of JSON is text or a list before it is what it was
+    return _CODECS[kind].validate_python(values, strict=False)
 
 
 class LineSplitter:

@@ -1,6 +1,8 @@
-"""What the tests of the endpoints share: a model with room for a chat with tools, an adapter of it, and a server of both.
+"""What the tests of the endpoints share: a model with room for a chat with tools, an adapter of it,
+and a server of both.
 
-Its weights are nobody's: it writes noise, with half characters in it, and stops when a constraint or a limit says so.
+Its weights are nobody's: it writes noise, with half characters in it, and stops when a constraint
+or a limit says so.
 """
 
 import json
@@ -26,7 +28,10 @@ from puna.worker.client import EngineClient
 from puna.worker.wire import ModelSpec
 
 CONTEXT = 4096
-TEXT = 'the llama reads {"name": "weather", "parameters": {"type": "object"}} given functions please respond with JSON 東京 🦙'
+TEXT = (
+    'the llama reads {"name": "weather", "parameters": {"type": "object"}} given functions please'
+    " respond with JSON 東京 🦙"
+)
 LIMITS = Limits(output_tokens=64, n=4, requests_per_minute=10**6, burst=10**6)
 
 
@@ -35,9 +40,18 @@ def noise_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of 600 tokens and random weights."""
     folder = tmp_path_factory.mktemp("noise")
     rng = random.Random(0)
-    tokenizer = Tokenizer.train((" ".join(rng.choices(TEXT.split(), k=40)) for _ in range(400)), 600)
+    tokenizer = Tokenizer.train(
+        (" ".join(rng.choices(TEXT.split(), k=40)) for _ in range(400)), 600
+    )
     tokenizer.save(folder)
-    config = ModelConfig(vocab_size=tokenizer.vocab_size, width=32, num_layers=2, num_heads=2, num_kv_heads=1, context_length=CONTEXT)
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size,
+        width=32,
+        num_layers=2,
+        num_heads=2,
+        num_kv_heads=1,
+        context_length=CONTEXT,
+    )
     model = build_transformer(config).eval()
     init_weights(model, 0)
     write_model(folder, model, bos_id=tokenizer.bos_id, eos_ids=(tokenizer.eos_id,))
@@ -48,7 +62,13 @@ def noise_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def adapter_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA adapter of that model that changes what it says."""
     folder = tmp_path_factory.mktemp("adapter")
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 64, "target_modules": ["q_proj", "v_proj"], "bias": "none"}
+    config = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 64,
+        "target_modules": ["q_proj", "v_proj"],
+        "bias": "none",
+    }
     (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     generator = torch.Generator().manual_seed(0)
     tensors = {}
@@ -65,7 +85,9 @@ def adapter_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def noise(loop: BackgroundLoop, noise_folder: Path, adapter_folder: Path) -> Iterator[EngineClient]:
     """A started engine with that model."""
     spec = ModelSpec("noise", str(noise_folder), {"loud": str(adapter_folder)})
-    started = loop.run(EngineClient.start([spec], EngineOptions(max_running=8), device="cpu", threads=1))
+    started = loop.run(
+        EngineClient.start([spec], EngineOptions(max_running=8), device="cpu", threads=1)
+    )
     yield started
     loop.run(started.close())
 

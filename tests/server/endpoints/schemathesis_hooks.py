@@ -1,9 +1,12 @@
-"""What a JSON schema cannot say, for `schemathesis run`: references inside a request, and texts in languages of their own.
+"""What a JSON schema cannot say, for `schemathesis run`: references inside a request, and texts in
+languages of their own.
 
-A schema allows a tool's answer to name any call, and any text as a regular expression; the server refuses those that lead nowhere, and says
-why. So requests that are meant to be right are made right here before they are sent; wrong ones are sent as they are.
+A schema allows a tool's answer to name any call, and any text as a regular expression; the server
+refuses those that lead nowhere, and says why. So requests that are meant to be right are made right
+here before they are sent; wrong ones are sent as they are.
 
-    SCHEMATHESIS_HOOKS=schemathesis_hooks schemathesis run http://127.0.0.1:8000/openapi.json --checks all
+    SCHEMATHESIS_HOOKS=schemathesis_hooks schemathesis run http://127.0.0.1:8000/openapi.json
+        --checks all
 """
 
 from typing import Any
@@ -12,13 +15,22 @@ import schemathesis
 
 EXPRESSION = "[a-z]{2}"
 GRAMMAR = 'start: "yes" | "no"'
-SCHEMA = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"enum": [1, 2]}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
 
 
 @schemathesis.hook
 def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
     """Mend a request that is meant to be right."""
-    if case.meta is not None and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
+    if (
+        case.meta is not None
+        and case.meta.generation.mode.is_positive
+        and isinstance(case.body, dict)
+    ):
         mend(case.body)
 
 

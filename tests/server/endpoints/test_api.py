@@ -1,4 +1,6 @@
-"""The endpoints over plain HTTP: what they answer beside OpenAI's own client, and how they refuse."""
+"""The endpoints over plain HTTP: what they answer beside OpenAI's own client, and how they
+refuse.
+"""
 
 import json
 import math
@@ -37,7 +39,9 @@ def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
 # Paths, methods, content types, keys
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v2/completions", "/v1/completions/", "/docs", "/redoc", "/v1/models/"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v2/completions", "/v1/completions/", "/docs", "/redoc", "/v1/models/"]
+)
 def test_an_unknown_path_is_a_404(http: httpx.Client, path: str) -> None:
     assert refused(http.post(path, json={}), 404)["code"] == "unknown_path"
 
@@ -55,31 +59,70 @@ def test_an_unknown_path_is_a_404(http: httpx.Client, path: str) -> None:
         ("POST", "/metrics", "GET"),
     ],
 )
-def test_a_wrong_method_is_a_405_that_says_which_is_right(http: httpx.Client, method: str, path: str, allowed: str) -> None:
+def test_a_wrong_method_is_a_405_that_says_which_is_right(
+    http: httpx.Client, method: str, path: str, allowed: str
+) -> None:
     answer = http.request(method, path)
     assert refused(answer, 405)["code"] == "method_not_allowed"
     assert answer.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonx", ""]
+    "kind",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/jsonx",
+        "",
+    ],
 )
 def test_another_content_type_is_a_415(http: httpx.Client, kind: str) -> None:
     body = json.dumps({"model": "noise", "prompt": "x", "max_tokens": 1}).encode()
-    assert refused(http.post(COMPLETIONS, content=body, headers={"content-type": kind}), 415)["code"] == "unsupported_media_type"
-    assert http.post(COMPLETIONS, content=body, headers={"content-type": "Application/JSON; charset=utf-8"}).status_code == 200
+    assert (
+        refused(http.post(COMPLETIONS, content=body, headers={"content-type": kind}), 415)["code"]
+        == "unsupported_media_type"
+    )
+    assert (
+        http.post(
+            COMPLETIONS, content=body, headers={"content-type": "Application/JSON; charset=utf-8"}
+        ).status_code
+        == 200
+    )
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"null", b"[]", b'"x"', b"{", b'{"model": "noise", "prompt": "\xff"}', b'{"model": "noise", "prompt": "\\ud800"}', b"[" * 60],
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"x"',
+        b"{",
+        b'{"model": "noise", "prompt": "\xff"}',
+        b'{"model": "noise", "prompt": "\\ud800"}',
+        b"[" * 60,
+    ],
 )
 def test_what_is_no_object_is_a_400(http: httpx.Client, body: bytes) -> None:
     for path in (COMPLETIONS, CHAT, "/v1/embeddings", "/tokenize", "/detokenize"):
         refused(http.post(path, content=body, headers={"content-type": "application/json"}), 400)
 
 
-@pytest.mark.parametrize("name", ["", "gpt-4", "../noise", "noise:", "noise:unknown", "noise:loud:loud", "n" * 10_000, "\x00", "東京"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "gpt-4",
+        "../noise",
+        "noise:",
+        "noise:unknown",
+        "noise:loud:loud",
+        "n" * 10_000,
+        "\x00",
+        "東京",
+    ],
+)
 def test_a_model_is_looked_up_by_its_name_alone(http: httpx.Client, name: str) -> None:
     for path, body in (
         (COMPLETIONS, {"prompt": "x"}),
@@ -94,7 +137,10 @@ def test_a_model_is_looked_up_by_its_name_alone(http: httpx.Client, name: str) -
 
 def test_keys_origins_and_hosts_are_looked_at(loop: BackgroundLoop, noise: EngineClient) -> None:
     origin = "https://page.example"
-    with live_server(loop, noise, api_keys=("secret",), allow_origins=(origin,)) as url, httpx.Client(base_url=url) as http:
+    with (
+        live_server(loop, noise, api_keys=("secret",), allow_origins=(origin,)) as url,
+        httpx.Client(base_url=url) as http,
+    ):
         assert refused(http.get("/v1/models"), 401)["code"] == "invalid_api_key"
         assert refused(http.get("/openapi.json"), 401)
         assert refused(http.get("/metrics"), 401)
@@ -102,20 +148,53 @@ def test_keys_origins_and_hosts_are_looked_at(loop: BackgroundLoop, noise: Engin
         key = {"authorization": "Bearer secret"}
         answer = http.get("/v1/models", headers={**key, "origin": origin})
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
-        assert "access-control-allow-origin" not in http.get("/v1/models", headers={**key, "origin": "https://other.example"}).headers
-        preflight = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        assert (
+            "access-control-allow-origin"
+            not in http.get(
+                "/v1/models", headers={**key, "origin": "https://other.example"}
+            ).headers
+        )
+        preflight = {
+            "origin": origin,
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization",
+        }
         assert http.options("/v1/chat/completions", headers=preflight).status_code == 200
         document = http.get("/openapi.json", headers=key).json()
         assert document["paths"]["/v1/models"]["get"]["security"] == [{"key": []}]
         assert document["paths"]["/health"]["get"]["security"] == []
-        assert refused(http.get("/health", headers={"host": "page.example"}), 403)["code"] == "host_not_allowed"
+        assert (
+            refused(http.get("/health", headers={"host": "page.example"}), 403)["code"]
+            == "host_not_allowed"
+        )
 
 
 def test_limits_are_kept_and_told(loop: BackgroundLoop, noise: EngineClient) -> None:
-    limits = Limits(body_bytes=2000, n=2, stops=1, output_tokens=9, prompt_tokens=20, prompts=2, schema_characters=30, tools=1, logprobs=1)
+    limits = Limits(
+        body_bytes=2000,
+        n=2,
+        stops=1,
+        output_tokens=9,
+        prompt_tokens=20,
+        prompts=2,
+        schema_characters=30,
+        tools=1,
+        logprobs=1,
+    )
     with live_server(loop, noise, limits) as url, httpx.Client(base_url=url) as http:
-        assert refused(http.post(COMPLETIONS, json={"model": "noise", "prompt": "x" * 3000}), 413)["code"] == "body_too_large"
-        for prompt, numbers in ([5] * 21, "has 21 entries, more than 20"), (" llama" * 20, "has 21 tokens, but may have at most 20"):
+        assert (
+            refused(http.post(COMPLETIONS, json={"model": "noise", "prompt": "x" * 3000}), 413)[
+                "code"
+            ]
+            == "body_too_large"
+        )
+        for prompt, numbers in (
+            ([5] * 21, "has 21 entries, more than 20"),
+            (
+                " llama" * 20,
+                "has 21 tokens, but may have at most 20",
+            ),
+        ):
             long = refused(http.post(COMPLETIONS, json={"model": "noise", "prompt": prompt}), 400)
             assert (long["code"], numbers in long["message"]) == ("context_length_exceeded", True)
         for name, value in {
@@ -127,22 +206,42 @@ def test_limits_are_kept_and_told(loop: BackgroundLoop, noise: EngineClient) -> 
             "min_tokens": 10,
             "response_format": {"type": "regex", "regex": "a" * 31},
         }.items():
-            error = refused(http.post(COMPLETIONS, json={"model": "noise", "prompt": "x", name: value}), 400)
+            error = refused(
+                http.post(COMPLETIONS, json={"model": "noise", "prompt": "x", name: value}), 400
+            )
             assert error["param"].partition(".")[0] == name
-        schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string", "description": "long"}}}
+        schema = {
+            "type": "json_schema",
+            "json_schema": {"name": "x", "schema": {"type": "string", "description": "long"}},
+        }
         assert (
-            refused(http.post(COMPLETIONS, json={"model": "noise", "prompt": "x", "response_format": schema}), 400)["param"]
+            refused(
+                http.post(
+                    COMPLETIONS, json={"model": "noise", "prompt": "x", "response_format": schema}
+                ),
+                400,
+            )["param"]
             == "response_format"
         )
-        answer = http.post(COMPLETIONS, json={"model": "noise", "prompt": "x", "ignore_eos": True}).json()
-        assert answer["usage"]["completion_tokens"] == 9, "what is left out is what the limit allows"
+        answer = http.post(
+            COMPLETIONS, json={"model": "noise", "prompt": "x", "ignore_eos": True}
+        ).json()
+        assert answer["usage"]["completion_tokens"] == 9, (
+            "what is left out is what the limit allows"
+        )
         bodies = http.get("/openapi.json").json()["components"]["schemas"]
-        assert bodies["CompletionRequest"]["properties"]["n"]["anyOf"][0] == {"type": "integer", "minimum": 1, "maximum": 2}
+        assert bodies["CompletionRequest"]["properties"]["n"]["anyOf"][0] == {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": 2,
+        }
         assert bodies["CompletionRequest"]["properties"]["model"]["enum"] == ["noise", "noise:loud"]
         assert not [text for text in ("x-bound", "x-model-name") if text in json.dumps(bodies)]
 
 
-def test_more_requests_than_allowed_are_a_429_that_says_when_to_come_again(loop: BackgroundLoop, noise: EngineClient) -> None:
+def test_more_requests_than_allowed_are_a_429_that_says_when_to_come_again(
+    loop: BackgroundLoop, noise: EngineClient
+) -> None:
     limits = Limits(burst=2, requests_per_minute=1)
     with live_server(loop, noise, limits) as url, httpx.Client(base_url=url) as http:
         answers = [http.post("/tokenize", json={"model": "noise", "prompt": "x"}) for _ in range(3)]
@@ -170,25 +269,45 @@ def test_texts_to_ids_and_back(http: httpx.Client, tokenizer: Tokenizer) -> None
     text = "the llama reads 東京 🦙 <|eot_id|>"
     ids = tokenizer.encode(text)
     whole = asked(http, "/tokenize", prompt=text)
-    assert whole == {"tokens": [tokenizer.bos_id, *ids], "count": len(ids) + 1, "max_model_len": 4096}
+    assert whole == {
+        "tokens": [tokenizer.bos_id, *ids],
+        "count": len(ids) + 1,
+        "max_model_len": 4096,
+    }
     assert asked(http, "/tokenize", prompt=text, add_special_tokens=False)["tokens"] == ids
     assert asked(http, "/tokenize", prompt="", add_special_tokens=False)["tokens"] == []
     assert asked(http, "/detokenize", tokens=ids) == {"prompt": text}
-    assert asked(http, "/detokenize", tokens=[tokenizer.bos_id, *ids[:1]])["prompt"].startswith("<|begin_of_text|>")
+    assert asked(http, "/detokenize", tokens=[tokenizer.bos_id, *ids[:1]])["prompt"].startswith(
+        "<|begin_of_text|>"
+    )
     assert asked(http, "/detokenize", tokens=[]) == {"prompt": ""}
 
 
-def test_a_chat_is_counted_as_it_would_be_answered(http: httpx.Client, tokenizer: Tokenizer) -> None:
+def test_a_chat_is_counted_as_it_would_be_answered(
+    http: httpx.Client, tokenizer: Tokenizer
+) -> None:
     tools = [{"type": "function", "function": {"name": "f", "description": "does"}}]
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
-    messages = [*HELLO, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "1", "content": "2"}]
-    turns = [Message("user", "Hello"), Message("assistant", "", (ToolCall("f", {"a": 1}),)), Message("tool", "2")]
+    messages = [
+        *HELLO,
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "2"},
+    ]
+    turns = [
+        Message("user", "Hello"),
+        Message("assistant", "", (ToolCall("f", {"a": 1}),)),
+        Message("tool", "2"),
+    ]
     for generate in (True, False):
         expected = encode_chat(tokenizer, turns, tools=tools, add_generation_prompt=generate).ids
-        found = asked(http, "/tokenize", messages=messages, tools=tools, add_generation_prompt=generate)
+        found = asked(
+            http, "/tokenize", messages=messages, tools=tools, add_generation_prompt=generate
+        )
         assert found["tokens"] == expected
     usage = asked(http, CHAT, messages=messages, tools=tools, max_tokens=1)["usage"]
-    assert usage["prompt_tokens"] == len(encode_chat(tokenizer, turns, tools=tools, add_generation_prompt=True).ids)
+    assert usage["prompt_tokens"] == len(
+        encode_chat(tokenizer, turns, tools=tools, add_generation_prompt=True).ids
+    )
 
 
 def test_a_text_and_a_chat_at_once_are_refused(http: httpx.Client) -> None:
@@ -206,32 +325,63 @@ def test_a_bias_chooses_the_token(http: httpx.Client, tokenizer: Tokenizer) -> N
 
 
 def test_each_of_n_ends_by_itself(http: httpx.Client) -> None:
-    body: dict[str, Any] = {"prompt": ["the", "llama"], "n": 2, "max_tokens": 30, "seed": 1, "ignore_eos": True}
+    body: dict[str, Any] = {
+        "prompt": ["the", "llama"],
+        "n": 2,
+        "max_tokens": 30,
+        "seed": 1,
+        "ignore_eos": True,
+    }
     free = [choice["text"] for choice in asked(http, COMPLETIONS, **body)["choices"]]
     stop = next(
-        text[5:place] for text in free[:1] for place in range(6, len(text)) if not any(text[5:place] in other for other in free[1:])
+        text[5:place]
+        for text in free[:1]
+        for place in range(6, len(text))
+        if not any(text[5:place] in other for other in free[1:])
     )
     cut = asked(http, COMPLETIONS, **body, stop=stop)
-    assert [choice["text"] for choice in cut["choices"]] == [free[0][: free[0].index(stop)], *free[1:]]
-    assert [choice["finish_reason"] for choice in cut["choices"]] == ["stop", "length", "length", "length"]
+    assert [choice["text"] for choice in cut["choices"]] == [
+        free[0][: free[0].index(stop)],
+        *free[1:],
+    ]
+    assert [choice["finish_reason"] for choice in cut["choices"]] == [
+        "stop",
+        "length",
+        "length",
+        "length",
+    ]
     assert 90 < cut["usage"]["completion_tokens"] < 120
 
 
 def test_ids_can_end_a_text(http: httpx.Client, tokenizer: Tokenizer) -> None:
-    body: dict[str, Any] = {"prompt": "the", "max_tokens": 10, "seed": 0, "temperature": 0, "logprobs": 0, "ignore_eos": True}
+    body: dict[str, Any] = {
+        "prompt": "the",
+        "max_tokens": 10,
+        "seed": 0,
+        "temperature": 0,
+        "logprobs": 0,
+        "ignore_eos": True,
+    }
     free = asked(http, COMPLETIONS, **body)["choices"][0]
     tokens = free["logprobs"]["tokens"]
     chosen = next(token for token in tokens[3:] if "\ufffd" not in token)
     ids = [id_ for id_ in range(tokenizer.vocab_size) if tokenizer.decode([id_]) == chosen]
     cut = asked(http, COMPLETIONS, **body, stop_token_ids=ids)["choices"][0]
-    assert (cut["finish_reason"], cut["logprobs"]["tokens"]) == ("stop", tokens[: tokens.index(chosen)])
+    assert (cut["finish_reason"], cut["logprobs"]["tokens"]) == (
+        "stop",
+        tokens[: tokens.index(chosen)],
+    )
 
 
 def test_a_grammar_and_an_expression_are_kept_to(http: httpx.Client) -> None:
-    regex = asked(http, COMPLETIONS, prompt="x", response_format={"type": "regex", "regex": "[a-c]{3}-[0-9]"})["choices"][0]
+    regex = asked(
+        http, COMPLETIONS, prompt="x", response_format={"type": "regex", "regex": "[a-c]{3}-[0-9]"}
+    )["choices"][0]
     assert (len(regex["text"]), regex["finish_reason"]) == (5, "stop")
     grammar = {"type": "grammar", "grammar": 'start: "yes" | "no"'}
-    assert asked(http, CHAT, messages=HELLO, response_format=grammar)["choices"][0]["message"]["content"] in ("yes", "no")
+    assert asked(http, CHAT, messages=HELLO, response_format=grammar)["choices"][0]["message"][
+        "content"
+    ] in ("yes", "no")
 
 
 @pytest.mark.parametrize(
@@ -241,36 +391,75 @@ def test_a_grammar_and_an_expression_are_kept_to(http: httpx.Client) -> None:
         {"type": "grammar", "grammar": "start: nowhere"},
         {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "strin"}}},
         {"type": "json_schema", "json_schema": {"name": "x", "schema": {"typ": "string"}}},
-        {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "https://example.com/schema"}}},
-        {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "integer", "minimum": 2, "maximum": 1}}},
+        {
+            "type": "json_schema",
+            "json_schema": {"name": "x", "schema": {"$ref": "https://example.com/schema"}},
+        },
+        {
+            "type": "json_schema",
+            "json_schema": {"name": "x", "schema": {"type": "integer", "minimum": 2, "maximum": 1}},
+        },
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_cannot_be_enforced_is_a_400(http: httpx.Client, format_: dict[str, Any], stream: bool) -> None:
+def test_what_cannot_be_enforced_is_a_400(
+    http: httpx.Client, format_: dict[str, Any], stream: bool
+) -> None:
     for path, body in ((CHAT, {"messages": HELLO}), (COMPLETIONS, {"prompt": "x"})):
-        error = refused(http.post(path, json={"model": "noise", **body, "response_format": format_, "stream": stream}), 400)
+        error = refused(
+            http.post(
+                path, json={"model": "noise", **body, "response_format": format_, "stream": stream}
+            ),
+            400,
+        )
         assert error["param"] == "response_format"
 
 
 def test_calls_or_an_answer_that_keeps_to_its_schema(http: httpx.Client) -> None:
-    format_ = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#/$defs/a", "$defs": {"a": {"type": "boolean"}}}}}
+    format_ = {
+        "type": "json_schema",
+        "json_schema": {
+            "name": "x",
+            "schema": {"$ref": "#/$defs/a", "$defs": {"a": {"type": "boolean"}}},
+        },
+    }
     tools = [{"type": "function", "function": {"name": "f"}}]
     kinds = set()
     for seed in range(12):
-        (choice,) = asked(http, CHAT, messages=HELLO, tools=tools, response_format=format_, seed=seed)["choices"]
+        (choice,) = asked(
+            http, CHAT, messages=HELLO, tools=tools, response_format=format_, seed=seed
+        )["choices"]
         kinds.add(choice["finish_reason"])
         if choice["finish_reason"] == "tool_calls":
-            assert choice["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
+            assert choice["message"]["tool_calls"][0]["function"] == {
+                "name": "f",
+                "arguments": "{}",
+            }
         else:
             assert json.loads(choice["message"]["content"]) in (True, False)
     assert kinds == {"tool_calls", "stop"}
 
 
-def test_strict_tools_are_called_rightly_or_not_at_all(http: httpx.Client, tokenizer: Tokenizer) -> None:
-    parameters = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
+def test_strict_tools_are_called_rightly_or_not_at_all(
+    http: httpx.Client, tokenizer: Tokenizer
+) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"a": {"enum": [1, 2]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
     function = {"name": "f", "parameters": parameters, "strict": True}
-    body: dict[str, Any] = {"messages": HELLO, "tools": [{"type": "function", "function": function}], "max_tokens": 40}
-    brace = {str(id_): 5 for id_ in range(tokenizer.vocab_size) if tokenizer.token_bytes(id_).startswith(b"{")}
+    body: dict[str, Any] = {
+        "messages": HELLO,
+        "tools": [{"type": "function", "function": function}],
+        "max_tokens": 40,
+    }
+    brace = {
+        str(id_): 5
+        for id_ in range(tokenizer.vocab_size)
+        if tokenizer.token_bytes(id_).startswith(b"{")
+    }
     calls = 0
     for seed in range(8):
         (choice,) = asked(http, CHAT, **body, logit_bias=brace, seed=seed)["choices"]
@@ -283,6 +472,10 @@ def test_strict_tools_are_called_rightly_or_not_at_all(http: httpx.Client, token
 
 
 def test_temperature_zero_is_the_likeliest_token(http: httpx.Client) -> None:
-    (choice,) = asked(http, COMPLETIONS, prompt="the", max_tokens=8, temperature=0, logprobs=1, ignore_eos=True)["choices"]
-    for logprob, top in zip(choice["logprobs"]["token_logprobs"], choice["logprobs"]["top_logprobs"], strict=True):
+    (choice,) = asked(
+        http, COMPLETIONS, prompt="the", max_tokens=8, temperature=0, logprobs=1, ignore_eos=True
+    )["choices"]
+    for logprob, top in zip(
+        choice["logprobs"]["token_logprobs"], choice["logprobs"]["top_logprobs"], strict=True
+    ):
         assert math.isclose(logprob, max(top.values()), abs_tol=1e-5)

@@ -1,4 +1,6 @@
-"""docs/api.md and the README's server: every example runs and prints what is shown, and the tables say what the code does."""
+"""docs/api.md and the README's server: every example runs and prints what is shown, and the tables
+say what the code does.
+"""
 
 import ast
 import json
@@ -31,7 +33,9 @@ from puna.worker.wire import ModelSpec
 PAGE = text_of("docs/api.md")
 README = section(text_of("README.md"), "Serve it")
 ENDPOINTS = section(PAGE, "API")
-SOURCES = [path for room in ("api", "server") for path in (ROOT / "src" / "puna" / room).glob("*.py")]
+SOURCES = [
+    path for room in ("api", "server") for path in (ROOT / "src" / "puna" / room).glob("*.py")
+]
 
 OF: Mapping[str, tuple[type[Config], ...]] = {
     "Of chats and completions": (protocol.GenerationRequest,),
@@ -49,7 +53,9 @@ OPTION = {"ignore_eos": "ignore_end", "stop_token_ids": "stop_ids", "top_logprob
 
 @pytest.fixture(scope="module")
 def reader(loop: BackgroundLoop, noise_folder: Path) -> Iterator[Reader]:
-    """One who reads the page beside a server that has its limits and calls its model `quickstart`."""
+    """One who reads the page beside a server that has its limits and calls its model
+    `quickstart`.
+    """
     spec = ModelSpec("quickstart", str(noise_folder))
     client = loop.run(EngineClient.start([spec], EngineOptions(), device="cpu", threads=1))
     with live_server(loop, client) as url:
@@ -61,19 +67,29 @@ def reader(loop: BackgroundLoop, noise_folder: Path) -> Iterator[Reader]:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
 def test_every_example_prints_what_the_page_shows(page: str, reader: Reader) -> None:
-    """As far as that is the same for every model: the shape of JSON, events and lists, and errors to the letter."""
+    """As far as that is the same for every model: the shape of JSON, events and lists, and errors
+    to the letter.
+    """
     shown = list(examples(README if page == "README.md" else PAGE))
     assert shown
     for example in shown:
         printed = reader.output(example)
         if example.shown is not None:
-            assert same_kind(example.shown, printed), f"{example.source}\nshows\n{example.shown}\nand prints\n{printed}"
+            assert same_kind(example.shown, printed), (
+                f"{example.source}\nshows\n{example.shown}\nand prints\n{printed}"
+            )
 
 
 def test_what_the_examples_promise_holds(reader: Reader) -> None:
-    """Beyond the shape: constrained answers keep to their form, and the tool is called by its name."""
+    """Beyond the shape: constrained answers keep to their form, and the tool is called by its
+    name.
+    """
     for example in examples(PAGE):
-        if "import OpenAI" in example.source or "sqrt" in example.source or "regex" in example.source:
+        if (
+            "import OpenAI" in example.source
+            or "sqrt" in example.source
+            or "regex" in example.source
+        ):
             reader.output(example)
             if "regex" in example.source:
                 assert re.fullmatch("[1-9][0-9]{2}", reader.names["answer"].choices[0].text)
@@ -86,7 +102,9 @@ def test_the_comparison_sees_what_differs() -> None:
     assert same_kind('{"a": [1], "b": null}', '{"a": [2.5, 3], "b": null}')
     assert not same_kind('{"a": [1]}', '{"a": ["x"]}')
     assert not same_kind('{"a": 1}', '{"a": 1, "b": 1}')
-    assert same_kind('data: {"a": 1}\n\ndata: [DONE]', 'data: {"a": 2}\n\ndata: {"a": 3}\n\ndata: [DONE]\n')
+    assert same_kind(
+        'data: {"a": 1}\n\ndata: [DONE]', 'data: {"a": 2}\n\ndata: {"a": 3}\n\ndata: [DONE]\n'
+    )
     assert not same_kind('data: {"a": 1}\n\ndata: [DONE]', 'data: {"a": 1}\n\ndata: {"error": 1}')
     error = '{"error": {"message": "n: must be at most 16", "code": "invalid_value"}}'
     assert same_kind(error, error.replace("16", "4"))
@@ -97,15 +115,31 @@ def test_the_comparison_sees_what_differs() -> None:
 
 def test_the_paths_are_those_of_the_server(reader: Reader) -> None:
     document = json.loads(curl(["curl", f"{reader.url}/openapi.json"]))
-    served = {(method.upper(), path) for path, operations in document["paths"].items() for method in operations}
-    listed = {tuple(code.split()) for cells in rows(ENDPOINTS, "path", "does") for code in codes(cells[0])}
+    served = {
+        (method.upper(), path)
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
+    listed = {
+        tuple(code.split()) for cells in rows(ENDPOINTS, "path", "does") for code in codes(cells[0])
+    }
     assert listed == served | {("GET", "/openapi.json")}
 
 
 def supported(kind: type[Config]) -> dict[str, FieldInfo]:
-    """The fields that are not marked as unsupported; of a chat or a completion, without those that both have."""
-    shared = protocol.GenerationRequest.model_fields if kind in (protocol.ChatRequest, protocol.CompletionRequest) else {}
-    return {name: field for name, field in kind.model_fields.items() if name not in shared and not reasons(field)}
+    """The fields that are not marked as unsupported; of a chat or a completion, without those that
+    both have.
+    """
+    shared = (
+        protocol.GenerationRequest.model_fields
+        if kind in (protocol.ChatRequest, protocol.CompletionRequest)
+        else {}
+    )
+    return {
+        name: field
+        for name, field in kind.model_fields.items()
+        if name not in shared and not reasons(field)
+    }
 
 
 def reasons(field: FieldInfo) -> list[str]:
@@ -115,7 +149,9 @@ def reasons(field: FieldInfo) -> list[str]:
 @pytest.mark.parametrize("heading", OF)
 def test_every_field_has_its_row(heading: str) -> None:
     """In a table of its class, with the range and the default that the code gives it."""
-    fields = {name: (kind, field) for kind in OF[heading] for name, field in supported(kind).items()}
+    fields = {
+        name: (kind, field) for kind in OF[heading] for name, field in supported(kind).items()
+    }
     found = rows(section(PAGE, heading), "field", "takes", "default")
     assert sorted(name for cells in found for name in codes(cells[0])) == sorted(fields)
     for first, takes, default, _ in found:
@@ -124,8 +160,14 @@ def test_every_field_has_its_row(heading: str) -> None:
             assert takes == (range_of(kind, name) or takes), f"what {name} takes"
             assert (default == "required") == field.is_required(), f"is {name} required?"
             option = GenerationOptions.model_fields.get(OPTION.get(name, name))
-            if option is not None and isinstance(option.default, int | float) and name != "max_tokens":
-                assert default == json.dumps(option.default).removesuffix(".0"), f"the default of {name}"
+            if (
+                option is not None
+                and isinstance(option.default, int | float)
+                and name != "max_tokens"
+            ):
+                assert default == json.dumps(option.default).removesuffix(".0"), (
+                    f"the default of {name}"
+                )
 
 
 def range_of(kind: type[Config], name: str) -> str | None:
@@ -138,8 +180,14 @@ def range_of(kind: type[Config], name: str) -> str | None:
         case "boolean":
             return "true, false"
         case "number" | "integer":
-            most = getattr(Limits(), schema[BOUND]) if BOUND in schema else schema.get("maximum", schema.get("exclusiveMaximum"))
-            largest = f"2^{most.bit_length() - 1} - 1" if "exclusiveMaximum" in schema else f"{most:,}"
+            most = (
+                getattr(Limits(), schema[BOUND])
+                if BOUND in schema
+                else schema.get("maximum", schema.get("exclusiveMaximum"))
+            )
+            largest = (
+                f"2^{most.bit_length() - 1} - 1" if "exclusiveMaximum" in schema else f"{most:,}"
+            )
             if "exclusiveMinimum" in schema:
                 return f"above {schema['exclusiveMinimum']}, to {largest}"
             return f"{schema['minimum']} to {largest}"
@@ -149,7 +197,12 @@ def range_of(kind: type[Config], name: str) -> str | None:
 
 def test_lists_have_the_lengths_that_the_tables_say() -> None:
     limits = Limits()
-    cells = {code: row[1] for heading in OF for row in rows(section(PAGE, heading), "field", "takes") for code in codes(row[0])}
+    cells = {
+        code: row[1]
+        for heading in OF
+        for row in rows(section(PAGE, heading), "field", "takes")
+        for code in codes(row[0])
+    }
     assert f"up to {limits.stops}" in cells["stop"]
     assert f"up to {limits.stops}" in cells["stop_token_ids"]
     assert f"{limits.logit_bias:,} at most" in cells["logit_bias"]
@@ -159,16 +212,34 @@ def test_lists_have_the_lengths_that_the_tables_say() -> None:
 
 
 def test_every_field_without_support_is_listed_with_its_reason() -> None:
-    kinds = [protocol.ChatRequest, protocol.CompletionRequest, protocol.EmbeddingRequest, protocol.StreamOptions]
-    kinds += [kind for kind in vars(messages).values() if isinstance(kind, type) and issubclass(kind, Config) and kind is not Config]
-    marked = {(name, taken(field), why) for kind in kinds for name, field in kind.model_fields.items() for why in reasons(field)}
+    kinds = [
+        protocol.ChatRequest,
+        protocol.CompletionRequest,
+        protocol.EmbeddingRequest,
+        protocol.StreamOptions,
+    ]
+    kinds += [
+        kind
+        for kind in vars(messages).values()
+        if isinstance(kind, type) and issubclass(kind, Config) and kind is not Config
+    ]
+    marked = {
+        (name, taken(field), why)
+        for kind in kinds
+        for name, field in kind.model_fields.items()
+        for why in reasons(field)
+    }
     found = rows(section(PAGE, "What is refused"), "field", "of", "takes only", "because")
-    assert {(codes(first)[0], frozenset(codes(only)), why) for first, _, only, why in found} == marked
+    assert {
+        (codes(first)[0], frozenset(codes(only)), why) for first, _, only, why in found
+    } == marked
 
 
 def taken(field: FieldInfo) -> frozenset[str]:
     """The values besides null, as JSON."""
-    if get_origin(field.annotation) is Literal or not any(get_origin(part) for part in get_args(field.annotation)):
+    if get_origin(field.annotation) is Literal or not any(
+        get_origin(part) for part in get_args(field.annotation)
+    ):
         return frozenset(map(json.dumps, literals(field.annotation)))
     (listed,) = [part for part in get_args(field.annotation) if part is not type(None)]
     values = list(map(json.dumps, literals(listed)))
@@ -176,33 +247,66 @@ def taken(field: FieldInfo) -> frozenset[str]:
 
 
 def literals(kind: Any) -> list[Any]:
-    return list(get_args(kind)) if get_origin(kind) is Literal else [value for part in get_args(kind) for value in literals(part)]
+    return (
+        list(get_args(kind))
+        if get_origin(kind) is Literal
+        else [value for part in get_args(kind) for value in literals(part)]
+    )
 
 
 def test_messages_formats_and_choices_are_those_of_the_code() -> None:
     roles = {
-        role: {name for name, field in kind.model_fields.items() if name != "role" and not reasons(field)}
-        for kind in (messages.SystemMessage, messages.UserMessage, messages.AssistantMessage, messages.ToolMessage)
+        role: {
+            name
+            for name, field in kind.model_fields.items()
+            if name != "role" and not reasons(field)
+        }
+        for kind in (
+            messages.SystemMessage,
+            messages.UserMessage,
+            messages.AssistantMessage,
+            messages.ToolMessage,
+        )
         for role in literals(kind.model_fields["role"].annotation)
     }
-    shown = {role: set(codes(cells[1])) for cells in rows(section(PAGE, "Messages"), "`role`", "fields") for role in codes(cells[0])}
+    shown = {
+        role: set(codes(cells[1]))
+        for cells in rows(section(PAGE, "Messages"), "`role`", "fields")
+        for role in codes(cells[0])
+    }
     assert shown == roles
     written = codes(section(PAGE, "Messages"))
     for kind in (messages.CalledTool, messages.CalledFunction, messages.Tool, messages.Function):
-        assert set(kind.model_fields) <= set(written), f"the section on messages leaves out a field of {kind.__name__}"
-    kinds = {codes(cells[0])[0]: set(codes(cells[1])) for cells in rows(section(PAGE, "Constrained output"), "`type`", "and")}
-    expected = {literals(kind.model_fields["type"].annotation)[0]: kind for kind in get_args(get_args(formats.ResponseFormat)[0])}
+        assert set(kind.model_fields) <= set(written), (
+            f"the section on messages leaves out a field of {kind.__name__}"
+        )
+    kinds = {
+        codes(cells[0])[0]: set(codes(cells[1]))
+        for cells in rows(section(PAGE, "Constrained output"), "`type`", "and")
+    }
+    expected = {
+        literals(kind.model_fields["type"].annotation)[0]: kind
+        for kind in get_args(get_args(formats.ResponseFormat)[0])
+    }
     assert kinds.keys() == expected.keys()
     named = {field.alias or name for name, field in formats.NamedSchema.model_fields.items()}
     for name, kind in expected.items():
-        assert kinds[name] == (set(kind.model_fields) - {"type"}) | (named if name == "json_schema" else set())
-    choices = {codes(cells[0])[0] for cells in rows(section(PAGE, "Tools"), "`tool_choice`", "the answer")}
-    assert {choice for choice in choices if not choice.startswith("{")} == set(literals(get_args(messages.ToolChoice)[0]))
+        assert kinds[name] == (set(kind.model_fields) - {"type"}) | (
+            named if name == "json_schema" else set()
+        )
+    choices = {
+        codes(cells[0])[0] for cells in rows(section(PAGE, "Tools"), "`tool_choice`", "the answer")
+    }
+    assert {choice for choice in choices if not choice.startswith("{")} == set(
+        literals(get_args(messages.ToolChoice)[0])
+    )
 
 
 def test_the_keywords_of_schemas_are_those_that_are_enforced() -> None:
     """Of all that draft 2020-12 checks, those listed and no others."""
-    paragraph = next(part for part in PAGE.split("\n\n") if part.startswith("Enforced of JSON Schema"))
+    paragraph = next(
+        part for part in PAGE.split("\n\n") if part.startswith("Enforced of JSON Schema")
+    )
     assert set(codes(paragraph.partition(". Titles")[0])) == {
         keyword for keyword in jsonschema.Draft202012Validator.VALIDATORS if is_enforced(keyword)
     }
@@ -218,15 +322,30 @@ def is_enforced(keyword: str) -> bool:
 
 def test_every_field_of_an_answer_is_shown() -> None:
     """In an example, or by its name."""
-    kinds = [kind for kind in vars(responses).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    kinds = [
+        kind
+        for kind in vars(responses).values()
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+    ]
     text = PAGE + section(text_of("docs/serving.md"), "Health")
-    unshown = {name for kind in kinds for name in kind.model_fields if not re.search(rf"`{name}`|\"{name}\"|[.]{name}\b", text)}
+    unshown = {
+        name
+        for kind in kinds
+        for name in kind.model_fields
+        if not re.search(rf"`{name}`|\"{name}\"|[.]{name}\b", text)
+    }
     assert not unshown, f"docs/api.md shows nowhere {', '.join(sorted(unshown))}"
 
 
 def test_every_code_of_an_error_is_listed_with_its_status() -> None:
-    listed = {(cells[0], code) for cells in rows(section(PAGE, "Errors"), "status", "`code`") for code in codes(cells[1])}
-    states = {("503", state) for state in get_args(get_type_hints(Health)["status"]) if state != "ok"}
+    listed = {
+        (cells[0], code)
+        for cells in rows(section(PAGE, "Errors"), "status", "`code`")
+        for code in codes(cells[1])
+    }
+    states = {
+        ("503", state) for state in get_args(get_type_hints(Health)["status"]) if state != "ok"
+    }
     source = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
     assert {*refusals(), *states} <= listed
     assert not [code for _, code in listed - states if f'"{code}"' not in source]
@@ -243,6 +362,10 @@ def refusals() -> Iterator[tuple[str, str]]:
                 parts = node.elts
             values = [part.value for part in parts if isinstance(part, ast.Constant)]
             status = [value for value in values if isinstance(value, int) and 400 <= value < 600]
-            words = [value for value in values if isinstance(value, str) and re.fullmatch(r"[a-z]+(_[a-z]+)+|timeout", value)]
+            words = [
+                value
+                for value in values
+                if isinstance(value, str) and re.fullmatch(r"[a-z]+(_[a-z]+)+|timeout", value)
+            ]
             if status and words:
                 yield str(status[0]), words[-1]

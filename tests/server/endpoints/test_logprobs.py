@@ -1,4 +1,6 @@
-"""Log-probabilities stand for the text that was given, token by token, in both of OpenAI's shapes."""
+"""Log-probabilities stand for the text that was given, token by token, in both of OpenAI's
+shapes.
+"""
 
 from typing import Any
 
@@ -20,7 +22,9 @@ def asked(http: httpx.Client, path: str, **body: Any) -> Any:
 
 
 def test_logprobs_of_a_chat_stand_for_its_text(http: httpx.Client) -> None:
-    (choice,) = asked(http, CHAT, messages=HELLO, max_tokens=40, seed=3, logprobs=True, top_logprobs=3)["choices"]
+    (choice,) = asked(
+        http, CHAT, messages=HELLO, max_tokens=40, seed=3, logprobs=True, top_logprobs=3
+    )["choices"]
     tokens = choice["logprobs"]["content"]
     written = bytes(byte for token in tokens for byte in token["bytes"] or ())
     assert written.decode("utf-8", errors="replace") == choice["message"]["content"]
@@ -34,7 +38,13 @@ def test_logprobs_of_a_chat_stand_for_its_text(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_tokens_of_a_stop_text_have_no_logprobs(http: httpx.Client, seed: int) -> None:
-    body: dict[str, Any] = {"prompt": "the llama", "max_tokens": 40, "seed": seed, "logprobs": 0, "ignore_eos": True}
+    body: dict[str, Any] = {
+        "prompt": "the llama",
+        "max_tokens": 40,
+        "seed": seed,
+        "logprobs": 0,
+        "ignore_eos": True,
+    }
     (free,) = asked(http, COMPLETIONS, **body)["choices"]
     stop = free["text"][15:18]
     (cut,) = asked(http, COMPLETIONS, **body, stop=stop)["choices"]
@@ -47,7 +57,16 @@ def test_tokens_of_a_stop_text_have_no_logprobs(http: httpx.Client, seed: int) -
 def test_offsets_count_characters_of_the_answer(http: httpx.Client, tokenizer: Tokenizer) -> None:
     """Halves of one character begin where it does."""
     prompt = "東京 🦙"
-    (choice,) = asked(http, COMPLETIONS, prompt=prompt, max_tokens=30, seed=0, logprobs=1, echo=True, ignore_eos=True)["choices"]
+    (choice,) = asked(
+        http,
+        COMPLETIONS,
+        prompt=prompt,
+        max_tokens=30,
+        seed=0,
+        logprobs=1,
+        echo=True,
+        ignore_eos=True,
+    )["choices"]
     logprobs = choice["logprobs"]
     ids = tokenizer.encode(prompt)
     assert logprobs["tokens"][: len(ids)] == [tokenizer.decode([id_]) for id_ in ids]
@@ -63,10 +82,16 @@ def test_offsets_count_characters_of_the_answer(http: httpx.Client, tokenizer: T
 
 
 def test_echo_scores_a_prompt_without_writing(http: httpx.Client, tokenizer: Tokenizer) -> None:
-    """What measures of models do: every token of a text given those before it, and nothing generated."""
+    """What measures of models do: every token of a text given those before it, and nothing
+    generated.
+    """
     ids = tokenizer.encode("the llama reads")
-    by_text = asked(http, COMPLETIONS, prompt="the llama reads", max_tokens=0, echo=True, logprobs=2)
-    by_ids = asked(http, COMPLETIONS, prompt=[tokenizer.bos_id, *ids], max_tokens=0, echo=True, logprobs=2)
+    by_text = asked(
+        http, COMPLETIONS, prompt="the llama reads", max_tokens=0, echo=True, logprobs=2
+    )
+    by_ids = asked(
+        http, COMPLETIONS, prompt=[tokenizer.bos_id, *ids], max_tokens=0, echo=True, logprobs=2
+    )
     (text_choice,), (ids_choice,) = by_text["choices"], by_ids["choices"]
     assert (text_choice["text"], text_choice["finish_reason"]) == ("the llama reads", "length")
     assert by_text["usage"]["completion_tokens"] == 0
@@ -74,9 +99,21 @@ def test_echo_scores_a_prompt_without_writing(http: httpx.Client, tokenizer: Tok
     assert ids_choice["text"] == "<|begin_of_text|>the llama reads"
     assert ids_choice["logprobs"]["token_logprobs"][0] is None
     assert ids_choice["logprobs"]["top_logprobs"][0] is None
-    assert ids_choice["logprobs"]["token_logprobs"][1:] == pytest.approx(text_choice["logprobs"]["token_logprobs"], abs=1e-4)
-    longer = asked(http, COMPLETIONS, prompt="the llama reads", max_tokens=5, echo=True, logprobs=2, ignore_eos=True)["choices"][0]
-    assert longer["logprobs"]["token_logprobs"][: len(ids)] == pytest.approx(text_choice["logprobs"]["token_logprobs"], abs=1e-4)
+    assert ids_choice["logprobs"]["token_logprobs"][1:] == pytest.approx(
+        text_choice["logprobs"]["token_logprobs"], abs=1e-4
+    )
+    longer = asked(
+        http,
+        COMPLETIONS,
+        prompt="the llama reads",
+        max_tokens=5,
+        echo=True,
+        logprobs=2,
+        ignore_eos=True,
+    )["choices"][0]
+    assert longer["logprobs"]["token_logprobs"][: len(ids)] == pytest.approx(
+        text_choice["logprobs"]["token_logprobs"], abs=1e-4
+    )
     assert len(longer["logprobs"]["tokens"]) >= len(ids)
 
 
@@ -88,8 +125,12 @@ def test_prompts_are_scored_where_asked_for(http: httpx.Client, tokenizer: Token
     assert all(len(token["top_logprobs"]) == 1 for token in whole["prompt_logprobs"][1:])
     assert whole["prompt_logprobs"][1]["token"] == "<|start_header_id|>"
     assert whole["prompt_logprobs"][1]["bytes"] is None
-    completion = asked(http, COMPLETIONS, prompt="the llama", max_tokens=2, prompt_logprobs=0)["choices"][0]
+    completion = asked(http, COMPLETIONS, prompt="the llama", max_tokens=2, prompt_logprobs=0)[
+        "choices"
+    ][0]
     scores = [token["logprob"] for token in completion["prompt_logprobs"][1:]]
-    echoed = asked(http, COMPLETIONS, prompt="the llama", max_tokens=0, echo=True, logprobs=0)["choices"][0]
+    echoed = asked(http, COMPLETIONS, prompt="the llama", max_tokens=0, echo=True, logprobs=0)[
+        "choices"
+    ][0]
     assert scores == pytest.approx(echoed["logprobs"]["token_logprobs"], abs=1e-4)
     assert "prompt_logprobs" not in echoed

@@ -1,6 +1,8 @@
-"""Every number of every request: below its least, above its most, or of another type is a 400 that names it.
+"""Every number of every request: below its least, above its most, or of another type is a 400 that
+names it.
 
-The fields are those of the models, found by walking their JSON schemas, so a new one is tested from its first day.
+The fields are those of the models, found by walking their JSON schemas, so a new one is tested from
+its first day.
 """
 
 import math
@@ -35,8 +37,12 @@ FAR_OUT = (-1e308, 1e308, -(2**63), 2**63, 10**30, -(10**30))
 OF_ANOTHER_TYPE = (True, False, "1", "", [1], {"a": 1})
 
 
-def numbers(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Where numbers stand, and the schema of each: first entries of lists, and the key "5" of mappings."""
+def numbers(
+    schema: Mapping[str, Any], definitions: Mapping[str, Any], path: Path = ()
+) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Where numbers stand, and the schema of each: first entries of lists, and the key "5" of
+    mappings.
+    """
     if "$ref" in schema:
         schema = definitions[schema["$ref"].rpartition("/")[2]]
     for choice in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
@@ -67,7 +73,11 @@ def with_value(body: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
 
 def wrong_values(schema: Mapping[str, Any], path: Path) -> list[Any]:
     lists_are_right = path[-1] == 0  # as prompt, which may be a list of ids or of lists of ids
-    wrong = [value for value in (*FAR_OUT, *OF_ANOTHER_TYPE) if not (lists_are_right and isinstance(value, str | list))]
+    wrong = [
+        value
+        for value in (*FAR_OUT, *OF_ANOTHER_TYPE)
+        if not (lists_are_right and isinstance(value, str | list))
+    ]
     if "minimum" in schema:
         wrong.append(schema["minimum"] - 1)
     if "exclusiveMinimum" in schema:
@@ -83,7 +93,18 @@ def wrong_values(schema: Mapping[str, Any], path: Path) -> list[Any]:
 
 def test_the_walk_finds_numbers() -> None:
     found = {(endpoint, path) for endpoint, path, _ in (case.values for case in CASES)}
-    for name in ("temperature", "top_p", "n", "seed", "max_tokens", "top_k", "min_p", "typical_p", "repetition_penalty", "min_tokens"):
+    for name in (
+        "temperature",
+        "top_p",
+        "n",
+        "seed",
+        "max_tokens",
+        "top_k",
+        "min_p",
+        "typical_p",
+        "repetition_penalty",
+        "min_tokens",
+    ):
         assert ("/v1/chat/completions", (name,)) in found
         assert ("/v1/completions", (name,)) in found
     assert ("/v1/completions", ("logit_bias", "5")) in found
@@ -97,7 +118,9 @@ def test_the_walk_finds_numbers() -> None:
 def test_a_number_out_of_range_or_of_another_type_is_refused_by_name(
     http: httpx.Client, endpoint: str, path: Path, schema: Mapping[str, Any]
 ) -> None:
-    assert "maximum" in schema or "exclusiveMaximum" in schema or BOUND in schema, "a number without an upper bound"
+    assert "maximum" in schema or "exclusiveMaximum" in schema or BOUND in schema, (
+        "a number without an upper bound"
+    )
     assert "minimum" in schema or "exclusiveMinimum" in schema, "a number without a lower bound"
     _, body = ENDPOINTS[endpoint]
     for value in wrong_values(schema, path):
@@ -110,10 +133,15 @@ def test_a_number_out_of_range_or_of_another_type_is_refused_by_name(
         assert str(error["message"]).startswith(str(path[0]))
 
 
-@pytest.mark.parametrize("written", ["1e400", "-1e400", "NaN", "Infinity", "-Infinity", "1" * 5000, "0x10", "1.", ".5", "+1", "01"])
+@pytest.mark.parametrize(
+    "written",
+    ["1e400", "-1e400", "NaN", "Infinity", "-Infinity", "1" * 5000, "0x10", "1.", ".5", "+1", "01"],
+)
 def test_what_is_no_number_in_json_is_a_400(http: httpx.Client, written: str) -> None:
     body = '{"model": "noise", "prompt": "x", "temperature": ' + written + "}"
-    answer = http.post("/v1/completions", content=body.encode(), headers={"content-type": "application/json"})
+    answer = http.post(
+        "/v1/completions", content=body.encode(), headers={"content-type": "application/json"}
+    )
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "invalid_json"
 

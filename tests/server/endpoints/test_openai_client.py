@@ -1,4 +1,6 @@
-"""OpenAI's own client against the whole server: what it sends is understood, what it parses is what was meant."""
+"""OpenAI's own client against the whole server: what it sends is understood, what it parses is what
+was meant.
+"""
 
 import base64
 import itertools
@@ -20,13 +22,19 @@ from puna.tokenizer.tokenizer import Tokenizer
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 WEATHER = {
     "type": "object",
-    "properties": {"city": {"$ref": "#/$defs/City"}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "properties": {
+        "city": {"$ref": "#/$defs/City"},
+        "days": {"type": "integer", "minimum": 1, "maximum": 9},
+    },
     "required": ["city", "days"],
     "additionalProperties": False,
     "$defs": {"City": {"type": "string", "enum": ["Cusco", "Lima"]}},
 }
 TOOLS: Any = [
-    {"type": "function", "function": {"name": "weather", "description": "The forecast", "parameters": WEATHER}},
+    {
+        "type": "function",
+        "function": {"name": "weather", "description": "The forecast", "parameters": WEATHER},
+    },
     {"type": "function", "function": {"name": "stop"}},
 ]
 
@@ -40,7 +48,12 @@ def streamed(openai: OpenAI, **asked: Any) -> list[ChatCompletionChunk]:
 
 
 def content(chunks: Sequence[ChatCompletionChunk], index: int = 0) -> str:
-    deltas = [choice.delta.content for chunk in chunks for choice in chunk.choices if choice.index == index]
+    deltas = [
+        choice.delta.content
+        for chunk in chunks
+        for choice in chunk.choices
+        if choice.index == index
+    ]
     return "".join(delta for delta in deltas if delta)
 
 
@@ -57,19 +70,35 @@ def test_models_and_adapters_are_listed(openai: OpenAI) -> None:
 
 
 def test_a_chat_is_answered(openai: OpenAI, tokenizer: Tokenizer) -> None:
-    answer = openai.chat.completions.create(model="noise", messages=HELLO, max_completion_tokens=12, seed=5, extra_body=ON)
+    answer = openai.chat.completions.create(
+        model="noise", messages=HELLO, max_completion_tokens=12, seed=5, extra_body=ON
+    )
     (choice,) = answer.choices
-    assert (answer.object, answer.model, choice.finish_reason) == ("chat.completion", "noise", "length")
-    assert (choice.message.role, choice.message.refusal, choice.message.tool_calls) == ("assistant", None, None)
+    assert (answer.object, answer.model, choice.finish_reason) == (
+        "chat.completion",
+        "noise",
+        "length",
+    )
+    assert (choice.message.role, choice.message.refusal, choice.message.tool_calls) == (
+        "assistant",
+        None,
+        None,
+    )
     assert choice.message.content
     prompt = encode_chat(tokenizer, [Message("user", "Hello")], add_generation_prompt=True).ids
     assert answer.usage is not None
-    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (len(prompt), 12, len(prompt) + 12)
+    assert (
+        answer.usage.prompt_tokens,
+        answer.usage.completion_tokens,
+        answer.usage.total_tokens,
+    ) == (len(prompt), 12, len(prompt) + 12)
 
 
 def test_equal_seeds_give_equal_answers_alone_and_among_n(openai: OpenAI) -> None:
     def asked(**more: Any) -> list[str | None]:
-        answer = openai.chat.completions.create(model="noise", messages=HELLO, max_tokens=12, **more)
+        answer = openai.chat.completions.create(
+            model="noise", messages=HELLO, max_tokens=12, **more
+        )
         assert [choice.index for choice in answer.choices] == list(range(more.get("n", 1)))
         return [choice.message.content for choice in answer.choices]
 
@@ -80,7 +109,13 @@ def test_equal_seeds_give_equal_answers_alone_and_among_n(openai: OpenAI) -> Non
 
 
 def test_streams_join_to_the_whole(openai: OpenAI) -> None:
-    asked: dict[str, Any] = {"seed": 3, "n": 2, "max_tokens": 30, "logprobs": True, "top_logprobs": 2}
+    asked: dict[str, Any] = {
+        "seed": 3,
+        "n": 2,
+        "max_tokens": 30,
+        "logprobs": True,
+        "top_logprobs": 2,
+    }
     whole = openai.chat.completions.create(model="noise", messages=HELLO, **asked)
     chunks = streamed(openai, **asked, stream_options={"include_usage": True})
     *rest, last = chunks
@@ -97,20 +132,41 @@ def test_streams_join_to_the_whole(openai: OpenAI) -> None:
         assert choice.logprobs is not None
         for ours, theirs in zip(logprobs, choice.logprobs.content or (), strict=True):
             assert (ours.token, ours.bytes) == (theirs.token, theirs.bytes)
-            assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)  # another batch, another last bit
+            # another batch, another last bit
+            assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
             assert len(ours.top_logprobs) == len(theirs.top_logprobs) == 2
 
 
 def test_a_stream_is_many_events(openai: OpenAI) -> None:
     """The text comes as it is made, not all in the end."""
-    assert len([chunk for chunk in streamed(openai, max_tokens=40, seed=1, extra_body=ON) if chunk.choices[0].delta.content]) > 10
+    assert (
+        len(
+            [
+                chunk
+                for chunk in streamed(openai, max_tokens=40, seed=1, extra_body=ON)
+                if chunk.choices[0].delta.content
+            ]
+        )
+        > 10
+    )
 
 
 def test_stop_texts_end_and_are_left_out(openai: OpenAI) -> None:
-    free = openai.chat.completions.create(model="noise", messages=HELLO, max_tokens=40, seed=8, extra_body=ON).choices[0].message.content
+    free = (
+        openai.chat.completions.create(
+            model="noise", messages=HELLO, max_tokens=40, seed=8, extra_body=ON
+        )
+        .choices[0]
+        .message.content
+    )
     assert free is not None
     stop = free[len(free) // 2 :][:3]
-    asked: dict[str, Any] = {"max_tokens": 40, "seed": 8, "stop": ["never said", stop], "extra_body": ON}
+    asked: dict[str, Any] = {
+        "max_tokens": 40,
+        "seed": 8,
+        "stop": ["never said", stop],
+        "extra_body": ON,
+    }
     cut = openai.chat.completions.create(model="noise", messages=HELLO, logprobs=True, **asked)
     assert cut.choices[0].message.content == free[: free.index(stop)]
     assert cut.choices[0].finish_reason == "stop"
@@ -128,12 +184,17 @@ def test_a_schema_is_kept_to(openai: OpenAI) -> None:
 
     schema = {
         "type": "object",
-        "properties": {"llama": {"type": "boolean"}, "pages": {"type": "array", "items": {"enum": [1, 2, 3]}, "maxItems": 3}},
+        "properties": {
+            "llama": {"type": "boolean"},
+            "pages": {"type": "array", "items": {"enum": [1, 2, 3]}, "maxItems": 3},
+        },
         "required": ["llama", "pages"],
         "additionalProperties": False,
     }
     format_: Any = {"type": "json_schema", "json_schema": {"name": "reading", "schema": schema}}
-    answer = openai.chat.completions.create(model="noise", messages=HELLO, response_format=format_, seed=2)
+    answer = openai.chat.completions.create(
+        model="noise", messages=HELLO, response_format=format_, seed=2
+    )
     assert answer.choices[0].finish_reason == "stop"
     Reading.model_validate_json(answer.choices[0].message.content or "", strict=True)
 
@@ -146,7 +207,9 @@ def test_the_clients_own_parsing_of_schemas_works(openai: OpenAI) -> None:
     assert isinstance(parsed.choices[0].message.parsed, Answer)
 
 
-@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+@pytest.mark.parametrize(
+    "choice", ["required", {"type": "function", "function": {"name": "weather"}}]
+)
 def test_a_demanded_call_is_made(openai: OpenAI, choice: Any) -> None:
     for seed in range(4):
         asked: dict[str, Any] = {"tools": TOOLS, "tool_choice": choice, "seed": seed}
@@ -168,26 +231,35 @@ def test_a_demanded_call_is_made(openai: OpenAI, choice: Any) -> None:
         assert parts[0].function is not None
         assert (parts[0].function.name, parts[0].function.arguments) == (call.function.name, "")
         assert all(part.id is None and part.index == 0 for part in parts[1:])
-        assert "".join(part.function.arguments or "" for part in parts if part.function) == call.function.arguments
+        assert (
+            "".join(part.function.arguments or "" for part in parts if part.function)
+            == call.function.arguments
+        )
         assert chunks[-1].choices[0].finish_reason == "tool_calls"
         assert not content(chunks)
 
 
 def test_the_clients_stream_helper_collects_a_call(openai: OpenAI) -> None:
-    with openai.chat.completions.stream(model="noise", messages=HELLO, tools=TOOLS, tool_choice="required", seed=1) as stream:
+    with openai.chat.completions.stream(
+        model="noise", messages=HELLO, tools=TOOLS, tool_choice="required", seed=1
+    ) as stream:
         final = stream.get_final_completion()
     (call,) = final.choices[0].message.tool_calls or []
     assert json.loads(call.function.arguments) is not None
 
 
 def test_a_call_and_its_answer_can_be_sent_back(openai: OpenAI) -> None:
-    first = openai.chat.completions.create(model="noise", messages=HELLO, tools=TOOLS, tool_choice="required", seed=0)
+    first = openai.chat.completions.create(
+        model="noise", messages=HELLO, tools=TOOLS, tool_choice="required", seed=0
+    )
     message = first.choices[0].message
     assert message.tool_calls
     told = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "sun"}
     for spoken in (message, message.model_dump()):  # with and without all the nulls
         conversation: Any = [*HELLO, spoken, told, {"role": "user", "content": "Thanks"}]
-        answer = openai.chat.completions.create(model="noise", messages=conversation, tools=TOOLS, tool_choice="none", max_tokens=3)
+        answer = openai.chat.completions.create(
+            model="noise", messages=conversation, tools=TOOLS, tool_choice="none", max_tokens=3
+        )
         assert answer.choices[0].message.tool_calls is None
 
 
@@ -202,7 +274,9 @@ def test_tools_that_may_be_called_leave_words_alone(openai: OpenAI) -> None:
 
 def test_completions_of_several_prompts(openai: OpenAI, tokenizer: Tokenizer) -> None:
     texts = ["the llama", "", "東京"]
-    answer = openai.completions.create(model="noise", prompt=texts, n=2, max_tokens=6, seed=9, echo=True, extra_body=ON)
+    answer = openai.completions.create(
+        model="noise", prompt=texts, n=2, max_tokens=6, seed=9, echo=True, extra_body=ON
+    )
     assert answer.object == "text_completion"
     assert [choice.index for choice in answer.choices] == list(range(6))
     for choice in answer.choices:
@@ -211,8 +285,12 @@ def test_completions_of_several_prompts(openai: OpenAI, tokenizer: Tokenizer) ->
     assert answer.usage.prompt_tokens == sum(1 + len(tokenizer.encode(text)) for text in texts)
     assert answer.usage.completion_tokens == 36
     ids = [[tokenizer.bos_id or 0, *tokenizer.encode(text)] for text in texts]
-    again = openai.completions.create(model="noise", prompt=ids, n=2, max_tokens=6, seed=9, extra_body=ON)
-    assert [choice.text for choice in again.choices] == [choice.text.removeprefix(texts[choice.index // 2]) for choice in answer.choices]
+    again = openai.completions.create(
+        model="noise", prompt=ids, n=2, max_tokens=6, seed=9, extra_body=ON
+    )
+    assert [choice.text for choice in again.choices] == [
+        choice.text.removeprefix(texts[choice.index // 2]) for choice in answer.choices
+    ]
 
 
 def test_streamed_completions_join_to_the_whole(openai: OpenAI) -> None:
@@ -226,7 +304,11 @@ def test_streamed_completions_join_to_the_whole(openai: OpenAI) -> None:
         "extra_body": ON,
     }
     whole = openai.completions.create(model="noise", **asked)
-    events = list(openai.completions.create(model="noise", stream=True, stream_options={"include_usage": True}, **asked))
+    events = list(
+        openai.completions.create(
+            model="noise", stream=True, stream_options={"include_usage": True}, **asked
+        )
+    )
     assert events[-1].usage is not None
     assert events[-1].usage.completion_tokens == 40
     for choice in whole.choices:
@@ -238,9 +320,15 @@ def test_streamed_completions_join_to_the_whole(openai: OpenAI) -> None:
             name: list(itertools.chain.from_iterable(getattr(part.logprobs, name) for part in own))
             for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset")
         }
-        assert (joined["tokens"], joined["text_offset"]) == (choice.logprobs.tokens, choice.logprobs.text_offset)
-        assert joined["token_logprobs"] == pytest.approx(choice.logprobs.token_logprobs, abs=1e-4)  # another batch, another last bit
-        assert [set(top) for top in joined["top_logprobs"]] == [set(top) for top in choice.logprobs.top_logprobs or ()]
+        assert (joined["tokens"], joined["text_offset"]) == (
+            choice.logprobs.tokens,
+            choice.logprobs.text_offset,
+        )
+        # another batch, another last bit
+        assert joined["token_logprobs"] == pytest.approx(choice.logprobs.token_logprobs, abs=1e-4)
+        assert [set(top) for top in joined["top_logprobs"]] == [
+            set(top) for top in choice.logprobs.top_logprobs or ()
+        ]
 
 
 def test_a_shared_beginning_is_told_as_cached(openai: OpenAI) -> None:
@@ -280,8 +368,19 @@ def test_embeddings_come_as_the_client_wants_them(openai: OpenAI, tokenizer: Tok
 
 def test_an_adapter_is_a_model_of_its_own(openai: OpenAI) -> None:
     def asked(model: str) -> tuple[str, list[float]]:
-        text = openai.completions.create(model=model, prompt="the llama", max_tokens=12, seed=0, temperature=0).choices[0].text
-        return text, openai.embeddings.create(model=model, input="x", encoding_format="float").data[0].embedding
+        text = (
+            openai.completions.create(
+                model=model, prompt="the llama", max_tokens=12, seed=0, temperature=0
+            )
+            .choices[0]
+            .text
+        )
+        return (
+            text,
+            openai.embeddings.create(model=model, input="x", encoding_format="float")
+            .data[0]
+            .embedding,
+        )
 
     (plain, plain_vector), (loud, loud_vector) = asked("noise"), asked("noise:loud")
     assert plain != loud

@@ -1,6 +1,8 @@
-"""The OpenAPI document is true: schemathesis sends what it allows, which is accepted, and what it does not, which is refused.
+"""The OpenAPI document is true: schemathesis sends what it allows, which is accepted, and what it
+does not, which is refused.
 
-All of its checks: answers are as described, statuses and content types too, other methods are 405s, nothing is a 500.
+All of its checks: answers are as described, statuses and content types too, other methods are 405s,
+nothing is a 500.
 """
 
 import os
@@ -39,10 +41,29 @@ def small(loop: BackgroundLoop, noise: EngineClient) -> Iterator[str]:
 def schemathesis(url: str, folder: Path, *more: str, examples: int, seed: int) -> None:
     """Run it; the assertion shows its report."""
     command = Path(sys.executable).with_name("schemathesis")
-    options = ("--checks", "all", "--max-examples", str(examples), "--seed", str(seed), "--no-color", "--continue-on-failure", *more)
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": str(Path(__file__).parent)}
+    options = (
+        "--checks",
+        "all",
+        "--max-examples",
+        str(examples),
+        "--seed",
+        str(seed),
+        "--no-color",
+        "--continue-on-failure",
+        *more,
+    )
+    environment = {
+        **os.environ,
+        "SCHEMATHESIS_HOOKS": "schemathesis_hooks",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
     done = subprocess.run(
-        [command, "run", f"{url}/openapi.json", *options], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [command, "run", f"{url}/openapi.json", *options],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -61,7 +82,9 @@ def test_the_document_is_true_of_much_more(small: str, tmp_path: Path, seed: int
 def test_every_endpoint_is_described(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    assert {f"{method} {path}" for path, methods in document["paths"].items() for method in methods} == {
+    assert {
+        f"{method} {path}" for path, methods in document["paths"].items() for method in methods
+    } == {
         "post /v1/chat/completions",
         "post /v1/completions",
         "post /v1/embeddings",

@@ -1,4 +1,6 @@
-"""Streams and callers who go away: events as they should be on the wire, errors as events, and no work for nobody."""
+"""Streams and callers who go away: events as they should be on the wire, errors as events, and no
+work for nobody.
+"""
 
 import json
 import socket
@@ -47,7 +49,9 @@ def events(of: list[str]) -> list[Any]:
 def generated(noise: EngineClient) -> float:
     """Tokens that the engine has made so far, as /metrics tells."""
     page = noise.metrics.render().decode()
-    return float(page.partition('puna_generated_tokens_total{model="noise"} ')[2].partition("\n")[0])
+    return float(
+        page.partition('puna_generated_tokens_total{model="noise"} ')[2].partition("\n")[0]
+    )
 
 
 def running(noise: EngineClient) -> float:
@@ -64,24 +68,40 @@ def wait_until(reached: Callable[[], bool]) -> None:
 
 
 def test_a_stream_on_the_wire(http: httpx.Client) -> None:
-    body = {"model": "noise", "messages": HELLO, "stream": True, "max_tokens": 5, "n": 2, "ignore_eos": True}
+    body = {
+        "model": "noise",
+        "messages": HELLO,
+        "stream": True,
+        "max_tokens": 5,
+        "n": 2,
+        "ignore_eos": True,
+    }
     *chunks, done = events(lines(http, "/v1/chat/completions", body))
     assert done == "[DONE]"
     for index in range(2):
         own = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index]
-        assert own[0] == {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+        assert own[0] == {
+            "index": index,
+            "delta": {"role": "assistant", "content": ""},
+            "logprobs": None,
+            "finish_reason": None,
+        }
         assert all(set(choice["delta"]) == {"content"} for choice in own[1:-1])
         assert own[-1] == {"index": index, "delta": {}, "logprobs": None, "finish_reason": "length"}
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
     assert not any("usage" in chunk for chunk in chunks)
-    with_usage = events(lines(http, "/v1/chat/completions", {**body, "stream_options": {"include_usage": True}}))
+    with_usage = events(
+        lines(http, "/v1/chat/completions", {**body, "stream_options": {"include_usage": True}})
+    )
     assert [chunk["usage"] for chunk in with_usage[:-2]] == [None] * (len(with_usage) - 2)
     assert with_usage[-2]["choices"] == []
     assert with_usage[-2]["usage"]["completion_tokens"] == 10
 
 
 def test_every_event_is_whole_characters(http: httpx.Client) -> None:
-    """The model writes halves of characters; no event ends between them unless no other half ever comes."""
+    """The model writes halves of characters; no event ends between them unless no other half ever
+    comes.
+    """
     body = {"model": "noise", "prompt": "東京", "max_tokens": 60, "seed": 1, "ignore_eos": True}
     whole = http.post("/v1/completions", json=body).json()["choices"][0]["text"]
     *chunks, _ = events(lines(http, "/v1/completions", {**body, "stream": True}))
@@ -91,11 +111,16 @@ def test_every_event_is_whole_characters(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("n", [1, 3])
-def test_a_caller_who_goes_away_ends_the_work(patient: str, noise: EngineClient, stream: bool, n: int) -> None:
+def test_a_caller_who_goes_away_ends_the_work(
+    patient: str, noise: EngineClient, stream: bool, n: int
+) -> None:
     before = generated(noise)
     address = httpx.URL(patient)
     body = json.dumps({**ENDLESS, "n": n, "stream": stream}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.host}:{address.port}\r\nContent-Type: application/json\r\n"
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: {address.host}:{address.port}\r\nContent-Type:"
+        " application/json\r\n"
+    )
     with socket.create_connection((address.host, address.port or 80), timeout=10) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         wait_until(lambda: generated(noise) > before)
@@ -103,8 +128,13 @@ def test_a_caller_who_goes_away_ends_the_work(patient: str, noise: EngineClient,
     assert generated(noise) - before < n * 1400, "it did not write to the end"
 
 
-def test_a_stream_that_takes_too_long_says_so_and_ends(loop: BackgroundLoop, noise: EngineClient) -> None:
-    with live_server(loop, noise, Limits(request_seconds=0.5)) as url, httpx.Client(base_url=url) as http:
+def test_a_stream_that_takes_too_long_says_so_and_ends(
+    loop: BackgroundLoop, noise: EngineClient
+) -> None:
+    with (
+        live_server(loop, noise, Limits(request_seconds=0.5)) as url,
+        httpx.Client(base_url=url) as http,
+    ):
         *chunks, last = events(lines(http, "/v1/completions", {**ENDLESS, "stream": True}))
         assert chunks[0]["choices"][0]["text"] is not None
         assert (last["error"]["type"], last["error"]["code"]) == ("server_error", "timeout")
@@ -135,9 +165,14 @@ def test_an_engine_that_dies_is_an_error_and_never_silence(
 def test_a_slow_reader_delays_nobody(patient: str) -> None:
     address = httpx.URL(patient)
     body = json.dumps({**ENDLESS, "n": 4, "stream": True, "logprobs": 5}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.host}:{address.port}\r\nContent-Type: application/json\r\n"
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: {address.host}:{address.port}\r\nContent-Type:"
+        " application/json\r\n"
+    )
     with socket.create_connection((address.host, address.port or 80), timeout=10) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         assert connection.recv(1)  # and not a byte more
-        answer = httpx.post(f"{patient}/v1/completions", json={**ENDLESS, "max_tokens": 20}, timeout=30).json()
+        answer = httpx.post(
+            f"{patient}/v1/completions", json={**ENDLESS, "max_tokens": 20}, timeout=30
+        ).json()
         assert answer["usage"]["completion_tokens"] == 20
