@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import puna.study.results
 from puna.errors import DataError
-from puna.study.results import append_result, code_hash, read_results
+from puna.study.results import HASHED, append_result, code_hash, read_results
 
 
 def test_a_torn_last_line_is_cut_off_and_costs_no_other(tmp_path: Path) -> None:
@@ -34,6 +35,30 @@ def test_a_damaged_line_is_named(line: str, tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
-def test_the_code_has_a_hash_that_stays(tmp_path: Path) -> None:
-    assert code_hash() == code_hash()
+def test_the_code_hash_follows_what_is_computed_and_no_prose(tmp_path: Path) -> None:
+    """A hash of the files' bytes once forbade every study to go on after a docstring was mended."""
+    norm = tmp_path / "nn" / "norm.py"
+    norm.parent.mkdir()
+    norm.write_text("EPS = 1e-5\n\n\ndef scale(x: float) -> float:\n    return x / EPS\n")
+    before = code_hash(tmp_path)
+    norm.write_text(
+        '"""Norms."""\n\nEPS = 1e-5  # inside the root\n\n\n'
+        'def scale(x: float) -> float:\n    """x by eps."""\n    return (\n        x / EPS\n    )\n'
+    )
+    assert code_hash(tmp_path) == before
+    norm.write_text("EPS = 1e-6\n\n\ndef scale(x: float) -> float:\n    return x / EPS\n")
+    assert code_hash(tmp_path) != before
+
+
+@pytest.mark.parametrize("file", ["device.py", "study/metrics.py", "train/step.py"])
+def test_the_code_hash_covers_device_metrics_and_packages(file: str, tmp_path: Path) -> None:
+    before = code_hash(tmp_path)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("BYTES = 1\n")
+    assert code_hash(tmp_path) != before
+
+
+def test_every_hashed_part_exists() -> None:
+    source = Path(puna.study.results.__file__).parents[1]
+    assert all(list(source.glob(part)) for part in HASHED)
     assert len(code_hash()) == 16

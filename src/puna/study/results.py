@@ -5,6 +5,7 @@ A record holds the run's arm and seed; hashes of its recipe, of the code and of 
 it measured, null where it diverged.
 """
 
+import ast
 import hashlib
 import json
 import os
@@ -17,7 +18,13 @@ from puna.errors import DataError
 
 FILE = "results.jsonl"
 # the code that decides what a run finds
-ROOMS = ("nn", "model", "tokenizer", "data", "train", "eval")
+# The code that decides what a run finds: what is computed, on what, and what is measured
+HASHED = (
+    *(f"{package}/*.py" for package in ("nn", "model", "tokenizer", "data", "train", "eval")),
+    "device.py",
+    "study/metrics.py",
+    "study/probes.py",
+)
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
@@ -64,10 +71,32 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def code_hash() -> str:
-    """A hash of the source that decides a run's result, and of PyTorch's version: 16 hex digits."""
-    source = Path(__file__).parents[1]
+def code_hash(source: Path = Path(__file__).parents[1]) -> str:
+    """The hash of the code in `source` that decides a run's result, and of PyTorch's version: 16
+    hex digits. Comments, docstrings and layout do not count, so prose can be mended between runs.
+    """
     digest = hashlib.sha256(torch.__version__.encode())
-    for path in sorted(path for room in ROOMS for path in (source / room).glob("*.py")):
-        digest.update(path.relative_to(source).as_posix().encode() + path.read_bytes())
+    for path in sorted(path for part in HASHED for path in source.glob(part)):
+        tree = syntax_tree(ast.parse(path.read_bytes()))
+        digest.update(f"{path.relative_to(source).as_posix()}\0{tree!r}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def syntax_tree(node: Any) -> Any:
+    """A node of `ast` as nested tuples, without docstrings, positions and fields that are empty:
+    those differ between versions of Python.
+    """
+    if isinstance(node, list):
+        return tuple(syntax_tree(item) for item in node if not _is_docstring(item))
+    if not isinstance(node, ast.AST):
+        return node
+    fields = ((name, syntax_tree(value)) for name, value in ast.iter_fields(node))
+    return (type(node).__name__, *(field for field in fields if field[1] not in (None, ())))
+
+
+def _is_docstring(node: Any) -> bool:
+    """A statement that is a string and nothing else has no effect, wherever it stands."""
+    match node:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+    return False
