@@ -1,11 +1,13 @@
-"""What the rooms above data and tokenizer share: a corpus of made-up sentences, a recipe that
-trains in a second, and one run of it.
+"""Fixtures of the tests above data and tokenizer: the `puna` command within this process, a corpus
+of made-up sentences, a recipe that trains in a second, and one run of it.
 """
 
+import io
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import yaml
@@ -46,6 +48,37 @@ TINY: dict[str, Any] = {
         "checkpoint_every": 10,
     },
 }
+
+
+class Result(NamedTuple):
+    code: int | str | None
+    out: str
+    err: str
+
+
+@pytest.fixture
+def puna(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """Run a command as the installed script does; what `sys.exit` is given as text goes to standard
+    error, with code 1.
+    """
+
+    from puna.cli.main import main
+
+    def run(*arguments: object, stdin: str = "") -> Result:
+        monkeypatch.setattr(sys, "argv", ["puna", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            main()
+        out, err = capsys.readouterr()
+        if isinstance(exited.value.code, str):
+            return Result(1, out, err + exited.value.code + "\n")
+        return Result(exited.value.code or 0, out, err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

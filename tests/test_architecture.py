@@ -5,7 +5,6 @@ under `TYPE_CHECKING` and inside functions count: a dependency is one whenever i
 """
 
 import ast
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from pages import codes_in, read_page
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "puna"
@@ -147,16 +147,11 @@ def test_the_printed_table_is_this_one() -> None:
     """docs/architecture.md shows each room in backticks in the first column and what it may import
     in the second.
     """
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    section = text.split("## Who may import whom")[1].split("\n## ")[0]
-    printed = {}
-    for line in section.splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if len(cells) == 2 and (room := re.fullmatch(r"`(\w+)`", cells[0])):
-            others = set(re.findall(r"`(\w+)`", cells[1]))
-            printed[room[1]] = (
-                ALLOWED["cli"] if cells[1] == "everything but `puna`" else frozenset(others)
-            )
+    table = read_page("docs/architecture.md").section("Who may import whom")
+    printed = {
+        room: ALLOWED["cli"] if cell == "everything but `puna`" else frozenset(codes_in(cell))
+        for room, cell in table.by_code("room", "may import").items()
+    }
     assert printed == dict(ALLOWED)
 
 

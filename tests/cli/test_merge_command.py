@@ -4,7 +4,6 @@ and the page about adapters.
 
 import hashlib
 import json
-import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from pages import read_page
 from peft_adapters import save_adapter, save_llama
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaForCausalLM
@@ -20,7 +20,7 @@ from puna.model.config import ModelConfig
 from puna.model.transformer import build_transformer
 from puna.tokenizer.tokenizer import Tokenizer
 
-PAGE = Path(__file__).parents[2] / "docs" / "adapters.md"
+PAGE = read_page("docs/adapters.md")
 
 Puna = Callable[..., Any]
 
@@ -216,11 +216,10 @@ def test_the_page_runs(
     save_adapter(Path("models/tales-adapter"), model, seed=1, **OPTIONS)
     save_adapter(Path("models/sums-adapter"), model, seed=2, **OPTIONS)
     scope: dict[str, Any] = {}
-    text = PAGE.read_text(encoding="utf-8")
-    for language, block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        if language == "python":
-            exec(compile(block, PAGE.name, "exec"), scope)
-        for line in block.splitlines() if language == "sh" else []:
+    for block in PAGE.all_blocks:
+        if block.language == "python":
+            exec(compile(block.text, PAGE.origin, "exec"), scope)
+        for line in block.text.splitlines() if block.language == "sh" else []:
             assert puna(*shlex.split(line)[1:]).code == 0, line
     assert scope["logits"].shape == (3, 3, scope["llama"].model.config.vocab_size)
 
@@ -239,5 +238,5 @@ def test_the_sizes_on_the_page() -> None:
         6.74,
     )
     assert "has 40.0 million entries, 0.6% of the model's 6.74 billion" in " ".join(
-        PAGE.read_text(encoding="utf-8").split()
+        PAGE.text.split()
     )

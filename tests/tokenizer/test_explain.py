@@ -6,9 +6,9 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
+from pages import read_page
 from typer.testing import CliRunner
 
 from puna.cli.explain import MAX_CHARACTERS
@@ -24,7 +24,6 @@ ATTACHED = (
     "es 9, est</w> 9, lo 7, ne 6, new 6, newest</w> 6, low</w> 5, wi 3, wid 3, widest</w> 3, low 2,"
     " lowe 2, lower</w> 2"
 )
-DOCS = Path(__file__).parents[2] / "docs" / "tokenizer.md"
 
 
 def explain(
@@ -167,11 +166,11 @@ def test_its_help_has_examples_that_run() -> None:
 
 
 def test_the_documentation_shows_what_the_command_prints() -> None:
-    shown = re.findall(
-        r"```sh\npuna tokenizer explain ([^\n]*)\n```\n\n```text\n(.*?)```",
-        DOCS.read_text(encoding="utf-8"),
-        re.DOTALL,
-    )
+    shown = [
+        (shlex.split(command)[3:], page)
+        for command, page in read_page("docs/tokenizer.md").shown_with_output("sh", "text")
+        if command.startswith("puna tokenizer explain ")
+    ]
     assert len(shown) == 2
     for arguments, page in shown:
-        assert explain(*shlex.split(arguments)) == page
+        assert explain(*arguments) == page

@@ -6,14 +6,14 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jsonschema
 import pytest
 from background_loop import BackgroundLoop
 from live_server import live_server
-from page_blocks import ROOT, Reader, codes, curl, examples, rows, same_kind, section, text_of
+from page_examples import Reader, curl, examples, same_kind
+from pages import ROOT, codes_in, read_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import models_json_schema
@@ -24,15 +24,13 @@ from puna.api.limits import Limits
 from puna.config import Config
 from puna.errors import RequestError
 from puna.inference.constraint_limits import DEFAULT_LIMITS
-from puna.inference.engine_options import EngineOptions
 from puna.inference.json_schema import read_schema
 from puna.inference.request import GenerationOptions
 from puna.worker.client import EngineClient, Health
-from puna.worker.wire import ModelSpec
 
-PAGE = text_of("docs/api.md")
-README = section(text_of("README.md"), "Serve it")
-ENDPOINTS = section(PAGE, "API")
+PAGE = read_page("docs/api.md")
+README = read_page("README.md").section("Serve it")
+ENDPOINTS = PAGE.section("API")
 SOURCES = [
     path for room in ("api", "server") for path in (ROOT / "src" / "puna" / room).glob("*.py")
 ]
@@ -52,17 +50,12 @@ OPTION = {"ignore_eos": "ignore_end", "stop_token_ids": "stop_ids", "top_logprob
 
 
 @pytest.fixture(scope="module")
-def reader(loop: BackgroundLoop, noise_folder: Path) -> Iterator[Reader]:
-    """One who reads the page beside a server that has its limits and calls its model
-    `quickstart`.
-    """
-    spec = ModelSpec("quickstart", str(noise_folder))
-    client = loop.run(EngineClient.start([spec], EngineOptions(), device="cpu", threads=1))
+def reader(loop: BackgroundLoop, client: EngineClient) -> Iterator[Reader]:
+    """One who reads the page beside a server that has its limits."""
     with live_server(loop, client) as url:
         reading = Reader(url)
         yield reading
         reading.close()
-    loop.run(client.close())
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
@@ -121,7 +114,9 @@ def test_the_paths_are_those_of_the_server(reader: Reader) -> None:
         for method in operations
     }
     listed = {
-        tuple(code.split()) for cells in rows(ENDPOINTS, "path", "does") for code in codes(cells[0])
+        tuple(code.split())
+        for cells in ENDPOINTS.rows("path", "does")
+        for code in codes_in(cells[0])
     }
     assert listed == served | {("GET", "/openapi.json")}
 
@@ -152,10 +147,10 @@ def test_every_field_has_its_row(heading: str) -> None:
     fields = {
         name: (kind, field) for kind in OF[heading] for name, field in supported(kind).items()
     }
-    found = rows(section(PAGE, heading), "field", "takes", "default")
-    assert sorted(name for cells in found for name in codes(cells[0])) == sorted(fields)
+    found = PAGE.section(heading).rows("field", "takes", "default")
+    assert sorted(name for cells in found for name in codes_in(cells[0])) == sorted(fields)
     for first, takes, default, _ in found:
-        for name in codes(first):
+        for name in codes_in(first):
             kind, field = fields[name]
             assert takes == (range_of(kind, name) or takes), f"what {name} takes"
             assert (default == "required") == field.is_required(), f"is {name} required?"
@@ -200,8 +195,8 @@ def test_lists_have_the_lengths_that_the_tables_say() -> None:
     cells = {
         code: row[1]
         for heading in OF
-        for row in rows(section(PAGE, heading), "field", "takes")
-        for code in codes(row[0])
+        for row in PAGE.section(heading).rows("field", "takes")
+        for code in codes_in(row[0])
     }
     assert f"up to {limits.stops}" in cells["stop"]
     assert f"up to {limits.stops}" in cells["stop_token_ids"]
@@ -229,9 +224,9 @@ def test_every_field_without_support_is_listed_with_its_reason() -> None:
         for name, field in kind.model_fields.items()
         for why in reasons(field)
     }
-    found = rows(section(PAGE, "What is refused"), "field", "of", "takes only", "because")
+    found = PAGE.section("What is refused").rows("field", "of", "takes only", "because")
     assert {
-        (codes(first)[0], frozenset(codes(only)), why) for first, _, only, why in found
+        (codes_in(first)[0], frozenset(codes_in(only)), why) for first, _, only, why in found
     } == marked
 
 
@@ -270,19 +265,19 @@ def test_messages_formats_and_choices_are_those_of_the_code() -> None:
         for role in literals(kind.model_fields["role"].annotation)
     }
     shown = {
-        role: set(codes(cells[1]))
-        for cells in rows(section(PAGE, "Messages"), "`role`", "fields")
-        for role in codes(cells[0])
+        role: set(codes_in(cells[1]))
+        for cells in PAGE.section("Messages").rows("`role`", "fields")
+        for role in codes_in(cells[0])
     }
     assert shown == roles
-    written = codes(section(PAGE, "Messages"))
+    written = PAGE.section("Messages").codes
     for kind in (messages.CalledTool, messages.CalledFunction, messages.Tool, messages.Function):
         assert set(kind.model_fields) <= set(written), (
             f"the section on messages leaves out a field of {kind.__name__}"
         )
     kinds = {
-        codes(cells[0])[0]: set(codes(cells[1]))
-        for cells in rows(section(PAGE, "Constrained output"), "`type`", "and")
+        codes_in(cells[0])[0]: set(codes_in(cells[1]))
+        for cells in PAGE.section("Constrained output").rows("`type`", "and")
     }
     expected = {
         literals(kind.model_fields["type"].annotation)[0]: kind
@@ -295,7 +290,7 @@ def test_messages_formats_and_choices_are_those_of_the_code() -> None:
             named if name == "json_schema" else set()
         )
     choices = {
-        codes(cells[0])[0] for cells in rows(section(PAGE, "Tools"), "`tool_choice`", "the answer")
+        codes_in(cells[0])[0] for cells in PAGE.section("Tools").rows("`tool_choice`", "the answer")
     }
     assert {choice for choice in choices if not choice.startswith("{")} == set(
         literals(get_args(messages.ToolChoice)[0])
@@ -305,9 +300,9 @@ def test_messages_formats_and_choices_are_those_of_the_code() -> None:
 def test_the_keywords_of_schemas_are_those_that_are_enforced() -> None:
     """Of all that draft 2020-12 checks, those listed and no others."""
     paragraph = next(
-        part for part in PAGE.split("\n\n") if part.startswith("Enforced of JSON Schema")
+        part for part in PAGE.text.split("\n\n") if part.startswith("Enforced of JSON Schema")
     )
-    assert set(codes(paragraph.partition(". Titles")[0])) == {
+    assert set(codes_in(paragraph.partition(". Titles")[0])) == {
         keyword for keyword in jsonschema.Draft202012Validator.VALIDATORS if is_enforced(keyword)
     }
 
@@ -327,7 +322,7 @@ def test_every_field_of_an_answer_is_shown() -> None:
         for kind in vars(responses).values()
         if isinstance(kind, type) and issubclass(kind, BaseModel)
     ]
-    text = PAGE + section(text_of("docs/serving.md"), "Health")
+    text = PAGE.text + read_page("docs/serving.md").section("Health").text
     unshown = {
         name
         for kind in kinds
@@ -340,8 +335,8 @@ def test_every_field_of_an_answer_is_shown() -> None:
 def test_every_code_of_an_error_is_listed_with_its_status() -> None:
     listed = {
         (cells[0], code)
-        for cells in rows(section(PAGE, "Errors"), "status", "`code`")
-        for code in codes(cells[1])
+        for cells in PAGE.section("Errors").rows("status", "`code`")
+        for code in codes_in(cells[1])
     }
     states = {
         ("503", state) for state in get_args(get_type_hints(Health)["status"]) if state != "ok"

@@ -1,5 +1,5 @@
-"""Pages of docs/ as tests read them: tables, and examples that are run against a server and
-compared by the shape of what they print.
+"""Examples of the pages: found, run in a process of their own or against a server one after the
+other, and compared by the shape of what they print.
 """
 
 import ast
@@ -8,53 +8,18 @@ import io
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+from pages import ROOT, Block, Page
 
-ROOT = Path(__file__).parents[2]
 SHOWN_URL = "http://127.0.0.1:8000"
 """Where the pages say that the server is."""
-
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def text_of(page: str) -> str:
-    """README.md, or a page of docs/."""
-    return (ROOT / page).read_text(encoding="utf-8")
-
-
-def section(text: str, heading: str) -> str:
-    """What stands below a heading, up to the next of its level or above."""
-    bare = FENCE.sub(lambda block: " " * len(block[0]), text)  # a comment in a block is no heading
-    (start,) = re.finditer(rf"^(#+) {re.escape(heading)}$", bare, re.MULTILINE)
-    following = re.compile(rf"^#{{1,{len(start[1])}}} ", re.MULTILINE).search(bare, start.end())
-    return text[start.end() : following.start() if following else None]
-
-
-def rows(text: str, *head: str) -> list[list[str]]:
-    """The cells of every row of the tables whose first columns have these heads."""
-    found, inside = [], False
-    for line in FENCE.sub("", text).splitlines():
-        cells = [
-            cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]
-        ]
-        if not line.startswith("|"):
-            inside = False
-        elif tuple(cells[: len(head)]) == head:
-            inside = True
-        elif inside and not re.fullmatch(r"[-| ]+", line):
-            found.append(cells)
-    assert found, f"there is no table with the columns {head}"
-    return found
-
-
-def codes(cell: str) -> list[str]:
-    """What stands in backquotes."""
-    return re.findall(r"`([^`]+)`", cell)
 
 
 @dataclass(frozen=True)
@@ -68,15 +33,36 @@ class Example:
     shown: str | None
 
 
-def examples(text: str) -> Iterator[Example]:
+def examples(page: Page) -> Iterator[Example]:
     """The sh blocks that call curl and the python blocks, in order, each with the block of output
     that may follow it.
     """
-    blocks = [(language, block) for language, block in FENCE.findall(text)]
-    for place, (language, block) in enumerate(blocks):
-        if language == "python" or (language == "sh" and "curl " in block):
-            after = blocks[place + 1] if place + 1 < len(blocks) else ("", "")
-            yield Example(language, block, after[1] if after[0] in ("json", "text") else None)
+    nothing = Block("", "", 0, 0)
+    following = [*page.all_blocks[1:], nothing]
+    for block, after in zip(page.all_blocks, following, strict=True):
+        if block.language == "python" or (block.language == "sh" and "curl " in block.text):
+            shown = after.text if after.language in ("json", "text") else None
+            yield Example(block.language, block.text, shown)
+
+
+def run(*command: str, cwd: Path = ROOT, source: Path = ROOT / "src") -> str:
+    """What the command prints; with what it says besides, should it fail. `source` is where it
+    finds puna.
+    """
+    path = {
+        "PYTHONPATH": str(source),
+        "PATH": str(Path(sys.executable).parent),
+        "HOME": str(Path.home()),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(command, cwd=cwd, env=path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def trainings(page: Page) -> list[list[str]]:
+    """The words after `puna train` of each such line in the page's shell blocks."""
+    return [words[2:] for words in page.shell_lines if words[:2] == ["puna", "train"]]
 
 
 class Reader:

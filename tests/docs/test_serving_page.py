@@ -1,6 +1,5 @@
-"""docs/serving.md, docs/security.md and docs/python.md on engines: their tables say what the code
-does, and their claims without a test of their own have one here. What runs of docs/serving.md is
-run; docs/api.md has tests of its own.
+"""docs/serving.md and docs/security.md: their tables say what the code does, what runs of
+docs/serving.md is run, and their claims without a test of their own have one here.
 """
 
 import json
@@ -15,10 +14,10 @@ from typing import get_args, get_type_hints
 import httpx
 import pytest
 import typer
-import yaml
 from background_loop import BackgroundLoop
 from live_server import live_server
-from page_blocks import Reader, codes, examples, rows, same_kind, section, text_of
+from page_examples import Reader, examples, same_kind
+from pages import codes_in, read_page
 
 from puna.api.limits import Limits
 from puna.cli.main import app
@@ -32,9 +31,10 @@ from puna.server.serve import Address
 from puna.worker.client import EngineClient, Health
 from puna.worker.wire import OpenedModel
 
-PAGE = text_of("docs/serving.md")
-SHELL = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-COMMANDS = [line for block in SHELL for line in block.splitlines() if "puna serve" in line]
+PAGE = read_page("docs/serving.md")
+COMMANDS = [
+    line for block in PAGE.blocks("sh") for line in block.splitlines() if "puna serve" in line
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def reader(loop: BackgroundLoop, client: EngineClient) -> Iterator[Reader]:
     with live_server(loop, client) as url:
         httpx.post(
             f"{url}/v1/completions",
-            json={"model": "tiny", "prompt": "a", "max_tokens": 3, "ignore_eos": True},
+            json={"model": "quickstart", "prompt": "a", "max_tokens": 3, "ignore_eos": True},
             timeout=60,
         )
         deadline = time.monotonic() + 20
@@ -66,7 +66,7 @@ def test_the_server_announces_itself_as_shown(capsys: pytest.CaptureFixture[str]
     opened = {"quickstart": OpenedModel("quickstart", 256, (), 16_384, "cpu", "float32")}
 
     _announce(Address("127.0.0.1", 8000), SimpleNamespace(opened=opened), needs_key=False)  # type: ignore[arg-type]
-    assert f"```text\n{capsys.readouterr().out}```" in PAGE
+    assert capsys.readouterr().out in PAGE.blocks("text")
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -91,10 +91,12 @@ def test_every_option_has_its_row() -> None:
         for parameter in command.params
         if parameter.opts[0].startswith("--")
     }
-    found = rows(section(PAGE, "Options"), "option", "default")
-    assert [codes(cells[0])[0] for cells in found] == [name for name in options if name != "--help"]
+    found = PAGE.section("Options").rows("option", "default")
+    assert [codes_in(cells[0])[0] for cells in found] == [
+        name for name in options if name != "--help"
+    ]
     for first, default, _ in found:
-        option = options[codes(first)[0]]
+        option = options[codes_in(first)[0]]
         if option.default is False:
             assert default == "off", first
         elif option.default is not None:
@@ -102,10 +104,10 @@ def test_every_option_has_its_row() -> None:
 
 
 def test_every_limit_has_its_row() -> None:
-    found = rows(section(PAGE, "Limits"), "key", "default")
-    assert [codes(cells[0])[0] for cells in found] == list(Limits.model_fields)
+    found = PAGE.section("Limits").rows("key", "default")
+    assert [codes_in(cells[0])[0] for cells in found] == list(Limits.model_fields)
     for first, default, _ in found:
-        assert float(default.replace(",", "")) == Limits.model_fields[codes(first)[0]].default, (
+        assert float(default.replace(",", "")) == Limits.model_fields[codes_in(first)[0]].default, (
             first
         )
 
@@ -114,16 +116,16 @@ def test_every_metric_has_its_row(reader: Reader) -> None:
     page = httpx.get(f"{reader.url}/metrics").text
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, re.MULTILINE))
     found = {
-        codes(cells[0])[0]: cells[1] for cells in rows(section(PAGE, "Metrics"), "name", "kind")
+        codes_in(cells[0])[0]: cells[1] for cells in PAGE.section("Metrics").rows("name", "kind")
     }
     assert found == {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
-    assert set(re.findall(r"\bpuna_\w+", section(PAGE, "Metrics"))) == set(found)
+    assert set(re.findall(r"\bpuna_\w+", PAGE.section("Metrics").text)) == set(found)
 
 
 def test_every_state_has_its_row() -> None:
     found = {
-        codes(cells[1])[0]: cells[0]
-        for cells in rows(section(PAGE, "Health"), "status", "`status`")
+        codes_in(cells[1])[0]: cells[0]
+        for cells in PAGE.section("Health").rows("status", "`status`")
     }
     assert found == {
         state: "200" if state == "ok" else "503"
@@ -135,9 +137,7 @@ def test_a_draining_server_says_so_as_shown(
     reader: Reader, client: EngineClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "_draining", True)
-    (shown,) = re.findall(
-        r"^```json\n(.*?)^```", section(PAGE, "The end"), re.MULTILINE | re.DOTALL
-    )
+    shown = PAGE.section("The end").block("json")
     answer = httpx.get(f"{reader.url}/health")
     assert (answer.status_code, answer.json()) == (503, json.loads(shown))
 
@@ -145,7 +145,7 @@ def test_a_draining_server_says_so_as_shown(
 def test_the_sizes_on_the_page() -> None:
     quickstart, llama = ModelConfig(preset="puna-2m"), ModelConfig(preset="llama-3-8b")
     token, tokens = kv_bytes_per_token(quickstart, 4), 64 * 256
-    text = " ".join(section(PAGE, "Memory").split())
+    text = " ".join(PAGE.section("Memory").text.split())
     assert (
         f"L = {quickstart.num_layers}, K = {quickstart.num_kv_heads}, C = {quickstart.head_width}"
         f" and float32: {token:,} bytes" in text
@@ -160,29 +160,19 @@ def test_the_sizes_on_the_page() -> None:
 
 
 def test_the_proxy_allows_what_the_limits_allow() -> None:
-    (block,) = re.findall(r"^```nginx\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    block = PAGE.block("nginx")
     assert f"proxy_read_timeout {Limits().request_seconds:.0f}s;" in block
     assert f"client_max_body_size {Limits().body_bytes >> 20}m;" in block
 
 
 def test_the_service_runs_a_command_that_exists() -> None:
-    (block,) = re.findall(r"^```ini\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    settings = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    lines = PAGE.block("ini").splitlines()
+    settings = dict(line.split("=", 1) for line in lines if "=" in line)
     program, *words = shlex.split(settings["ExecStart"])
     command = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
     given = command.make_context("serve", words[1:]).params
     assert (program.rpartition("/")[2], words[0]) == ("puna", "serve")
     assert int(settings["TimeoutStopSec"]) > given["drain_seconds"] + 5
-
-
-def test_engine_options_have_their_rows_in_the_python_page() -> None:
-    found = rows(text_of("docs/python.md"), "engine option", "default")
-    assert [codes(cells[0])[0] for cells in found] == list(EngineOptions.model_fields)
-    for first, default, _ in found:
-        expected = EngineOptions.model_fields[codes(first)[0]].default
-        assert default == "left out" if expected is None else yaml.safe_load(default) == expected, (
-            first
-        )
 
 
 # What docs/security.md claims
@@ -195,7 +185,7 @@ def test_an_address_in_a_header_is_not_believed(loop: BackgroundLoop, client: En
         statuses = [
             httpx.post(
                 f"{url}/tokenize",
-                json={"model": "tiny", "prompt": "a"},
+                json={"model": "quickstart", "prompt": "a"},
                 headers={name: f"10.0.0.{number}"},
             ).status_code
             for number, name in enumerate(("x-forwarded-for", "x-real-ip", "forwarded"))
@@ -217,7 +207,8 @@ def test_an_error_of_our_own_says_nothing_of_itself(
     with live_server(loop, client) as url:
         for stream in (False, True):
             answer = httpx.post(
-                f"{url}/v1/completions", json={"model": "tiny", "prompt": "a", "stream": stream}
+                f"{url}/v1/completions",
+                json={"model": "quickstart", "prompt": "a", "stream": stream},
             )
             assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
             assert "secret" not in answer.text

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import read_page
 
-PAGE = (Path(__file__).parents[2] / "docs" / "plan.md").read_text(encoding="utf-8")
-SHOWN = re.findall(r"^```sh\n([^\n]*)\n```\n\n```text\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+PAGE = read_page("docs/plan.md")
+SHOWN = [(command.strip(), output) for command, output in PAGE.shown_with_output("sh", "text")]
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]\d+)?")
 
 
@@ -28,8 +29,7 @@ def test_a_command_prints_what_the_page_shows(
 ) -> None:
     """Word for word; numbers of a fit to a thousandth, since its last digits are the machine's."""
     monkeypatch.chdir(tmp_path)
-    (runs,) = re.findall(r"^```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    Path("results.jsonl").write_text(runs, encoding="utf-8")
+    Path("results.jsonl").write_text(PAGE.block("json"), encoding="utf-8")
     program, *arguments = shlex.split(command)
     result = puna(*arguments)
     assert (program, result.code, result.err) == ("puna", 0, "")
