@@ -107,6 +107,7 @@ def added(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_page_adds_a_part_that_passes_its_tests_and_trains(
     added: Path, tiny_recipe_file: Path
 ) -> None:

@@ -32,6 +32,15 @@ LONGER = [
 ARMS = {"one": LONGER, "still": [*LONGER, "optimizer.learning_rate=1e-9"]}
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study of ARMS that nothing ends, run in this process."""
+    folder = write_study(tmp_path_factory.mktemp("whole") / "study", tiny_recipe_file, arms=ARMS)
+    for _ in run_study(read_study(folder), folder, open_inputs, Here()):
+        pass
+    return folder
+
+
 def begin(folder: Path) -> subprocess.Popen[str]:
     command = [
         sys.executable,
@@ -68,13 +77,12 @@ def alive(group: int) -> bool:
 
 
 def test_a_study_ended_in_every_way_ends_with_the_same_results(
-    tiny_recipe_file: Path, tmp_path: Path
+    tiny_recipe_file: Path, whole: Path, tmp_path: Path
 ) -> None:
     """Killed while its first runs train, interrupted while the next do: no run is done twice, and
     none is lost.
     """
     folder = write_study(tmp_path / "study", tiny_recipe_file, arms=ARMS)
-    whole = write_study(tmp_path / "whole", tiny_recipe_file, arms=ARMS)
     with begin(folder) as first:
         wait_until(lambda: len(checkpoints(Job("one", 3).folder(folder))) > 0, first)
         first.kill()
@@ -96,8 +104,6 @@ def test_a_study_ended_in_every_way_ends_with_the_same_results(
     assert third.returncode == 0, errors
     assert "2 of 4 runs to do" in output
     assert (folder / "results.jsonl").read_bytes().startswith(done)
-    for _ in run_study(read_study(whole), whole, open_inputs, Here()):
-        pass
     assert found(folder) == found(whole)
     assert (folder / "REPORT.md").exists()
 
@@ -128,16 +134,15 @@ class Preempted(ClusterExecutor):
         return job
 
 
-def test_a_job_that_a_cluster_takes_back_goes_on(tiny_recipe_file: Path, tmp_path: Path) -> None:
+def test_a_job_that_a_cluster_takes_back_goes_on(
+    tiny_recipe_file: Path, whole: Path, tmp_path: Path
+) -> None:
     """Put back into the queue, it ends with the results of a run that was left alone."""
     folder = write_study(tmp_path / "study", tiny_recipe_file, arms=ARMS)
     executor = Preempted("local", folder, {"timeout_min": 5})
     for _ in run_study(read_study(folder), folder, open_inputs, executor):
         pass
     assert "Requeued job" in executor.preempted.stdout()
-    whole = write_study(tmp_path / "whole", tiny_recipe_file, arms=ARMS)
-    for _ in run_study(read_study(whole), whole, open_inputs, Here()):
-        pass
     assert found(folder) == found(whole)
 
 
