@@ -98,10 +98,8 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_recipe_file(tiny_corpus: Path) -> Path:
     """A recipe of 40 steps, whose tokenizer (300 entries) and data are prepared already."""
-    from rich.console import Console
-
-    from puna.cli.run import make_missing_data
     from puna.train.recipe import read_recipe
+    from puna.workflow.run_data import make_missing_data
 
     home = tiny_corpus.parent
     values = TINY | {
@@ -114,7 +112,7 @@ def tiny_recipe_file(tiny_corpus: Path) -> Path:
     }
     path = home / "tiny.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    make_missing_data(read_recipe(path, []), Console(quiet=True))
+    make_missing_data(read_recipe(path, []))
     return path
 
 
@@ -131,10 +129,11 @@ def tiny_inputs(tiny_recipe: "Callable[..., Recipe]") -> "Iterator[RunInputs]":
     """What a trainer needs of the data; while it is in use, no trainer spends half a second on the
     matmul peak.
     """
-    from puna.cli.run import open_data
+    from puna.train import trainer
+    from puna.workflow.run_data import open_data
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("puna.train.trainer.measure_matmul_peak", lambda *_: 1e11)
+        patch.setattr(trainer, "measure_matmul_peak", lambda *_: 1e11)
         yield open_data(tiny_recipe()).inputs
 
 

@@ -39,15 +39,16 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "train": "model nn data config errors durable device",
             "eval": "inference model data tokenizer errors",
             "report": "errors durable",
+            "workflow": ("train eval inference data tokenizer model report config durable errors"),
             "study": "train eval model nn tokenizer data report config durable device errors",
             "plan": "model config errors",
             "findings": "study plan report errors",
             "cli": (
                 "errors config durable device nn model tokenizer data inference worker api server"
-                " train eval report study plan findings"
+                " train eval report study plan findings workflow"
             ),
             # src/puna/__init__.py, and only when a name is asked for
-            "puna": "inference tokenizer nn model errors",
+            "puna": "workflow data inference tokenizer nn model errors",
         }.items()
     }
 )

@@ -1,8 +1,9 @@
 """Puna raises a LLaMA: tokenizer, corpus, training, measurement, generation, each part in sight.
 
 >>> import puna
->>> llama = puna.load("runs/quickstart/model")  # doctest: +SKIP
->>> llama.generate("import ", max_tokens=20)    # doctest: +SKIP
+>>> run = puna.train("recipes/tiny.yaml")                    # doctest: +SKIP
+>>> run.model.generate("import ", max_tokens=20)             # doctest: +SKIP
+>>> puna.load("runs/tiny/model").generate("import ", seed=1) # doctest: +SKIP
 
 Nothing heavy is imported before it is asked for.
 """
@@ -17,11 +18,25 @@ from puna.errors import PunaError
 
 if TYPE_CHECKING:
     from puna import nn
+    from puna.data.prepare import prepare
     from puna.inference.language_model import LanguageModel, load
     from puna.tokenizer.chat import Message
     from puna.tokenizer.tokenizer import Tokenizer
+    from puna.workflow.evaluation import evaluate
+    from puna.workflow.training_run import train
 
-__all__ = ["LanguageModel", "Message", "PunaError", "Tokenizer", "__version__", "load", "nn"]
+__all__ = [
+    "LanguageModel",
+    "Message",
+    "PunaError",
+    "Tokenizer",
+    "__version__",
+    "evaluate",
+    "load",
+    "nn",
+    "prepare",
+    "train",
+]
 
 __version__ = version("puna")
 
@@ -30,9 +45,19 @@ _HOMES: Mapping[str, str] = MappingProxyType(
         "LanguageModel": "puna.inference.language_model",
         "Message": "puna.tokenizer.chat",
         "Tokenizer": "puna.tokenizer.tokenizer",
+        "evaluate": "puna.workflow.evaluation",
         "load": "puna.inference.language_model",
+        "prepare": "puna.data.prepare",
+        "train": "puna.workflow.training_run",
     }
 )
+
+# `puna.train` is the function, and there is a package of that name too. The first import of a
+# package, and only the first, binds its name here: so it happens now, while it costs nothing (its
+# __init__ is empty), and the name is freed for `__getattr__`. `from puna.train.trainer import ...`
+# works as ever.
+importlib.import_module("puna.train")
+del globals()["train"]
 
 
 def __getattr__(name: str) -> Any:

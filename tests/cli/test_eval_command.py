@@ -68,12 +68,12 @@ def test_a_text(puna: Puna, tiny_run: Path, tiny_llama: LanguageModel, tmp_path:
         (
             ["--text", __file__, "--context", "97"],
             1,
-            "error: --context 97 exceeds the model's context of 96",
+            "error: context 97 exceeds the model's context of 96",
         ),
         (
             ["--text", __file__, "--context", "8", "--stride", "9"],
             1,
-            "error: --stride 9 exceeds the window of 8",
+            "error: stride 9 exceeds the window of 8",
         ),
         (["--text", __file__, "--context", "-3"], 2, "Invalid value for '--context'"),
         (["--text", __file__, "--max-tokens", "1"], 2, "Invalid value for '--max-tokens'"),

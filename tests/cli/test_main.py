@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from puna.train import recipe
+
 Puna = Callable[..., Any]
 
 COMMANDS = [
@@ -82,7 +84,7 @@ def test_an_error_of_the_system_is_one_line_too(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "runs/x")
 
-    monkeypatch.setattr("puna.train.recipe.read_recipe", full)
+    monkeypatch.setattr(recipe, "read_recipe", full)
     result = puna("train", "recipe.yaml")
     assert (result.code, result.err) == (1, "error: No space left on device: runs/x\n")
 

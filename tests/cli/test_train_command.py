@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from puna.model.accounting import count_parameters
 from puna.model.weights import read_model
+from puna.train import checkpoint
 from puna.train.recipe import Recipe
 from puna.train.trainer import RunInputs, read_stored_recipe, recipe_hash
 
@@ -101,7 +102,8 @@ def test_a_run_that_is_there_is_refused(puna: Puna, tiny_recipe_file: Path, tiny
     result = puna("train", tiny_recipe_file, f"run={tiny_run}")
     assert (result.code, result.err) == (
         1,
-        f"error: {tiny_run} holds a run already: --resume continues it, run=OTHER starts another\n",
+        f"error: {tiny_run} holds a run already: --resume (in Python resume=True) continues it,"
+        " run=OTHER starts another\n",
     )
     result = puna(
         "train", tiny_recipe_file, f"run={tiny_run}", "--resume", "optimizer.weight_decay=0.3"
@@ -141,7 +143,7 @@ def test_verify_resume_finds_a_difference(
     puna: Puna, tiny_recipe_file: Path, tiny_inputs: RunInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A resume that forgets the optimizer's state is what it is there to find."""
-    monkeypatch.setattr("puna.train.checkpoint.write_tensors", lambda path, _: save_file({}, path))
+    monkeypatch.setattr(checkpoint, "write_tensors", lambda path, _: save_file({}, path))
     result = puna("verify-resume", tiny_recipe_file, "--steps", 12)
     assert result.code == 1
     assert "different after 12 steps: weight embed_tokens.weight" in result.out

@@ -15,7 +15,7 @@ from made_texts import make_texts
 
 from puna.data.dedup import SeenDocuments, document_hash, split_of
 from puna.data.manifest import SPLITS, Manifest
-from puna.data.prepare import JOURNAL_NAME, Progress, prepare
+from puna.data.prepare import JOURNAL_NAME, PreparationProgress, prepare
 from puna.data.shards import open_split
 from puna.errors import DataError, TokenizerError
 from puna.tokenizer.tokenizer import Tokenizer
@@ -141,10 +141,10 @@ def test_max_bytes_counts_the_text_that_is_kept(
 
 def test_progress_reaches_the_end(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
     source = corpus([" ".join(make_texts(500, seed=seed)) for seed in range(4)])
-    seen: list[Progress] = []
+    seen: list[PreparationProgress] = []
     manifest = prepare([str(source)], tokenizer, tmp_path / "out", on_progress=seen.append)
     total = sum(split.bytes for split in manifest.splits.values())
-    assert seen[-1] == Progress(1.0, 4, total)
+    assert seen[-1] == PreparationProgress(1.0, 4, total)
     assert len(seen) > 1
     assert [step.fraction for step in seen] == sorted(step.fraction for step in seen)
 

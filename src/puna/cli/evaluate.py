@@ -1,4 +1,4 @@
-"""`puna eval`: what a model is worth on text that it has not seen."""
+"""`puna eval`: the scores of a model on text that it has not seen."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from puna.cli.generate import Device, ModelFolder
-from puna.errors import DataError
 
 
 def evaluate(
@@ -32,7 +31,7 @@ def evaluate(
     ] = 2_000_000,
     device: Device = "auto",
 ) -> None:
-    """Score a model on held-out text: loss, perplexity, bits per byte, beside gzip -9 and xz -9 on
+    """Score a model on a text: loss, perplexity, bits per byte, beside gzip -9 and xz -9 on
     the same bytes.
 
     Examples:
@@ -46,46 +45,34 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
-    from puna.eval.bits_per_byte import FORMULA, score_tokens
-    from puna.eval.held_out import held_out_tokens, text_tokens
-    from puna.eval.yardsticks import gzip_bits_per_byte, xz_bits_per_byte
-    from puna.inference.language_model import load
+    from puna.eval.bits_per_byte import FORMULA
+    from puna.workflow.evaluation import evaluate as evaluate_model
 
-    loaded = load(model, device)
-    ids = (
-        text_tokens(text, loaded.tokenizer)
-        if text
-        else held_out_tokens(data or Path(), loaded.tokenizer, max_tokens)
-    )
-    window = context or loaded.model.config.context_length
-    if window > loaded.model.config.context_length:
-        raise DataError(
-            f"--context {window} exceeds the model's context of"
-            f" {loaded.model.config.context_length}"
-        )
-    if stride is not None and stride > window:
-        raise DataError(f"--stride {stride} exceeds the window of {window}")
-    ids = ids[:max_tokens]
-    raw = loaded.tokenizer.decode_bytes(ids.tolist(), skip_special=True)
-    step = stride or window
-    score = score_tokens(
-        loaded.model, ids, loaded.tokenizer.token_lengths(), context=window, stride=step
+    found = evaluate_model(
+        model,
+        file=text,
+        data=data,
+        context=context,
+        stride=stride,
+        max_tokens=max_tokens,
+        device=device,
     )
     table = Table(title=f"{model} on {text or data}", title_justify="left")
     table.add_column("")
     table.add_column("value", justify="right")
     for name, value in (
-        ("loss, nats per token", f"{score.loss:.4f}"),
-        ("perplexity", f"{score.perplexity:.2f}"),
-        ("bits per byte", f"{score.bits_per_byte:.4f}"),
-        ("gzip -9, bits per byte", f"{gzip_bits_per_byte(raw):.4f}"),
-        ("xz -9, bits per byte", f"{xz_bits_per_byte(raw):.4f}"),
-        ("tokens scored", f"{score.tokens:,}"),
-        ("bytes scored", f"{score.bytes:,}"),
+        ("loss, nats per token", f"{found.loss:.4f}"),
+        ("perplexity", f"{found.perplexity:.2f}"),
+        ("bits per byte", f"{found.bits_per_byte:.4f}"),
+        ("gzip -9, bits per byte", f"{found.gzip_bits_per_byte:.4f}"),
+        ("xz -9, bits per byte", f"{found.xz_bits_per_byte:.4f}"),
+        ("tokens scored", f"{found.tokens:,}"),
+        ("bytes scored", f"{found.bytes:,}"),
     ):
         table.add_row(name, value)
     console = Console()
     console.print(table)
     console.print(
-        f"{FORMULA};\nwindows of {window} tokens, each moved on by {step}.", highlight=False
+        f"{FORMULA};\nwindows of {found.context} tokens, each moved on by {found.stride}.",
+        highlight=False,
     )

@@ -1,10 +1,10 @@
-"""How long work looks in a terminal, and in a file: a live bar here, plain lines there."""
+"""Progress of long work: live bars in a terminal, plain lines in a file."""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -16,14 +16,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from puna.data.prepare import Progress as Preparation
-from puna.train.recipe import Recipe
+from puna.data.prepare import PreparationProgress
+from puna.workflow.observer import RunObserver
+
+if TYPE_CHECKING:
+    from puna.data.manifest import Manifest
+    from puna.tokenizer.tokenizer import Tokenizer
+    from puna.train.trainer import Trainer
 
 SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager
-def preparation_progress(console: Console) -> Iterator[Callable[[Preparation], None]]:
+def preparation_progress(console: Console) -> Iterator[Callable[[PreparationProgress], None]]:
     """A bar with amount, speed and time left on a terminal; elsewhere a plain line every few
     seconds.
     """
@@ -41,7 +46,7 @@ def preparation_progress(console: Console) -> Iterator[Callable[[Preparation], N
     ) as bar:
         task = bar.add_task("", total=1.0, amount="")
 
-        def show(progress: Preparation) -> None:
+        def show(progress: PreparationProgress) -> None:
             bar.update(
                 task,
                 completed=progress.fraction,
@@ -51,11 +56,11 @@ def preparation_progress(console: Console) -> Iterator[Callable[[Preparation], N
         yield show
 
 
-def _plain_lines(console: Console) -> Callable[[Preparation], None]:
+def _plain_lines(console: Console) -> Callable[[PreparationProgress], None]:
     started = time.monotonic()
     printed = started
 
-    def show(progress: Preparation) -> None:
+    def show(progress: PreparationProgress) -> None:
         nonlocal printed
         now = time.monotonic()
         if now - printed >= SECONDS_BETWEEN_LINES or progress.fraction == 1.0:
@@ -67,7 +72,7 @@ def _plain_lines(console: Console) -> Callable[[Preparation], None]:
     return show
 
 
-def _amount(progress: Preparation, seconds: float) -> str:
+def _amount(progress: PreparationProgress, seconds: float) -> str:
     megabytes = progress.bytes / 1e6
     return (
         f"{megabytes:,.1f} MB, {megabytes / max(seconds, 1e-3):,.1f} MB/s, {progress.documents:,}"
@@ -75,60 +80,103 @@ def _amount(progress: Preparation, seconds: float) -> str:
     )
 
 
-class RunProgress:
-    """A training run as it goes: an `Observer` that shows loss, bits per byte, tokens/s, MFU and
-    the time left.
+class RunProgress(RunObserver):
+    """A training run as it goes: what is being made, then loss, bits per byte, tokens/s, MFU and
+    the time left. A context manager, so that an error finds the terminal as it was.
     """
 
-    def __init__(self, console: Console, recipe: Recipe, run: Path) -> None:
-        self._console, self._steps, self._run = console, recipe.train.steps, run
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("training", total=self._steps, numbers="")
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live = ExitStack()  # the bar or spinner that is on the screen
+        self._prepare: Callable[[PreparationProgress], None] = lambda _: None
+        self._steps = 0
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._live.close()
+
+    def tokenizer_training(self, vocab_size: int) -> None:
+        self._spin(f"training a tokenizer of {vocab_size:,} entries")
+
+    def tokenizer_trained(self, folder: Path, tokenizer: "Tokenizer") -> None:
+        self._live.close()
+        self._say(f"tokenizer: {tokenizer.vocab_size:,} entries in {folder}")
+
+    def corpus_preparing(self, _folder: Path) -> None:
+        self._prepare = self._live.enter_context(preparation_progress(self.console))
+
+    def corpus_progress(self, progress: PreparationProgress) -> None:
+        self._prepare(progress)
+
+    def corpus_prepared(self, folder: Path, manifest: "Manifest") -> None:
+        self._live.close()
+        parts = ", ".join(
+            f"{split.tokens:,} {name} tokens" for name, split in manifest.splits.items()
+        )
+        self._say(f"data: {parts} in {folder}")
+
+    def training(self, trainer: "Trainer") -> None:
+        from puna.model.accounting import count_parameters
+
+        self._steps = trainer.recipe.train.steps
+        self._say(
+            f"{count_parameters(trainer.recipe.model).total:,} parameters on {trainer.device},"
+            f" {trainer.precision}, matmul peak {trainer.peak / 1e9:,.0f} GFLOP/s (measured)"
+        )
+        self._bar = self._live.enter_context(
+            Progress(
+                SpinnerColumn(),
+                TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                disable=not self.console.is_terminal,
+            )
+        )
+        self._task = self._bar.add_task("training", total=self._steps, numbers="")
 
     def logged(self, record: dict[str, Any]) -> None:
-        """Show one record of the log."""
         step = record["step"]
         if record["kind"] == "validation":
-            text = (
-                f"loss {record['loss']:.3f}, {record['bits_per_byte']:.3f} bits per byte on"
-                " held-out text"
+            self._say(
+                f"step {step:,}: loss {record['loss']:.3f}, {record['bits_per_byte']:.3f} bits per"
+                " byte on validation text"
             )
-            self._console.print(f"step {step:,}: {text}", highlight=False)
             return
         if not record["applied"]:
-            self._console.print(
+            self._say(
                 f"step {step:,}: the gradient was not finite, so nothing was changed",
                 style="yellow",
-                highlight=False,
             )
         numbers = (
             f"loss {record['loss']:.3f}  {record['bits_per_byte']:.3f} bits/byte  "
             f"{record['tokens_per_second']:,.0f} tokens/s  MFU {record['mfu']:.0%}"
         )
-        if self._console.is_terminal:
+        if self.console.is_terminal:
             self._bar.update(self._task, completed=step, numbers=numbers)
         else:
             left = (self._steps - step) * record["seconds"] / step
-            self._console.print(
+            self.console.print(
                 f"step {step:,}/{self._steps:,}  {numbers}  {left:,.0f} s left",
                 highlight=False,
                 soft_wrap=True,
             )
 
-    def saved(self, path: Path) -> None:
-        """Checkpoints are quiet."""
+    def trained(self, _finished: bool) -> None:
+        self._live.close()
+
+    def measuring(self) -> None:
+        self._spin("measuring on validation text")
+
+    def sampling(self) -> None:
+        self._live.close()
+        self._spin("sampling")
+
+    def _spin(self, text: str) -> None:
+        self._live.enter_context(self.console.status(text))
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.console.print(text, style=style, highlight=False)

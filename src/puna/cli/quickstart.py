@@ -33,10 +33,24 @@ def quickstart(
     """
     from rich.console import Console
 
-    from puna.cli.run import make_missing_data, measure_run, read_summary, train_run
-    from puna.cli.train import print_result
+    from puna.cli.progress import RunProgress
+    from puna.cli.run import print_result, run_recipe
     from puna.errors import TrainingError
     from puna.train.trainer import read_stored_recipe
+    from puna.workflow.run_data import make_missing_data
+    from puna.workflow.training_run import read_summary
+
+    class StagedProgress(RunProgress):
+        """Says what the third stage does before it begins."""
+
+        def measuring(self) -> None:
+            _explain(
+                console,
+                "3/4",
+                "Measuring",
+                "bits per byte on text it has not seen, beside gzip and xz on the same bytes.",
+            )
+            super().measuring()
 
     console = Console()
     source = str(text) if text else "python-stdlib"
@@ -60,7 +74,8 @@ def quickstart(
         )
         if not begun:
             recipe = quickstart_recipe(run, source, steps=1)
-            make_missing_data(recipe, console)
+            with RunProgress(console) as progress:
+                make_missing_data(recipe, [progress])
             recipe = quickstart_recipe(run, source, steps=steps_within(recipe, minutes))
         _explain(
             console,
@@ -69,14 +84,7 @@ def quickstart(
             f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next"
             " token, then nudge the weights.",
         )
-        trainer, data = train_run(recipe, run, console, resume=begun, again="once more")
-        _explain(
-            console,
-            "3/4",
-            "Measuring",
-            "bits per byte on text it has not seen, beside gzip and xz on the same bytes.",
-        )
-        summary = measure_run(trainer, data, console)
+        summary = run_recipe(recipe, StagedProgress(console), resume=begun, again="once more")
     _explain(console, "4/4", "Done", "your own LLaMA:")
     print_result(summary, run, console)
     console.print(
@@ -148,8 +156,8 @@ def steps_within(recipe: "Recipe", minutes: float) -> int:
     """
     import time
 
-    from puna.cli.run import open_data
     from puna.train.rehearsal import rehearse
+    from puna.workflow.run_data import open_data
 
     begin = time.perf_counter()
     seconds = rehearse(recipe, open_data(recipe).inputs.batch)

@@ -36,14 +36,14 @@ def open_inputs(recipe: "Recipe") -> "tuple[RunInputs, Callable[[Transformer], F
     """What a run of a study needs, opened in the process that runs it, and the held-out text that
     its model is measured on.
     """
-    from puna.cli.run import open_data
     from puna.study.metrics import FinishedRun
+    from puna.workflow.run_data import open_data
 
     data = open_data(recipe)
 
     def finished_run(model: "Transformer") -> "FinishedRun":
         return FinishedRun(
-            model, data.tokenizer, data.held_out_text(HELD_OUT_BYTES), recipe.context_length
+            model, data.tokenizer, data.validation_text_ids(HELD_OUT_BYTES), recipe.context_length
         )
 
     return data.inputs, finished_run
@@ -88,16 +88,18 @@ def run(
     """
     from rich.console import Console
 
-    from puna.cli.run import make_missing_data
+    from puna.cli.progress import RunProgress
     from puna.study.definition import read_study, resolve_arms
     from puna.study.metrics import METRICS
     from puna.study.runner import run_study, unfinished
     from puna.study.step_times import FILE as STEP_TIMES
+    from puna.workflow.run_data import make_missing_data
 
     console = Console()
     study = read_study(folder)
     for arm in resolve_arms(study, folder).values():
-        make_missing_data(arm.recipe, console)
+        with RunProgress(console) as progress:
+            make_missing_data(arm.recipe, [progress])
     total, left = len(study.arms) * len(study.seeds), len(unfinished(study, folder))
     if left:
         console.print(

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from puna.errors import ConfigError
+from puna.workflow.observer import RunObserver
 
 
-class TensorBoard:
-    """An `Observer` that writes every number of a record as a scalar, named kind/number."""
+class TensorBoard(RunObserver):
+    """An observer that writes every number of a record as a scalar, named kind/number."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -20,11 +21,7 @@ class TensorBoard:
         self._writer = SummaryWriter(folder)
 
     def logged(self, record: dict[str, Any]) -> None:
-        """Write one record."""
         for key, value in record.items():
             if isinstance(value, float):
                 self._writer.add_scalar(f"{record['kind']}/{key}", value, record["step"])
         self._writer.flush()
-
-    def saved(self, path: Path) -> None:
-        """Checkpoints are not for TensorBoard."""

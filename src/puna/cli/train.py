@@ -1,4 +1,4 @@
-"""`puna train` and `puna verify-resume`: a recipe becomes a run."""
+"""`puna train` and `puna verify-resume`: from a recipe to a run."""
 
 import tempfile
 from pathlib import Path
@@ -53,27 +53,14 @@ def train(
 
     console = Console()
     resolved = read_recipe(recipe, overrides or [])
-    run = Path(resolved.run or "")
     if dry_run:
         return _print_plan(resolved, console)
-    from puna.cli.run import measure_run, train_run
+    from puna.cli.progress import RunProgress
+    from puna.cli.run import print_result, run_recipe
 
-    trainer, data = train_run(resolved, run, console, resume=resume, tensorboard=tensorboard)
-    print_result(measure_run(trainer, data, console), run, console)
+    summary = run_recipe(resolved, RunProgress(console), resume=resume, tensorboard=tensorboard)
+    print_result(summary, Path(resolved.run or ""), console)
     return None
-
-
-def print_result(summary: dict[str, Any], run: Path, console: "Console") -> None:
-    """The end of a run in a few lines."""
-    console.print(
-        f"held-out text: [bold]{summary['val_bits_per_byte']:.3f}[/bold] bits per byte (gzip -9"
-        f" {summary['gzip_bits_per_byte']:.3f}, xz -9"
-        f" {summary['xz_bits_per_byte']:.3f})\n{summary['tokens']:,} tokens in"
-        f" {summary['train_seconds']:,.0f} s: {summary['tokens_per_second']:,.0f} tokens/s, MFU"
-        f" {summary['mfu']:.0%} of a measured {summary['matmul_peak_gflops']:,.0f} GFLOP/s\nmodel  "
-        f" {summary['model']}\nreport  {run / 'report.html'}",
-        highlight=False,
-    )
 
 
 def _print_plan(recipe: "Recipe", console: "Console") -> None:
@@ -156,16 +143,18 @@ def verify_resume(
     """
     from rich.console import Console
 
-    from puna.cli.run import make_missing_data, open_data
+    from puna.cli.progress import RunProgress
     from puna.report.metrics import read_metrics
     from puna.train.checkpoint import optimizer_tensors
     from puna.train.recipe import read_recipe
     from puna.train.trainer import Trainer
+    from puna.workflow.run_data import make_missing_data, open_data
 
     console = Console()
     resolved = read_recipe(recipe, overrides or [])
     steps = min(steps, resolved.train.steps)
-    make_missing_data(resolved, console)
+    with RunProgress(console) as progress:
+        make_missing_data(resolved, [progress])
     inputs = open_data(resolved).inputs
 
     def trained(folder: Path, stops: tuple[int, ...]) -> "Trainer":

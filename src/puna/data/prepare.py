@@ -65,7 +65,7 @@ _STORED_BYTES_PER_WORKER = 2**23  # below this a further worker takes longer to 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class Progress(NamedTuple):
+class PreparationProgress(NamedTuple):
     """How far `prepare` has come, with what an earlier run of it did."""
 
     fraction: float
@@ -88,7 +88,7 @@ class _Label(NamedTuple):
 
     splits: list[SplitName]
     sizes: list[int]
-    progress: Progress
+    progress: PreparationProgress
 
 
 @dataclass
@@ -112,7 +112,7 @@ def prepare(
     max_bytes: int | None = None,
     text_field: str = "text",
     piece_characters: int = PIECE_CHARACTERS,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[PreparationProgress], None] | None = None,
 ) -> Manifest:
     """Tokenise `sources` into the folder `out`, or continue what an interrupted call with the same
     inputs began there.
@@ -161,7 +161,7 @@ def _fill(
     shards: dict[SplitName, list[Shard]],
     sources: list[Source],
     workers: int,
-    on_progress: Callable[[Progress], None] | None,
+    on_progress: Callable[[PreparationProgress], None] | None,
 ) -> Manifest:
     """Write the shards that are still to come, adding each to `shards` and the journal, and then
     the manifest.
@@ -246,9 +246,12 @@ def _batches(
                 document.position / stored,
                 counts.bytes / inputs.max_bytes if inputs.max_bytes else 0.0,
             )
-            yield texts, _Label(splits, sizes, Progress(done, counts.documents, counts.bytes))
+            yield (
+                texts,
+                _Label(splits, sizes, PreparationProgress(done, counts.documents, counts.bytes)),
+            )
             texts, splits, sizes, volume = [], [], [], 0
-    yield texts, _Label(splits, sizes, Progress(1.0, counts.documents, counts.bytes))
+    yield texts, _Label(splits, sizes, PreparationProgress(1.0, counts.documents, counts.bytes))
 
 
 def _inputs(

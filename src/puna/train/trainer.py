@@ -70,10 +70,13 @@ class RunInputs:
 
 
 class Observer(Protocol):
-    """Whoever wants to know how a run goes. Records are those of metrics.jsonl."""
+    """Receiver of a run's records and checkpoints."""
 
-    def logged(self, record: dict[str, Any]) -> None: ...
-    def saved(self, path: Path) -> None: ...
+    def logged(self, record: dict[str, Any]) -> None:
+        """A record was added to metrics.jsonl."""
+
+    def saved(self, path: Path) -> None:
+        """A checkpoint was written to this folder."""
 
 
 class Trainer:
@@ -136,8 +139,8 @@ class Trainer:
         if not resume:
             if stored.exists():
                 raise TrainingError(
-                    f"{self.run} holds a run already: --resume continues it, run=OTHER starts"
-                    " another"
+                    f"{self.run} holds a run already: --resume (in Python resume=True) continues"
+                    " it, run=OTHER starts another"
                 )
             write_text(stored, dump_recipe(self.recipe))
             return

@@ -1,0 +1,207 @@
+"""Training run as one function: data that is missing, training, measurement, and the files of a
+finished run.
+
+    RUN/recipe.yaml, metrics.jsonl, checkpoints/, best.json   while it trains
+    RUN/model/                the model folder: loads here and in transformers
+    RUN/summary.json          sizes, speed and scores; units are in the names
+    RUN/samples.json          texts that the model continued
+
+What it is not: it draws nothing and handles no signal; both are the caller's, through observers and
+`stop`. The page of a run is `puna.report.run_report.write_run_report`.
+"""
+
+import datetime
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from puna.config import apply_overrides, validate
+from puna.durable import new_folder, write_json
+from puna.errors import ConfigError
+from puna.inference.language_model import LanguageModel
+from puna.model.accounting import count_parameters
+from puna.model.weights import write_model
+from puna.report.metrics import read_metrics
+from puna.train.recipe import Recipe, read_recipe
+from puna.train.trainer import Trainer, recipe_hash
+from puna.workflow.evaluation import Evaluation, score_beside_baselines
+from puna.workflow.observer import RunObserver
+from puna.workflow.run_data import RunData, make_missing_data, open_data
+
+SAMPLE_PROMPTS, PROMPT_TOKENS = 4, 24
+BASELINE_BYTES = 20_000_000  # xz takes about a second a megabyte
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run that has ended, at its last step or because it was asked to stop.
+
+    folder: the run's. finished: False where it was stopped; `train(..., resume=True)` goes on.
+    step: updates done. model: the trained model with its tokenizer, ready to generate. summary:
+    what summary.json holds; empty while the run is unfinished.
+    """
+
+    folder: Path
+    finished: bool
+    step: int
+    model: LanguageModel
+    summary: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl in the order of their steps; `kind` is `train` or
+        `validation`, and units are as docs/glossary.md says.
+        """
+        return read_metrics(self.folder / "metrics.jsonl")
+
+
+def train(
+    recipe: Recipe | Mapping[str, Any] | Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    observers: Sequence[RunObserver] = (),
+) -> TrainedRun:
+    """Train a model from a recipe: make the tokenizer and data that are missing, train, measure,
+    and write the model folder.
+
+    recipe: a YAML file, its values, or a validated `Recipe`; paths in it are relative to the
+    working directory. overrides: `section.key=value`, as on the command line. resume: continue the
+    run in the recipe's folder from its newest checkpoint, to the same weights as without the pause.
+    stop: asked before every step; once it says True the run saves and returns. observers: told of
+    progress.
+
+    Raises ConfigError for a recipe that breaks a rule or a device that is not there, DataError for
+    sources or shards that cannot be read, TrainingError for a model that does not fit in memory, a
+    folder that holds another run, and gradients that stay non-finite.
+    """
+    recipe = resolve_recipe(recipe, overrides)
+    make_missing_data(recipe, observers)
+    data = open_data(recipe)
+    trainer = Trainer(recipe, Path(recipe.run or ""), data.inputs, tuple(observers))
+    trainer.start(resume)
+    for observer in observers:
+        observer.training(trainer)
+    finished = trainer.train(stop=stop)
+    for observer in observers:
+        observer.trained(finished)
+    llama = LanguageModel(trainer.model, data.tokenizer)
+    summary = _measure(trainer, data, llama, observers) if finished else {}
+    return TrainedRun(trainer.run, finished, trainer.progress.step, llama, summary)
+
+
+def resolve_recipe(
+    recipe: Recipe | Mapping[str, Any] | Path | str, overrides: Sequence[str] = ()
+) -> Recipe:
+    """The recipe with its overrides, validated. Raises ConfigError that names every broken rule,
+    and for values that name no run folder.
+    """
+    if isinstance(recipe, str | Path):
+        return read_recipe(Path(recipe), list(overrides))
+    values = recipe.model_dump() if isinstance(recipe, Recipe) else dict(recipe)
+    resolved = validate(Recipe, apply_overrides(values, overrides), origin="the recipe")
+    if resolved.run is None:
+        raise ConfigError("the recipe names no run folder: add run, such as runs/first")
+    return resolved
+
+
+def _measure(
+    trainer: Trainer, data: RunData, llama: LanguageModel, observers: Sequence[RunObserver]
+) -> dict[str, Any]:
+    """Score the finished model beside the baselines, sample from it, and write model, summary and
+    samples. summary.json comes last: where it is, the others are.
+    """
+    recipe, run = trainer.recipe, trainer.run
+    for observer in observers:
+        observer.measuring()
+    found = score_beside_baselines(
+        llama,
+        data.validation_ids(recipe.train.validation_tokens * 10),
+        context=recipe.context_length,
+        stride=recipe.context_length,
+        max_baseline_bytes=BASELINE_BYTES,
+    )
+    for observer in observers:
+        observer.sampling()
+    write_json(run / "samples.json", _samples(llama, data))
+    with new_folder(run / "model") as aside:
+        write_model(
+            aside,
+            trainer.model,
+            **data.inputs.special_ids,
+            provenance=trainer.provenance() | {"metrics": _model_metrics(found)},
+        )
+        data.tokenizer.save(aside)
+    summary = summarise(trainer, found)
+    write_json(run / "summary.json", summary)
+    return summary
+
+
+def _model_metrics(found: Evaluation) -> dict[str, float]:
+    """The scores that are kept with a model, in puna.json and in summary.json."""
+    return {"val_loss": found.loss, "val_bits_per_byte": found.bits_per_byte}
+
+
+def summarise(trainer: Trainer, found: Evaluation) -> dict[str, Any]:
+    """The values of summary.json for a finished run; units are in the names."""
+    recipe, seconds = trainer.recipe, trainer.progress.seconds
+    tokens = recipe.train.steps * recipe.tokens_per_step
+    records = [
+        record
+        for record in read_metrics(trainer.run / "metrics.jsonl")
+        if record["kind"] == "train"
+    ]
+    return {
+        "parameters": count_parameters(recipe.model).total,
+        "tokens": tokens,
+        "train_seconds": round(seconds, 2),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "mfu": round(float(np.median([record["mfu"] for record in records])), 4),
+        "matmul_peak_gflops": round(trainer.peak / 1e9, 1),
+        **_model_metrics(found),
+        "val_perplexity": found.perplexity,
+        "val_bytes": found.bytes,
+        "model": str(trainer.run / "model"),
+        "device": (
+            torch.cuda.get_device_name()
+            if trainer.device.type == "cuda"
+            else f"{platform.machine()} CPU"
+        ),
+        "threads": torch.get_num_threads(),
+        "dtype": trainer.precision,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "puna_version": version("puna"),
+        "torch_version": torch.__version__,
+        "recipe_hash": recipe_hash(recipe),
+        "gzip_bits_per_byte": found.gzip_bits_per_byte,
+        "xz_bits_per_byte": found.xz_bits_per_byte,
+    }
+
+
+def _samples(llama: LanguageModel, data: RunData) -> list[dict[str, str]]:
+    """Continuations of the openings of some validation documents."""
+    samples = []
+    documents = data.validation[0].documents()
+    for seed, ids in zip(range(SAMPLE_PROMPTS), documents, strict=False):
+        opening = ids[:PROMPT_TOKENS].tolist()
+        pieces = llama.stream(opening, max_tokens=120, temperature=0.7, top_p=0.9, seed=seed)
+        prompt = data.tokenizer.decode(opening, skip_special=True)
+        samples.append({"prompt": prompt, "text": "".join(text for _, text in pieces)})
+    return samples
+
+
+def read_summary(run: Path) -> dict[str, Any] | None:
+    """The summary of a finished run; None while it is unfinished."""
+    try:
+        summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    except FileNotFoundError:
+        return None
+    return summary
