@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from puna.eval.bits_per_byte import FORMULA, score_tokens
-from puna.eval.held_out import text_tokens
+from puna.eval.bits_per_byte import FORMULA, score_tokens, text_tokens
 from puna.inference.language_model import LanguageModel
 
 Puna = Callable[..., Any]

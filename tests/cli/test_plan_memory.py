@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from puna.model.accounting import training_memory_bytes
+from puna.model.accounting import training_memory
 from puna.model.config import ModelConfig
 from puna.plan.mixtures import MIXTURES
 
@@ -33,7 +33,7 @@ def test_the_7b_model_s_memory_by_part(puna: Puna) -> None:
     # 2 x 32 layers x 4096 x 2 bytes x 4 x 2048 positions
     assert gigabytes(result.out, "kv cache") == [4.295]
     config = ModelConfig.model_validate({"preset": "llama-7b"})
-    total = training_memory_bytes(config, 4, 2048, half=True, checkpointing=True, device="cuda")
+    total = training_memory(config, 4, 2048, half=True, checkpointing=True, device="cuda").total
     assert gigabytes(result.out, "total") == [round(total / 1e9, 3), 17.772]
     assert (
         gigabytes(result.out, "activations")[0]
@@ -62,9 +62,9 @@ def test_precision_and_device_reach_the_estimate(puna: Puna) -> None:
                 "--precision",
                 precision,
             ).out
-            expected = training_memory_bytes(
+            expected = training_memory(
                 config, 8, 512, half=precision == "bfloat16", device=device
-            )
+            ).total
             assert gigabytes(out, "total")[0] == round(expected / 1e9, 3)
             assert f"training on {device}\n" in out
             assert f"activations ({precision} products)" in out

@@ -1,6 +1,10 @@
-"""Scores against a plain loop over tokens in float64, and against models whose answer is known."""
+"""Scores against a plain loop over tokens in float64, and against models whose answer is known;
+where the scored ids come from, and which of them lie on lines with digits.
+"""
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +12,20 @@ import torch
 from numpy.typing import NDArray
 
 from puna.config import validate
+from puna.data.shards import open_split
 from puna.errors import DataError
-from puna.eval.bits_per_byte import Score, score_tokens
+from puna.eval.bits_per_byte import (
+    Score,
+    on_lines_with_digits,
+    score_tokens,
+    text_tokens,
+    validation_tokens,
+)
 from puna.inference.language_model import LanguageModel
 from puna.model.config import ModelConfig
 from puna.model.transformer import Transformer, build_transformer
+from puna.tokenizer.pretokenize import DIGITS_MODES, Digits
+from puna.tokenizer.tokenizer import Tokenizer
 
 VOCAB = 300
 # every eleventh is special
@@ -126,3 +139,81 @@ def test_windows_that_cannot_be(
 ) -> None:
     with pytest.raises(ValueError, match="need 0 < stride"):
         score_tokens(tiny_llama.model, text(20), LENGTHS, context=context, stride=stride)
+
+
+def test_validation_ids_are_the_beginning_of_the_validation_split(
+    tiny_recipe_file: Path, tiny_llama: LanguageModel
+) -> None:
+    folder = tiny_recipe_file.parent / "data"
+    everything = validation_tokens(folder, tiny_llama.tokenizer, 10**9)
+    split = open_split(folder, "validation")
+    assert len(everything) == split.num_tokens
+    np.testing.assert_array_equal(
+        validation_tokens(folder, tiny_llama.tokenizer, 37), everything[:37]
+    )
+    assert everything[0] == tiny_llama.tokenizer.bos_id
+    assert everything.dtype == np.int64
+
+
+def test_another_tokenizer_is_rejected(tiny_recipe_file: Path) -> None:
+    other = Tokenizer.train(["something else entirely " * 20], 270)
+    with pytest.raises(DataError, match="was prepared with another tokenizer than the model's"):
+        validation_tokens(tiny_recipe_file.parent / "data", other, 100)
+
+
+def test_a_text_is_one_document(tmp_path: Path, tiny_llama: LanguageModel) -> None:
+    path = tmp_path / "text"
+    path.write_text("the llama 🦙\r\nreads\n", encoding="utf-8", newline="")
+    tokenizer = tiny_llama.tokenizer
+    ids = text_tokens(path, tokenizer)
+    assert ids[0] == tokenizer.bos_id
+    assert tokenizer.decode_bytes(ids[1:].tolist()) == path.read_bytes(), (
+        "bits per byte count the file's own bytes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file"),
+        (b"", "is empty"),
+        (b"fine \xff", r"is not UTF-8 text \(byte 5\); convert it first"),
+    ],
+)
+def test_a_text_that_cannot_be_scored(
+    content: bytes | None, message: str, tmp_path: Path, tiny_llama: LanguageModel
+) -> None:
+    path = tmp_path / "text"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        text_tokens(path, tiny_llama.tokenizer)
+
+
+NUMBERS = "no digits here\n  x = 17\nnone\n\nlast 3"
+
+
+@pytest.mark.parametrize("mode", DIGITS_MODES)
+def test_tokens_on_lines_with_digits_are_found(
+    mode: Digits, tokenizers: Mapping[Digits, Tokenizer]
+) -> None:
+    """Special tokens are not among them; a token belongs to the line of its first byte."""
+    tokenizer = tokenizers[mode]
+    ids = [tokenizer.eos_id, *tokenizer.encode(NUMBERS), tokenizer.eos_id]
+    found = on_lines_with_digits(np.array(ids), tokenizer)
+    assert not found[0]
+    assert not found[-1]
+    position, expected = 0, [False]
+    for id_ in ids[1:-1]:
+        line_start = NUMBERS.rfind("\n", 0, position) + 1
+        line = NUMBERS[line_start:].split("\n")[0]
+        expected.append(any(character.isdigit() for character in line))
+        position += len(tokenizer.token_bytes(id_))
+    assert found.tolist() == [*expected, False]
+    assert 0 < found.sum() < len(found)
+
+
+def test_a_text_without_bytes_has_no_such_tokens(tokenizers: Mapping[Digits, Tokenizer]) -> None:
+    tokenizer = tokenizers["one"]
+    assert not on_lines_with_digits(np.array([tokenizer.eos_id]), tokenizer).any()
+    assert len(on_lines_with_digits(np.zeros(0, dtype=np.int64), tokenizer)) == 0

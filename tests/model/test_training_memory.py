@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from puna.model.accounting import activation_bytes, count_parameters, training_memory_bytes
+from puna.model.accounting import activation_bytes, count_parameters, training_memory
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
@@ -106,7 +106,6 @@ def test_checkpointing_and_a_gpu_s_kernel_need_less() -> None:
 
 def test_a_step_adds_weights_gradients_moments_and_logits() -> None:
     config = SHAPES["grouped"]
-    state = training_memory_bytes(config, 2, 64, half=False) - activation_bytes(
-        config, 2, 64, half=False
-    )
+    memory = training_memory(config, 2, 64, half=False)
+    state = memory.total - activation_bytes(config, 2, 64, half=False)
     assert state == 16 * count_parameters(config).total + 3 * 4 * (2 * 64) * 512

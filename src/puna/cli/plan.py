@@ -12,8 +12,8 @@ import typer
 from puna.cli import plan_size
 
 if TYPE_CHECKING:
+    from puna.model.accounting import Memory
     from puna.model.config import ModelConfig
-    from puna.plan.memory import Memory
 
 Model = Annotated[
     str, typer.Argument(help="A preset, such as llama-65b, or a model folder.", show_default=False)
@@ -124,8 +124,7 @@ def memory(
         puna plan memory llama-65b --bits 4
     """
     from puna.cli.figures import print_columns
-    from puna.model.accounting import count_parameters
-    from puna.plan.memory import inference_memory, training_memory
+    from puna.model.accounting import count_parameters, inference_memory, training_memory
 
     config = _shape(model)
     steps = config.context_length if context is None else context

@@ -71,7 +71,7 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
     from puna.model.accounting import (
         count_parameters,
         training_flops_per_token,
-        training_memory_bytes,
+        training_memory,
     )
 
     device = choose_device(recipe.train.device)
@@ -79,14 +79,14 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
     peak = measure_matmul_peak(device, precision)
     tokens = recipe.train.steps * recipe.tokens_per_step
     flops = training_flops_per_token(recipe.model, recipe.context_length)
-    memory = training_memory_bytes(
+    memory = training_memory(
         recipe.model,
         recipe.micro_batch_size,
         recipe.context_length,
         half=precision == "bfloat16",
         checkpointing=recipe.train.activation_checkpointing,
         device=device.type,
-    )
+    ).total
     parameters = count_parameters(recipe.model)
     table = Table(
         title=f"{recipe.run}: nothing is spent yet", title_justify="left", show_header=False

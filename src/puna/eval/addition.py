@@ -1,6 +1,4 @@
-"""Exact match on additions: of sums that a model never read, how many it gets right to the last
-digit.
-"""
+"""Exact match on additions: the share of unread sums that a model gets right to the last digit."""
 
 from collections.abc import Sequence
 

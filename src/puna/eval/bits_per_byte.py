@@ -1,4 +1,5 @@
-"""Bits per byte of a model on held-out text, the metric that compares across tokenizers.
+"""Bits per byte of a model on a text, the metric that compares across tokenizers; the texts that
+are scored, as ids, and the part of them on lines with digits.
 
     bits per byte = sum over the text's tokens of -log2 p(token | context) / number of UTF-8 bytes
         of the text
@@ -9,14 +10,17 @@ one forward pass per window.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from puna.data.shards import open_split
 from puna.errors import DataError
 from puna.model.transformer import Transformer
+from puna.tokenizer.tokenizer import Tokenizer
 
 FORMULA = (
     "bits per byte = sum of -log2 p(token | context) over the text's tokens / UTF-8 bytes of the"
@@ -24,10 +28,14 @@ FORMULA = (
 )
 
 
+_DIGITS = np.frombuffer(b"0123456789", dtype=np.uint8)
+_LINE_END = ord("\n")
+
+
 @dataclass(frozen=True)
 class Score:
-    """What a model makes of a text. nats: sum of -ln p over `tokens`; bytes: of the text; special
-    tokens are in neither.
+    """Sums of a model's predictions over a text. nats: sum of -ln p over `tokens`; bytes: of the
+    text; special tokens are in neither.
     """
 
     nats: float
@@ -46,7 +54,7 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        """The headline: lower is better, 8 is knowing nothing."""
+        """Bits of loss per UTF-8 byte: lower is better; 8 is a uniform guess of every byte."""
         return self.nats / math.log(2) / self.bytes
 
 
@@ -112,3 +120,54 @@ def score_tokens(
             " to score"
         )
     return Score(nats, tokens, text_bytes)
+
+
+def validation_tokens(folder: Path, tokenizer: Tokenizer, limit: int) -> NDArray[np.int64]:
+    """Up to `limit` ids of the validation split of a prepared folder. Raises DataError when another
+    tokenizer made it.
+    """
+    stream = open_split(folder, "validation")
+    if stream.manifest.inputs.tokenizer_hash != tokenizer.hash:
+        raise DataError(
+            f"{folder} was prepared with another tokenizer than the model's: prepare it again with"
+            " --tokenizer MODEL, or score --text"
+        )
+    return stream.read(0, min(limit, stream.num_tokens))
+
+
+def text_tokens(path: Path, tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """A text file as one document: the begin token, then its ids."""
+    try:
+        text = path.read_bytes().decode("utf-8")  # not read_text, which turns \r\n into \n
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8 text (byte {error.start}); convert it first"
+        ) from error
+    if not text:
+        raise DataError(f"{path} is empty")
+    bos = tokenizer.bos_id
+    return np.array(([] if bos is None else [bos]) + tokenizer.encode(text), dtype=np.int64)
+
+
+def on_lines_with_digits(ids: NDArray[np.int64], tokenizer: Tokenizer) -> NDArray[np.bool_]:
+    """A mask over the ids [N] of a text: True where the line of the token's first byte holds an
+    ASCII digit; False for special tokens.
+
+    A token that spans a line's end belongs to the line that it ends, in every tokenizer, so that
+    different ones are judged on the same lines up to the indentation that follows them.
+    """
+    lengths = tokenizer.token_lengths()[ids]
+    text = np.frombuffer(tokenizer.decode_bytes(ids.tolist(), skip_special=True), dtype=np.uint8)
+    line = (
+        np.concatenate(([0], np.cumsum(text == _LINE_END)[:-1]))
+        if len(text)
+        else np.zeros(0, dtype=np.int64)
+    )
+    numeric = np.zeros(int(line[-1]) + 1 if len(line) else 0, dtype=bool)
+    numeric[line[np.isin(text, _DIGITS)]] = True
+    first_byte = np.cumsum(lengths) - lengths
+    found = np.zeros(len(ids), dtype=bool)
+    found[lengths > 0] = numeric[line[first_byte[lengths > 0]]]
+    return found

@@ -2,14 +2,20 @@
 
 All figures follow from `ModelConfig` alone. FLOPs count a multiply-add as two. Estimates say what
 they leave out.
+
+Memory is what is live at the moment when most is, on one device. What an allocator keeps of what it
+freed comes on top, which on a CPU can be as much again (docs/plan.md has figures), and so do the
+program itself and a device's libraries. tests/model/test_memory.py holds training within 10% of a
+measured peak.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
 from torch import nn
 
+from puna.errors import PlanError
 from puna.model.config import ModelConfig
 from puna.model.parts import ADDED, BIASED, GATED, build_block, build_norm
 from puna.nn.attention import BLOCK, trains_in_blocks
@@ -163,28 +169,6 @@ def logits_bytes(config: ModelConfig, batch: int, context: int) -> int:
     return 3 * 4 * min(CHUNK, batch * context) * config.vocab_size
 
 
-def training_memory_bytes(
-    config: ModelConfig,
-    batch: int,
-    context: int,
-    *,
-    half: bool,
-    checkpointing: bool = False,
-    device: str = "cpu",
-) -> int:
-    """Estimated bytes of a training step: float32 weights, gradients and two AdamW moments (16
-    bytes a parameter), what autograd keeps, and three chunks of the loss (`logits_bytes`).
-
-    Arguments as for `activation_bytes`, with one micro-batch as the batch. Allocator slack, library
-    workspaces and what the backward pass needs in passing are left out; against that, the gradients
-    are not there yet when the activations are at their most.
-    """
-    kept = activation_bytes(
-        config, batch, context, half=half, checkpointing=checkpointing, device=device
-    )
-    return 16 * count_parameters(config).total + kept + logits_bytes(config, batch, context)
-
-
 def weight_bytes(config: ModelConfig, bits: Literal[4, 16]) -> int:
     """Bytes of the weights for inference: bfloat16, or four bits (`Linear4bit`) in the linear
     layers of the blocks, the rest bfloat16.
@@ -201,3 +185,86 @@ def weight_bytes(config: ModelConfig, bits: Literal[4, 16]) -> int:
 
 def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in module.state_dict().values())
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by part; `total` is their sum."""
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+@dataclass(frozen=True)
+class TrainingMemory(Memory):
+    """Weights and gradients in float32, AdamW's two moments, what the forward pass keeps for the
+    backward pass, the loss's chunks.
+    """
+
+    weights: int
+    gradients: int
+    optimizer_moments: int
+    activations: int
+    logits: int
+
+
+@dataclass(frozen=True)
+class InferenceMemory(Memory):
+    """Weights, and keys and values of every position in bfloat16."""
+
+    weights: int
+    kv_cache: int
+
+
+def training_memory(
+    config: ModelConfig,
+    batch: int,
+    context: int,
+    *,
+    half: bool,
+    checkpointing: bool = False,
+    device: str = "cpu",
+) -> TrainingMemory:
+    """Estimated memory of a training step on a micro-batch of `batch` sequences of `context`
+    tokens: 16 bytes a parameter, what autograd keeps, and three chunks of the loss.
+
+    Keywords as for `activation_bytes`. Allocator slack, library workspaces and what the backward
+    pass needs in passing are left out; against that, the gradients are not there yet when the
+    activations are at their most. Raises PlanError for sizes that the model is not built for.
+    """
+    _check_sizes(config, batch, context)
+    parameters = count_parameters(config).total
+    return TrainingMemory(
+        weights=4 * parameters,
+        gradients=4 * parameters,
+        optimizer_moments=8 * parameters,
+        activations=activation_bytes(
+            config, batch, context, half=half, checkpointing=checkpointing, device=device
+        ),
+        logits=logits_bytes(config, batch, context),
+    )
+
+
+def inference_memory(
+    config: ModelConfig, batch: int, context: int, *, bits: Literal[4, 16] = 16
+) -> InferenceMemory:
+    """Memory of generating `batch` sequences at once, each of up to `context` tokens with its
+    prompt. bits: of a weight in the blocks' matrices. Raises PlanError as `training_memory`.
+    """
+    _check_sizes(config, batch, context)
+    return InferenceMemory(
+        weights=weight_bytes(config, bits), kv_cache=batch * context * kv_bytes_per_token(config)
+    )
+
+
+def _check_sizes(config: ModelConfig, batch: int, context: int) -> None:
+    for name, value in (("batch", batch), ("context", context)):
+        if value < 1:
+            raise PlanError(f"the {name} is {value}, but must be at least 1")
+    if context > config.context_length:
+        raise PlanError(
+            f"the context is {context} tokens, but this model is built for {config.context_length};"
+            " give at most that"
+        )

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from puna.data.additions import held_out_pairs
 from puna.eval.addition import addition_exact_match
-from puna.eval.bits_per_byte import Score, score_tokens
-from puna.eval.numbers import on_lines_with_digits
+from puna.eval.bits_per_byte import Score, on_lines_with_digits, score_tokens
 from puna.model.transformer import Transformer
 from puna.tokenizer.tokenizer import Tokenizer
 

@@ -27,7 +27,7 @@ from puna.device import (
 )
 from puna.durable import write_json, write_text
 from puna.errors import ConfigError, TrainingError
-from puna.model.accounting import training_flops_per_token, training_memory_bytes
+from puna.model.accounting import training_flops_per_token, training_memory
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
 from puna.nn.mask import document_numbers
@@ -92,7 +92,7 @@ class Trainer:
         self.recipe, self.run, self.inputs, self.observers = recipe, run, inputs, observers
         self.device = choose_device(recipe.train.device)
         self.precision = choose_precision(recipe.train.precision, self.device)
-        self._refuse_too_large()
+        self._reject_too_large()
         self.model = build_transformer(recipe.model, self.device)
         init_weights(self.model, recipe.seed)
         self.model.activation_checkpointing = recipe.train.activation_checkpointing
@@ -113,16 +113,16 @@ class Trainer:
             ids, documents=document_numbers(ids, end if begin is None else begin)
         )
 
-    def _refuse_too_large(self) -> None:
+    def _reject_too_large(self) -> None:
         train = self.recipe.train
-        needed = training_memory_bytes(
+        needed = training_memory(
             self.recipe.model,
             self.recipe.micro_batch_size,
             self.recipe.context_length,
             half=self.precision == "bfloat16",
             checkpointing=train.activation_checkpointing,
             device=self.device.type,
-        )
+        ).total
         available = memory_bytes(self.device)
         if available is not None and needed > available:
             raise TrainingError(

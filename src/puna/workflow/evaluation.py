@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.errors import DataError
-from puna.eval.bits_per_byte import score_tokens
-from puna.eval.held_out import held_out_tokens, text_tokens
-from puna.eval.yardsticks import gzip_bits_per_byte, xz_bits_per_byte
+from puna.eval.bits_per_byte import score_tokens, text_tokens, validation_tokens
+from puna.eval.compression import gzip_bits_per_byte, xz_bits_per_byte
 from puna.inference.language_model import LanguageModel, load
 
 
@@ -63,7 +62,7 @@ def evaluate(
     if file is not None:
         ids = text_tokens(Path(file), llama.tokenizer)
     elif data is not None:
-        ids = held_out_tokens(Path(data), llama.tokenizer, max_tokens)
+        ids = validation_tokens(Path(data), llama.tokenizer, max_tokens)
     else:
         ids = np.array(llama.encode_prompt(text or ""), dtype=np.int64)
     longest = llama.model.config.context_length

@@ -1,52 +1,14 @@
-"""What is judged of text with numbers: which tokens lie on its lines, and whether sums are
-right.
-"""
+"""Sums are counted as right only where every digit is."""
 
 from collections.abc import Mapping
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from puna.eval.addition import addition_exact_match
-from puna.eval.numbers import on_lines_with_digits
 from puna.tokenizer.pretokenize import DIGITS_MODES, Digits
 from puna.tokenizer.tokenizer import Tokenizer
-
-TEXT = "no digits here\n  x = 17\nnone\n\nlast 3"
-
-
-@pytest.fixture(scope="module")
-def tokenizers() -> Mapping[Digits, Tokenizer]:
-    texts = [f"word {number} + {2 * number} = {3 * number}\n    " for number in range(3000)]
-    return {mode: Tokenizer.train(texts, 600, mode) for mode in DIGITS_MODES}
-
-
-@pytest.mark.parametrize("mode", DIGITS_MODES)
-def test_tokens_on_lines_with_digits_are_found(
-    mode: Digits, tokenizers: Mapping[Digits, Tokenizer]
-) -> None:
-    """Special tokens are not among them; a token belongs to the line of its first byte."""
-    tokenizer = tokenizers[mode]
-    ids = [tokenizer.eos_id, *tokenizer.encode(TEXT), tokenizer.eos_id]
-    found = on_lines_with_digits(np.array(ids), tokenizer)
-    assert not found[0]
-    assert not found[-1]
-    position, expected = 0, [False]
-    for id_ in ids[1:-1]:
-        line_start = TEXT.rfind("\n", 0, position) + 1
-        line = TEXT[line_start:].split("\n")[0]
-        expected.append(any(character.isdigit() for character in line))
-        position += len(tokenizer.token_bytes(id_))
-    assert found.tolist() == [*expected, False]
-    assert 0 < found.sum() < len(found)
-
-
-def test_a_text_without_bytes_has_no_such_tokens(tokenizers: Mapping[Digits, Tokenizer]) -> None:
-    tokenizer = tokenizers["one"]
-    assert not on_lines_with_digits(np.array([tokenizer.eos_id]), tokenizer).any()
-    assert len(on_lines_with_digits(np.zeros(0, dtype=np.int64), tokenizer)) == 0
 
 
 class Calculator:

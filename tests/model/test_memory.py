@@ -14,11 +14,10 @@ import torch
 
 from puna.errors import PlanError
 from puna.inference.kv_cache import PagedCache
-from puna.model.accounting import training_memory_bytes
+from puna.model.accounting import activation_bytes, inference_memory, logits_bytes, training_memory
 from puna.model.config import ModelConfig
 from puna.model.transformer import build_transformer
 from puna.nn.quantized import quantize_linears
-from puna.plan.memory import inference_memory, training_memory
 
 STEPS = """
 import gc, sys
@@ -113,7 +112,8 @@ def test_the_parts_add_up_to_the_estimate_that_the_trainer_uses(
     config = ModelConfig.model_validate({"preset": "llama-7b"})
     settings: dict[str, Any] = {"half": half, "checkpointing": checkpointing, "device": device}
     memory = training_memory(config, 2, 2048, **settings)
-    assert memory.total == training_memory_bytes(config, 2, 2048, **settings)
+    kept = activation_bytes(config, 2, 2048, **settings) + logits_bytes(config, 2, 2048)
+    assert memory.total == 16 * 6_738_415_616 + kept
     assert memory.weights == memory.gradients == memory.optimizer_moments / 2 == 4 * 6_738_415_616
 
 

@@ -1,7 +1,7 @@
-"""Honest yardsticks: what general-purpose compressors make of the same bytes.
+"""Compression baselines: bits per byte of general-purpose compressors on the same text.
 
-A model's size is not counted against it here, and a compressor learns from the held-out bytes as it
-goes; neither is quite fair, both are what one has.
+They flatter neither side: a model's size is not counted against it, and a compressor adapts to the
+validation text as it goes.
 """
 
 import gzip
