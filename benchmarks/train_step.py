@@ -8,18 +8,15 @@ Without a preset: 33.7M parameters (512 wide, 8 layers, vocabulary 8192), 8 x 51
 
 import argparse
 import json
-import time
+import statistics
 
 import torch
 
-from puna.device import autocast, choose_device, measure_matmul_peak, synchronise
+from puna.config import validate
+from puna.device import choose_device, measure_matmul_peak
 from puna.model.accounting import count_parameters, training_flops_per_token
-from puna.model.config import ModelConfig
-from puna.model.init import init_weights
-from puna.model.transformer import build_transformer
-from puna.train.optimizer import build_optimizers
-from puna.train.recipe import OptimizerRecipe
-from puna.train.step import train_step
+from puna.train.recipe import Recipe
+from puna.train.step_time import StepTimer
 
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -41,29 +38,32 @@ shape = {
     "feed_forward_multiple": 32,
     "context_length": 512,
 }
-config = ModelConfig.model_validate({"preset": options.preset} if options.preset else shape)
+recipe = validate(
+    Recipe,
+    {
+        "tokenizer": {"path": "unused"},
+        "data": {"mixture": [{"path": "unused"}]},
+        "model": {"preset": options.preset} if options.preset else shape,
+        "optimizer": {"warmup_steps": 0},
+        "train": {
+            "steps": 1,
+            "batch_size": options.batch,
+            "context_length": options.time,
+            "device": options.device,
+            "precision": options.precision,
+        },
+    },
+    origin="benchmark",
+)
+config = recipe.model
 device = choose_device(options.device)
-model = build_transformer(config, device).train()
-init_weights(model, seed=0)
-optimizers = build_optimizers(model, OptimizerRecipe())
-hidden_states = torch.compile(model.hidden_states) if options.compile else model.hidden_states
-seconds = []
-for _ in range(2 + options.steps):
-    ids = torch.randint(0, config.vocab_size, (options.batch, options.time + 1), device=device)
-    synchronise(device)
-    start = time.perf_counter()
-    train_step(
-        model,
-        hidden_states,
-        optimizers,
-        [ids],
-        factor=1.0,
-        clip_norm=1.0,
-        autocast=autocast(device, options.precision),
-    )
-    synchronise(device)
-    seconds.append(time.perf_counter() - start)
-median = sorted(seconds[2:])[options.steps // 2]
+timer = StepTimer(recipe, compiled=options.compile)
+size = (options.batch, options.time + 1)
+seconds = [
+    timer.seconds(lambda: torch.randint(0, config.vocab_size, size, device=device))
+    for _ in range(2 + options.steps)
+]
+median = statistics.median(seconds[2:])
 rate = options.batch * options.time / median
 peak = measure_matmul_peak(device, options.precision)
 flops = rate * training_flops_per_token(config, options.time)

@@ -156,11 +156,14 @@ def steps_within(recipe: "Recipe", minutes: float) -> int:
     """
     import time
 
-    from puna.train.rehearsal import rehearse
+    import torch
+
+    from puna.train.step_time import fastest_step_seconds
     from puna.workflow.run_data import open_data
 
     begin = time.perf_counter()
-    seconds = rehearse(recipe, open_data(recipe).inputs.batch)
+    batch = open_data(recipe).inputs.batch
+    seconds = fastest_step_seconds(recipe, lambda step: torch.from_numpy(batch(step)))
     return max(
         2, round(100 * minutes), int((minutes * 60 - (time.perf_counter() - begin)) / seconds)
     )

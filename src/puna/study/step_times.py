@@ -11,27 +11,16 @@ the batch, logging, validation.
 
 import datetime
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 import torch._dynamo
 
-from puna.device import (
-    autocast,
-    choose_device,
-    choose_precision,
-    processor_name,
-    synchronise,
-    watch_others,
-)
-from puna.model.init import init_weights
-from puna.model.transformer import build_transformer
+from puna.device import choose_device, processor_name, watch_others
 from puna.study.definition import Arm
-from puna.train.optimizer import build_optimizers
 from puna.train.recipe import Recipe
-from puna.train.step import train_step
+from puna.train.step_time import StepTimer, random_batch
 
 FILE = "step_times.json"
 ROUNDS = 15
@@ -79,17 +68,23 @@ def _by_arm(arms: Mapping[str, Arm], mode: Mode, rounds: int) -> dict[str, list[
     with torch._dynamo.config.patch(
         recompile_limit=len(first) + 8, fail_on_recompile_limit_hit=True
     ):
-        steps = {name: _step(arms[name].recipe, mode) for name in measured}
-        for step in steps.values():
-            for _ in range(WARM_UP):
-                step()
-        for turn in range(rounds):
-            order = list(steps)
-            for name in order[turn % len(order) :] + order[: turn % len(order)]:
-                begin = time.perf_counter()
-                for _ in range(STEPS):
-                    steps[name]()
-                measured[name].append(round(1000 * (time.perf_counter() - begin) / STEPS, 3))
+        timers = {
+            name: StepTimer(arms[name].recipe, compiled=mode == "compiled", factor=0.0)
+            for name in measured
+        }
+        batches = {name: random_batch(arms[name].recipe) for name in measured}
+
+        def turn(name: str, steps: int) -> float:
+            return sum(timers[name].seconds(lambda: batches[name]) for _ in range(steps))
+
+        for name in measured:
+            turn(name, WARM_UP)
+        order = list(measured)
+        for number in range(rounds):
+            # each round begins with another arm, so that none is always the first or the last
+            first_arm = number % len(order)
+            for name in order[first_arm:] + order[:first_arm]:
+                measured[name].append(round(1000 * turn(name, STEPS) / STEPS, 3))
     return {name: measured[first[cost]] for name, cost in twins.items()}
 
 
@@ -104,36 +99,3 @@ def _what_costs(recipe: Recipe) -> str:
             recipe.train.precision,
         )
     )
-
-
-def _step(recipe: Recipe, mode: Mode) -> Callable[[], None]:
-    """A function that takes one training step of this recipe, on a batch of random ids."""
-    device = choose_device(recipe.train.device)
-    model = build_transformer(recipe.model, device)
-    init_weights(model, seed=0)
-    model.train()
-    optimizers = build_optimizers(model, recipe.optimizer)
-    hidden_states = (
-        torch.compile(model.hidden_states) if mode == "compiled" else model.hidden_states
-    )
-    generator = torch.Generator().manual_seed(0)
-    shape = (recipe.train.batch_size, recipe.context_length + 1)
-    batches = torch.split(
-        torch.randint(recipe.model.vocab_size, shape, generator=generator).to(device),
-        recipe.micro_batch_size,
-    )
-    precision = autocast(device, choose_precision(recipe.train.precision, device))
-
-    def step() -> None:
-        train_step(
-            model,
-            hidden_states,
-            optimizers,
-            batches,
-            factor=0.0,
-            clip_norm=recipe.optimizer.clip_norm,
-            autocast=precision,
-        )
-        synchronise(device)
-
-    return step

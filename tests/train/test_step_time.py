@@ -1,0 +1,72 @@
+"""Timed steps are real training steps, of a model that nobody else sees."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from puna.device import autocast
+from puna.model.init import init_weights
+from puna.model.transformer import build_transformer
+from puna.train import step_time
+from puna.train.optimizer import build_optimizers
+from puna.train.recipe import Recipe
+from puna.train.step import train_step
+from puna.train.step_time import StepTimer, fastest_step_seconds, random_batch
+
+
+def test_a_timed_step_changes_the_weights_as_a_training_step_does(
+    tiny_recipe: Callable[..., Recipe],
+) -> None:
+    recipe = tiny_recipe()
+    batch, timer = random_batch(recipe), StepTimer(recipe)
+    assert timer.seconds(lambda: batch) > 0
+    model = build_transformer(recipe.model).train()
+    init_weights(model, recipe.seed)
+    train_step(
+        model,
+        model.hidden_states,
+        build_optimizers(model, recipe.optimizer),
+        torch.split(batch, recipe.micro_batch_size),
+        factor=1.0,
+        clip_norm=recipe.optimizer.clip_norm,
+        autocast=autocast(torch.device("cpu"), "float32"),
+    )
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, timer.model.state_dict()[name]), name
+
+
+def test_a_factor_of_zero_changes_no_weight(tiny_recipe: Callable[..., Recipe]) -> None:
+    recipe = tiny_recipe()
+    timer = StepTimer(recipe, factor=0.0)
+    before = {name: value.clone() for name, value in timer.model.state_dict().items()}
+    timer.seconds(lambda: random_batch(recipe))
+    assert all(torch.equal(before[name], v) for name, v in timer.model.state_dict().items())
+
+
+def test_a_random_batch_has_the_recipes_shape_and_is_the_same_each_time(
+    tiny_recipe: Callable[..., Recipe],
+) -> None:
+    recipe = tiny_recipe()
+    batch = random_batch(recipe)
+    assert batch.shape == (recipe.train.batch_size, recipe.context_length + 1)
+    assert 0 <= batch.min() <= batch.max() < recipe.model.vocab_size
+    assert torch.equal(batch, random_batch(recipe))
+
+
+def test_the_fastest_step_is_not_the_first(
+    tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first warms up and does not count, though it were the fastest; each asks for its own
+    batch.
+    """
+    recipe, asked = tiny_recipe(), []
+    ticks = iter([0, 1, 10, 15, 20, 23, 30, 34])  # of four steps: 1, 5, 3 and 4 seconds
+    monkeypatch.setattr(step_time.time, "perf_counter", lambda: next(ticks))
+
+    def batch(step: int) -> torch.Tensor:
+        asked.append(step)
+        return random_batch(recipe)
+
+    assert fastest_step_seconds(recipe, batch, steps=3) == 3
+    assert asked == [0, 1, 2, 3]
