@@ -12,7 +12,8 @@ from puna.model.accounting import count_parameters
 from puna.model.weights import read_model
 from puna.train import checkpoint
 from puna.train.recipe import Recipe
-from puna.train.trainer import RunInputs, read_stored_recipe, recipe_hash
+from puna.train.stored_recipe import read_stored_recipe, recipe_hash
+from puna.train.trainer import RunInputs
 
 Puna = Callable[..., Any]
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from made_texts import make_texts
 
 from puna.data.dedup import SeenDocuments, document_hash, split_of
+from puna.data.journal import JOURNAL_NAME
 from puna.data.manifest import SPLITS, Manifest
-from puna.data.prepare import JOURNAL_NAME, PreparationProgress, prepare
+from puna.data.prepare import PreparationProgress, prepare
 from puna.data.shards import open_split
 from puna.errors import DataError, TokenizerError
 from puna.tokenizer.tokenizer import Tokenizer

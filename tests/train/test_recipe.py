@@ -7,7 +7,7 @@ import pytest
 
 from puna.errors import ConfigError
 from puna.train.recipe import Recipe, read_recipe
-from puna.train.trainer import differences, dump_recipe, recipe_hash
+from puna.train.stored_recipe import differences, dump_recipe, recipe_hash
 
 
 @pytest.mark.parametrize(

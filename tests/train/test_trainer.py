@@ -21,7 +21,8 @@ from puna.report.metrics import read_metrics
 from puna.train import trainer as trainer_module
 from puna.train.checkpoint import checkpoints, optimizer_tensors
 from puna.train.schedule import learning_rate_factor
-from puna.train.trainer import REFUSALS, RunInputs, Trainer, Validation, read_stored_recipe
+from puna.train.stored_recipe import read_stored_recipe
+from puna.train.trainer import REFUSALS, RunInputs, Trainer, Validation
 
 Make = Callable[..., Trainer]
 

@@ -36,7 +36,7 @@ def quickstart(
     from puna.cli.progress import RunProgress
     from puna.cli.run import print_result, run_recipe
     from puna.errors import TrainingError
-    from puna.train.trainer import read_stored_recipe
+    from puna.train.stored_recipe import read_stored_recipe
     from puna.workflow.run_data import make_missing_data
     from puna.workflow.training_run import read_summary
 

@@ -31,7 +31,7 @@ _COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 _JSON_LINES = (".jsonl", ".ndjson")
 
 
-class Row(NamedTuple):
+class FileDocument(NamedTuple):
     """One document as its file holds it."""
 
     text: str | None
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 def read_file(
     path: Path, text_field: str, piece_characters: int = PIECE_CHARACTERS
-) -> Iterator[Row]:
+) -> Iterator[FileDocument]:
     """Stream the documents of one file, in the file's order.
 
     text_field: the key of a JSON line, or the column of a Parquet or Arrow file; plain files do not
@@ -84,18 +84,18 @@ def _opened(path: Path) -> Iterator[tuple[io.BufferedReader, pa.NativeFile]]:
             yield reader, stored
 
 
-def _plain(path: Path, piece_characters: int) -> Iterator[Row]:
+def _plain(path: Path, piece_characters: int) -> Iterator[FileDocument]:
     with _opened(path) as (reader, stored):
         head = reader.read(piece_characters)
         if not reader.peek(1):
             size = stored.tell()
             try:
-                yield Row(None if _is_binary(head) else head.decode("utf-8-sig"), size)
+                yield FileDocument(None if _is_binary(head) else head.decode("utf-8-sig"), size)
             except UnicodeDecodeError:
-                yield Row(None, size)
+                yield FileDocument(None, size)
             return
     if _is_binary(head) or not _is_utf8(path):
-        yield Row(None, path.stat().st_size)
+        yield FileDocument(None, path.stat().st_size)
         return
     with (
         _opened(path) as (reader, stored),
@@ -106,9 +106,9 @@ def _plain(path: Path, piece_characters: int) -> Iterator[Row]:
             piece += block
             if len(piece) == piece_characters:
                 cut = _cut(piece)
-                yield Row(piece[:cut], stored.tell())
+                yield FileDocument(piece[:cut], stored.tell())
                 piece = piece[cut:]
-        yield Row(piece, stored.tell())
+        yield FileDocument(piece, stored.tell())
 
 
 def _is_binary(head: bytes) -> bool:
@@ -137,7 +137,7 @@ def _cut(piece: str) -> int:
     return len(piece)
 
 
-def _json_lines(path: Path, text_field: str) -> Iterator[Row]:
+def _json_lines(path: Path, text_field: str) -> Iterator[FileDocument]:
     with _opened(path) as (reader, stored):
         for number, line in enumerate(reader, start=1):
             if line.isspace():
@@ -159,10 +159,10 @@ def _json_lines(path: Path, text_field: str) -> Iterator[Row]:
                     f"{where} has no field {text_field!r}, only {sorted(row)}; name the field with"
                     " --text-field"
                 )
-            yield Row(_text(row[text_field], text_field, where), stored.tell())
+            yield FileDocument(_text(row[text_field], text_field, where), stored.tell())
 
 
-def _parquet(path: Path, text_field: str) -> Iterator[Row]:
+def _parquet(path: Path, text_field: str) -> Iterator[FileDocument]:
     import pyarrow.parquet as pq  # a tenth of a second that other formats need not pay
 
     size = path.stat().st_size
@@ -173,10 +173,12 @@ def _parquet(path: Path, text_field: str) -> Iterator[Row]:
         for batch in file.iter_batches(_ROWS, columns=[text_field]):
             for value in batch.column(0).to_pylist():
                 number += 1
-                yield Row(_text(value, text_field, f"{path} row {number}"), size * number // total)
+                yield FileDocument(
+                    _text(value, text_field, f"{path} row {number}"), size * number // total
+                )
 
 
-def _arrow(path: Path, text_field: str) -> Iterator[Row]:
+def _arrow(path: Path, text_field: str) -> Iterator[FileDocument]:
     with pa.memory_map(str(path)) as stored, pa.ipc.open_stream(stored) as stream:
         _require_column(path, stream.schema, text_field)
         number = 0
@@ -185,7 +187,9 @@ def _arrow(path: Path, text_field: str) -> Iterator[Row]:
             for start in range(0, len(column), _ROWS):
                 for value in column.slice(start, _ROWS).to_pylist():
                     number += 1
-                    yield Row(_text(value, text_field, f"{path} row {number}"), stored.tell())
+                    yield FileDocument(
+                        _text(value, text_field, f"{path} row {number}"), stored.tell()
+                    )
 
 
 def _require_column(path: Path, schema: pa.Schema, text_field: str) -> None:

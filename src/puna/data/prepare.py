@@ -21,7 +21,6 @@ two workers.
 
 import errno
 import fcntl
-import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,10 +31,10 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from puna import durable
-from puna.config import Config
 from puna.data.dedup import SeenDocuments, document_hash, split_of
 from puna.data.encode import available_cores, encode_batches
 from puna.data.formats import PIECE_CHARACTERS
+from puna.data.journal import JOURNAL_NAME, begun_shards, completed_manifest, write_journal
 from puna.data.manifest import (
     MANIFEST_NAME,
     SPLITS,
@@ -48,7 +47,7 @@ from puna.data.manifest import (
     dtype_of,
     storage_of,
 )
-from puna.data.shards import ShardWriter, check_sizes, is_intact
+from puna.data.shards import ShardWriter
 from puna.data.sources import Skipped, Source, find_sources, read_documents
 from puna.errors import DataError
 from puna.tokenizer.tokenizer import Tokenizer
@@ -57,8 +56,6 @@ SHARD_TOKENS = 2**24
 """Tokens a shard: 32 MiB as uint16, about 60 MB of English; an interruption loses at most this much
 of each split.
 """
-
-JOURNAL_NAME = "journal.json"
 
 _BATCH_BYTES = 2**19
 _STORED_BYTES_PER_WORKER = 2**23  # below this a further worker takes longer to start than it saves
@@ -74,13 +71,6 @@ class PreparationProgress(NamedTuple):
     """Documents kept so far."""
     bytes: int
     """UTF-8 bytes of their text."""
-
-
-class Journal(Config):
-    """What an unfinished folder was begun from, and the shards that are done."""
-
-    inputs: Inputs
-    shards: dict[SplitName, tuple[Shard, ...]]
 
 
 class _Label(NamedTuple):
@@ -149,8 +139,8 @@ def prepare(
         raise DataError(f"workers is {workers}, but at least one process must tokenise")
     with _writing(out):
         if (out / MANIFEST_NAME).exists():
-            return _completed(out, inputs)
-        shards = _begun(out, inputs)
+            return completed_manifest(out, inputs)
+        shards = begun_shards(out, inputs)
         tokenizer.save(out)
         return _fill(out, inputs, shards, found, workers, on_progress)
 
@@ -169,7 +159,7 @@ def _fill(
 
     def remember(split: SplitName, shard: Shard) -> None:
         shards[split].append(shard)
-        _write_journal(out, inputs, shards)
+        write_journal(out, inputs, shards)
 
     finished = {split: sum(shard.documents for shard in shards[split]) for split in SPLITS}
     writers = {
@@ -321,55 +311,3 @@ def _writing(out: Path) -> Iterator[None]:
             f"cannot write to {out}: {error.strerror}; {remedy} and run the same again, which"
             " continues"
         ) from error
-
-
-def _completed(out: Path, inputs: Inputs) -> Manifest:
-    manifest = Manifest.load(out)
-    _require_same(out, manifest.inputs, inputs)
-    check_sizes(out, manifest)
-    (out / JOURNAL_NAME).unlink(missing_ok=True)
-    return manifest
-
-
-def _begun(out: Path, inputs: Inputs) -> dict[SplitName, list[Shard]]:
-    """The finished shards of a folder that was begun from the same inputs; an empty folder is
-    begun.
-    """
-    path = out / JOURNAL_NAME
-    if path.exists():
-        try:
-            journal = Journal.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise DataError(f"{path} is damaged; delete {out} and prepare it again") from error
-        if any(journal.shards.values()):
-            _require_same(out, journal.inputs, inputs)
-            return {split: _intact(out, journal.shards[split], inputs) for split in SPLITS}
-    elif any(not entry.name.startswith(".") for entry in out.iterdir()):
-        raise DataError(
-            f"{out} holds files, but no shards that could be continued; give an empty or new folder"
-        )
-    shards: dict[SplitName, list[Shard]] = {split: [] for split in SPLITS}
-    _write_journal(out, inputs, shards)
-    return shards
-
-
-def _intact(out: Path, shards: Sequence[Shard], inputs: Inputs) -> list[Shard]:
-    """The shards before the first that is missing or has another size; that and the later ones are
-    written again.
-    """
-    storage = storage_of(inputs.vocab_size)
-    return list(itertools.takewhile(lambda shard: is_intact(out, shard, storage), shards))
-
-
-def _require_same(out: Path, before: Inputs, now: Inputs) -> None:
-    differences = before.differences(now)
-    if differences:
-        raise DataError(
-            f"{out} was begun from other inputs: {'; '.join(differences)}; give another folder, or"
-            f" delete {out}"
-        )
-
-
-def _write_journal(out: Path, inputs: Inputs, shards: dict[SplitName, list[Shard]]) -> None:
-    journal = Journal(inputs=inputs, shards={split: tuple(shards[split]) for split in SPLITS})
-    durable.write_json(out / JOURNAL_NAME, journal.model_dump(mode="json"))

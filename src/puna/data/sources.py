@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from puna.data import additions
-from puna.data.formats import PIECE_CHARACTERS, Row, read_file
+from puna.data.formats import PIECE_CHARACTERS, FileDocument, read_file
 from puna.errors import DataError
 
 PYTHON_STDLIB = "python-stdlib"
@@ -154,9 +154,9 @@ def read_documents(
 
 def _rows(
     source: Source, file: SourceFile, text_field: str, piece_characters: int
-) -> Iterator[Row]:
+) -> Iterator[FileDocument]:
     if source.name == additions.ADDITIONS:
-        return (Row(text, file.size) for text in additions.documents())
+        return (FileDocument(text, file.size) for text in additions.documents())
     return read_file(file.path, text_field, piece_characters)
 
 

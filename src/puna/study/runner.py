@@ -29,7 +29,8 @@ from puna.study.metrics import METRICS, FinishedRun
 from puna.study.probes import PROBES
 from puna.study.results import append_result, code_hash, read_results
 from puna.train.recipe import Recipe
-from puna.train.trainer import RunInputs, Trainer, recipe_hash
+from puna.train.stored_recipe import recipe_hash
+from puna.train.trainer import RunInputs, Trainer
 
 OpenInputs = Callable[[Recipe], tuple[RunInputs, Callable[..., FinishedRun]]]
 """From a recipe to what its run needs, and to the held-out text for the finished model."""

@@ -16,7 +16,6 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from puna.config import dump_yaml, read_yaml, validate
 from puna.device import (
     autocast,
     choose_device,
@@ -26,7 +25,7 @@ from puna.device import (
     synchronise,
 )
 from puna.durable import write_json, write_text
-from puna.errors import ConfigError, TrainingError
+from puna.errors import TrainingError
 from puna.model.accounting import training_flops_per_token, training_memory
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
@@ -38,6 +37,7 @@ from puna.train.optimizer import build_optimizers
 from puna.train.recipe import Recipe
 from puna.train.schedule import learning_rate_factor
 from puna.train.step import StepResult, train_step
+from puna.train.stored_recipe import differences, dump_recipe, read_stored_recipe, recipe_hash
 
 REFUSALS = 20  # steps in a row whose gradients may be non-finite before the run gives up
 
@@ -333,43 +333,3 @@ class _Meter:
             "mfu": rate * self.flops_per_token / trainer.peak,
             "seconds": trainer.progress.seconds,
         }
-
-
-def recipe_hash(recipe: Recipe) -> str:
-    """The recipe's fingerprint without the name of its run folder: the same run elsewhere is the
-    same run.
-    """
-    return recipe.model_copy(update={"run": None}).fingerprint()
-
-
-def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML that `read_recipe` takes."""
-    return "# The resolved recipe of this run: every value, defaults included.\n" + dump_yaml(
-        recipe.model_dump(mode="json")
-    )
-
-
-def read_stored_recipe(run: Path) -> Recipe:
-    """The resolved recipe of a run. Raises TrainingError where there is none."""
-    try:
-        return validate(Recipe, read_yaml(run / "recipe.yaml"), origin=str(run / "recipe.yaml"))
-    except ConfigError as error:
-        raise TrainingError(f"{run} is no run folder: {error}") from error
-
-
-def differences(before: Recipe, after: Recipe) -> list[str]:
-    """The dotted keys whose values differ between two recipes."""
-
-    def flat(values: Any, prefix: str) -> dict[str, Any]:
-        if not isinstance(values, dict):
-            return {prefix: values}
-        return {
-            key: value
-            for name, item in values.items()
-            for key, value in flat(item, f"{prefix}.{name}").items()
-        }
-
-    old, new = (flat(recipe.model_dump(mode="json"), "") for recipe in (before, after))
-    return [
-        key.removeprefix(".") for key in old | new if old.get(key) != new.get(key) and key != ".run"
-    ]

@@ -30,7 +30,8 @@ from puna.model.accounting import count_parameters
 from puna.model.weights import write_model
 from puna.report.metrics import read_metrics
 from puna.train.recipe import Recipe, read_recipe
-from puna.train.trainer import Trainer, recipe_hash
+from puna.train.stored_recipe import recipe_hash
+from puna.train.trainer import Trainer
 from puna.workflow.evaluation import Evaluation, score_beside_baselines
 from puna.workflow.observer import RunObserver
 from puna.workflow.run_data import RunData, make_missing_data, open_data
