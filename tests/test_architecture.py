@@ -28,10 +28,11 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "config": "errors",
             "durable": "errors",
             "device": "errors",
+            "spawn": "errors",
             "nn": "errors",
             "model": "nn config errors durable",
             "tokenizer": "errors config durable",
-            "data": "tokenizer config errors durable",
+            "data": "tokenizer config errors durable spawn",
             "inference": "model nn tokenizer config errors device",
             "worker": "inference tokenizer config errors",
             "api": "worker inference tokenizer config errors",
@@ -40,12 +41,14 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "eval": "inference model data tokenizer errors",
             "report": "errors durable",
             "workflow": ("train eval inference data tokenizer model report config durable errors"),
-            "study": "train eval model nn tokenizer data report config durable device errors",
+            "study": (
+                "train eval model nn tokenizer data report config durable device spawn errors"
+            ),
             "plan": "model config errors",
             "findings": "study plan report errors",
             "cli": (
-                "errors config durable device nn model tokenizer data inference worker api server"
-                " train eval report study plan findings workflow"
+                "errors config durable device spawn nn model tokenizer data inference worker api"
+                " server train eval report study plan findings workflow"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

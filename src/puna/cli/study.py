@@ -139,19 +139,17 @@ def time(folder: Folder) -> None:
     """Measure the step times of a study's arms, side by side, and write step_times.json. Leave the
     machine alone meanwhile.
     """
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
     from rich.console import Console
 
     from puna.durable import write_json
+    from puna.spawn import SpawnedPool
     from puna.study.definition import read_study, resolve_arms
     from puna.study.step_times import FILE, measure_step_times
 
     study, console = read_study(folder), Console()
     with (
         console.status("measuring step times: compiling takes about half a minute an arm"),
-        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process,
+        SpawnedPool(1) as process,
     ):
         write_json(
             folder / FILE,

@@ -3,8 +3,7 @@
 What it is not: it knows nothing of shards. Cost: a worker takes half a second to start and about
 100 MB of memory. Two batches a worker are under way, so memory does not grow with the corpus.
 
-Workers are started afresh (`spawn`), because this process may hold threads of torch or of the
-tokenizer, which a fork would leave in pieces. They end when this process does, even when it is
+Workers are started afresh (see `puna.spawn`) and end when this process does, even when it is
 killed.
 """
 
@@ -15,7 +14,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from puna.errors import DataError
+from puna.spawn import SpawnedPool
 from puna.tokenizer.tokenizer import Tokenizer
 
 Label = TypeVar("Label")
@@ -56,28 +56,27 @@ def encode_batches(
     the same order.
 
     workers: processes to start; 1 encodes in this process, with the tokenizer's threads.
-    Raises DataError when a worker dies. Workers run until the iterator is exhausted or closed.
+    Raises DataError when a worker dies, PunaError when the script has no main guard. Workers run
+    until the iterator is exhausted or closed.
     """
     if workers == 1:
         for texts, label in batches:
             yield _encode(tokenizer_folder, storage, texts), label
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
     under_way: deque[tuple[Future[Encoded], Label]] = deque()
-    try:
-        for texts, label in batches:
-            under_way.append((pool.submit(_encode, tokenizer_folder, storage, texts), label))
-            if len(under_way) > _BATCHES_PER_WORKER * workers:
+    with SpawnedPool(workers, _start_worker) as pool:
+        try:
+            for texts, label in batches:
+                under_way.append((pool.submit(_encode, tokenizer_folder, storage, texts), label))
+                if len(under_way) > _BATCHES_PER_WORKER * workers:
+                    yield _oldest(under_way)
+            while under_way:
                 yield _oldest(under_way)
-        while under_way:
-            yield _oldest(under_way)
-    except BrokenProcessPool as error:
-        raise DataError(
-            f"one of {workers} tokenising processes was ended, most likely for want of memory; use"
-            " fewer workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"one of {workers} tokenising processes was ended, most likely for want of memory;"
+                " use fewer workers"
+            ) from error
 
 
 def available_cores() -> int:

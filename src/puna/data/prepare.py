@@ -50,6 +50,7 @@ from puna.data.manifest import (
 from puna.data.shards import ShardWriter
 from puna.data.sources import Skipped, Source, find_sources, read_documents
 from puna.errors import DataError
+from puna.spawn import require_main_guard
 from puna.tokenizer.tokenizer import Tokenizer
 
 SHARD_TOKENS = 2**24
@@ -92,7 +93,7 @@ class _Counts:
 
 
 def prepare(
-    sources: Sequence[str],
+    sources: Sequence[str | Path] | str | Path,
     tokenizer: Tokenizer,
     out: Path | str,
     *,
@@ -107,21 +108,23 @@ def prepare(
     """Tokenise `sources` into the folder `out`, or continue what an interrupted call with the same
     inputs began there.
 
-    sources: as `sources.py` lists them. validation_fraction: the share of documents that is held
-    out, decided by each document's hash. workers: processes; None takes one a core, fewer for a
-    small corpus; 1 tokenises in this process. shard_tokens: a shard ends with the document that
-    reaches it. max_bytes: end with the document that brings the text kept, both splits together, to
-    this many UTF-8 bytes. text_field, piece_characters: see `read_documents`.
+    sources: one or several, as `sources.py` lists them. validation_fraction: the share of documents
+    that is held out, decided by each document's hash. workers: processes; None takes one a core,
+    fewer for a small corpus; 1 tokenises in this process. shard_tokens: a shard ends with the
+    document that reaches it. max_bytes: end with the document that brings the text kept, both
+    splits together, to this many UTF-8 bytes. text_field, piece_characters: see `read_documents`.
 
     Returns the manifest. A folder that is complete and was made from the same inputs is left as it
     is. Raises DataError for bad sources and options, for a folder that holds something else, and
-    for a full disk; what was finished stays, and the same call continues it. The usual mistake: to
-    call it with several workers from a script without `if __name__ == "__main__":`, which each
-    worker then runs from its beginning.
+    for a full disk; what was finished stays, and the same call continues it. Raises PunaError where
+    several workers are started from a script without `if __name__ == "__main__":`, which each of
+    them then runs from its beginning.
     """
+    require_main_guard()
     out = Path(out)
-    found = find_sources(sources)
-    for source in sources:
+    names = [str(name) for name in ([sources] if isinstance(sources, str | Path) else sources)]
+    found = find_sources(names)
+    for source in names:
         folder = Path(source).expanduser()
         if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
             raise DataError(

@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from puna.errors import ConfigError, TrainingError
 from puna.report.metrics import finite, read_metrics
+from puna.spawn import SpawnedPool
 from puna.study.definition import Arm, Study, resolve_arms, seeded
 from puna.study.metrics import METRICS, FinishedRun
 from puna.study.probes import PROBES
@@ -87,12 +87,8 @@ def local_executor(jobs: int, threads: int) -> Iterator[Executor]:
 
     An interrupt from the keyboard reaches these processes too: they save, and stop.
     """
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, spawn, _begin, (threads,), max_tasks_per_child=1)
-    try:
+    with SpawnedPool(jobs, _begin, (threads,), max_tasks_per_child=1) as pool:
         yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def unfinished(study: Study, folder: Path) -> list[Job]:
