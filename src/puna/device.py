@@ -1,4 +1,4 @@
-"""The machine that we are on: device, number format, matmul peak, memory."""
+"""The machine: device, number format, matmul peak, memory, load."""
 
 import os
 import platform
@@ -33,7 +33,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def has_bfloat16_arithmetic(device: torch.device) -> bool:
-    """Whether bfloat16 products run in hardware (AVX512-BF16, AMX, Arm BF16, Ampere and later)
+    """True where bfloat16 products run in hardware (AVX512-BF16, AMX, Arm BF16, Ampere and later)
     rather than by slow emulation.
     """
     if device.type == "cuda":
@@ -103,7 +103,7 @@ def memory_bytes(device: torch.device) -> int | None:
 
 
 def processor_name() -> str:
-    """What the CPU calls itself."""
+    """The name that the CPU gives."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux

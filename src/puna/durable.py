@@ -74,7 +74,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all; NaN and infinity are refused because JSON has no
-    word for them.
+    """Write indented JSON, whole or not at all; NaN and infinity raise ValueError,
+    because JSON has no word for them.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

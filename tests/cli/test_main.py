@@ -1,4 +1,4 @@
-"""How the command line answers, and how errors look."""
+"""The command line: help, exit codes, the form of errors."""
 
 import subprocess
 import sys

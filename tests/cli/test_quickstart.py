@@ -80,7 +80,7 @@ def test_from_a_folder_to_a_model(puna: Puna, tiny_corpus: Path, tmp_path: Path)
     other = puna("quickstart", "--text", tmp_path, "--run", run)
     assert (other.code, other.err) == (
         1,
-        f"error: {run} was raised on {tiny_corpus}, not on {tmp_path}: choose another --run\n",
+        f"error: {run} was trained on {tiny_corpus}, not on {tmp_path}: choose another --run\n",
     )
 
 

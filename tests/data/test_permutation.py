@@ -1,4 +1,4 @@
-"""The shuffle without an index is a permutation, depends on its key alone and looks random."""
+"""The shuffle without an index is a permutation, depends on its key alone and is well mixed."""
 
 from collections import Counter
 

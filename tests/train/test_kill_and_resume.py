@@ -89,7 +89,7 @@ def test_ended_in_every_way_it_ends_with_the_same_weights(
         wait_for_checkpoint(
             process, run, after=max(checkpoints(run), default=0) + rng.randint(0, 8)
         )
-        time.sleep(rng.uniform(0, 0.1))  # in a step, in a save, in a look at held-out text
+        time.sleep(rng.uniform(0, 0.1))  # in a step, in a save, in a validation
         process.send_signal(ending)
         output, errors = process.communicate(timeout=60)
         assert not (run / "summary.json").exists()

@@ -22,7 +22,7 @@ from puna.train import trainer as trainer_module
 from puna.train.checkpoint import checkpoints, optimizer_tensors
 from puna.train.schedule import learning_rate_factor
 from puna.train.stored_recipe import read_stored_recipe
-from puna.train.trainer import REFUSALS, RunInputs, Trainer, Validation
+from puna.train.trainer import MAX_NON_FINITE_STEPS, RunInputs, Trainer, Validation
 
 Make = Callable[..., Trainer]
 
@@ -111,9 +111,9 @@ def test_the_log_says_what_was_done(trainer: Make, tiny_inputs: RunInputs, tmp_p
         assert record["applied"] is True
         assert record["mfu"] > 0
     assert steps[-1]["loss"] < steps[0]["loss"] - 1
-    looks = [record for record in records if record["kind"] == "validation"]
-    assert [record["step"] for record in looks] == [20, 40]
-    assert tiny_inputs.validate(run.model).loss == pytest.approx(looks[-1]["loss"])
+    validations = [record for record in records if record["kind"] == "validation"]
+    assert [record["step"] for record in validations] == [20, 40]
+    assert tiny_inputs.validate(run.model).loss == pytest.approx(validations[-1]["loss"])
     assert not run.model.training
 
 
@@ -149,7 +149,7 @@ def test_a_checkpoint_is_a_model_folder_without_pickles(trainer: Make, tmp_path:
 def test_interrupted_while_validating_the_look_is_made_up_for(
     trainer: Make, tiny_inputs: RunInputs, tmp_path: Path
 ) -> None:
-    """The checkpoint is saved before the look, so a resume begins after a step whose look is
+    """The checkpoint is saved before validation, so a resume begins after a step whose one is
     missing from the log.
     """
 
@@ -306,7 +306,8 @@ def test_a_run_gives_up_after_many_in_a_row(trainer: Make, tmp_path: Path) -> No
     with pytest.raises(
         TrainingError,
         match=(
-            f"{REFUSALS} steps in a row .* up to step {10 + REFUSALS}: lower"
+            f"{MAX_NON_FINITE_STEPS} steps in a row"
+            f" .* up to step {10 + MAX_NON_FINITE_STEPS}: lower"
             " optimizer.learning_rate"
         ),
     ):
@@ -316,7 +317,7 @@ def test_a_run_gives_up_after_many_in_a_row(trainer: Make, tmp_path: Path) -> No
 
 def test_a_run_goes_on_when_one_between_is_finite(trainer: Make, tmp_path: Path) -> None:
     run = trainer(tmp_path / "run")
-    poison(run, lambda step: step % REFUSALS != 0)
+    poison(run, lambda step: step % MAX_NON_FINITE_STEPS != 0)
     assert run.train()
 
 

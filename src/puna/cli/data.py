@@ -1,4 +1,4 @@
-"""`puna data`: turn text into shards, and look at what is in them.
+"""`puna data`: turn text into shards, and show their content.
 
 `prepare` draws a bar on a terminal and writes a line every few seconds elsewhere (to standard error
 either way); the tables go to standard output.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="data",
-    help="Turn text into shards of token ids, and look at what is in them.",
+    help="Turn text into shards of token ids, and show their content.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -47,7 +47,7 @@ def prepare(
     ],
     validation_fraction: Annotated[
         float,
-        typer.Option(help="Share of the documents held out, chosen by the hash of their text."),
+        typer.Option(help="Share of the documents for validation, by the hash of their text."),
     ] = 0.05,
     workers: Annotated[
         int | None,

@@ -1,4 +1,4 @@
-"""The `puna` command: its groups, its version, and how errors look.
+"""The `puna` command: its groups, its version, the form of its errors.
 
 Imports of torch and its friends wait inside the commands, so that `puna --help` answers at once.
 """

@@ -1,5 +1,5 @@
-"""`puna quickstart`: from raw text to a model of one's own, in a few minutes, with a line on each
-stage.
+"""`puna quickstart`: from raw text to a trained and measured model in a few minutes, with a line
+on each stage.
 """
 
 from pathlib import Path
@@ -19,8 +19,7 @@ def quickstart(
     ] = None,
     run: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/quickstart"),
 ) -> None:
-    """Raise a small LLaMA: train a tokenizer, prepare a corpus, train a model, measure it, and let
-    it write.
+    """Train a small LLaMA from nothing: tokenizer, corpus, model, measurement, generation.
 
     Examples:
 
@@ -28,8 +27,8 @@ def quickstart(
 
         puna quickstart --text my-notes/ --minutes 10 --run runs/notes
 
-    Interrupted, it goes on where it stopped when it is called again. Finished, it shows what it
-    found.
+    Interrupted, it goes on where it stopped when it is called again. Finished, it shows its
+    results.
     """
     from rich.console import Console
 
@@ -41,14 +40,14 @@ def quickstart(
     from puna.workflow.training_run import read_summary
 
     class StagedProgress(RunProgress):
-        """Says what the third stage does before it begins."""
+        """Progress with a line on the third stage before it begins."""
 
         def measuring(self) -> None:
             _explain(
                 console,
                 "3/4",
                 "Measuring",
-                "bits per byte on text it has not seen, beside gzip and xz on the same bytes.",
+                "bits per byte on validation text, beside gzip and xz on the same bytes.",
             )
             super().measuring()
 
@@ -60,7 +59,7 @@ def quickstart(
         recipe = read_stored_recipe(run)
         if recipe.data.mixture[0].sources != (source,):
             raise TrainingError(
-                f"{run} was raised on {recipe.data.mixture[0].sources[0]}, not on {source}: choose"
+                f"{run} was trained on {recipe.data.mixture[0].sources[0]}, not on {source}: choose"
                 " another --run"
             )
         state = "is finished" if summary else "is unfinished and goes on"
@@ -70,7 +69,8 @@ def quickstart(
             console,
             "1/4",
             "Tokenizer and corpus",
-            f"{source}: learn {VOCABULARY:,} tokens, drop copies, hold out a part, store ids.",
+            f"{source}: learn {VOCABULARY:,} tokens, drop copies, set a part aside for validation,"
+            " store ids.",
         )
         if not begun:
             recipe = quickstart_recipe(run, source, steps=1)
@@ -82,28 +82,28 @@ def quickstart(
             "2/4",
             "Training",
             f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next"
-            " token, then nudge the weights.",
+            " token, then take an optimizer step.",
         )
         summary = run_recipe(recipe, StagedProgress(console), resume=begun, again="once more")
     _explain(console, "4/4", "Done", "your own LLaMA:")
     print_result(summary, run, console)
     console.print(
-        f"\nWhat next:\n  puna generate {run / 'model'} 'import '      let it write\n"
+        f"\nWhat next:\n  puna generate {run / 'model'} 'import '      generate text\n"
         f"  puna eval {run / 'model'} --text README.md    measure it on any text\n"
-        f"  puna tokenizer inspect {run / 'model'}        look at its vocabulary\n"
-        "  puna quickstart --text FOLDER --run runs/mine   raise one on your own text",
+        f"  puna tokenizer inspect {run / 'model'}        show its vocabulary\n"
+        "  puna quickstart --text FOLDER --run runs/mine   train one on your own text",
         highlight=False,
         soft_wrap=True,
     )
 
 
 VOCABULARY = 2048
-PIECE = 2**16  # characters: one long file still gives documents to hold out
+PIECE = 2**16  # characters: one long file still gives documents for validation
 
 
-def held_out_share(source: str) -> float:
-    """The share of documents to hold out: a twentieth, and of a few documents enough that about ten
-    are.
+def validation_share(source: str) -> float:
+    """The share of documents for validation: a twentieth, and of a few documents enough that about
+    ten are in it.
     """
     from puna.data.sources import find_sources
 
@@ -114,7 +114,12 @@ def held_out_share(source: str) -> float:
 
 
 def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
-    """A recipe for a few minutes on a CPU; benchmarks/results says how its numbers were found."""
+    """A recipe for a few minutes on a CPU.
+
+    The learning rates, the warm-up and the linear decay to zero were chosen by hand for runs of a
+    few hundred steps of `puna-2m`. No sweep is on record: they are a working choice, not an
+    optimum.
+    """
     from puna.config import validate
     from puna.train.recipe import Recipe
 
@@ -123,7 +128,7 @@ def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
         "tokenizer": {"path": str(run / "tokenizer"), "vocab_size": VOCABULARY},
         "data": {
             "mixture": [{"path": str(run / "data"), "sources": [source]}],
-            "validation_fraction": held_out_share(source),
+            "validation_fraction": validation_share(source),
             "piece_characters": PIECE,
         },
         "model": {"preset": "puna-2m"},
@@ -148,7 +153,7 @@ def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
 
 
 def steps_within(recipe: "Recipe", minutes: float) -> int:
-    """How many steps of this recipe take `minutes` here, by timing a few.
+    """The number of steps of this recipe that take `minutes` on this machine, from timing a few.
 
     At least 100 a minute, the pace of two slow cores: a busy machine then takes longer instead of
     learning less. Once chosen, the number is part of the recipe, so a resumed run ends where it

@@ -4,8 +4,7 @@ out of it, to ask a model for.
     57+8=65
 
 Operands have 1 to `DIGITS` digits, each number of digits as often as the others. One pair in
-`HELD_OUT` is in no document, whichever seed or order: a model that knows the answer has not read
-it.
+`HELD_OUT` is in no document, whichever seed or order: a model that answers it has not read it.
 """
 
 import random
@@ -36,8 +35,8 @@ def held_out_pairs() -> list[tuple[int, int]]:
 
 
 def is_held_out(a: int, b: int) -> bool:
-    """Whether a + b is asked for and never told. A pair and its mirror image go together, or b + a
-    would tell a + b.
+    """True where a + b is kept out of the documents. A pair and its mirror image go together, or
+    b + a would tell a + b.
     """
     return random.Random(min(a, b) * 10**DIGITS + max(a, b)).randrange(HELD_OUT) == 0
 

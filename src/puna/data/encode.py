@@ -1,6 +1,6 @@
 """Texts to token ids on several processes, in order, with a bounded number of batches under way.
 
-What it is not: it knows nothing of shards. Cost: a worker takes half a second to start and about
+Not here: shards. Cost: a worker takes half a second to start and about
 100 MB of memory. Two batches a worker are under way, so memory does not grow with the corpus.
 
 Workers are started afresh (see `puna.spawn`) and end when this process does, even when it is

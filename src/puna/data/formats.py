@@ -126,8 +126,8 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _cut(piece: str) -> int:
-    """Where to end a piece: after the last blank line of its second half, else after the last line,
-    else at its end.
+    """The index at which to end a piece: after the last blank line of its second half, else after
+    the last line, else at its end.
     """
     half = len(piece) // 2
     for mark in ("\n\n", "\r\n\r\n", "\n"):

@@ -38,7 +38,7 @@ class Loader:
         context_length: T, inputs a window. batch_size: windows a step, all ranks together, so that
         the order does not depend on how many ranks share it. rank, world_size: which part of each
         step this process takes. Raises DataError for a batch that the ranks cannot share evenly,
-        for sources made with different tokenizers, and for what `Mixture` refuses: bad weights, and
+        for sources made with different tokenizers, and for what `Mixture` rejects: bad weights, and
         a source shorter than one window.
         """
         if context_length < 1 or batch_size < 1:

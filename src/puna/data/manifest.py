@@ -1,4 +1,4 @@
-"""What a folder of shards holds: the manifest that `prepare` writes last and every reader reads
+"""Manifest of a folder of shards: its content, which `prepare` writes last and every reader reads
 first.
 
     DIR/manifest.json            this file's `Manifest`
@@ -98,7 +98,7 @@ class Inputs(Config):
     shard_tokens: int = Field(gt=0)
 
     def differences(self, other: "Inputs") -> list[str]:
-        """What differs, in words; a source's spelling does not count, its files do."""
+        """The differences, in words; a source's spelling does not count, its files do."""
         found = []
         if len(self.sources) != len(other.sources):
             found.append(f"{len(self.sources)} sources became {len(other.sources)}")

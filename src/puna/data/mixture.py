@@ -1,6 +1,7 @@
-"""Which window of which source comes next: a pure function of (seed, global sample index).
+"""The order of training samples: from (seed, global sample index) to (source, window), a pure
+function.
 
-    index --schedule--> (source, n-th sample of it) --windows--> (epoch, place in it)
+    index --schedule--> (source, n-th sample of it) --windows--> (epoch, position)
         --permutation--> window
 
 What it is not: it opens no shard and holds no position; `loader.py` turns windows into tokens.
@@ -29,7 +30,7 @@ MAX_PERIOD = 1_000_000
 
 
 class Sample(NamedTuple):
-    """One place in the order of the data."""
+    """One position in the order of the data."""
 
     source: str
     epoch: int
@@ -40,7 +41,7 @@ class Sample(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Many places in the order of the data; arrays of one length."""
+    """Many positions in the order of the data; arrays of one length."""
 
     source: npt.NDArray[np.int64]
     """Numbers of sources, in the order of `Mixture.names`."""
@@ -98,9 +99,9 @@ class Mixture:
     ) -> None:
         """Take relative weights, which need not add up to 1, the tokens of each source, and T.
 
-        The order depends on the sources' places in `weights`, not on their names, so that a folder
-        may be moved between two parts of a run. A weight counts as the decimal number that it
-        prints as. Raises DataError for weights that are no positive numbers or have too many
+        The order depends on the sources' positions in `weights`, not on their names, so that a
+        folder may be moved between two parts of a run. A weight counts as the decimal number that
+        it prints as. Raises DataError for weights that are no positive numbers or have too many
         digits, for other names in `num_tokens`, and for a source shorter than one window.
         """
         if set(weights) != set(num_tokens):
@@ -134,20 +135,21 @@ class Mixture:
         for together.
         """
         source, count = self.schedule.locate(indices)
-        epoch, place = np.divmod(count, self._lengths[source])
-        window = np.empty_like(place)
+        epoch, position = np.divmod(count, self._lengths[source])
+        window = np.empty_like(position)
+        # a few permutations a batch: one for each source and epoch in it
         for number, round_ in {*zip(source.tolist(), epoch.tolist(), strict=True)}:
             chosen = (source == number) & (epoch == round_)
             key = f"{self._seed}/{number}/{round_}"
-            window[chosen] = permute(place[chosen], int(self._lengths[number]), key)
+            window[chosen] = permute(position[chosen], int(self._lengths[number]), key)
         return Samples(source, epoch, window)
 
 
 def epochs(
     weights: Mapping[str, float], unique_tokens: Mapping[str, float], token_budget: float
 ) -> dict[str, float]:
-    """How often each source is seen in a run: weight * budget / unique tokens, with weights
-    relative to their sum.
+    """Epochs of each source in a run: weight * budget / unique tokens, with weights relative to
+    their sum.
 
     Formula and the table that it reproduces: Touvron et al., "LLaMA", 2023, table 1. Raises
     DataError for weights that are no positive numbers, for differing names and for a source without
@@ -209,6 +211,7 @@ def _earliest_deadline_first(shares: list[int]) -> list[int]:
     ready: list[tuple[int, int, int]] = []
     order = []
     for step in range(1, period + 1):
+        # all arithmetic is in integers: a rounded release or deadline could break the bound
         while waiting and waiting[0][0] <= step:
             _, number, count = heapq.heappop(waiting)
             deadline = period * (q * count - 1) // (q * shares[number]) + 1

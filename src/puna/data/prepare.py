@@ -64,7 +64,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class PreparationProgress(NamedTuple):
-    """How far `prepare` has come, with what an earlier run of it did."""
+    """Progress of `prepare`, the work of an interrupted call before it included."""
 
     fraction: float
     """Of the sources, or of `max_bytes` where that is nearer: 0 to 1."""
@@ -75,7 +75,7 @@ class PreparationProgress(NamedTuple):
 
 
 class _Label(NamedTuple):
-    """What is known of a batch's documents before they are tokenised."""
+    """Facts about a batch's documents before they are tokenised."""
 
     splits: list[SplitName]
     sizes: list[int]
@@ -84,7 +84,7 @@ class _Label(NamedTuple):
 
 @dataclass
 class _Counts:
-    """What was read so far."""
+    """Running totals of what was read."""
 
     skipped: Skipped = field(default_factory=Skipped)
     duplicates: int = 0
@@ -219,6 +219,7 @@ def _batches(
         skipped=counts.skipped,
     ):
         text = document.text.encode()
+        # duplicates count too, so that a long stretch of them still shows progress
         volume += len(text)
         identity = document_hash(text)
         if seen.add(identity):
@@ -226,6 +227,7 @@ def _batches(
             counts.documents += 1
             counts.bytes += len(text)
             taken[split] += 1
+            # the first documents of each split are in the shards of an interrupted call
             if taken[split] > finished[split]:
                 texts.append(document.text)
                 splits.append(split)
@@ -256,7 +258,7 @@ def _inputs(
     text_field: str,
     piece_characters: int,
 ) -> Inputs:
-    _ = tokenizer.eos_id  # a vocabulary without an end of text is refused here, not in a worker
+    _ = tokenizer.eos_id  # a vocabulary without an end of text is rejected here, not in a worker
     try:
         return Inputs(
             sources=tuple(

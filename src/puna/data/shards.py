@@ -185,7 +185,7 @@ def check_sizes(folder: Path, manifest: Manifest, splits: tuple[SplitName, ...] 
 
 
 def is_intact(folder: Path, shard: Shard, storage: np.dtype[Any]) -> bool:
-    """Whether both files of the shard are there with the right size."""
+    """True where both files of the shard are there with the right size."""
     sizes = _sizes(folder, shard, storage)
     return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
 

@@ -1,5 +1,5 @@
-"""What a user may name as text, and the stream of its documents in an order that depends on names
-alone.
+"""Sources of text that a user may name, and the stream of their documents in an order that depends
+on names alone.
 
 A source is one string:
 

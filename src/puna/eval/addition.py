@@ -20,7 +20,7 @@ def addition_exact_match(
     Read off one forward pass over the right line: greedy decoding gives these ids if and only if
     each is the likeliest after those before it. An answer spelt in other tokens than the
     tokenizer's own counts as wrong. Usual mistake: counting digits that are right, which rewards a
-    guess at the first one.
+    model for the first one alone.
     """
     right = 0
     for start in range(0, len(pairs), BATCH):

@@ -90,6 +90,7 @@ def score_tokens(
         )
     device = model.output_weight.device
     weights = token_lengths[ids] if only is None else token_lengths[ids] * only
+    # Python floats are float64: millions of float32 losses would not add up exactly
     nats, tokens, text_bytes = 0.0, 0, 0
     # windows of equal length go through together; the last, shorter one goes alone
     starts = list(range(0, max(1, len(ids) - 1 - (context - stride)), stride))

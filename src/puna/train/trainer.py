@@ -1,7 +1,7 @@
 """The training run: steps, log, validation, checkpoints, resume.
 
-It knows tensors and files, not terminals: what happens is told to an `Observer`. What it needs of
-other rooms is passed in: batches as a function of the step, validation as a function of the model.
+It knows tensors and files, not terminals: events go to an `Observer`. What it needs of other
+packages is passed in: batches as a function of the step, validation as a function of the model.
 """
 
 import time
@@ -39,14 +39,12 @@ from puna.train.schedule import learning_rate_factor
 from puna.train.step import StepResult, train_step
 from puna.train.stored_recipe import differences, dump_recipe, read_stored_recipe, recipe_hash
 
-REFUSALS = 20  # steps in a row whose gradients may be non-finite before the run gives up
+MAX_NON_FINITE_STEPS = 20  # in a row, before the run gives up
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What one look at held-out text found. loss: nats per token; bits_per_byte: over the text's
-    UTF-8 bytes.
-    """
+    """Result of a validation. loss: nats per token; bits_per_byte: over the text's UTF-8 bytes."""
 
     loss: float
     bits_per_byte: float
@@ -54,7 +52,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run needs of the data and tokenizer rooms.
+    """Inputs of a run from the data and tokenizer packages.
 
     batch: (step) -> ids [batch_size, context + 1], a pure function. bytes_per_token: of the
     training text, to show bits per byte. write_tokenizer: adds the tokenizer's files to a model
@@ -176,19 +174,19 @@ class Trainer:
         last = min(recipe.train.steps, until or recipe.train.steps)
         log = MetricsLog(self.run / "metrics.jsonl")
         meter = _Meter(self)
-        refused = 0
+        non_finite = 0
         self.model.train()
         try:
-            # resumed here; a kill after the save would otherwise leave this step without its look
+            # a kill between a save and its validation: a resumed run catches up on it here
             if self._validation_due():
                 self._validate(log)
             while self.progress.step < last and not stop():
                 factor, result = self._step(meter)
-                refused = 0 if result.applied else refused + 1
-                if refused == REFUSALS:
+                non_finite = 0 if result.applied else non_finite + 1
+                if non_finite == MAX_NON_FINITE_STEPS:
                     raise TrainingError(
-                        f"{REFUSALS} steps in a row had gradients that are not finite, up to step"
-                        f" {self.progress.step}: lower optimizer.learning_rate or"
+                        f"{MAX_NON_FINITE_STEPS} steps in a row had gradients that are not finite,"
+                        f" up to step {self.progress.step}: lower optimizer.learning_rate or"
                         " optimizer.clip_norm, or use train.precision=float32"
                     )
                 step = self.progress.step
@@ -204,6 +202,7 @@ class Trainer:
                             result.loss, result.gradient_norm, learning_rate, result.applied
                         ),
                     )
+                # saved before validating: a failure there loses no step
                 if self._validation_due() or step % recipe.train.checkpoint_every == 0:
                     self.save()
                 if self._validation_due():
@@ -234,7 +233,7 @@ class Trainer:
             clip_norm=recipe.optimizer.clip_norm,
             autocast=autocast(self.device, self.precision),
         )
-        synchronise(self.device)
+        synchronise(self.device)  # kernels run on after the call returns; the clock must not
         seconds = time.perf_counter() - begin
         meter.add(seconds)
         self.progress = replace(
@@ -290,7 +289,7 @@ class Trainer:
         return path
 
     def provenance(self) -> dict[str, Any]:
-        """What the model was made of, for puna.json."""
+        """Origin of the model, for puna.json: hashes, versions, steps, tokens."""
         return {
             "recipe_hash": self.progress.recipe_hash,
             "data_hash": self.progress.data_hash,
