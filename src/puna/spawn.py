@@ -17,8 +17,8 @@ from typing import Any
 from puna.errors import PunaError
 
 NO_MAIN_GUARD = (
-    "a process that was to help ended while it ran this script from its beginning, as every new"
-    ' process does: put what the script does under `if __name__ == "__main__":`'
+    "a new process ended before its work began. Every new process runs this script from its"
+    ' beginning: put what the script does under `if __name__ == "__main__":`'
 )
 
 

@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.data import formats
+from puna.data import file_formats
 from puna.data.sources import PYTHON_STDLIB, Skipped, find_sources, read_documents, read_texts
 from puna.errors import DataError
 
@@ -135,7 +135,7 @@ def test_what_is_not_text_is_skipped_and_counted(tmp_path: Path) -> None:
         "empty.txt": b"",
         "blank.txt": b" \n\t",
         "latin1.txt": "Müller".encode("latin-1"),
-        "late.txt": b"x" * (formats.PIECE_CHARACTERS + 10) + b"\xff",
+        "late.txt": b"x" * (file_formats.PIECE_CHARACTERS + 10) + b"\xff",
         "image.png": b"\x89PNG\r\n\x1a\n\0\0\0",
         "utf16.txt": "text".encode("utf-16"),
         ".hidden": b"hidden",
@@ -162,7 +162,7 @@ def test_pieces_of_a_long_file_join_to_its_text(
     text = "start " + "\n".join(parts).replace("\0", "")
     path = tmp_path_factory.getbasetemp() / "pieces.txt"
     path.write_bytes(text.encode())
-    rows = list(formats.read_file(path, "text", piece_characters=16))
+    rows = list(file_formats.read_file(path, "text", piece_characters=16))
     assert "".join(row.text or "" for row in rows) == text
     assert all(len(row.text or "") <= 16 for row in rows)
 

@@ -33,7 +33,7 @@ from pydantic import ValidationError
 from puna import durable
 from puna.data.dedup import SeenDocuments, document_hash, split_of
 from puna.data.encode import available_cores, encode_batches
-from puna.data.formats import PIECE_CHARACTERS
+from puna.data.file_formats import PIECE_CHARACTERS
 from puna.data.journal import JOURNAL_NAME, begun_shards, completed_manifest, write_journal
 from puna.data.manifest import (
     MANIFEST_NAME,

@@ -15,7 +15,7 @@ A source is one string:
     additions       sums, generated (see `additions.py`)
 
 What it is not: nothing is downloaded, cleaned or de-duplicated here. Cost: one `stat` and about 400
-bytes of memory a file; the text itself streams (see `formats.py`).
+bytes of memory a file; the text itself streams (see `file_formats.py`).
 """
 
 import glob
@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from puna.data import additions
-from puna.data.formats import PIECE_CHARACTERS, FileDocument, read_file
+from puna.data.file_formats import PIECE_CHARACTERS, FileDocument, read_file
 from puna.errors import DataError
 
 PYTHON_STDLIB = "python-stdlib"
