@@ -1,4 +1,4 @@
-"""`puna train` and `puna verify-resume`: what they say, leave behind and refuse."""
+"""`puna train` and `puna verify-resume`: what they say, leave behind and reject."""
 
 import json
 from collections.abc import Callable
@@ -98,7 +98,9 @@ def test_a_recipe_that_cannot_run_is_one_line_and_no_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_is_there_is_refused(puna: Puna, tiny_recipe_file: Path, tiny_run: Path) -> None:
+def test_a_run_that_is_there_is_rejected(
+    puna: Puna, tiny_recipe_file: Path, tiny_run: Path
+) -> None:
     before = (tiny_run / "metrics.jsonl").read_bytes()
     result = puna("train", tiny_recipe_file, f"run={tiny_run}")
     assert (result.code, result.err) == (
@@ -150,7 +152,7 @@ def test_verify_resume_finds_a_difference(
     assert "different after 12 steps: weight embed_tokens.weight" in result.out
 
 
-def test_data_that_was_made_from_other_text_is_refused(
+def test_data_that_was_made_from_other_text_is_rejected(
     puna: Puna, tiny_recipe_file: Path, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     """A folder that an earlier, different attempt left behind must not be trained on in silence."""

@@ -75,7 +75,7 @@ def test_an_empty_validation_split_is_told(
     assert "No document fell" not in shown
 
 
-def test_inspect_refuses_altered_shards(
+def test_inspect_rejects_altered_shards(
     corpus: Corpus, tokenizer_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

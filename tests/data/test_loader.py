@@ -112,7 +112,7 @@ def test_another_seed_is_another_order(streams: dict[str, TokenStream]) -> None:
         ({"weights": {"a": 1}}, r"weighs \['a'\]"),
     ],
 )
-def test_bad_options_are_refused(
+def test_bad_options_are_rejected(
     options: dict[str, object], message: str, streams: dict[str, TokenStream]
 ) -> None:
     values = {"weights": WEIGHTS, "context_length": CONTEXT, "batch_size": 8, "seed": 0} | options
@@ -120,7 +120,7 @@ def test_bad_options_are_refused(
         Loader(streams, **values)
 
 
-def test_sources_of_different_tokenizers_are_refused(
+def test_sources_of_different_tokenizers_are_rejected(
     streams: dict[str, TokenStream], tmp_path: Path
 ) -> None:
     other = make_stream(tmp_path, Tokenizer.train(make_texts(50, seed=98), 290), seed=3)

@@ -181,13 +181,13 @@ def test_weights_count_as_the_decimals_they_print_as() -> None:
         ),
     ],
 )
-def test_bad_mixtures_are_refused(
+def test_bad_mixtures_are_rejected(
     weights: dict[str, float], tokens: dict[str, int], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
         Mixture(weights, tokens, 9, seed=0)
 
 
-def test_epochs_of_a_source_without_tokens_is_refused() -> None:
+def test_epochs_of_a_source_without_tokens_is_rejected() -> None:
     with pytest.raises(DataError, match=r"\['b'\] have no tokens"):
         epochs({"a": 1, "b": 1}, {"a": 5}, 10)

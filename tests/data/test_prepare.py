@@ -1,5 +1,5 @@
 """What `prepare` writes is the text, whatever the number of workers; what it must not touch it
-refuses.
+rejects.
 """
 
 import json
@@ -47,11 +47,9 @@ def test_shards_decode_to_the_text_in_order(
         [str(corpus(texts))], tokenizer, out, validation_fraction=0.2, shard_tokens=5_000
     )
     train, validation = decoded(out, "train", tokenizer), decoded(out, "validation", tokenizer)
-    held_out = {
-        text for text in texts if split_of(document_hash(text.encode()), 0.2) == "validation"
-    }
-    assert train == [text for text in texts if text not in held_out]
-    assert validation == [text for text in texts if text in held_out]
+    chosen = {text for text in texts if split_of(document_hash(text.encode()), 0.2) == "validation"}
+    assert train == [text for text in texts if text not in chosen]
+    assert validation == [text for text in texts if text in chosen]
     assert 30 <= len(validation) <= 90
 
     assert manifest == Manifest.load(out)
@@ -123,10 +121,10 @@ def test_a_larger_fraction_only_adds_to_validation(text: bytes, one: float, othe
 
 
 def test_the_split_takes_its_fraction_of_documents() -> None:
-    held_out = sum(
+    chosen = sum(
         split_of(document_hash(str(n).encode()), 0.05) == "validation" for n in range(20_000)
     )
-    assert 860 <= held_out <= 1140  # 1000 and 4.5 standard deviations
+    assert 860 <= chosen <= 1140  # 1000 and 4.5 standard deviations
     assert split_of(document_hash(b""), 0.0) == "train"
 
 
@@ -170,6 +168,17 @@ def test_the_content_hash_depends_on_the_content_alone(
     assert one.content_hash == other.content_hash != shorter.content_hash
 
 
+def test_one_source_may_stand_alone(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """A lone text used to be read letter by letter, each as a source."""
+    source = corpus(make_texts(30))
+    manifests = [
+        prepare(given, tokenizer, tmp_path / str(number))
+        for number, given in enumerate(([str(source)], str(source), source, [source]))
+    ]
+    assert len({manifest.content_hash for manifest in manifests}) == 1
+    assert {manifest.inputs.sources[0].name for manifest in manifests} == {str(source)}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -180,7 +189,7 @@ def test_the_content_hash_depends_on_the_content_alone(
         ({"touch": True}, "the files of .* are not those that were read as"),
     ],
 )
-def test_a_folder_of_other_inputs_is_refused(
+def test_a_folder_of_other_inputs_is_rejected(
     change: dict[str, object], message: str, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     source, out = corpus(make_texts(20)), tmp_path / "out"
@@ -194,7 +203,7 @@ def test_a_folder_of_other_inputs_is_refused(
     assert contents(out) == before
 
 
-def test_a_folder_of_another_tokenizer_is_refused(
+def test_a_folder_of_another_tokenizer_is_rejected(
     corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     source = corpus(make_texts(20))
@@ -204,7 +213,7 @@ def test_a_folder_of_another_tokenizer_is_refused(
         prepare([str(source)], other, tmp_path / "out")
 
 
-def test_foreign_files_and_lost_shards_are_refused(
+def test_foreign_files_and_lost_shards_are_rejected(
     corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     source, out = corpus(make_texts(20)), tmp_path / "out"
@@ -229,7 +238,7 @@ def test_foreign_files_and_lost_shards_are_refused(
         ({"workers": 0}, "workers is 0, but at least one"),
     ],
 )
-def test_bad_options_are_refused_before_anything_is_written(
+def test_bad_options_are_rejected_before_anything_is_written(
     options: dict[str, float], message: str, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -237,13 +246,13 @@ def test_bad_options_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_output_inside_a_source_is_refused(corpus: Corpus, tokenizer: Tokenizer) -> None:
+def test_output_inside_a_source_is_rejected(corpus: Corpus, tokenizer: Tokenizer) -> None:
     source = corpus(["text"])
     with pytest.raises(DataError, match="lies inside the source"):
         prepare([str(source)], tokenizer, source / "shards")
 
 
-def test_a_vocabulary_without_an_end_of_text_is_refused(
+def test_a_vocabulary_without_an_end_of_text_is_rejected(
     corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     definition = json.loads(tokenizer.to_json())
@@ -254,7 +263,7 @@ def test_a_vocabulary_without_an_end_of_text_is_refused(
         )
 
 
-def test_all_documents_in_validation_is_refused_and_another_fraction_may_follow(
+def test_all_documents_in_validation_is_rejected_and_another_fraction_may_follow(
     corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     source = str(corpus(["a single text"]))

@@ -1,4 +1,4 @@
-"""Shards read as one sequence; damage is refused by the name of its file."""
+"""Shards read as one sequence; damage is rejected by the name of its file."""
 
 import json
 from collections.abc import Callable
@@ -85,7 +85,7 @@ def test_a_range_outside_the_stream_is_an_index_error(start: int, count: int, wh
 
 @pytest.mark.parametrize("name", ["train-00001.tokens", "train-00001.offsets"])
 @pytest.mark.parametrize("verify", [True, False])
-def test_a_truncated_shard_is_refused_by_name(name: str, verify: bool, damaged: Path) -> None:
+def test_a_truncated_shard_is_rejected_by_name(name: str, verify: bool, damaged: Path) -> None:
     path = damaged / name
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=rf"{name} has \d+ bytes instead of \d+; copy it again"):
@@ -93,14 +93,14 @@ def test_a_truncated_shard_is_refused_by_name(name: str, verify: bool, damaged: 
 
 
 @pytest.mark.parametrize("name", ["train-00001.tokens", "train-00001.offsets"])
-def test_a_missing_shard_is_refused_by_name(name: str, damaged: Path) -> None:
+def test_a_missing_shard_is_rejected_by_name(name: str, damaged: Path) -> None:
     (damaged / name).unlink()
     with pytest.raises(DataError, match=f"{name} is missing"):
         open_split(damaged, "train", verify=False)
 
 
 @pytest.mark.parametrize("name", ["train-00001.tokens", "train-00001.offsets"])
-def test_an_altered_shard_is_refused_by_name_when_verified(name: str, damaged: Path) -> None:
+def test_an_altered_shard_is_rejected_by_name_when_verified(name: str, damaged: Path) -> None:
     path = damaged / name
     content = bytearray(path.read_bytes())
     content[8] ^= 1
@@ -133,7 +133,7 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
         ),
     ],
 )
-def test_a_damaged_manifest_is_refused(
+def test_a_damaged_manifest_is_rejected(
     change: Callable[[dict], object], message: str, damaged: Path
 ) -> None:
     edit(damaged, change)
@@ -141,7 +141,7 @@ def test_a_damaged_manifest_is_refused(
         open_split(damaged, "train")
 
 
-def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"has no manifest\.json; run `puna data prepare` to its end first"
     ):

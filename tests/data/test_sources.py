@@ -1,4 +1,4 @@
-"""Every kind of source gives the same texts in the same order; damage is refused with its place."""
+"""Every kind of source gives the same texts in the same order; damage is an error that names it."""
 
 import gzip
 import json
@@ -289,19 +289,19 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_sources_are_refused_with_their_place(case: str, tmp_path: Path) -> None:
+def test_bad_sources_are_rejected_with_their_position(case: str, tmp_path: Path) -> None:
     make, message = BAD[case]
     source = str(make(tmp_path))
     with pytest.raises(DataError, match=message):
         list(read_texts([source]))
 
 
-def test_no_source_at_all_is_refused() -> None:
+def test_no_source_at_all_is_rejected() -> None:
     with pytest.raises(DataError, match="no source was given"):
         read_texts([])
 
 
-def test_a_missing_source_is_refused_before_the_first_is_read(tmp_path: Path) -> None:
+def test_a_missing_source_is_rejected_before_the_first_is_read(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "a.txt", b"text")
     with pytest.raises(DataError, match=re.escape("missing.txt")):
         read_texts([str(path), str(tmp_path / "missing.txt")])

@@ -1,4 +1,4 @@
-"""One update: the mean over all targets, clipping, and the refusal of what is not finite."""
+"""One update: the mean over all targets, clipping, and the rejection of what is not finite."""
 
 import copy
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A run from its first step to its last: what it logs, keeps, refuses, and goes on from."""
+"""A run from its first step to its last: what it logs, keeps, rejects, and goes on from."""
 
 import json
 import math
@@ -190,7 +190,7 @@ def test_the_newest_and_the_best_are_kept(trainer: Make, tmp_path: Path) -> None
     assert json.loads((run.run / "best.json").read_text())["step"] == 40
 
 
-def test_a_folder_that_holds_a_run_is_refused(trainer: Make, tmp_path: Path) -> None:
+def test_a_folder_that_holds_a_run_is_rejected(trainer: Make, tmp_path: Path) -> None:
     trainer(tmp_path / "run")
     with pytest.raises(
         TrainingError,
@@ -201,7 +201,7 @@ def test_a_folder_that_holds_a_run_is_refused(trainer: Make, tmp_path: Path) -> 
         trainer(tmp_path / "other", resume=True)
 
 
-def test_a_changed_recipe_is_refused_with_its_keys(trainer: Make, tmp_path: Path) -> None:
+def test_a_changed_recipe_is_rejected_with_its_keys(trainer: Make, tmp_path: Path) -> None:
     trainer(tmp_path / "run").train(until=2)
     with pytest.raises(
         TrainingError,
@@ -220,7 +220,7 @@ def test_a_moved_run_is_the_same_run(trainer: Make, tmp_path: Path) -> None:
     assert read_stored_recipe(tmp_path / "moved").run == str(tmp_path / "run")
 
 
-def test_changed_data_is_refused(trainer: Make, tmp_path: Path) -> None:
+def test_changed_data_is_rejected(trainer: Make, tmp_path: Path) -> None:
     trainer(tmp_path / "run").train(until=2)
     with pytest.raises(
         TrainingError, match=r"the data or the tokenizer changed since .* was started"
@@ -322,17 +322,17 @@ def test_a_run_goes_on_when_one_between_is_finite(trainer: Make, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("available", "refused"), [(100_000, True), (None, False), (10**12, False)]
+    ("available", "rejected"), [(100_000, True), (None, False), (10**12, False)]
 )
-def test_what_does_not_fit_in_memory_is_refused_before_it_is_made(
+def test_what_does_not_fit_in_memory_is_rejected_before_it_is_made(
     available: int | None,
-    refused: bool,
+    rejected: bool,
     trainer: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(trainer_module, "memory_bytes", lambda _: available)
-    if not refused:
+    if not rejected:
         trainer(tmp_path / "run")
         return
     # calling it would fail otherwise

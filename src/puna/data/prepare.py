@@ -109,7 +109,7 @@ def prepare(
     inputs began there.
 
     sources: one or several, as `sources.py` lists them. validation_fraction: the share of documents
-    that is held out, decided by each document's hash. workers: processes; None takes one a core,
+    for validation, decided by each document's hash. workers: processes; None takes one a core,
     fewer for a small corpus; 1 tokenises in this process. shard_tokens: a shard ends with the
     document that reaches it. max_bytes: end with the document that brings the text kept, both
     splits together, to this many UTF-8 bytes. text_field, piece_characters: see `read_documents`.
