@@ -5,7 +5,7 @@ import pytest
 from puna.report.curves import Yardstick
 from puna.report.formats import duration, moment, quantity
 from puna.report.headline import bars, cards, compressors, held_out_bits_per_byte, verdict
-from puna.report.metrics import finite
+from puna.run_log import finite
 
 GZIP, XZ = Yardstick("gzip -9", 2.5), Yardstick("xz -9", 2.0)
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from puna.report.curves import Yardstick
 from puna.report.formats import duration, quantity
-from puna.report.metrics import finite
+from puna.run_log import finite
 
 MEANINGS: Final[Mapping[str, str]] = {
     "parameters": "weights that training moved",

@@ -15,8 +15,8 @@ from puna.errors import PunaError
 from puna.report import headline
 from puna.report.charts import run_charts
 from puna.report.formats import moment, quantity
-from puna.report.metrics import finite, read_metrics
 from puna.report.pages import render
+from puna.run_log import finite, read_run_log
 
 MAX_VALIDATION_ROWS = 40
 
@@ -41,7 +41,7 @@ def write_run_report(run: Path) -> Path:
 
 
 def _page(run: Path) -> str:
-    records = read_metrics(run / "metrics.jsonl")
+    records = read_run_log(run / "metrics.jsonl")
     summary = _read_json(run / "summary.json", dict) or {}
     recipe = run / "recipe.yaml"
     model = headline.held_out_bits_per_byte(summary, records)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from puna.report.metrics import finite
+from puna.run_log import finite
 
 Values = npt.NDArray[np.float64]
 

@@ -23,7 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from puna.errors import ConfigError, TrainingError
-from puna.report.metrics import finite, read_metrics
+from puna.run_log import finite, read_run_log
 from puna.study.definition import Arm, Study, resolve_arms, seeded
 from puna.study.metrics import METRICS, FinishedRun
 from puna.study.probes import PROBES
@@ -206,7 +206,7 @@ def run_job(
             if _told_to_stop():
                 raise
             diverged = str(error)  # its gradients were not finite for many steps
-        log = read_metrics(run / "metrics.jsonl")
+        log = read_run_log(run / "metrics.jsonl")
     return {
         "arm": arm.name,
         "seed": job.seed,

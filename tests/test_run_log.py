@@ -2,29 +2,28 @@
 
 from pathlib import Path
 
-from puna.report.metrics import read_metrics
-from puna.train.metrics import MetricsLog
+from puna.run_log import RunLog, read_run_log
 
 
 def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
     path = tmp_path / "run" / "metrics.jsonl"
-    log = MetricsLog(path)
+    log = RunLog(path)
     log.append({"kind": "train", "step": 1, "loss": 2.0})
     log.append({"kind": "train", "step": 2, "loss": 1.5})
     log.close()
     whole = path.read_bytes()
     for cut in range(whole.index(b"\n") + 1, len(whole) + 1):
         path.write_bytes(whole[:cut])
-        log = MetricsLog(path)
+        log = RunLog(path)
         log.append({"kind": "train", "step": 3, "loss": 1.0})
         log.close()
         assert path.read_bytes().startswith(whole[:cut])
-        steps = [record["step"] for record in read_metrics(path)]
+        steps = [record["step"] for record in read_run_log(path)]
         assert steps == ([1, 2, 3] if cut >= len(whole) - 1 else [1, 3])
 
 
 def test_records_reach_the_disk_one_by_one(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log = RunLog(tmp_path / "metrics.jsonl")
     log.append(
         {
             "kind": "train",
@@ -43,5 +42,5 @@ def test_records_reach_the_disk_one_by_one(tmp_path: Path) -> None:
         "gradient_norm": None,
         "low": None,
     }
-    assert read_metrics(tmp_path / "metrics.jsonl") == [expected]
+    assert read_run_log(tmp_path / "metrics.jsonl") == [expected]
     log.close()
