@@ -40,13 +40,14 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "train": "model nn data run_log config errors durable device",
             "eval": "inference model data tokenizer errors",
             "workflow": ("train eval inference data tokenizer model run_log config durable errors"),
-            "report": "run_log errors durable",
+            "number_format": "",
+            "plots": "number_format run_log errors durable",
             "study": "train eval model nn tokenizer data run_log config durable device errors",
             "plan": "model config errors",
-            "findings": "study plan report errors",
+            "report": "study plan plots number_format run_log errors durable",
             "cli": (
                 "errors config durable device nn model tokenizer data inference worker api server"
-                " train eval report study plan findings workflow run_log"
+                " train eval study plan workflow run_log number_format plots report"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

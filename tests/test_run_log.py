@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from puna.run_log import RunLog, read_run_log
+import pytest
+
+from puna.run_log import RunLog, finite, read_run_log
 
 
 def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
@@ -44,3 +46,12 @@ def test_records_reach_the_disk_one_by_one(tmp_path: Path) -> None:
     }
     assert read_run_log(tmp_path / "metrics.jsonl") == [expected]
     log.close()
+
+
+@pytest.mark.parametrize("value", [None, "3", True, float("nan"), float("-inf"), [1]])
+def test_what_is_no_finite_number(value):
+    assert finite(value) is None
+
+
+def test_zero_is_a_finite_number():
+    assert finite(0) == 0.0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from puna.errors import PunaError
-from puna.report.run_report import write_run_report
+from puna.report.run_report import run_charts, write_run_report
 
 SUMMARY = {
     "parameters": 33_702_400,
@@ -268,3 +268,13 @@ def test_a_folder_without_a_run_and_damaged_files_are_refused_with_their_names(m
     with pytest.raises(PunaError, match="each sample is an object with `prompt` and `text`"):
         write_run_report(run)
     assert not (run / "report.html").exists()
+
+
+def test_a_metric_that_was_never_logged_has_no_chart():
+    records = [
+        {"kind": "train", "step": 1, "loss": 2.0},
+        {"kind": "train", "step": 2, "loss": None, "mfu": None},
+    ]
+    (loss,) = run_charts(records, [])
+    assert loss.name == "loss"
+    assert loss.left_out == 1

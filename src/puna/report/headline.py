@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from puna.report.curves import Yardstick
-from puna.report.formats import duration, quantity
+from puna.number_format import duration, quantity
+from puna.plots.step_chart import Yardstick
 from puna.run_log import finite
 
 MEANINGS: Final[Mapping[str, str]] = {
@@ -52,7 +52,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """One line of the table: key and value as they stand in the summary, and what the key means
     where we know.
     """
@@ -149,10 +149,10 @@ def cards(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> l
     return found
 
 
-def rows(summary: Mapping[str, Any]) -> list[Row]:
+def rows(summary: Mapping[str, Any]) -> list[SummaryRow]:
     """Every key of the summary, in its order, with unknown keys too."""
     return [
-        Row(
+        SummaryRow(
             key,
             value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
             MEANINGS.get(key, ""),

@@ -1,4 +1,5 @@
-"""Turns a run folder into `report.html`: one file that explains the run, offline, for good.
+"""A run's report: from its folder to `report.html`, one file that explains the run, offline, for
+good.
 
 The page holds its own style and drawings and no script; it asks nothing of the network, and its
 Content-Security-Policy forbids it to. The text of samples is untrusted: the template escapes it.
@@ -7,18 +8,22 @@ for 200 records; 4 s, 230 MiB of memory and 120 KiB for 100,000.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from puna.durable import write_text
 from puna.errors import PunaError
+from puna.number_format import moment, quantity
+from puna.plots.series import Series
+from puna.plots.step_chart import Chart, Line, Yardstick
 from puna.report import headline
-from puna.report.charts import run_charts
-from puna.report.formats import moment, quantity
 from puna.report.pages import render
 from puna.run_log import finite, read_run_log
 
 MAX_VALIDATION_ROWS = 40
+
+Records = Sequence[Mapping[str, Any]]
 
 
 def write_run_report(run: Path) -> Path:
@@ -121,3 +126,81 @@ def _validations(records: list[dict[str, Any]]) -> list[tuple[str, str, str, str
 def _cell(value: object, text: Any) -> str:
     number = finite(value)
     return "\N{EN DASH}" if number is None else str(text(number))
+
+
+def run_charts(records: Records, yardsticks: Sequence[Yardstick]) -> list[Chart]:
+    """The charts of a run, in reading order. yardsticks: levels in bits per byte, for the chart of
+    that metric.
+    """
+    charts = (
+        _loss_chart(records),
+        _bits_per_byte_chart(records, tuple(yardsticks)),
+        _learning_rate_chart(records),
+        _training_chart(
+            records, "gradient_norm", "gradient-norm", "Gradient norm", "L2 over all parameters"
+        ),
+        _training_chart(
+            records, "tokens_per_second", "throughput", "Throughput", "tokens per second"
+        ),
+        _training_chart(
+            records, "mfu", "mfu", "Model FLOPs utilisation", "% of matmul peak", factor=100
+        ),
+    )
+    return [chart for chart in charts if chart.lines]
+
+
+def _loss_chart(records: Records) -> Chart:
+    held_out = Series.of(records, "validation", "loss")
+    lines = _noisy("training", Series.of(records, "train", "loss")) + _held_out(held_out)
+    return Chart("loss", "Loss", "nats per token", lines, latest=_latest(lines, decimals=3))
+
+
+def _bits_per_byte_chart(records: Records, yardsticks: tuple[Yardstick, ...]) -> Chart:
+    held_out = Series.of(records, "validation", "bits_per_byte")
+    lines = _noisy("training", Series.of(records, "train", "bits_per_byte")) + _held_out(held_out)
+    latest = _latest(lines, decimals=3)
+    return Chart(
+        "bits-per-byte", "Bits per byte", "of UTF-8 text", lines, yardsticks, latest=latest
+    )
+
+
+def _learning_rate_chart(records: Records) -> Chart:
+    rate = Series.of(records, "train", "learning_rate")
+    lines = (Line("learning rate", rate, "train"),) if len(rate) else ()
+    return Chart("learning-rate", "Learning rate", "", lines, from_zero=True, latest=_latest(lines))
+
+
+def _training_chart(
+    records: Records, metric: str, name: str, title: str, unit: str, factor: float = 1.0
+) -> Chart:
+    lines = _noisy("training", Series.of(records, "train", metric).scaled(factor))
+    return Chart(name, title, unit, lines, from_zero=True, latest=_latest(lines))
+
+
+def _noisy(label: str, series: Series) -> tuple[Line, ...]:
+    """Raw values faint behind their moving mean over 4% of the run; below 100 records there is
+    nothing to smooth.
+    """
+    half_window = len(series) // 100
+    if not len(series):
+        return ()
+    if half_window == 0:
+        return (Line(label, series, "train"),)
+    return (
+        Line(label, series, "train", "faint"),
+        Line(f"{label}, smoothed", series.smoothed(half_window), "train"),
+    )
+
+
+def _held_out(series: Series) -> tuple[Line, ...]:
+    return (Line("held out", series, "held-out", "dotted"),) if len(series) else ()
+
+
+def _latest(lines: tuple[Line, ...], decimals: int | None = None) -> str:
+    """The last value of the last line, the one that matters most: the held-out one where there is
+    one.
+    """
+    if not lines:
+        return ""
+    value = float(lines[-1].series.values[-1])
+    return quantity(value) if decimals is None else f"{value:.{decimals}f}"

@@ -24,8 +24,8 @@ from puna.config import Config, apply_overrides, overlay, read_yaml, validate
 from puna.errors import ConfigError
 from puna.model.accounting import count_parameters, training_flops_per_token
 from puna.model.config import ModelConfig
-from puna.study.metrics import METRICS
 from puna.study.probes import PROBES
+from puna.study.run_metrics import METRICS
 from puna.study.statistics import DecisionRule
 from puna.train.recipe import Recipe
 

@@ -25,9 +25,9 @@ from filelock import FileLock, Timeout
 from puna.errors import ConfigError, TrainingError
 from puna.run_log import finite, read_run_log
 from puna.study.definition import Arm, Study, resolve_arms, seeded
-from puna.study.metrics import METRICS, FinishedRun
 from puna.study.probes import PROBES
 from puna.study.results import append_result, code_hash, read_results
+from puna.study.run_metrics import METRICS, FinishedRun
 from puna.train.recipe import Recipe
 from puna.train.trainer import RunInputs, Trainer, recipe_hash
 
@@ -47,7 +47,7 @@ class Pending(Protocol):
         ...
 
 
-class Executor(Protocol):
+class JobExecutor(Protocol):
     """Whatever runs functions in other processes."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Pending:
@@ -80,7 +80,7 @@ def schedule(study: Study) -> list[Job]:
 
 
 @contextmanager
-def local_executor(jobs: int, threads: int) -> Iterator[Executor]:
+def local_executor(jobs: int, threads: int) -> Iterator[JobExecutor]:
     """Processes on this machine: `jobs` at a time, each with `threads` threads, each for one run,
     so that its peak memory is the run's own.
 
@@ -101,7 +101,7 @@ def unfinished(study: Study, folder: Path) -> list[Job]:
 
 
 def run_study(
-    study: Study, folder: Path, open_inputs: OpenInputs, executor: Executor
+    study: Study, folder: Path, open_inputs: OpenInputs, executor: JobExecutor
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Do the runs that are not in `results.jsonl` yet; yields each with its record, once that is on
     disk, in the order in which they end.

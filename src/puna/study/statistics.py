@@ -68,6 +68,11 @@ class DecisionRule:
                 " unit of the metric"
             )
 
+    @property
+    def level(self) -> str:
+        """The level of the intervals as text: `95%`."""
+        return f"{100 * (1 - self.alpha):g}%"
+
     def verdict(self, mean_difference: float, adjusted_p_value: float) -> Verdict:
         """For an arm of which every run has a value."""
         if not (adjusted_p_value < self.alpha and abs(mean_difference) > self.smallest_difference):
@@ -128,6 +133,18 @@ class Analysis:
     seeds: tuple[int, ...]
     noise_floor: NoiseFloor
     comparisons: tuple[Comparison, ...]
+
+    @property
+    def best_first(self) -> list[Comparison]:
+        """The comparisons from the best arm to the worst, those without a test last."""
+        sign = 1 if self.rule.lower_is_better else -1
+        return sorted(
+            self.comparisons,
+            key=lambda one: (
+                one.test is None,
+                sign * one.test.mean_difference if one.test else 0.0,
+            ),
+        )
 
     @property
     def pooled_standard_deviation(self) -> float | None:
