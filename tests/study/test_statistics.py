@@ -6,6 +6,7 @@ around what it should be.
 """
 
 import dataclasses
+import gc
 import itertools
 import math
 from collections.abc import Iterator
@@ -30,6 +31,14 @@ from puna.study.statistics import (
 )
 
 ARMS = "abcdefgh"
+
+
+@pytest.fixture(autouse=True)
+def no_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """statsmodels collects garbage at every call, 0.1 s each: too long for thousands of studies."""
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+
+
 Table = NDArray[np.float64]  # [arms, seeds], the baseline first
 
 
