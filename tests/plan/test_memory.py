@@ -141,7 +141,7 @@ def test_inference_memory_is_the_bytes_of_weights_and_cache(
         (1, 2049, "the context is 2049 tokens, but this model is built for 2048"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(batch: int, context: int, message: str) -> None:
+def test_sizes_that_cannot_be_are_rejected(batch: int, context: int, message: str) -> None:
     config = ModelConfig.model_validate({"preset": "llama-7b"})
     with pytest.raises(PlanError, match=message):
         training_memory(config, batch, context, half=True)

@@ -1,14 +1,14 @@
 """The look of an arm, names and ticks."""
 
-from puna.plots.canvas import arm_looks, shortened, tick
+from puna.plots.canvas import arm_styles, shortened, tick
 
 
 def test_arms_look_different_from_each_other() -> None:
     arms = [f"arm {number}" for number in range(25)]
-    looks = arm_looks(arms, "arm 3")
-    assert list(looks) == arms
-    assert len({look.key for look in looks.values()}) == 25
-    assert looks["arm 3"].key == "ink"
+    styles = arm_styles(arms, "arm 3")
+    assert list(styles) == arms
+    assert len({look.key for look in styles.values()}) == 25
+    assert styles["arm 3"].key == "ink"
 
 
 def test_long_names_lose_their_middle_and_ticks_no_digit() -> None:

@@ -11,12 +11,12 @@ from puna.plots.label_positions import Box, beside, spread
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=12))
 def test_spread_labels_keep_their_order_their_distance_and_the_room(wanted: list[float]) -> None:
-    places = spread(wanted, 5.0, 0.0, 100.0)
+    positions = spread(wanted, 5.0, 0.0, 100.0)
     order = np.argsort(wanted, kind="stable")
-    gaps = np.diff(np.array(places)[order])
+    gaps = np.diff(np.array(positions)[order])
     assert (gaps > 5.0 - 1e-6).all()
-    assert min(places) > -1e-6
-    assert max(places) < 100 + 1e-6
+    assert min(positions) > -1e-6
+    assert max(positions) < 100 + 1e-6
 
 
 def test_labels_that_have_room_stay_where_they_belong() -> None:
@@ -27,14 +27,14 @@ def test_labels_that_have_room_stay_where_they_belong() -> None:
 
 def test_labels_of_close_points_do_not_lie_on_each_other() -> None:
     points = [
-        (100.0 + 3 * math.sin(5 * place), 100.0 + 4 * math.cos(3 * place)) for place in range(8)
+        (100.0 + 3 * math.sin(5 * index), 100.0 + 4 * math.cos(3 * index)) for index in range(8)
     ]
-    places = beside(points, [60.0] * 8, 15.0, Box(0, 0, 300, 300))
+    positions = beside(points, [60.0] * 8, 15.0, Box(0, 0, 300, 300))
     boxes = [
         Box(x if right else x - 60, y - 7.5, x + 60 if right else x, y + 7.5)
-        for x, y, right in places
+        for x, y, right in positions
     ]
     assert not any(
-        one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place]
+        one.overlaps(other) for index, one in enumerate(boxes) for other in boxes[:index]
     )
     assert beside([(290.0, 50.0)], [60.0], 15.0, Box(0, 0, 300, 300)) == [(280.0, 50.0, False)]

@@ -2,13 +2,13 @@
 
 from drawn_text import texts
 
-from puna.plots.canvas import arm_looks
+from puna.plots.canvas import arm_styles
 from puna.plots.layer_chart import LayerChart, LayerSeries
 
 
 def test_layers_are_drawn_before_and_after_training() -> None:
     series = LayerSeries("block", {"a": [1.0, 2.0], "b": [3.0]}, {"a": [1.0, 400.0], "b": []})
-    chart = LayerChart("norms", "Norms", [series], arm_looks("ab", "a"))
+    chart = LayerChart("norms", "Norms", [series], arm_styles("ab", "a"))
     shown = texts(chart.svg)
     assert (
         shown.count("block"),

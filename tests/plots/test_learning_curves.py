@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from drawn_text import texts
 
-from puna.plots.canvas import arm_looks
+from puna.plots.canvas import arm_styles
 from puna.plots.learning_curves import CurveLine, LearningCurves
 
 
@@ -20,7 +20,7 @@ def test_learning_curves_label_every_line_with_its_end_and_diverged_ones_as_such
         line("cut", 2.6, 3, diverged=1),
         line("gone", 0, 0, diverged=4),
     ]
-    chart = LearningCurves("bits", lines, arm_looks(["a", "b", "cut", "gone"], "a"))
+    chart = LearningCurves("bits", lines, arm_styles(["a", "b", "cut", "gone"], "a"))
     assert {"2.500 a", "2.400 b", "diverged cut", "diverged gone"} <= {
         " ".join(text.split()) for text in texts(chart.svg)
     }
@@ -37,5 +37,5 @@ def test_one_look_that_is_the_same_for_all_is_drawn() -> None:
         for arm in "ab"
     ]
     assert "3.000 a" in " ".join(
-        " ".join(texts(LearningCurves("bits", same, arm_looks("ab", "a")).svg)).split()
+        " ".join(texts(LearningCurves("bits", same, arm_styles("ab", "a")).svg)).split()
     )

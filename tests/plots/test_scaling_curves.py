@@ -19,8 +19,8 @@ def panel(title: str, *labels: str) -> Panel:
         title,
         "FLOPs",
         [
-            (label, parameters, parameters**1.5 * place, (1e9, 3e13))
-            for place, label in enumerate(labels, 1)
+            (label, parameters, parameters**1.5 * index, (1e9, 3e13))
+            for index, label in enumerate(labels, 1)
         ],
     )
 
@@ -51,7 +51,7 @@ def test_equal_numbers_give_equal_files_without_a_date(tmp_path: Path) -> None:
     assert b"dc:date" not in first.read_bytes()
 
 
-def test_another_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_another_format_is_rejected_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(PunaError, match=r"curves\.png is no SVG file by its name"):
         write_scaling_curves(tmp_path / "curves.png", [[panel("one", "a")]])
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from puna.plots.series import Series
-from puna.plots.step_chart import MAX_POINTS, Chart, Line, Yardstick
+from puna.plots.step_chart import MAX_POINTS, Chart, Line, ReferenceLine
 
 
 def series(values) -> Series:
@@ -28,7 +28,7 @@ def test_the_frame_of_a_loss_leaves_out_a_steep_start_and_says_so():
     assert chart(falling).frame == pytest.approx((3.0, 4.0), abs=0.05)
     assert chart(falling).above == 9.0
     assert chart(falling, from_zero=True).above is None
-    assert chart(falling, yardsticks=(Yardstick("gzip", 9.5),)).above is None
+    assert chart(falling, references=(ReferenceLine("gzip", 9.5),)).above is None
     assert chart([4.0, 3.9, 3.8]).above is None
 
 

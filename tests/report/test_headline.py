@@ -2,14 +2,14 @@
 
 import pytest
 
-from puna.plots.step_chart import Yardstick
-from puna.report.headline import bars, cards, compressors, held_out_bits_per_byte, verdict
+from puna.plots.step_chart import ReferenceLine
+from puna.report.headline import bars, cards, compression_baselines, held_out_bits_per_byte, verdict
 
-GZIP, XZ = Yardstick("gzip -9", 2.5), Yardstick("xz -9", 2.0)
+GZIP, XZ = ReferenceLine("gzip -9", 2.5), ReferenceLine("xz -9", 2.0)
 
 
 @pytest.mark.parametrize(
-    ("model", "yardsticks", "sentence"),
+    ("model", "baselines", "sentence"),
     [
         (
             1.0,
@@ -27,8 +27,8 @@ GZIP, XZ = Yardstick("gzip -9", 2.5), Yardstick("xz -9", 2.0)
         (2.0, [], ""),
     ],
 )
-def test_the_verdict_says_which_wins(model, yardsticks, sentence):
-    assert verdict(model, yardsticks) == sentence
+def test_the_verdict_says_which_wins(model, baselines, sentence):
+    assert verdict(model, baselines) == sentence
 
 
 def test_bars_are_in_percent_of_the_longest():
@@ -41,8 +41,8 @@ def test_bars_are_in_percent_of_the_longest():
 
 def test_a_compressor_that_was_not_measured_is_left_out():
     assert [
-        yardstick.value
-        for yardstick in compressors({"gzip_bits_per_byte": None, "xz_bits_per_byte": 2.0})
+        baseline.value
+        for baseline in compression_baselines({"gzip_bits_per_byte": None, "xz_bits_per_byte": 2.0})
     ] == [2.0]
 
 

@@ -254,7 +254,7 @@ def test_a_run_of_100_000_records_stays_below_half_a_mebibyte(make_run):
     assert len(page.encode()) < 512 * 1024
 
 
-def test_a_folder_without_a_run_and_damaged_files_are_refused_with_their_names(make_run, tmp_path):
+def test_a_folder_without_a_run_and_damaged_files_are_rejected_with_their_names(make_run, tmp_path):
     with pytest.raises(PunaError, match=r"is no run folder: .* metrics\.jsonl"):
         write_run_report(tmp_path / "nowhere")
     run = make_run(summary="[1]")

@@ -248,9 +248,9 @@ def test_a_curve_ends_with_the_last_look_that_all_runs_have(tmp_path: Path) -> N
     whole, cut = learning_curve(runs, "a"), learning_curve(runs, "b")
     assert (len(whole.mean), whole.diverged) == (8, 0)
     assert (len(cut.mean), cut.diverged) == (4, 1)
-    looks = [run["curve"][3][1] for run in runs.by_arm["b"]]
-    assert cut.mean[3] == pytest.approx(sum(looks) / 4)
-    assert (cut.low[3], cut.high[3]) == (min(looks), max(looks))
+    styles = [run["curve"][3][1] for run in runs.by_arm["b"]]
+    assert cut.mean[3] == pytest.approx(sum(styles) / 4)
+    assert (cut.low[3], cut.high[3]) == (min(styles), max(styles))
 
 
 def test_published_differences_stand_beside_ours(tmp_path: Path) -> None:

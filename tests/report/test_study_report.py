@@ -20,8 +20,8 @@ from puna.study.definition import Study
 
 GLU = ["relu", "relu2", "gelu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu"]
 PLACEMENT = [
-    f"{place} {rate} {warm}"
-    for place in ("pre", "post", "peri")
+    f"{placement} {rate} {warm}"
+    for placement in ("pre", "post", "peri")
     for rate in ("5e-4", "2e-3", "8e-3")
     for warm in ("warm", "cold")
 ]
@@ -78,8 +78,8 @@ def assert_shown(arms: list[str], page: Page, drawings: dict[int, list[str]] | N
     """Every arm is in what every drawing says, and the baseline too but in the differences; nothing
     is outside.
     """
-    for place, label in enumerate(page.labels):
-        wanted = (drawings or {}).get(place, arms[1:] if place == 0 else arms)
+    for index, label in enumerate(page.labels):
+        wanted = (drawings or {}).get(index, arms[1:] if index == 0 else arms)
         assert [arm for arm in wanted if arm not in label] == [], label
     targets = [
         attributes[key]
@@ -198,7 +198,7 @@ def test_a_diverged_baseline_still_has_a_page(tmp_path: Path) -> None:
     made = report(make_study(tmp_path, ["a", "b", "c"], diverged={"a": [1]}))
     assert made.page.drawings[0].count("not tested: a diverged") == 2
     assert "nothing to pair with" in made.page.text
-    assert_shown(["arm a", "arm b"], made.page, {place: [] for place in range(3)})
+    assert_shown(["arm a", "arm b"], made.page, {index: [] for index in range(3)})
 
 
 def test_without_step_times_and_where_more_is_better_flops_are_the_cost(tmp_path: Path) -> None:

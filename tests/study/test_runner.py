@@ -116,7 +116,7 @@ def test_results_of_another_kind_are_not_mixed(
     assert (study_folder / "results.jsonl").read_bytes() == before
 
 
-def test_a_study_that_another_process_runs_is_refused(study_folder: Path) -> None:
+def test_a_study_that_another_process_runs_is_rejected(study_folder: Path) -> None:
     (study_folder / "runs").mkdir()
     with (
         FileLock(study_folder / "runs" / "lock"),

@@ -28,14 +28,14 @@ def test_arms_take_turns_and_twins_share_their_times(
     assert sorted(times["large"])[3] > sorted(times["small"])[3]  # eight times the work
 
 
-def test_a_mode_that_does_not_exist_is_refused(tiny_recipe_file: Path, tmp_path: Path) -> None:
+def test_a_mode_that_does_not_exist_is_rejected(tiny_recipe_file: Path, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study", tiny_recipe_file, step_times=["interpreted"])
     with pytest.raises(ConfigError, match="step_times"):
         read_study(folder)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"eager": {}}'])
-def test_damaged_step_times_are_refused(content: str, tmp_path: Path) -> None:
+def test_damaged_step_times_are_rejected(content: str, tmp_path: Path) -> None:
     (tmp_path / "step_times.json").write_text(content)
     with pytest.raises(
         DataError,

@@ -126,7 +126,7 @@ def _cheapest_at(name: str, law: "ScalingLaw", loss: float) -> "Training":
 
 
 def _notes(gpu: str | None, mfu: float) -> Iterator[str]:
-    """What stands under the table: what was counted, and what these laws do not know."""
+    """The notes under the table: the costs that were counted, and the limits of these laws."""
     from puna.plan.cost import GPU_PEAKS
 
     yield (

@@ -36,7 +36,7 @@ Folder = Annotated[
 
 
 def open_inputs(recipe: "Recipe") -> "tuple[RunInputs, Callable[[Transformer], FinishedRun]]":
-    """What a run of a study needs, opened in the process that runs it, and the held-out text that
+    """The inputs of a run, opened in the process that runs it, and the held-out text that
     its model is measured on.
     """
     from puna.study.run_metrics import FinishedRun
@@ -87,7 +87,7 @@ def run(
 
     Then measures the arms' step times, if it has not (not after a cluster: puna study time does),
     and writes the report. A study whose code, data or recipes changed since its first run is
-    refused.
+    rejected.
     """
     from rich.console import Console
 

@@ -1,5 +1,5 @@
-"""What the drawings of a study share: a sheet in CSS pixels, quiet axes, text that is never
-mathematics, and the look of an arm.
+"""The shared canvas of a study's drawings: a sheet in CSS pixels, quiet axes, text that is never
+mathematics, and the style of an arm.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ OUTLYING = 8  # times as far out as the median arm is too far for the frame of a
 
 
 @dataclass(frozen=True)
-class Look:
-    """How an arm is drawn wherever it is drawn. role: of its colour; stroke: solid, dashed or
+class ArmStyle:
+    """The style of an arm in every figure. role: of its colour; stroke: solid, dashed or
     dotted.
     """
 
@@ -40,7 +40,7 @@ class Look:
 
     @property
     def colour(self) -> str:
-        """What matplotlib draws with; in the page it becomes the role's CSS variable."""
+        """The colour that matplotlib draws with; in the page it becomes the role's CSS variable."""
         return COLOURS[self.role]
 
     @property
@@ -59,16 +59,16 @@ class Look:
         return f"{self.role} {STROKES[self.stroke][0]}".strip()
 
 
-def arm_looks(arms: Sequence[str], baseline: str) -> dict[str, Look]:
+def arm_styles(arms: Sequence[str], baseline: str) -> dict[str, ArmStyle]:
     """The baseline in ink; the others in eight colours, from the ninth on dashed, from the 17th
     dotted, and so round.
     """
     others = [arm for arm in arms if arm != baseline]
-    looks = {
-        arm: Look(ARMS[place % len(ARMS)], place // len(ARMS) % len(STROKES))
-        for place, arm in enumerate(others)
+    styles = {
+        arm: ArmStyle(ARMS[index % len(ARMS)], index // len(ARMS) % len(STROKES))
+        for index, arm in enumerate(others)
     }
-    return {arm: looks.get(arm, Look("ink")) for arm in arms}
+    return {arm: styles.get(arm, ArmStyle("ink")) for arm in arms}
 
 
 def sheet(
@@ -109,7 +109,7 @@ def tick(value: float) -> str:
 
 
 def write(axes: Axes, text: str, x: float, y: float, colour: str = "muted", **options: Any) -> None:
-    """Text at a place that `xycoords` is about, moved by `xytext` pixels. colour: a role."""
+    """Text at a position that `xycoords` is about, moved by `xytext` pixels. colour: a role."""
     given = {
         "xycoords": "axes fraction",
         "xytext": (0, 0),
@@ -161,6 +161,8 @@ def frame(ranges: Sequence[tuple[float, float]], centre: float) -> tuple[float, 
     """The lowest and the highest value of those ranges that are not `OUTLYING` times as far from
     the centre as the median one is.
     """
+    # the median and not the mean: one arm that went wrong would stretch the frame that it must
+    # be left out of
     reach = np.array([max(abs(low - centre), abs(high - centre)) for low, high in ranges])
     kept = [
         one for one, far in zip(ranges, reach, strict=True) if far <= OUTLYING * np.median(reach)

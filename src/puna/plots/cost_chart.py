@@ -16,7 +16,7 @@ from puna.plots.canvas import (
     CHARACTER,
     LABEL,
     WIDTH,
-    Look,
+    ArmStyle,
     frame,
     mark,
     quiet,
@@ -30,7 +30,7 @@ from puna.plots.label_positions import Box, beside
 
 @dataclass(frozen=True)
 class CostPoint:
-    """What an arm costs, with a range, against what it reaches: one value a seed that did not
+    """The cost of an arm, with a range, and its metric: one value a seed that did not
     diverge.
     """
 
@@ -49,7 +49,7 @@ class CostChart:
     unit: str
     lower_is_better: bool
     points: Sequence[CostPoint]
-    looks: Mapping[str, Look]
+    styles: Mapping[str, ArmStyle]
 
     @property
     def description(self) -> str:
@@ -63,7 +63,7 @@ class CostChart:
 
     @property
     def frame(self) -> tuple[float, float]:
-        """What the axis of the metric holds: every arm that is not far out, with a margin."""
+        """The range of the metric's axis: every arm that is not far out, with a margin."""
         whole = [point for point in self.points if not point.diverged]
         if not whole:
             return -0.07, 1.07
@@ -99,7 +99,7 @@ class CostChart:
         at the edge of the frame if it lies beyond.
         """
         low, high = self.frame
-        colour = self.looks[point.arm].colour
+        colour = self.styles[point.arm].colour
         if point.diverged:
             worst = high if self.lower_is_better else low
             mark(axes, point.cost, worst, "x", colour)

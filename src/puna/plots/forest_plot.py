@@ -65,7 +65,7 @@ class ForestPlot:
         )
 
     def untested(self, row: Difference) -> str:
-        """Why an arm has no interval."""
+        """The reason that an arm has no interval."""
         return (
             f"{row.diverged} of {self.runs} runs diverged"
             if row.diverged
@@ -74,7 +74,7 @@ class ForestPlot:
 
     @property
     def frame(self) -> tuple[float, float]:
-        """What the axis holds: 0, the bands, and every arm that is not far out."""
+        """The range of the axis: 0, the bands, and every arm that is not far out."""
         ranges = [
             (min(*row.seeds, row.interval[0]), max(*row.seeds, row.interval[1]))
             for row in self.rows
@@ -88,8 +88,8 @@ class ForestPlot:
         low, high = frame(ranges, 0.0)
         band = max(self.noise or 0.0, 1.15 * self.smallest_difference)
         low, high = min(low, -band), max(high, band)
-        room = 0.05 * (high - low) or 1.0
-        return low - room, high + room
+        margin = 0.05 * (high - low) or 1.0
+        return low - margin, high + margin
 
     @property
     def svg(self) -> str:
@@ -105,7 +105,7 @@ class ForestPlot:
             axes.axvspan(-self.noise, self.noise, color=COLOURS["line"], alpha=0.75, linewidth=0)
         if self.smallest_difference:
             for edge in (-self.smallest_difference, self.smallest_difference):
-                axes.axvline(edge, color=COLOURS["yardstick"], linewidth=1.1, dashes=(4, 3))
+                axes.axvline(edge, color=COLOURS["reference"], linewidth=1.1, dashes=(4, 3))
         axes.axvline(0, color=COLOURS["ink"], linewidth=1.2)
         for index, row in enumerate(self.rows):
             self._draw_marks(axes, index, row)

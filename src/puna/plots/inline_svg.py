@@ -24,7 +24,7 @@ ROLES = (
     "surface",
     "train",
     "held-out",
-    "yardstick",
+    "reference",
     "better",
     "worse",
     *ARMS,

@@ -21,7 +21,7 @@ class Box(NamedTuple):
     top: float
 
     def overlaps(self, other: "Box") -> bool:
-        """Whether they share more than an edge."""
+        """True where they share more than an edge."""
         return (
             self.left < other.right
             and other.left < self.right
@@ -30,7 +30,7 @@ class Box(NamedTuple):
         )
 
     def holds(self, other: "Box") -> bool:
-        """Whether the other lies within, edges included."""
+        """True where the other lies within, edges included."""
         return (
             other.left >= self.left
             and other.right <= self.right
@@ -66,7 +66,7 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
 
 
 def beside(
-    points: Sequence[tuple[float, float]], widths: Sequence[float], height: float, room: Box
+    points: Sequence[tuple[float, float]], widths: Sequence[float], height: float, bounds: Box
 ) -> list[tuple[float, float, bool]]:
     """For each point the middle of its label's inner edge, and whether the label lies to the right
     of it.
@@ -83,7 +83,7 @@ def beside(
             (
                 candidate
                 for candidate in _candidates(x, y, width, height)
-                if room.holds(candidate[3])
+                if bounds.holds(candidate[3])
                 and not any(candidate[3].overlaps(other) for other in taken)
             ),
             (x + GAP, y, True, Box(x, y, x, y)),

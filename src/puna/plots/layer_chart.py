@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from puna.number_format import quantity
-from puna.plots.canvas import Look, quiet, sheet, write
+from puna.plots.canvas import ArmStyle, quiet, sheet, write
 from puna.plots.inline_svg import COLOURS, inline_svg
 
 PANEL = 215  # pixels of a row of panels
@@ -40,7 +40,7 @@ class LayerChart:
     name: str
     title: str
     series: Sequence[LayerSeries]
-    looks: Mapping[str, Look]
+    styles: Mapping[str, ArmStyle]
 
     @property
     def description(self) -> str:
@@ -94,13 +94,13 @@ class LayerChart:
             axes.set_yscale("log")
             axes.set_ylim(low / 1.25, high * 1.25)
         else:
-            room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
-            axes.set_ylim(low - room, high + room)
+            margin = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+            axes.set_ylim(low - margin, high + margin)
         depth = max(map(len, drawn.values()))
         axes.set_xlim(-0.15, depth - 0.85)
         for arm, layers in drawn.items():
             if len(layers):
-                line = self.looks[arm].line
+                line = self.styles[arm].line
                 axes.plot(
                     layers,
                     marker="o",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from puna.number_format import quantity
-from puna.plots.canvas import CHARACTER, LABEL, Look, mark, quiet, sheet, shortened, write
+from puna.plots.canvas import CHARACTER, LABEL, ArmStyle, mark, quiet, sheet, shortened, write
 from puna.plots.inline_svg import inline_svg
 from puna.plots.label_positions import spread
 
@@ -41,7 +41,7 @@ class LearningCurves:
 
     unit: str
     lines: Sequence[CurveLine]
-    looks: Mapping[str, Look]
+    styles: Mapping[str, ArmStyle]
 
     @property
     def description(self) -> str:
@@ -106,19 +106,19 @@ class LearningCurves:
                 line.tokens,
                 line.low,
                 line.high,
-                color=self.looks[line.arm].colour,
+                color=self.styles[line.arm].colour,
                 alpha=0.1,
                 linewidth=0,
             )
         for line in self._drawn:
-            look = self.looks[line.arm]
-            axes.plot(line.tokens, line.mean, **look.line)
+            style = self.styles[line.arm]
+            axes.plot(line.tokens, line.mean, **style.line)
             end = (line.tokens[-1], min(line.mean[-1], axes.get_ylim()[1]))
             mark(
                 axes,
                 *end,
                 "x" if line.diverged else "o",
-                look.colour,
+                style.colour,
                 6.5 if line.diverged else 5,
             )
 
@@ -146,7 +146,7 @@ class LearningCurves:
                 stroke,
                 transform=axes.transAxes,
                 clip_on=False,
-                **{**self.looks[line.arm].line, "linewidth": 1.2},
+                **{**self.styles[line.arm].line, "linewidth": 1.2},
             )
 
     def _label(self, line: CurveLine) -> str:

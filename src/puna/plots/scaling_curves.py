@@ -24,7 +24,7 @@ from puna.plots.canvas import sheet
 from puna.plots.inline_svg import ARMS, COLOURS, inline_svg
 
 WIDTH, HEIGHT = 6.0, 3.9  # inches of a panel
-ROOM = 8  # times the parameters of the rightmost point, for its label
+LABEL_SPACE = 8  # times the parameters of the rightmost point, for its label
 
 Curve = tuple[str, npt.NDArray[np.float64], npt.NDArray[np.float64], tuple[float, float]]
 """Label, numbers of parameters, values, and the point to mark."""
@@ -46,7 +46,7 @@ PAGE = Palette(
     COLOURS["muted"],
     COLOURS["line"],
     COLOURS["surface"],
-    [COLOURS[role] for role in ("yardstick", *ARMS)],
+    [COLOURS[role] for role in ("reference", *ARMS)],
     11.5,
 )
 
@@ -139,7 +139,9 @@ def _draw(axes: Axes, panel: Panel, palette: Palette) -> None:
     axes.set_yscale("log")
     if panel.points:
         axes.set_xlim(
-            right=max(ROOM * max(number for _, number, _ in panel.points), axes.get_xlim()[1])
+            right=max(
+                LABEL_SPACE * max(number for _, number, _ in panel.points), axes.get_xlim()[1]
+            )
         )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))

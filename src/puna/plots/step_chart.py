@@ -29,18 +29,18 @@ TICK_GAP = 8
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart. look: `faint` behind a smoothed line, `dotted` for points joined by a
+    """One line of a chart. style: `faint` behind a smoothed line, `dotted` for points joined by a
     line, else `firm`.
     """
 
     label: str
     series: Series
     role: Literal["train", "held-out"]
-    look: Literal["faint", "firm", "dotted"] = "firm"
+    style: Literal["faint", "firm", "dotted"] = "firm"
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class ReferenceLine:
     """A level to compare with, drawn as a dashed line across the chart; value in the chart's
     unit.
     """
@@ -62,7 +62,7 @@ class Chart:
     title: str
     unit: str
     lines: tuple[Line, ...]
-    yardsticks: tuple[Yardstick, ...] = ()
+    references: tuple[ReferenceLine, ...] = ()
     from_zero: bool = False
     latest: str = ""
 
@@ -76,20 +76,20 @@ class Chart:
 
     @property
     def left_out(self) -> int:
-        """How many logged values could not be drawn because they are null, NaN or infinite."""
+        """The number of logged values that are null, NaN or infinite and cannot be drawn."""
         # faint and firm share records
         return sum({line.role: line.series.left_out for line in self.lines}.values())
 
     @property
     def frame(self) -> tuple[float, float]:
-        """The lowest and the highest value that the vertical axis must hold, yardsticks included.
+        """The lowest and the highest value that the vertical axis must hold, references included.
 
         A loss falls from about ln V within its first steps. Where the first twentieth of a run lies
         far above all the rest, the frame fits the rest, because that is where runs differ.
         """
         steps = np.concatenate([line.series.steps for line in self.lines])
         values = np.concatenate([line.series.values for line in self.lines])
-        levels = [yardstick.value for yardstick in self.yardsticks]
+        levels = [reference.value for reference in self.references]
         everything = np.concatenate([values, levels])
         later = np.concatenate([values[steps >= steps.min() + 0.05 * np.ptp(steps)], levels])
         steep = everything.max() > later.max() + 0.5 * np.ptp(later)
@@ -106,7 +106,7 @@ class Chart:
     @property
     def description(self) -> str:
         """The chart in one sentence, for those who do not see it."""
-        told = [line for line in self.lines if line.look != "faint"]
+        told = [line for line in self.lines if line.style != "faint"]
         parts = [
             f"{line.label} from {quantity(line.series.values[0])} at step"
             f" {line.series.steps[0]:,.0f} to {quantity(line.series.values[-1])} at step"
@@ -114,7 +114,7 @@ class Chart:
             for line in told
         ]
         parts += [
-            f"{yardstick.label} at {quantity(yardstick.value)}" for yardstick in self.yardsticks
+            f"{reference.label} at {quantity(reference.value)}" for reference in self.references
         ]
         unit = f" in {self.unit}" if self.unit else ""
         return f"{self.title}{unit} by step: {'; '.join(parts)}."
@@ -131,14 +131,14 @@ class Chart:
         if self.log_scale:
             axes.set_yscale("log")
         _fit_axes(axes, self)
-        _draw_yardsticks(axes, self.yardsticks)
+        _draw_references(axes, self.references)
         return inline_svg(figure, self.name, self.description)
 
 
 def _draw_line(axes: Axes, line: Line) -> None:
     shown = line.series.thinned(MAX_POINTS)
     colour = COLOURS[line.role]
-    if line.look == "faint":
+    if line.style == "faint":
         axes.plot(
             shown.steps,
             shown.values,
@@ -147,7 +147,7 @@ def _draw_line(axes: Axes, line: Line) -> None:
             linewidth=0.9,
         )
         return
-    markers = (line.look == "dotted" and len(shown) <= MAX_MARKERS) or len(shown) == 1
+    markers = (line.style == "dotted" and len(shown) <= MAX_MARKERS) or len(shown) == 1
     axes.plot(
         shown.steps,
         shown.values,
@@ -170,8 +170,8 @@ def _fit_axes(axes: Axes, chart: Chart) -> None:
         axes.set_ylim(low / 1.3, high * 1.3)
         axes.yaxis.set_minor_locator(NullLocator())
     else:
-        room = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-        axes.set_ylim(0 if chart.from_zero and low >= 0 else low - room, high + room)
+        margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+        axes.set_ylim(0 if chart.from_zero and low >= 0 else low - margin, high + margin)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     readable = FuncFormatter(lambda value, _: quantity(value))
@@ -193,20 +193,20 @@ def _fit_axes(axes: Axes, chart: Chart) -> None:
     )
 
 
-def _draw_yardsticks(axes: Axes, yardsticks: tuple[Yardstick, ...]) -> None:
+def _draw_references(axes: Axes, references: tuple[ReferenceLine, ...]) -> None:
     """Dashed lines, named at the right end: the highest above its line, the next below, to keep
     close ones apart.
     """
-    for rank, yardstick in enumerate(sorted(yardsticks, key=lambda yardstick: -yardstick.value)):
-        axes.axhline(yardstick.value, color=COLOURS["yardstick"], linewidth=1.2, dashes=(4, 3))
+    for rank, reference in enumerate(sorted(references, key=lambda reference: -reference.value)):
+        axes.axhline(reference.value, color=COLOURS["reference"], linewidth=1.2, dashes=(4, 3))
         axes.annotate(
-            f"{yardstick.label}  {yardstick.value:.3f}",
-            (1, yardstick.value),
+            f"{reference.label}  {reference.value:.3f}",
+            (1, reference.value),
             xycoords=("axes fraction", "data"),
             xytext=(0, 4 if rank == 0 else -4),
             textcoords="offset points",
             horizontalalignment="right",
             verticalalignment="bottom" if rank == 0 else "top",
             fontsize=TEXT_SIZE,
-            color=COLOURS["yardstick"],
+            color=COLOURS["reference"],
         )

@@ -103,7 +103,7 @@ def _cost_chart(results: StudyResults) -> Figure:
     across = (
         f"step time, {mode}, relative to {study.baseline}" if relative else "training FLOPs a token"
     )
-    chart = CostChart(across, metric.unit, metric.lower_is_better, points, results.looks)
+    chart = CostChart(across, metric.unit, metric.lower_is_better, points, results.styles)
     sentences = [
         "Circle: mean over the seeds, which are the dots;"
         f" {'lower' if metric.lower_is_better else 'higher'} and further left is better.",

@@ -99,7 +99,7 @@ def _numbers(comparison: Comparison) -> Sequence[str]:
 
 
 def _resolution(results: StudyResults) -> str:
-    """How far the baseline's runs lie apart, what pairing brought, and how small a difference this
+    """The spread of the baseline's runs, the gain of pairing, and the smallest difference that this
     many arms and seeds can find.
     """
     analysis, unit = results.analysis, results.metric.unit
@@ -223,15 +223,15 @@ def _learning_curves(results: StudyResults) -> Figure | None:
     lines.sort(key=lambda line: (line.diverged > 0, line.mean[-1] if len(line.mean) else math.inf))
     if not any(len(line.mean) for line in lines):
         return None
-    chart = LearningCurves("bits per byte", lines, results.looks)
+    chart = LearningCurves("bits per byte", lines, results.styles)
     _, top, highest = chart.frame
     sentences = [
         "Line: mean over the seeds; band: from the lowest seed to the highest. Arms are listed by"
         " where they end.",
-        "Looks during training are at less text than the study's metric, so they end at other"
-        " numbers.",
-        "A cross ends the line of an arm of which a run diverged, at the last look that all its"
-        " runs have."
+        "Validation points during training are at less text than the study's metric, so they end at"
+        " other numbers.",
+        "A cross ends the line of an arm of which a run diverged, at the last validation point that"
+        " all its runs have."
         if any(line.diverged for line in lines)
         else "",
         f"Starts, up to {highest:.3g}, lie above the frame." if highest > top else "",

@@ -1,5 +1,5 @@
-"""What a run comes to: the number to quote, the yardsticks it is held against, the cards, and the
-table of the rest.
+"""The headline of a run: the number to quote, its compression baselines, the cards, and the table
+of the rest.
 
 It prefers the summary of a finished run, and falls back on the last logged records of an unfinished
 one. No HTML.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from puna.number_format import duration, quantity
-from puna.plots.step_chart import Yardstick
+from puna.plots.step_chart import ReferenceLine
 from puna.run_log import finite
 
 MEANINGS: Final[Mapping[str, str]] = {
@@ -72,22 +72,22 @@ def held_out_bits_per_byte(
     return found if found is not None else _last(records, "validation", "bits_per_byte")
 
 
-def compressors(summary: Mapping[str, Any]) -> list[Yardstick]:
+def compression_baselines(summary: Mapping[str, Any]) -> list[ReferenceLine]:
     """gzip -9 and xz -9 in bits per byte of the held-out text, those that were measured."""
     measured = ((name, finite(summary.get(f"{name}_bits_per_byte"))) for name in ("gzip", "xz"))
     return [
-        Yardstick(f"{name}\N{NO-BREAK SPACE}-9", value)
+        ReferenceLine(f"{name}\N{NO-BREAK SPACE}-9", value)
         for name, value in measured
         if value is not None
     ]
 
 
-def bars(model: float, yardsticks: Sequence[Yardstick]) -> list[Bar]:
-    """The model and its yardsticks side by side; shorter is better."""
-    longest = max([model, *(yardstick.value for yardstick in yardsticks)]) or 1.0
+def bars(model: float, baselines: Sequence[ReferenceLine]) -> list[Bar]:
+    """The model and its baselines side by side; shorter is better."""
+    longest = max([model, *(baseline.value for baseline in baselines)]) or 1.0
     levels = [
         ("this model", model),
-        *((yardstick.label, yardstick.value) for yardstick in yardsticks),
+        *((baseline.label, baseline.value) for baseline in baselines),
     ]
     return [
         Bar(label, f"{value:.3f}", f"{100 * value / longest:.2f}", model=index == 0)
@@ -95,12 +95,12 @@ def bars(model: float, yardsticks: Sequence[Yardstick]) -> list[Bar]:
     ]
 
 
-def verdict(model: float, yardsticks: Sequence[Yardstick]) -> str:
-    """One sentence that says which wins, by how much; empty without yardsticks."""
-    if not yardsticks:
+def verdict(model: float, baselines: Sequence[ReferenceLine]) -> str:
+    """One sentence that says which wins, by how much; empty without baselines."""
+    if not baselines:
         return ""
-    best = min(yardsticks, key=lambda yardstick: yardstick.value)
-    worst = max(yardsticks, key=lambda yardstick: yardstick.value)
+    best = min(baselines, key=lambda baseline: baseline.value)
+    worst = max(baselines, key=lambda baseline: baseline.value)
     if model < best.value:
         rest = (
             f" and {_percent(model, worst.value)} fewer than {worst.label}"
@@ -174,7 +174,7 @@ def _last(records: Sequence[Mapping[str, Any]], kind: str, key: str) -> float | 
 
 
 def _percent(ours: float, theirs: float) -> str:
-    """How far apart, of theirs; small differences keep a decimal so that none reads as 0%."""
+    """The distance as a share of theirs; small ones keep a decimal so that none reads as 0%."""
     apart = 100 * abs(1 - ours / theirs)
     return f"{apart:.0f}%" if apart >= 10 else f"{apart:.2g}%"
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from puna.plots.canvas import Look
+from puna.plots.canvas import ArmStyle
 from puna.plots.layer_chart import LayerChart, LayerSeries
 from puna.report.section import Figure, Section, StudyResults, code, plain, table
 from puna.study.results import StudyRuns
@@ -70,7 +70,7 @@ def inside_models(results: StudyResults) -> Section | None:
         if hidden := NOT_SHOWN.get(probe):
             listed = ", ".join(code(name + ("…" if name.endswith("_") else "")) for name in hidden)
             parts.append(f"Recorded too, in `results.jsonl`: {listed}.")
-    figures = [_layer_chart(runs, probe, results.looks) for probe in study.probes]
+    figures = [_layer_chart(runs, probe, results.styles) for probe in study.probes]
     drawn = [figure for figure in figures if figure]
     return Section("Inside the models", "\n\n".join(parts), drawn)
 
@@ -112,7 +112,7 @@ def _digits(value: float) -> str:
     return f"{value:,.0f}" if value == 0 or abs(value) >= 100 else f"{value:#.3g}"
 
 
-def _layer_chart(runs: StudyRuns, probe: str, looks: Mapping[str, Look]) -> Figure | None:
+def _layer_chart(runs: StudyRuns, probe: str, styles: Mapping[str, ArmStyle]) -> Figure | None:
     """None where no run recorded the probe."""
 
     def drawn(name: str, when: str) -> dict[str, Layers]:
@@ -131,8 +131,8 @@ def _layer_chart(runs: StudyRuns, probe: str, looks: Mapping[str, Look]) -> Figu
             continue
         ended = sum(not run["diverged"] for run in of_arm)
         note = "" if ended == len(of_arm) else f" (diverged, {ended} at the end)"
-        keys.append((looks[arm].key, arm + note))
+        keys.append((styles[arm].key, arm + note))
     caption = "Mean over the seeds; layer 0 reads the embeddings. Each panel has its own scale."
     caption += f" Without such numbers: {', '.join(absent)}." if absent else ""
-    chart = LayerChart(probe.replace("_", "-"), title, found, looks)
+    chart = LayerChart(probe.replace("_", "-"), title, found, styles)
     return Figure(title, "by layer", chart, caption, keys)

@@ -16,7 +16,7 @@ from puna.durable import write_text
 from puna.errors import PunaError
 from puna.number_format import moment, quantity
 from puna.plots.series import Series
-from puna.plots.step_chart import Chart, Line, Yardstick
+from puna.plots.step_chart import Chart, Line, ReferenceLine
 from puna.report import headline
 from puna.report.pages import render
 from puna.run_log import finite, read_run_log
@@ -50,7 +50,7 @@ def _page(run: Path) -> str:
     summary = _read_json(run / "summary.json", dict) or {}
     recipe = run / "recipe.yaml"
     model = headline.held_out_bits_per_byte(summary, records)
-    yardsticks = headline.compressors(summary)
+    baselines = headline.compression_baselines(summary)
     return render(
         "run_report.html",
         name=run.resolve().name,
@@ -59,10 +59,10 @@ def _page(run: Path) -> str:
         last_step=records[-1]["step"] if records else None,
         versions=_versions(summary),
         bits_per_byte=None if model is None else f"{model:.3f}",
-        bars=[] if model is None else headline.bars(model, yardsticks),
-        verdict="" if model is None else headline.verdict(model, yardsticks),
+        bars=[] if model is None else headline.bars(model, baselines),
+        verdict="" if model is None else headline.verdict(model, baselines),
         cards=headline.cards(summary, records),
-        charts=run_charts(records, yardsticks),
+        charts=run_charts(records, baselines),
         validations=_validations(records),
         samples=_samples(run / "samples.json"),
         rows=headline.rows(summary),
@@ -101,7 +101,7 @@ def _samples(path: Path) -> list[dict[str, str]]:
 
 
 def _versions(summary: dict[str, Any]) -> list[str]:
-    """Where the numbers come from, in the few words under the title."""
+    """The origin of the numbers, in the few words under the title."""
     named = (("puna", "puna_version"), ("torch", "torch_version"), ("recipe", "recipe_hash"))
     return [f"{word} {summary[key]}" for word, key in named if summary.get(key)]
 
@@ -128,13 +128,13 @@ def _cell(value: object, text: Any) -> str:
     return "\N{EN DASH}" if number is None else str(text(number))
 
 
-def run_charts(records: Records, yardsticks: Sequence[Yardstick]) -> list[Chart]:
-    """The charts of a run, in reading order. yardsticks: levels in bits per byte, for the chart of
+def run_charts(records: Records, baselines: Sequence[ReferenceLine]) -> list[Chart]:
+    """The charts of a run, in reading order. baselines: levels in bits per byte, for the chart of
     that metric.
     """
     charts = (
         _loss_chart(records),
-        _bits_per_byte_chart(records, tuple(yardsticks)),
+        _bits_per_byte_chart(records, tuple(baselines)),
         _learning_rate_chart(records),
         _training_chart(
             records, "gradient_norm", "gradient-norm", "Gradient norm", "L2 over all parameters"
@@ -155,13 +155,11 @@ def _loss_chart(records: Records) -> Chart:
     return Chart("loss", "Loss", "nats per token", lines, latest=_latest(lines, decimals=3))
 
 
-def _bits_per_byte_chart(records: Records, yardsticks: tuple[Yardstick, ...]) -> Chart:
+def _bits_per_byte_chart(records: Records, baselines: tuple[ReferenceLine, ...]) -> Chart:
     held_out = Series.of(records, "validation", "bits_per_byte")
     lines = _noisy("training", Series.of(records, "train", "bits_per_byte")) + _held_out(held_out)
     latest = _latest(lines, decimals=3)
-    return Chart(
-        "bits-per-byte", "Bits per byte", "of UTF-8 text", lines, yardsticks, latest=latest
-    )
+    return Chart("bits-per-byte", "Bits per byte", "of UTF-8 text", lines, baselines, latest=latest)
 
 
 def _learning_rate_chart(records: Records) -> Chart:

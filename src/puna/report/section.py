@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from puna.plots.canvas import Look, arm_looks
+from puna.plots.canvas import ArmStyle, arm_styles
 from puna.study.definition import Arm, Study
 from puna.study.results import StudyRuns
 from puna.study.run_metrics import METRICS, Metric
@@ -21,7 +21,7 @@ from puna.study.step_times import StepTimes
 ALIGNMENTS = {"l": "---", "r": "---:"}
 
 Key = tuple[str, str]
-"""The classes of a line, as `canvas.Look.key` gives them, and what it stands for."""
+"""The classes of a line, as `canvas.ArmStyle.key` gives them, and what it stands for."""
 
 
 class Drawing(Protocol):
@@ -80,9 +80,9 @@ class StudyResults:
         return analyse(self.runs.values(metric), self.study.baseline, self.study.rule_for(metric))
 
     @cached_property
-    def looks(self) -> dict[str, Look]:
-        """How each arm is drawn in every figure."""
-        return arm_looks(list(self.study.arms), self.study.baseline)
+    def styles(self) -> dict[str, ArmStyle]:
+        """The style of each arm in every figure."""
+        return arm_styles(list(self.study.arms), self.study.baseline)
 
     def arm_mean(self, arm: str, metric: str) -> str:
         """The mean of an arm's runs as text, or how many of them diverged: a mean over the others

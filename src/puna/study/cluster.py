@@ -56,7 +56,7 @@ class _Resumable:
         return self.function(*arguments)
 
     def checkpoint(self, *arguments: Any) -> Any:
-        """What submitit puts back into the queue when the cluster stops the job."""
+        """The job that submitit puts back into the queue when the cluster stops the job."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, *arguments)

@@ -36,7 +36,7 @@ MATCHED_WITHIN = 0.01
 
 
 class Rule(Config):
-    """When an arm counts as different, written before the run; see
+    """The rule by which an arm counts as different, written before the run; see
     `puna.study.statistics.DecisionRule`.
     """
 
@@ -85,7 +85,7 @@ class Study(Config):
     probes: tuple[str, ...] = Field(
         default=(),
         strict=False,
-        description="what to look at inside each model, before and after training",
+        description="what to record inside each model, before and after training",
     )
     step_times: tuple[Literal["eager", "compiled"], ...] = Field(
         default=("eager", "compiled"), strict=False

@@ -102,7 +102,7 @@ class StudyRuns:
         }
 
     def diverged(self, arm: str, metric: str) -> int:
-        """How many runs of the arm have no value of the metric."""
+        """The number of the arm's runs that have no value of the metric."""
         return sum(math.isnan(value_of(run, metric)) for run in self.by_arm[arm])
 
 

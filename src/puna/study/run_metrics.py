@@ -1,4 +1,4 @@
-"""What a finished run is measured by: the names that a study's `metric` and `also` may hold."""
+"""The metrics of a finished run: the names that a study's `metric` and `also` may hold."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

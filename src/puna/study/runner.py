@@ -39,11 +39,11 @@ class Pending(Protocol):
     """A job that was handed to an executor."""
 
     def done(self) -> bool:
-        """Whether it has ended, well or not."""
+        """True once it has ended, well or not."""
         ...
 
     def result(self) -> Any:
-        """What the function returned; raises what it raised."""
+        """The value that the function returned; raises what it raised."""
         ...
 
 
@@ -63,7 +63,7 @@ class Job:
     seed: int
 
     def folder(self, study: Path) -> Path:
-        """Where it runs, until its record is written."""
+        """The folder in which it runs, until its record is written."""
         return study / "runs" / f"{self.arm}-{self.seed}"
 
 
@@ -73,9 +73,9 @@ def schedule(study: Study) -> list[Job]:
     """
     arms = list(study.arms)
     return [
-        Job(arms[(place + turn) % len(arms)], seed)
+        Job(arms[(index + turn) % len(arms)], seed)
         for turn, seed in enumerate(study.seeds)
-        for place in range(len(arms))
+        for index in range(len(arms))
     ]
 
 
@@ -114,7 +114,7 @@ def run_study(
     if not jobs:
         return
     arms = resolve_arms(study, folder)
-    refuse_mixture(
+    check_unchanged(
         read_results(folder), arms, lambda arm: open_inputs(arm.recipe)[0].data_hash, folder
     )
     with _alone(folder):
@@ -144,7 +144,7 @@ def run_study(
         ) from next(iter(failed.values()))
 
 
-def refuse_mixture(
+def check_unchanged(
     records: Sequence[dict[str, Any]],
     arms: dict[str, Arm],
     data_hash: Callable[[Arm], str],
@@ -257,7 +257,7 @@ def _begin(threads: int) -> None:
 
 
 def _told_to_stop() -> bool:
-    """Whether this is a process of `local_executor` that was interrupted, or whose parent was
+    """True in a process of `local_executor` that was interrupted, or whose parent was
     killed.
     """
     parent = multiprocessing.parent_process()

@@ -117,7 +117,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """How far the baseline's own runs lie apart; mean and standard deviation (divisor n - 1) are
+    """The spread of the baseline's own runs; mean and standard deviation (divisor n - 1) are
     None where one of them diverged.
     """
 
@@ -285,7 +285,7 @@ def _paired_tests(
     same = np.ptp(table, axis=1) == 0
     p = np.where(same, mean == 0, found.pvalue)
     low, high = np.where(same, mean, bounds.low), np.where(same, mean, bounds.high)
-    # a family that shrank with every diverged arm would make the others look surer
+    # a family that shrank with every diverged arm would lower the p-values of the others
     adjusted = holm([*p, *[1.0] * (family - len(p))])
     return {
         arm: PairedTest(
