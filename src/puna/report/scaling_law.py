@@ -76,79 +76,84 @@ def scaling_law(results: StudyResults) -> Section | None:
 
 
 def _text(fitted: StudyLaw) -> str:
-    law, runs, best = fitted.law, fitted.runs, fitted.best
-    constants = [
-        [plain(name), *_cells([getattr(one, name) for one in (law, *fitted.resampled)])]
+    parts = [
+        _fit(fitted),
+        _constants(fitted),
+        (
+            f"Intervals are percentiles of {RESAMPLES} bootstrap samples of the runs (seed"
+            f" {SEED}). They hold what chance does in these runs, and not that the form of the"
+            " law may be wrong. E, A and B trade off against each other and against their"
+            " exponents."
+        ),
+        _optimum(fitted),
+        _lifetimes(fitted),
+        (
+            "Saved: of those FLOPs, against training and serving the compute optimum. What lies"
+            " outside the sizes and tokens that were run is an extrapolation here too."
+        ),
+    ]
+    return "\n\n".join(parts)
+
+
+def _fit(fitted: StudyLaw) -> str:
+    """The sentences on the runs behind the law, and on its error."""
+    runs = fitted.runs
+    left = f" {fitted.left_out} runs diverged and are left out." if fitted.left_out else ""
+    return (
+        f"L(N, D) = E + A / N^alpha + B / D^beta, nats per token, fitted to {len(runs)}"
+        f" runs of {_amount(runs.parameters.min())} to {_amount(runs.parameters.max())} parameters"
+        f" on {_amount(runs.tokens.min())} to {_amount(runs.tokens.max())} tokens; N counts all"
+        f" parameters, embeddings included.{left} The run that it fits worst is off by"
+        f" {largest_error(runs, fitted.law):.1%}."
+    )
+
+
+def _constants(fitted: StudyLaw) -> str:
+    """The table of the constants and of the optimum's exponents, with intervals."""
+    laws = (fitted.law, *fitted.resampled)
+    rows = [
+        [name, *_cells([getattr(law, name) for law in laws])]
         for name in ("E", "A", "B", "alpha", "beta")
     ]
-    exponents = [
-        [label, *_cells([one.exponents[index] for one in (law, *fitted.resampled)])]
-        for index, label in enumerate(
-            ("optimal N grows like C^a: a", "optimal D grows like C^b: b")
-        )
+    labels = ("optimal N grows like C^a: a", "optimal D grows like C^b: b")
+    rows += [
+        [label, *_cells([law.exponents[index] for law in laws])]
+        for index, label in enumerate(labels)
     ]
-    optima = [one.compute_optimum(best.flops) for one in (law, *fitted.resampled)]
+    return table("lrr", ["", "fit", "95% interval"], rows)
+
+
+def _optimum(fitted: StudyLaw) -> str:
+    """The sentences on the compute optimum, which introduce the table of lifetime optima."""
+    runs, best = fitted.runs, fitted.best
+    optima = [law.compute_optimum(best.flops) for law in (fitted.law, *fitted.resampled)]
+    within = (
+        runs.parameters.min() <= best.parameters <= runs.parameters.max()
+        and runs.tokens.min() <= best.tokens <= runs.tokens.max()
+    )
+    beyond = " That lies outside the sizes or tokens that were run: an extrapolation."
+    return (
+        f"At the largest compute of the study, 6 N D = {best.flops:.3g} FLOPs, the law is"
+        f" lowest, {fitted.law.loss(best):.2f}, at N = {_amount(best.parameters)}"
+        f" ({_range([one.parameters for one in optima])}) and D = {_amount(best.tokens)}"
+        f" ({_range([one.tokens for one in optima])}).{'' if within else beyond} A model that will"
+        " be used is cheapest over its life if it is smaller and trained for longer, to the same"
+        " loss; training costs 6 N D FLOPs, inference 2 N a token:"
+    )
+
+
+def _lifetimes(fitted: StudyLaw) -> str:
+    """The table of the compute optimum and the lifetime optima for `SERVED` times its tokens."""
+    law, best = fitted.law, fitted.best
     rows = [["compute optimum", "none", *_model(best), f"{best.flops:.3g}", ""]]
     for times in SERVED:
         served = times * best.tokens
         longer = law.lifetime_optimum(law.loss(best), served)
         cost, instead = (training.lifetime_flops(served) for training in (longer, best))
-        rows.append(
-            [
-                "lifetime optimum",
-                _amount(served),
-                *_model(longer),
-                f"{cost:.3g}",
-                f"{1 - cost / instead:.0%}",
-            ]
-        )
-    left = f" {fitted.left_out} runs diverged and are left out." if fitted.left_out else ""
-    sizes, tokens = (
-        (runs.parameters.min(), runs.parameters.max()),
-        (
-            runs.tokens.min(),
-            runs.tokens.max(),
-        ),
-    )
-    beyond = not (sizes[0] <= best.parameters <= sizes[1] and tokens[0] <= best.tokens <= tokens[1])
-    return "\n\n".join(
-        [
-            (
-                f"L(N, D) = E + A / N^alpha + B / D^beta, nats per token, fitted to {len(runs)}"
-                f" runs of {_amount(sizes[0])} to {_amount(sizes[1])} parameters on"
-                f" {_amount(tokens[0])} to {_amount(tokens[1])} tokens; N counts all parameters,"
-                f" embeddings included.{left} The run that it fits worst is off by"
-                f" {largest_error(runs, law):.1%}."
-            ),
-            table("lrr", ["", "fit", "95% interval"], [*constants, *exponents]),
-            (
-                f"Intervals are percentiles of {RESAMPLES} bootstrap samples of the runs (seed"
-                f" {SEED}). They hold what chance does in these runs, and not that the form of the"
-                " law may be wrong. E, A and B trade off against each other and against their"
-                " exponents."
-            ),
-            f"At the largest compute of the study, 6 N D = {best.flops:.3g} FLOPs, the law is"
-            f" lowest, {law.loss(best):.2f}, at N = {_amount(best.parameters)}"
-            f" ({_range([one.parameters for one in optima])}) and D = {_amount(best.tokens)}"
-            f" ({_range([one.tokens for one in optima])})."
-            + (
-                " That lies outside the sizes or tokens that were run: an extrapolation."
-                if beyond
-                else ""
-            )
-            + " A model that will be used is cheapest over its life if it is smaller and trained"
-            " for longer, to the same loss; training costs 6 N D FLOPs, inference 2 N a token:",
-            table(
-                "lrrrrrr",
-                ["", "tokens served", "N", "D", "D / N", "FLOPs of the life", "saved"],
-                rows,
-            ),
-            (
-                "Saved: of those FLOPs, against training and serving the compute optimum. What lies"
-                " outside the sizes and tokens that were run is an extrapolation here too."
-            ),
-        ]
-    )
+        saved = f"{1 - cost / instead:.0%}"
+        rows.append(["lifetime optimum", _amount(served), *_model(longer), f"{cost:.3g}", saved])
+    header = ["", "tokens served", "N", "D", "D / N", "FLOPs of the life", "saved"]
+    return table("lrrrrrr", header, rows)
 
 
 def _figure(runs: StudyRuns, fitted: StudyLaw) -> Figure:

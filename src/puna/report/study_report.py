@@ -18,10 +18,10 @@ from puna.report.costs import costs
 from puna.report.differences import differences, other_measures
 from puna.report.inside_models import inside_models
 from puna.report.pages import render
-from puna.report.protocol import protocol
 from puna.report.published import published
 from puna.report.scaling_law import scaling_law
 from puna.report.section import Section, StudyResults, plain
+from puna.report.study_protocol import protocol
 from puna.study.definition import Study, read_study, resolve_arms
 from puna.study.results import complete_runs, read_results
 from puna.study.step_times import read_step_times

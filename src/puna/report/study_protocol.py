@@ -2,19 +2,26 @@
 written before the runs.
 """
 
+from collections.abc import Mapping
+
 from puna.report.section import Section, StudyResults, code, plain, table
 
 
 def protocol(results: StudyResults) -> Section:
-    """Recipe, arms, seeds, metric and rule, then a table of the arms; their tokens where they
-    differ.
-    """
-    study, arms, metric = results.study, results.arms, results.metric
-    recipe, baseline = arms[study.baseline].recipe, plain(study.baseline)
+    """Recipe, arms, seeds, metric and rule, then a table of the arms."""
     tokens = {
-        name: arm.recipe.train.steps * arm.recipe.tokens_per_step for name, arm in arms.items()
+        name: arm.recipe.train.steps * arm.recipe.tokens_per_step
+        for name, arm in results.arms.items()
     }
     alike = len(set(tokens.values())) == 1
+    lines = _lines(results, alike)
+    return Section("Protocol", "\n".join(lines) + "\n\n" + _table(results, tokens, alike))
+
+
+def _lines(results: StudyResults, alike: bool) -> list[str]:
+    """The list before the table. alike: every arm sees as many tokens."""
+    study, metric, baseline = results.study, results.metric, plain(results.study.baseline)
+    recipe = results.arms[study.baseline].recipe
     lines = [
         (
             f"- Base recipe {code(study.base)}{'' if alike else f', in the baseline {baseline}'}:"
@@ -40,24 +47,23 @@ def protocol(results: StudyResults) -> Section:
             f"- Left out: {results.runs.left_out} runs in `results.jsonl` of arms or seeds that"
             " `study.yaml` does not name."
         )
+    return lines
+
+
+def _table(results: StudyResults, tokens: Mapping[str, int], alike: bool) -> str:
+    """A row for each arm; its tokens only where they differ."""
     rows = [
         [
             plain(name),
-            " ".join(code(override) for override in study.arms[name]) or "the base recipe",
+            " ".join(code(override) for override in results.study.arms[name]) or "the base recipe",
             f"{arm.recipe.model.feed_forward_width:,}",
             f"{arm.parameters:,} ({arm.parameter_difference:+.2%})",
             f"{arm.flops_per_token / 1e6:.2f} ({arm.flop_difference:+.2%})",
             *([] if alike else [f"{tokens[name]:,}"]),
         ]
-        for name, arm in arms.items()
+        for name, arm in results.arms.items()
     ]
-    header = [
-        "arm",
-        "changes",
-        "feed-forward width",
-        "parameters",
-        "MFLOPs a token, training",
-        *([] if alike else ["tokens"]),
-    ]
-    arms_table = table("llrrr" + "r" * (not alike), header, rows)
-    return Section("Protocol", "\n".join(lines) + "\n\n" + arms_table)
+    header = ["arm", "changes", "feed-forward width", "parameters", "MFLOPs a token, training"]
+    if alike:
+        return table("llrrr", header, rows)
+    return table("llrrrr", [*header, "tokens"], rows)
