@@ -3,7 +3,13 @@
 import pytest
 
 from puna.plots.step_chart import ReferenceLine
-from puna.report.headline import bars, cards, compression_baselines, held_out_bits_per_byte, verdict
+from puna.report.headline import (
+    bars,
+    cards,
+    compression_baselines,
+    validation_bits_per_byte,
+    verdict,
+)
 
 GZIP, XZ = ReferenceLine("gzip -9", 2.5), ReferenceLine("xz -9", 2.0)
 
@@ -52,9 +58,9 @@ def test_the_summary_goes_before_the_last_record():
         {"kind": "validation", "step": 9, "bits_per_byte": 1.5},
         {"kind": "train", "step": 10, "tokens": 100, "mfu": None},
     ]
-    assert held_out_bits_per_byte({"val_bits_per_byte": 1.25}, records) == 1.25
-    assert held_out_bits_per_byte({}, records) == 1.5
-    assert held_out_bits_per_byte({}, []) is None
+    assert validation_bits_per_byte({"val_bits_per_byte": 1.25}, records) == 1.25
+    assert validation_bits_per_byte({}, records) == 1.5
+    assert validation_bits_per_byte({}, []) is None
     assert [(card.label, card.value) for card in cards({}, records)] == [
         ("Tokens", "100"),
         ("MFU", "50.0%"),

@@ -188,7 +188,7 @@ def test_values_that_are_not_finite_are_left_out_and_counted(make_run):
     assert page.count("3 not finite, left out") == 1
     assert ">nan<" not in page
     # neither the summary nor a validation has a value
-    assert "bits per byte of held-out text" not in page
+    assert "bits per byte of validation text" not in page
 
 
 def test_samples_cannot_become_markup_or_break_the_file(make_run):

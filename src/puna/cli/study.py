@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-HELD_OUT_BYTES = 200_000
+VALIDATION_BYTES = 200_000
 
 Folder = Annotated[
     Path,
@@ -36,7 +36,7 @@ Folder = Annotated[
 
 
 def open_inputs(recipe: "Recipe") -> "tuple[RunInputs, Callable[[Transformer], FinishedRun]]":
-    """The inputs of a run, opened in the process that runs it, and the held-out text that
+    """The inputs of a run, opened in the process that runs it, and the validation text that
     its model is measured on.
     """
     from puna.study.run_metrics import FinishedRun
@@ -46,7 +46,7 @@ def open_inputs(recipe: "Recipe") -> "tuple[RunInputs, Callable[[Transformer], F
 
     def finished_run(model: "Transformer") -> "FinishedRun":
         return FinishedRun(
-            model, data.tokenizer, data.validation_text_ids(HELD_OUT_BYTES), recipe.context_length
+            model, data.tokenizer, data.validation_text_ids(VALIDATION_BYTES), recipe.context_length
         )
 
     return data.inputs, finished_run

@@ -23,7 +23,7 @@ ROLES = (
     "line",
     "surface",
     "train",
-    "held-out",
+    "validation",
     "reference",
     "better",
     "worse",

@@ -35,7 +35,7 @@ class Line:
 
     label: str
     series: Series
-    role: Literal["train", "held-out"]
+    role: Literal["train", "validation"]
     style: Literal["faint", "firm", "dotted"] = "firm"
 
 

@@ -237,4 +237,4 @@ def _learning_curves(results: StudyResults) -> Figure | None:
         f"Starts, up to {highest:.3g}, lie above the frame." if highest > top else "",
     ]
     caption = " ".join(filter(None, sentences))
-    return Figure("Learning curves", "bits per byte of held-out text", chart, caption)
+    return Figure("Learning curves", "bits per byte of validation text", chart, caption)

@@ -21,10 +21,10 @@ MEANINGS: Final[Mapping[str, str]] = {
     "tokens_per_second": "tokens trained on per second of training",
     "mfu": "model FLOPs utilisation, a fraction of the measured matmul peak",
     "matmul_peak_gflops": "measured matmul peak, GFLOP/s",
-    "val_loss": "held-out loss, nats per token",
-    "val_perplexity": "exp of the held-out loss",
-    "val_bits_per_byte": "held-out bits per UTF-8 byte",
-    "val_bytes": "UTF-8 bytes of the held-out text",
+    "val_loss": "validation loss, nats per token",
+    "val_perplexity": "exp of the validation loss",
+    "val_bits_per_byte": "validation bits per UTF-8 byte",
+    "val_bytes": "UTF-8 bytes of the validation text",
     "gzip_bits_per_byte": "gzip -9 on the same text",
     "xz_bits_per_byte": "xz -9 on the same text",
     "recipe_hash": "names the configuration: equal hashes, equal recipes",
@@ -62,7 +62,7 @@ class SummaryRow:
     meaning: str
 
 
-def held_out_bits_per_byte(
+def validation_bits_per_byte(
     summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
 ) -> float | None:
     """The headline: from the summary, else from the last validation that gave a finite value, else
@@ -73,7 +73,7 @@ def held_out_bits_per_byte(
 
 
 def compression_baselines(summary: Mapping[str, Any]) -> list[ReferenceLine]:
-    """gzip -9 and xz -9 in bits per byte of the held-out text, those that were measured."""
+    """gzip -9 and xz -9 in bits per byte of the validation text, those that were measured."""
     measured = ((name, finite(summary.get(f"{name}_bits_per_byte"))) for name in ("gzip", "xz"))
     return [
         ReferenceLine(f"{name}\N{NO-BREAK SPACE}-9", value)

@@ -49,7 +49,7 @@ def _page(run: Path) -> str:
     records = read_run_log(run / "metrics.jsonl")
     summary = _read_json(run / "summary.json", dict) or {}
     recipe = run / "recipe.yaml"
-    model = headline.held_out_bits_per_byte(summary, records)
+    model = headline.validation_bits_per_byte(summary, records)
     baselines = headline.compression_baselines(summary)
     return render(
         "run_report.html",
@@ -150,14 +150,16 @@ def run_charts(records: Records, baselines: Sequence[ReferenceLine]) -> list[Cha
 
 
 def _loss_chart(records: Records) -> Chart:
-    held_out = Series.of(records, "validation", "loss")
-    lines = _noisy("training", Series.of(records, "train", "loss")) + _held_out(held_out)
+    validation = Series.of(records, "validation", "loss")
+    lines = _noisy("training", Series.of(records, "train", "loss")) + _validation_line(validation)
     return Chart("loss", "Loss", "nats per token", lines, latest=_latest(lines, decimals=3))
 
 
 def _bits_per_byte_chart(records: Records, baselines: tuple[ReferenceLine, ...]) -> Chart:
-    held_out = Series.of(records, "validation", "bits_per_byte")
-    lines = _noisy("training", Series.of(records, "train", "bits_per_byte")) + _held_out(held_out)
+    validation = Series.of(records, "validation", "bits_per_byte")
+    lines = _noisy("training", Series.of(records, "train", "bits_per_byte")) + _validation_line(
+        validation
+    )
     latest = _latest(lines, decimals=3)
     return Chart("bits-per-byte", "Bits per byte", "of UTF-8 text", lines, baselines, latest=latest)
 
@@ -190,12 +192,12 @@ def _noisy(label: str, series: Series) -> tuple[Line, ...]:
     )
 
 
-def _held_out(series: Series) -> tuple[Line, ...]:
-    return (Line("held out", series, "held-out", "dotted"),) if len(series) else ()
+def _validation_line(series: Series) -> tuple[Line, ...]:
+    return (Line("validation", series, "validation", "dotted"),) if len(series) else ()
 
 
 def _latest(lines: tuple[Line, ...], decimals: int | None = None) -> str:
-    """The last value of the last line, the one that matters most: the held-out one where there is
+    """The last value of the last line, the one that matters most: the validation one where there is
     one.
     """
     if not lines:

@@ -18,8 +18,9 @@ from puna.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A trained model with the text that it is measured on: ids [N] that were held out; context:
-    tokens a training sequence.
+    """A trained model with the text that it is measured on: ids [N] of the validation split.
+
+    context: tokens a training sequence.
     """
 
     model: Transformer
@@ -38,7 +39,7 @@ class FinishedRun:
         )
 
     @cached_property
-    def held_out(self) -> Score:
+    def validation(self) -> Score:
         """In windows of the trained length; computed once."""
         return self.score()
 
@@ -57,13 +58,13 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "bits_per_byte": Metric(
             "bits per byte",
-            "on held-out text, in windows of the trained length",
-            lambda run: run.held_out.bits_per_byte,
+            "on validation text, in windows of the trained length",
+            lambda run: run.validation.bits_per_byte,
         ),
         "loss": Metric(
             "nats per token",
-            "on held-out text; compares only where the tokenizer is the same",
-            lambda run: run.held_out.loss,
+            "on validation text; compares only where the tokenizer is the same",
+            lambda run: run.validation.loss,
         ),
         "bits_per_byte_2x": Metric(
             "bits per byte",
@@ -77,7 +78,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         ),
         "bits_per_byte_numbers": Metric(
             "bits per byte",
-            "on those lines of the held-out text that hold a digit",
+            "on those lines of the validation text that hold a digit",
             lambda run: run.score(only=on_lines_with_digits(run.ids, run.tokenizer)).bits_per_byte,
         ),
         "addition_exact_match": Metric(

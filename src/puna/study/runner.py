@@ -32,7 +32,7 @@ from puna.train.recipe import Recipe
 from puna.train.trainer import RunInputs, Trainer, recipe_hash
 
 OpenInputs = Callable[[Recipe], tuple[RunInputs, Callable[..., FinishedRun]]]
-"""From a recipe to what its run needs, and to the held-out text for the finished model."""
+"""From a recipe to what its run needs, and to the validation text for the finished model."""
 
 
 class Pending(Protocol):
