@@ -48,7 +48,7 @@ def make_study(
     grid: Sequence[tuple[int, int]] | None = None,
     **keys: Any,
 ) -> Path:
-    """A finished study in `folder`. truth: the metric by the places of arm and seed; diverged:
+    """A finished study in `folder`. truth: the metric by the positions of arm and seed; diverged:
     seeds by arm; grid: N and D of each arm.
 
     keys: of study.yaml.
@@ -75,18 +75,18 @@ def make_study(
         (study.get("metric", "bits_per_byte"), *study.get("also", ()), "loss", "bits_per_byte")
     )
     lines = []
-    for place, arm in enumerate(arms):
-        parameters, tokens = grid[place] if grid else (1_000_000 + 1000 * place, 488 * 8 * 64)
+    for index, arm in enumerate(arms):
+        parameters, tokens = grid[index] if grid else (1_000_000 + 1000 * index, 488 * 8 * 64)
         for turn, seed in enumerate(seeds):
             failed = seed in (diverged or {}).get(arm, ())
             if truth:
-                value = truth(place, turn)
+                value = truth(index, turn)
             elif grid:
                 value = 1.5 + 300 / parameters**0.45 + 400 / tokens**0.4 + 0.004 * rng.normal()
             else:
                 value = (
                     2.9
-                    + EFFECT * math.sin(2.5 * place) * math.sqrt(place)
+                    + EFFECT * math.sin(2.5 * index) * math.sqrt(index)
                     + shared[seed]
                     + NOISE / 2 * rng.normal()
                 )
@@ -97,17 +97,17 @@ def make_study(
                     **{name: None if failed else round(value, 6) for name in metrics},
                     "diverged": "its gradients were not finite for 20 steps" if failed else "",
                     "parameters": parameters,
-                    "flops_per_token": 6.0e6 + 2e5 * place,
+                    "flops_per_token": 6.0e6 + 2e5 * index,
                     "tokens": tokens // 2 if failed else tokens,
                     "curve": curve(value, tokens, failed, rng),
                     "gradient_norms": [[1, 2.0], [488, 0.5]],
                     "probes": {
-                        "start": probed(probes, place, rng),
-                        "end": {} if failed else probed(probes, place + 5, rng),
+                        "start": probed(probes, index, rng),
+                        "end": {} if failed else probed(probes, index + 5, rng),
                     },
                     "machine": {
-                        "train_seconds": 60.0 + place,
-                        "peak_memory_mb": 400 + 3 * place + turn,
+                        "train_seconds": 60.0 + index,
+                        "peak_memory_mb": 400 + 3 * index + turn,
                         "threads": 1,
                     },
                     "recipe_hash": "a",
@@ -122,8 +122,8 @@ def make_study(
         drift = 1 + 0.1 * rng.random(15)
         modes = {
             mode: {
-                arm: [round(base * (1 + 0.04 * math.sin(3 * place)) * d, 3) for d in drift]
-                for place, arm in enumerate(arms)
+                arm: [round(base * (1 + 0.04 * math.sin(3 * index)) * d, 3) for d in drift]
+                for index, arm in enumerate(arms)
             }
             for mode, base in zip(timed, (180.0, 120.0), strict=False)
         }
@@ -153,7 +153,7 @@ def curve(last: float, tokens: int, failed: bool, rng: np.random.Generator) -> l
 
 
 def probed(
-    probes: Sequence[str], place: int, rng: np.random.Generator
+    probes: Sequence[str], index: int, rng: np.random.Generator
 ) -> dict[str, dict[str, list[float]]]:
     found = {
         probe: {
@@ -161,7 +161,7 @@ def probed(
                 float(
                     (1 + number)
                     * (1 + 0.2 * layer)
-                    * (1 + 0.05 * place)
+                    * (1 + 0.05 * index)
                     * (1 + 0.02 * rng.normal())
                 )
                 for layer in range(LAYERS)

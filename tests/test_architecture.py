@@ -29,6 +29,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "durable": "errors",
             "device": "errors",
             "spawn": "errors",
+            "run_log": "",
             "nn": "errors",
             "model": "nn config errors durable",
             "tokenizer": "errors config durable",
@@ -37,18 +38,17 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "worker": "inference tokenizer config errors",
             "api": "worker inference tokenizer config errors",
             "server": "api worker inference config errors",
-            "train": "model nn data config errors durable device",
+            "train": "model nn data run_log config errors durable device",
             "eval": "inference model data tokenizer errors",
-            "report": "errors durable",
-            "workflow": ("train eval inference data tokenizer model report config durable errors"),
-            "study": (
-                "train eval model nn tokenizer data report config durable device spawn errors"
-            ),
+            "workflow": ("train eval inference data tokenizer model run_log config durable errors"),
+            "number_format": "",
+            "plots": "number_format run_log errors durable",
+            "study": "train eval model nn tokenizer data run_log config durable device errors",
             "plan": "model config errors",
-            "findings": "study plan report errors",
+            "report": "study plan plots number_format run_log errors durable",
             "cli": (
-                "errors config durable device spawn nn model tokenizer data inference worker api"
-                " server train eval report study plan findings workflow"
+                "errors config durable device nn model tokenizer data inference worker api server"
+                " train eval study plan workflow run_log number_format plots report"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from puna.cli.study_report import write_report
+from puna.report.study_report import write_study_report
 from puna.study.definition import read_study
 from puna.study.results import read_results
 
@@ -43,7 +43,7 @@ def test_the_report_is_made_again_to_the_byte(name: str, tmp_path: Path) -> None
     folder = shutil.copytree(ROOT / "studies" / name, tmp_path / "studies" / name)
     for file in ("REPORT.md", "report.html"):
         (folder / file).unlink()
-    write_report(folder)
+    write_study_report(folder)
     assert (folder / "REPORT.md").read_bytes() == (
         ROOT / "studies" / name / "REPORT.md"
     ).read_bytes()

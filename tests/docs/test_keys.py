@@ -19,7 +19,7 @@ from puna.inference.engine_options import EngineOptions
 from puna.inference.request import GenerationOptions
 from puna.model.config import PRESETS
 from puna.study.definition import Study, read_study, resolve_arms
-from puna.study.metrics import METRICS
+from puna.study.run_metrics import METRICS
 from puna.train.recipe import Recipe, read_recipe
 
 RECIPES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "studies").glob("*/recipe.yaml")])

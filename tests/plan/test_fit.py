@@ -163,7 +163,7 @@ def test_resamples_too_can_tell_five_constants_apart() -> None:
         (2, (1, 2, 4, 8), "8 runs with 2 different numbers of parameters and 8 of tokens"),
     ],
 )
-def test_runs_that_fix_no_five_constants_are_refused(
+def test_runs_that_fix_no_five_constants_are_rejected(
     sizes: int, ratios: tuple[float, ...], counts: str
 ) -> None:
     rule = (
@@ -183,7 +183,7 @@ def test_six_runs_are_enough() -> None:
 @pytest.mark.parametrize(
     ("axis", "words"), [("parameters", "fall with parameters"), ("tokens", "fall with tokens")]
 )
-def test_losses_that_do_not_depend_on_an_axis_are_refused(axis: str, words: str) -> None:
+def test_losses_that_do_not_depend_on_an_axis_are_rejected(axis: str, words: str) -> None:
     runs = made_runs(LAWS["epoch"])
     kept = runs.tokens if axis == "parameters" else runs.parameters
     with pytest.raises(PlanError, match=words):

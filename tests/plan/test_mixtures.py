@@ -35,7 +35,7 @@ def test_corpora_are_read_from_the_right_so_that_names_may_hold_colons() -> None
 
 
 @pytest.mark.parametrize("text", ["web", "web:1", "web:one:2e9", "web:1:", ":1:2"])
-def test_another_form_is_refused(text: str) -> None:
+def test_another_form_is_rejected(text: str) -> None:
     with pytest.raises(
         PlanError,
         match=f"the source '{text}' is not of the form NAME:WEIGHT:TOKENS, such as CommonCrawl",
@@ -56,7 +56,7 @@ def test_weights_and_tokens_are_positive(text: str, message: str) -> None:
         read_corpora([text])
 
 
-def test_a_name_given_twice_is_refused() -> None:
+def test_a_name_given_twice_is_rejected() -> None:
     with pytest.raises(PlanError, match="the source web is given twice"):
         read_corpora(["web:1:2", "web:2:3"])
 

@@ -220,7 +220,7 @@ def test_a_model_too_small_for_a_loss_names_the_smallest_that_is_not() -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
-def test_what_is_not_positive_is_refused(value: float) -> None:
+def test_what_is_not_positive_is_rejected(value: float) -> None:
     with pytest.raises(PlanError, match=r"flops is .*, but must be a number above zero"):
         EPOCH.compute_optimum(value)
     if value:

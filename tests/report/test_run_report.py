@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from puna.errors import PunaError
-from puna.report.run_report import write_run_report
+from puna.report.run_report import run_charts, write_run_report
 
 SUMMARY = {
     "parameters": 33_702_400,
@@ -188,7 +188,7 @@ def test_values_that_are_not_finite_are_left_out_and_counted(make_run):
     assert page.count("3 not finite, left out") == 1
     assert ">nan<" not in page
     # neither the summary nor a validation has a value
-    assert "bits per byte of held-out text" not in page
+    assert "bits per byte of validation text" not in page
 
 
 def test_samples_cannot_become_markup_or_break_the_file(make_run):
@@ -254,7 +254,7 @@ def test_a_run_of_100_000_records_stays_below_half_a_mebibyte(make_run):
     assert len(page.encode()) < 512 * 1024
 
 
-def test_a_folder_without_a_run_and_damaged_files_are_refused_with_their_names(make_run, tmp_path):
+def test_a_folder_without_a_run_and_damaged_files_are_rejected_with_their_names(make_run, tmp_path):
     with pytest.raises(PunaError, match=r"is no run folder: .* metrics\.jsonl"):
         write_run_report(tmp_path / "nowhere")
     run = make_run(summary="[1]")
@@ -268,3 +268,13 @@ def test_a_folder_without_a_run_and_damaged_files_are_refused_with_their_names(m
     with pytest.raises(PunaError, match="each sample is an object with `prompt` and `text`"):
         write_run_report(run)
     assert not (run / "report.html").exists()
+
+
+def test_a_metric_that_was_never_logged_has_no_chart():
+    records = [
+        {"kind": "train", "step": 1, "loss": 2.0},
+        {"kind": "train", "step": 2, "loss": None, "mfu": None},
+    ]
+    (loss,) = run_charts(records, [])
+    assert loss.name == "loss"
+    assert loss.left_out == 1

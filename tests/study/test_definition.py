@@ -96,7 +96,7 @@ def test_nothing_is_matched_unless_asked_for_and_a_width_of_its_own_is_kept(tmp_
         ),
     ],
 )
-def test_what_breaks_a_rule_is_refused(
+def test_what_breaks_a_rule_is_rejected(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=message):

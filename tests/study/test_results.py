@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from made_up_study import make_study
 
 import puna.study.results
-from puna.errors import DataError
-from puna.study.results import HASHED, append_result, code_hash, read_results
+from puna.errors import ConfigError, DataError
+from puna.study.definition import read_study
+from puna.study.results import HASHED, append_result, code_hash, complete_runs, read_results
 
 
 def test_a_torn_last_line_is_cut_off_and_costs_no_other(tmp_path: Path) -> None:
@@ -50,7 +52,7 @@ def test_the_code_hash_follows_what_is_computed_and_no_prose(tmp_path: Path) -> 
     assert code_hash(tmp_path) != before
 
 
-@pytest.mark.parametrize("file", ["device.py", "study/metrics.py", "train/step.py"])
+@pytest.mark.parametrize("file", ["device.py", "study/run_metrics.py", "train/step.py"])
 def test_the_code_hash_covers_device_metrics_and_packages(file: str, tmp_path: Path) -> None:
     before = code_hash(tmp_path)
     (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -62,3 +64,29 @@ def test_every_hashed_part_exists() -> None:
     source = Path(puna.study.results.__file__).parents[1]
     assert all(list(source.glob(part)) for part in HASHED)
     assert len(code_hash()) == 16
+
+
+def test_missing_runs_are_named_with_the_remedy(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, ["a", "x"])
+    study, records = read_study(folder), read_results(folder)
+    with pytest.raises(
+        ConfigError, match=r"arm x lacks seed 3, and differences are paired: puna study run FOLDER"
+    ):
+        complete_runs(study, records[:-1])
+    with pytest.raises(ConfigError, match="arm a lacks seeds 0, 1, 2, 3"):
+        complete_runs(study, records[4:])
+    with pytest.raises(ConfigError, match="arm a, seed 0 has two results"):
+        complete_runs(study, [*records, records[0]])
+
+
+def test_a_metric_that_a_run_did_not_log_is_named_with_the_run(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, ["a", "b"], also=["bits_per_byte_2x"])
+    study, records = read_study(folder), read_results(folder)
+    del records[5]["bits_per_byte_2x"]
+    with pytest.raises(
+        ConfigError,
+        match=(
+            r"arm b, seed 1 did not log bits_per_byte_2x, .* take it out of study\.yaml, or delete"
+        ),
+    ):
+        complete_runs(study, records)

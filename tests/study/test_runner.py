@@ -14,11 +14,10 @@ from small_study import Here, found, write_study
 
 from puna.cli.study import open_inputs
 from puna.errors import ConfigError, TrainingError
-from puna.findings.differences import analyse_metric
-from puna.findings.runs import complete_runs
 from puna.study.definition import Study, read_study
-from puna.study.results import append_result, read_results
+from puna.study.results import append_result, complete_runs, read_results
 from puna.study.runner import Job, run_study, schedule, unfinished
+from puna.study.statistics import analyse
 
 
 def run_all(folder: Path) -> list[Job]:
@@ -61,9 +60,8 @@ def test_a_record_holds_what_the_study_asks_for(finished_study: Path) -> None:
 
 def test_equal_arms_find_nothing_and_a_lame_one_is_seen(finished_study: Path) -> None:
     study = read_study(finished_study)
-    analysis = analyse_metric(
-        study, complete_runs(study, read_results(finished_study)), study.metric
-    )
+    runs = complete_runs(study, read_results(finished_study))
+    analysis = analyse(runs.values(study.metric), study.baseline, study.rule_for(study.metric))
     tests = {comparison.arm: comparison.test for comparison in analysis.comparisons}
     assert {comparison.arm: comparison.verdict for comparison in analysis.comparisons}[
         "same"
@@ -118,7 +116,7 @@ def test_results_of_another_kind_are_not_mixed(
     assert (study_folder / "results.jsonl").read_bytes() == before
 
 
-def test_a_study_that_another_process_runs_is_refused(study_folder: Path) -> None:
+def test_a_study_that_another_process_runs_is_rejected(study_folder: Path) -> None:
     (study_folder / "runs").mkdir()
     with (
         FileLock(study_folder / "runs" / "lock"),

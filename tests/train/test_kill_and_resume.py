@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from puna.report.metrics import read_metrics
+from puna.run_log import read_run_log
 from puna.train.checkpoint import checkpoints
 from puna.train.recipe import Recipe
 from puna.train.trainer import RunInputs, Trainer
@@ -68,7 +68,7 @@ def assert_same(run: Path, whole: Path) -> None:
     logs = [
         [
             {k: v for k, v in r.items() if k not in timed}
-            for r in read_metrics(folder / "metrics.jsonl")
+            for r in read_run_log(folder / "metrics.jsonl")
         ]
         for folder in (run, whole)
     ]

@@ -17,7 +17,7 @@ from puna.data.shards import open_split
 from puna.errors import ConfigError, ModelFolderError, PunaError, TrainingError
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model
-from puna.report.metrics import read_metrics
+from puna.run_log import read_run_log
 from puna.train import trainer as trainer_module
 from puna.train.checkpoint import checkpoints, optimizer_tensors
 from puna.train.schedule import learning_rate_factor
@@ -32,7 +32,7 @@ def untimed(run: Path) -> list[dict[str, Any]]:
     timed = ("seconds", "tokens_per_second", "mfu")
     return [
         {key: value for key, value in record.items() if key not in timed}
-        for record in read_metrics(run / "metrics.jsonl")
+        for record in read_run_log(run / "metrics.jsonl")
     ]
 
 
@@ -96,7 +96,7 @@ def test_an_untrained_model_knows_nothing(trainer: Make, tmp_path: Path) -> None
 def test_the_log_says_what_was_done(trainer: Make, tiny_inputs: RunInputs, tmp_path: Path) -> None:
     run = trainer(tmp_path / "run")
     assert run.train()
-    records = read_metrics(run.run / "metrics.jsonl")
+    records = read_run_log(run.run / "metrics.jsonl")
     steps = [record for record in records if record["kind"] == "train"]
     assert [record["step"] for record in steps] == list(range(5, 45, 5))
     for record in steps:

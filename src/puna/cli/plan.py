@@ -123,7 +123,7 @@ def memory(
 
         puna plan memory llama-65b --bits 4
     """
-    from puna.cli.figures import print_columns
+    from puna.cli.columns import print_columns
     from puna.model.accounting import count_parameters, inference_memory, training_memory
 
     config = _shape(model)
@@ -162,7 +162,7 @@ def memory(
 def _parts(title: str, memory: "Memory", formats: dict[str, str]) -> list[tuple[str, ...]]:
     from dataclasses import asdict
 
-    from puna.cli.figures import gigabytes
+    from puna.number_format import gigabytes
 
     rows = [
         (f"  {name.replace('_', ' ')} ({formats[name]})", gigabytes(size))
@@ -202,8 +202,9 @@ def data(
 
         puna plan data --tokens 2e9 --source web:80:5e9 --source books:20:100e6
     """
-    from puna.cli.figures import amount, print_columns
+    from puna.cli.columns import print_columns
     from puna.data.mixture import epochs
+    from puna.number_format import amount
     from puna.plan.cost import check_positive
     from puna.plan.mixtures import named_mixture, read_corpora
 
@@ -259,7 +260,8 @@ def fit(
     from rich.console import Console
     from rich.progress import track
 
-    from puna.cli.figures import amount, print_columns
+    from puna.cli.columns import print_columns
+    from puna.number_format import amount
     from puna.plan.fit import fit_law, interval, largest_error, read_runs, resampled_laws
 
     runs, skipped = read_runs(results)
@@ -281,9 +283,9 @@ def fit(
     for name in ("E", "A", "B", "alpha", "beta"):
         low, high = interval([getattr(other, name) for other in laws])
         rows.append((name, f"{getattr(law, name):.5g}", f"{low:.5g} to {high:.5g}"))
-    for place, name in enumerate(("optimal N ~ C^a, a", "optimal D ~ C^b, b")):
-        low, high = interval([other.exponents[place] for other in laws])
-        rows.append((name, f"{law.exponents[place]:.4f}", f"{low:.4f} to {high:.4f}"))
+    for index, name in enumerate(("optimal N ~ C^a, a", "optimal D ~ C^b, b")):
+        low, high = interval([other.exponents[index] for other in laws])
+        rows.append((name, f"{law.exponents[index]:.4f}", f"{low:.4f} to {high:.4f}"))
     print_columns(rows)
     typer.echo(
         "\nL(N, D) = E + A / N^alpha + B / D^beta; the run that it fits worst is off by"

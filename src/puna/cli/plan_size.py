@@ -85,7 +85,7 @@ def size(
 
         puna plan size --loss 1.947 --inference-tokens 2e12 --constants sardana --plot curves.svg
     """
-    from puna.cli.figures import print_columns
+    from puna.cli.columns import print_columns
     from puna.plan.cost import check_positive, gpu_rate
     from puna.plan.scaling import LAWS, named_law
 
@@ -126,7 +126,7 @@ def _cheapest_at(name: str, law: "ScalingLaw", loss: float) -> "Training":
 
 
 def _notes(gpu: str | None, mfu: float) -> Iterator[str]:
-    """What stands under the table: what was counted, and what these laws do not know."""
+    """The notes under the table: the costs that were counted, and the limits of these laws."""
     from puna.plan.cost import GPU_PEAKS
 
     yield (
@@ -149,7 +149,7 @@ def _rows(
     inference_tokens: float | None,
     flops_per_hour: float | None,
 ) -> Iterator[Row]:
-    from puna.cli.figures import amount
+    from puna.number_format import amount
     from puna.plan.cost import Training
 
     def hours(flops: float) -> str:
@@ -225,9 +225,9 @@ def _draw(
     """A row for each law: tokens over parameters for a tenth of the training, for it and for ten
     times it; costs of a life at its loss.
     """
-    from puna.cli.figures import amount
+    from puna.number_format import amount
     from puna.plan.curves import equal_loss, lifetime_cost
-    from puna.report.scaling_curves import Panel, write_scaling_curves
+    from puna.plots.scaling_curves import Panel, write_scaling_curves
 
     rows = []
     for name, law in laws.items():

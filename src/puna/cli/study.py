@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from puna.model.transformer import Transformer
-    from puna.study.metrics import FinishedRun
-    from puna.study.runner import Executor
+    from puna.report.section import StudyResults
+    from puna.study.run_metrics import FinishedRun
+    from puna.study.runner import JobExecutor
     from puna.train.recipe import Recipe
     from puna.train.trainer import RunInputs
 
@@ -24,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-HELD_OUT_BYTES = 200_000
+VALIDATION_BYTES = 200_000
 
 Folder = Annotated[
     Path,
@@ -33,17 +36,17 @@ Folder = Annotated[
 
 
 def open_inputs(recipe: "Recipe") -> "tuple[RunInputs, Callable[[Transformer], FinishedRun]]":
-    """What a run of a study needs, opened in the process that runs it, and the held-out text that
+    """The inputs of a run, opened in the process that runs it, and the validation text that
     its model is measured on.
     """
-    from puna.study.metrics import FinishedRun
+    from puna.study.run_metrics import FinishedRun
     from puna.workflow.run_data import open_data
 
     data = open_data(recipe)
 
     def finished_run(model: "Transformer") -> "FinishedRun":
         return FinishedRun(
-            model, data.tokenizer, data.validation_text_ids(HELD_OUT_BYTES), recipe.context_length
+            model, data.tokenizer, data.validation_text_ids(VALIDATION_BYTES), recipe.context_length
         )
 
     return data.inputs, finished_run
@@ -84,13 +87,13 @@ def run(
 
     Then measures the arms' step times, if it has not (not after a cluster: puna study time does),
     and writes the report. A study whose code, data or recipes changed since its first run is
-    refused.
+    rejected.
     """
     from rich.console import Console
 
     from puna.cli.progress import RunProgress
     from puna.study.definition import read_study, resolve_arms
-    from puna.study.metrics import METRICS
+    from puna.study.run_metrics import METRICS
     from puna.study.runner import run_study, unfinished
     from puna.study.step_times import FILE as STEP_TIMES
     from puna.workflow.run_data import make_missing_data
@@ -124,7 +127,7 @@ def run(
 
 def _executor(
     folder: Path, jobs: int, threads: int | None, cluster: str | None, cluster_options: list[str]
-) -> "AbstractContextManager[Executor]":
+) -> "AbstractContextManager[JobExecutor]":
     from puna.config import apply_overrides
     from puna.study.cluster import ClusterExecutor
     from puna.study.runner import local_executor
@@ -165,9 +168,44 @@ def report(folder: Folder) -> None:
     """Write REPORT.md, and report.html with its figures, from study.yaml, results.jsonl and
     step_times.json.
     """
-    from puna.cli.study_report import write_report
+    from rich.console import Console
 
-    write_report(folder)
+    from puna.report.study_report import PAGE, TEXT, write_study_report
+
+    results = write_study_report(folder)
+    console = Console()
+    console.print(_differences(results))
+    console.print(f"report  {folder / TEXT}\npage    {folder / PAGE}", highlight=False)
+
+
+def _differences(results: "StudyResults") -> "Table":
+    """The table of differences, for the terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from puna.report.differences import p_value
+
+    table = Table(title=escape(results.study.question), title_justify="left")
+    for column in (
+        "arm",
+        f"difference, {results.metric.unit}",
+        f"{results.analysis.rule.level} interval",
+        "p, Holm",
+        "verdict",
+    ):
+        table.add_column(column)
+    for comparison in results.analysis.best_first:
+        test = comparison.test
+        numbers = ("", "", "")
+        if test is not None:
+            low, high = test.confidence_interval
+            numbers = (
+                f"{test.mean_difference:+.4f}",
+                f"{low:+.4f} to {high:+.4f}",
+                p_value(test.adjusted_p_value),
+            )
+        table.add_row(escape(comparison.arm), *numbers, comparison.verdict)
+    return table
 
 
 @app.command("list")

@@ -144,7 +144,7 @@ def verify_resume(
     from rich.console import Console
 
     from puna.cli.progress import RunProgress
-    from puna.report.metrics import read_metrics
+    from puna.run_log import read_run_log
     from puna.train.checkpoint import optimizer_tensors
     from puna.train.recipe import read_recipe
     from puna.train.trainer import Trainer
@@ -183,7 +183,7 @@ def verify_resume(
             if not _equal(states[0].get(name), states[1].get(name))
         ]
         logs = [
-            [_untimed(record) for record in read_metrics(folder / "metrics.jsonl")]
+            [_untimed(record) for record in read_run_log(folder / "metrics.jsonl")]
             for folder in (whole, parted)
         ]
         if logs[0] != logs[1]:

@@ -1,4 +1,4 @@
-"""What a model costs over its life: FLOPs by two rules of thumb, and hours of a GPU for them.
+"""The cost of a model over its life: FLOPs by two rules of thumb, and hours of a GPU for them.
 
 Training is 6 N D FLOPs and inference 2 N a token, for N parameters and D tokens (Kaplan et al.
 2020, section 2.1; a multiply-add counts as two). Attention's own 4 L H C per pair of tokens is left

@@ -50,7 +50,7 @@ EXPONENTS = (0.01, 5.0)
 
 @dataclass(frozen=True)
 class Runs:
-    """What runs came to: arrays of one length, parameters N, training tokens D, loss in nats per
+    """The losses of runs: arrays of one length, parameters N, training tokens D, loss in nats per
     token.
     """
 
@@ -63,7 +63,7 @@ class Runs:
 
     @property
     def enough(self) -> bool:
-        """Whether they can tell five constants apart."""
+        """True where they can tell five constants apart."""
         different = min(len(np.unique(self.parameters)), len(np.unique(self.tokens)))
         return len(self) >= FEWEST and different >= FEWEST_DIFFERENT
 
@@ -174,7 +174,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def largest_error(runs: Runs, law: ScalingLaw) -> float:
-    """How far the law is off at the run that it fits worst, as a share of that run's loss."""
+    """The error of the law at the run that it fits worst, as a share of that run's loss."""
     expected = law.E + law.A / runs.parameters**law.alpha + law.B / runs.tokens**law.beta
     return float(np.abs(expected / runs.loss - 1).max())
 

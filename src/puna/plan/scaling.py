@@ -1,4 +1,4 @@
-"""How low the loss gets for a size and an amount of data, and which size and amount a budget is
+"""Scaling laws: the loss of a size and an amount of data, and the size and amount that a budget is
 best spent on.
 
 Five constants say all. They were fitted to one family of models on one data set and one recipe, so
@@ -39,7 +39,7 @@ class ScalingLaw:
     beta: float
 
     def loss(self, training: Training) -> float:
-        """What the law expects of this model."""
+        """The loss that the law expects of this model."""
         return float(
             self.E + self.A / training.parameters**self.alpha + self.B / training.tokens**self.beta
         )

@@ -1,5 +1,5 @@
-"""What a run comes to: the number to quote, the yardsticks it is held against, the cards, and the
-table of the rest.
+"""The headline of a run: the number to quote, its compression baselines, the cards, and the table
+of the rest.
 
 It prefers the summary of a finished run, and falls back on the last logged records of an unfinished
 one. No HTML.
@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from puna.report.curves import Yardstick
-from puna.report.formats import duration, quantity
-from puna.report.metrics import finite
+from puna.number_format import duration, quantity
+from puna.plots.step_chart import ReferenceLine
+from puna.run_log import finite
 
 MEANINGS: Final[Mapping[str, str]] = {
     "parameters": "weights that training moved",
@@ -21,10 +21,10 @@ MEANINGS: Final[Mapping[str, str]] = {
     "tokens_per_second": "tokens trained on per second of training",
     "mfu": "model FLOPs utilisation, a fraction of the measured matmul peak",
     "matmul_peak_gflops": "measured matmul peak, GFLOP/s",
-    "val_loss": "held-out loss, nats per token",
-    "val_perplexity": "exp of the held-out loss",
-    "val_bits_per_byte": "held-out bits per UTF-8 byte",
-    "val_bytes": "UTF-8 bytes of the held-out text",
+    "val_loss": "validation loss, nats per token",
+    "val_perplexity": "exp of the validation loss",
+    "val_bits_per_byte": "validation bits per UTF-8 byte",
+    "val_bytes": "UTF-8 bytes of the validation text",
     "gzip_bits_per_byte": "gzip -9 on the same text",
     "xz_bits_per_byte": "xz -9 on the same text",
     "recipe_hash": "names the configuration: equal hashes, equal recipes",
@@ -52,7 +52,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """One line of the table: key and value as they stand in the summary, and what the key means
     where we know.
     """
@@ -62,7 +62,7 @@ class Row:
     meaning: str
 
 
-def held_out_bits_per_byte(
+def validation_bits_per_byte(
     summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
 ) -> float | None:
     """The headline: from the summary, else from the last validation that gave a finite value, else
@@ -72,22 +72,22 @@ def held_out_bits_per_byte(
     return found if found is not None else _last(records, "validation", "bits_per_byte")
 
 
-def compressors(summary: Mapping[str, Any]) -> list[Yardstick]:
-    """gzip -9 and xz -9 in bits per byte of the held-out text, those that were measured."""
+def compression_baselines(summary: Mapping[str, Any]) -> list[ReferenceLine]:
+    """gzip -9 and xz -9 in bits per byte of the validation text, those that were measured."""
     measured = ((name, finite(summary.get(f"{name}_bits_per_byte"))) for name in ("gzip", "xz"))
     return [
-        Yardstick(f"{name}\N{NO-BREAK SPACE}-9", value)
+        ReferenceLine(f"{name}\N{NO-BREAK SPACE}-9", value)
         for name, value in measured
         if value is not None
     ]
 
 
-def bars(model: float, yardsticks: Sequence[Yardstick]) -> list[Bar]:
-    """The model and its yardsticks side by side; shorter is better."""
-    longest = max([model, *(yardstick.value for yardstick in yardsticks)]) or 1.0
+def bars(model: float, baselines: Sequence[ReferenceLine]) -> list[Bar]:
+    """The model and its baselines side by side; shorter is better."""
+    longest = max([model, *(baseline.value for baseline in baselines)]) or 1.0
     levels = [
         ("this model", model),
-        *((yardstick.label, yardstick.value) for yardstick in yardsticks),
+        *((baseline.label, baseline.value) for baseline in baselines),
     ]
     return [
         Bar(label, f"{value:.3f}", f"{100 * value / longest:.2f}", model=index == 0)
@@ -95,12 +95,12 @@ def bars(model: float, yardsticks: Sequence[Yardstick]) -> list[Bar]:
     ]
 
 
-def verdict(model: float, yardsticks: Sequence[Yardstick]) -> str:
-    """One sentence that says which wins, by how much; empty without yardsticks."""
-    if not yardsticks:
+def verdict(model: float, baselines: Sequence[ReferenceLine]) -> str:
+    """One sentence that says which wins, by how much; empty without baselines."""
+    if not baselines:
         return ""
-    best = min(yardsticks, key=lambda yardstick: yardstick.value)
-    worst = max(yardsticks, key=lambda yardstick: yardstick.value)
+    best = min(baselines, key=lambda baseline: baseline.value)
+    worst = max(baselines, key=lambda baseline: baseline.value)
     if model < best.value:
         rest = (
             f" and {_percent(model, worst.value)} fewer than {worst.label}"
@@ -149,10 +149,10 @@ def cards(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> l
     return found
 
 
-def rows(summary: Mapping[str, Any]) -> list[Row]:
+def rows(summary: Mapping[str, Any]) -> list[SummaryRow]:
     """Every key of the summary, in its order, with unknown keys too."""
     return [
-        Row(
+        SummaryRow(
             key,
             value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
             MEANINGS.get(key, ""),
@@ -174,7 +174,7 @@ def _last(records: Sequence[Mapping[str, Any]], kind: str, key: str) -> float | 
 
 
 def _percent(ours: float, theirs: float) -> str:
-    """How far apart, of theirs; small differences keep a decimal so that none reads as 0%."""
+    """The distance as a share of theirs; small ones keep a decimal so that none reads as 0%."""
     apart = 100 * abs(1 - ours / theirs)
     return f"{apart:.0f}%" if apart >= 10 else f"{apart:.2g}%"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from puna.errors import ConfigError
-from puna.study.runner import Executor, Pending
+from puna.study.runner import JobExecutor, Pending
 
 
-class ClusterExecutor(Executor):
+class ClusterExecutor(JobExecutor):
     """Submits to a cluster that submitit knows: `slurm`, or `local` for processes of this machine,
     all at once.
 
@@ -56,7 +56,7 @@ class _Resumable:
         return self.function(*arguments)
 
     def checkpoint(self, *arguments: Any) -> Any:
-        """What submitit puts back into the queue when the cluster stops the job."""
+        """The job that submitit puts back into the queue when the cluster stops the job."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, *arguments)

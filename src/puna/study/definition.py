@@ -24,8 +24,8 @@ from puna.config import Config, apply_overrides, overlay, read_yaml, validate
 from puna.errors import ConfigError
 from puna.model.accounting import count_parameters, training_flops_per_token
 from puna.model.config import ModelConfig
-from puna.study.metrics import METRICS
 from puna.study.probes import PROBES
+from puna.study.run_metrics import METRICS
 from puna.study.statistics import DecisionRule
 from puna.train.recipe import Recipe
 
@@ -36,7 +36,7 @@ MATCHED_WITHIN = 0.01
 
 
 class Rule(Config):
-    """When an arm counts as different, written before the run; see
+    """The rule by which an arm counts as different, written before the run; see
     `puna.study.statistics.DecisionRule`.
     """
 
@@ -85,7 +85,7 @@ class Study(Config):
     probes: tuple[str, ...] = Field(
         default=(),
         strict=False,
-        description="what to look at inside each model, before and after training",
+        description="what to record inside each model, before and after training",
     )
     step_times: tuple[Literal["eager", "compiled"], ...] = Field(
         default=("eager", "compiled"), strict=False

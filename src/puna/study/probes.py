@@ -1,4 +1,4 @@
-"""What goes on inside a decoder on one batch: sizes of activations and gradients, dead units,
+"""Measurements inside a decoder on one batch: sizes of activations and gradients, dead units,
 gates, how sharp attention is.
 
 A probe takes a `Transformer` and ids [B, T] and returns numbers by name; a list has one entry a

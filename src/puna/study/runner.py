@@ -22,33 +22,33 @@ import torch
 from filelock import FileLock, Timeout
 
 from puna.errors import ConfigError, TrainingError
-from puna.report.metrics import finite, read_metrics
+from puna.run_log import finite, read_run_log
 from puna.spawn import SpawnedPool
 from puna.study.definition import Arm, Study, resolve_arms, seeded
-from puna.study.metrics import METRICS, FinishedRun
 from puna.study.probes import PROBES
 from puna.study.results import append_result, code_hash, read_results
+from puna.study.run_metrics import METRICS, FinishedRun
 from puna.train.recipe import Recipe
 from puna.train.stored_recipe import recipe_hash
 from puna.train.trainer import RunInputs, Trainer
 
 OpenInputs = Callable[[Recipe], tuple[RunInputs, Callable[..., FinishedRun]]]
-"""From a recipe to what its run needs, and to the held-out text for the finished model."""
+"""From a recipe to what its run needs, and to the validation text for the finished model."""
 
 
 class Pending(Protocol):
     """A job that was handed to an executor."""
 
     def done(self) -> bool:
-        """Whether it has ended, well or not."""
+        """True once it has ended, well or not."""
         ...
 
     def result(self) -> Any:
-        """What the function returned; raises what it raised."""
+        """The value that the function returned; raises what it raised."""
         ...
 
 
-class Executor(Protocol):
+class JobExecutor(Protocol):
     """Whatever runs functions in other processes."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Pending:
@@ -64,7 +64,7 @@ class Job:
     seed: int
 
     def folder(self, study: Path) -> Path:
-        """Where it runs, until its record is written."""
+        """The folder in which it runs, until its record is written."""
         return study / "runs" / f"{self.arm}-{self.seed}"
 
 
@@ -74,14 +74,14 @@ def schedule(study: Study) -> list[Job]:
     """
     arms = list(study.arms)
     return [
-        Job(arms[(place + turn) % len(arms)], seed)
+        Job(arms[(index + turn) % len(arms)], seed)
         for turn, seed in enumerate(study.seeds)
-        for place in range(len(arms))
+        for index in range(len(arms))
     ]
 
 
 @contextmanager
-def local_executor(jobs: int, threads: int) -> Iterator[Executor]:
+def local_executor(jobs: int, threads: int) -> Iterator[JobExecutor]:
     """Processes on this machine: `jobs` at a time, each with `threads` threads, each for one run,
     so that its peak memory is the run's own.
 
@@ -98,7 +98,7 @@ def unfinished(study: Study, folder: Path) -> list[Job]:
 
 
 def run_study(
-    study: Study, folder: Path, open_inputs: OpenInputs, executor: Executor
+    study: Study, folder: Path, open_inputs: OpenInputs, executor: JobExecutor
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Do the runs that are not in `results.jsonl` yet; yields each with its record, once that is on
     disk, in the order in which they end.
@@ -111,7 +111,7 @@ def run_study(
     if not jobs:
         return
     arms = resolve_arms(study, folder)
-    refuse_mixture(
+    check_unchanged(
         read_results(folder), arms, lambda arm: open_inputs(arm.recipe)[0].data_hash, folder
     )
     with _alone(folder):
@@ -141,7 +141,7 @@ def run_study(
         ) from next(iter(failed.values()))
 
 
-def refuse_mixture(
+def check_unchanged(
     records: Sequence[dict[str, Any]],
     arms: dict[str, Arm],
     data_hash: Callable[[Arm], str],
@@ -203,7 +203,7 @@ def run_job(
             if _told_to_stop():
                 raise
             diverged = str(error)  # its gradients were not finite for many steps
-        log = read_metrics(run / "metrics.jsonl")
+        log = read_run_log(run / "metrics.jsonl")
     return {
         "arm": arm.name,
         "seed": job.seed,
@@ -254,7 +254,7 @@ def _begin(threads: int) -> None:
 
 
 def _told_to_stop() -> bool:
-    """Whether this is a process of `local_executor` that was interrupted, or whose parent was
+    """True in a process of `local_executor` that was interrupted, or whose parent was
     killed.
     """
     parent = multiprocessing.parent_process()

@@ -30,9 +30,9 @@ from puna.model.accounting import training_flops_per_token, training_memory
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
 from puna.nn.mask import document_numbers
+from puna.run_log import RunLog
 from puna.train import checkpoint
 from puna.train.checkpoint import Progress
-from puna.train.metrics import MetricsLog
 from puna.train.optimizer import build_optimizers
 from puna.train.recipe import Recipe
 from puna.train.schedule import learning_rate_factor
@@ -172,7 +172,7 @@ class Trainer:
         """
         recipe = self.recipe
         last = min(recipe.train.steps, until or recipe.train.steps)
-        log = MetricsLog(self.run / "metrics.jsonl")
+        log = RunLog(self.run / "metrics.jsonl")
         meter = _Meter(self)
         non_finite = 0
         self.model.train()
@@ -241,7 +241,7 @@ class Trainer:
         )
         return factor, result
 
-    def _record(self, log: MetricsLog, record: dict[str, Any]) -> None:
+    def _record(self, log: RunLog, record: dict[str, Any]) -> None:
         log.append(record)
         for observer in self.observers:
             observer.logged(record)
@@ -250,7 +250,7 @@ class Trainer:
         step, train = self.progress.step, self.recipe.train
         return step == train.steps or (step > 0 and step % train.validate_every == 0)
 
-    def _validate(self, log: MetricsLog) -> None:
+    def _validate(self, log: RunLog) -> None:
         self.model.eval()
         found = self.inputs.validate(self.model)
         self.model.train()

@@ -28,7 +28,7 @@ from puna.errors import ConfigError
 from puna.inference.language_model import LanguageModel
 from puna.model.accounting import count_parameters
 from puna.model.weights import write_model
-from puna.report.metrics import read_metrics
+from puna.run_log import read_run_log
 from puna.train.recipe import Recipe, read_recipe
 from puna.train.stored_recipe import recipe_hash
 from puna.train.trainer import Trainer
@@ -60,7 +60,7 @@ class TrainedRun:
         """The records of metrics.jsonl in the order of their steps; `kind` is `train` or
         `validation`, and units are as docs/glossary.md says.
         """
-        return read_metrics(self.folder / "metrics.jsonl")
+        return read_run_log(self.folder / "metrics.jsonl")
 
 
 def train(
@@ -157,7 +157,7 @@ def summarise(trainer: Trainer, found: Evaluation) -> dict[str, Any]:
     tokens = recipe.train.steps * recipe.tokens_per_step
     records = [
         record
-        for record in read_metrics(trainer.run / "metrics.jsonl")
+        for record in read_run_log(trainer.run / "metrics.jsonl")
         if record["kind"] == "train"
     ]
     return {

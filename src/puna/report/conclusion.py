@@ -1,0 +1,33 @@
+"""The last sections of a report: the limits of the study, and its conclusion."""
+
+from puna.report.section import Section, StudyResults
+
+
+def limits(results: StudyResults) -> Section:
+    """The section `What this cannot show`."""
+    tokens = max(run["tokens"] for run in results.runs)
+    parameters = max(run["parameters"] for run in results.runs)
+    rates = {arm.recipe.optimizer.learning_rate for arm in results.arms.values()}
+    tuned = "the learning rates that the arms name"
+    rate = tuned if len(rates) > 1 else "one learning rate for all arms"
+    parts = [
+        f"These are models of up to {parameters:,} parameters on up to {tokens:,} tokens of one"
+        f" collection of text, with {rate}. Nothing here says that a difference stays, or stays"
+        " away, at another size, on other text, for longer training or with each arm tuned. An"
+        " undecided arm is not shown to be equal: its interval says what it may still be."
+    ]
+    if results.metric.unit.startswith("share"):
+        parts.append("A share is not normal near 0 and 1, where the intervals are rough.")
+    if results.times is not None:
+        parts.append(
+            "Step times are of bare training steps, taken in turns on one machine with one batch"
+            " and one length: another machine, another size or other kernels may order the arms"
+            " otherwise. Reading data, logging and validation are not in them."
+        )
+    return Section("What this cannot show", " ".join(parts))
+
+
+def conclusion(results: StudyResults) -> Section | None:
+    """The section `What was found`: the study's own words, None before they are written."""
+    text = results.study.conclusion.strip()
+    return Section("What was found", text) if text else None
