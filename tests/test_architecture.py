@@ -29,14 +29,15 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "durable": "errors",
             "device": "errors",
             "nn": "errors",
-            "model": "nn config errors durable",
+            "choices": "config",
+            "model": "nn choices config errors durable",
             "tokenizer": "errors config durable",
             "data": "tokenizer config errors durable",
             "inference": "model nn tokenizer config errors device",
             "worker": "inference tokenizer config errors",
             "api": "worker inference tokenizer config errors",
             "server": "api worker inference config errors",
-            "train": "model nn data config errors durable device",
+            "train": "model nn data choices config errors durable device",
             "eval": "inference model data tokenizer errors",
             "report": "errors durable",
             "workflow": ("train eval inference data tokenizer model report config durable errors"),
@@ -44,8 +45,8 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "plan": "model config errors",
             "findings": "study plan report errors",
             "cli": (
-                "errors config durable device nn model tokenizer data inference worker api server"
-                " train eval report study plan findings workflow"
+                "errors choices config durable device nn model tokenizer data inference worker api"
+                " server train eval report study plan findings workflow"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",
@@ -232,7 +233,15 @@ def test_the_tokenizer_room_names_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["puna", "puna.cli.main", "puna.tokenizer.tokenizer", "puna.data.prepare"]
+    "module",
+    [
+        "puna",
+        "puna.cli.main",
+        "puna.tokenizer.tokenizer",
+        "puna.data.prepare",
+        "puna.model.config",
+        "puna.train.recipe",
+    ],
 )
 def test_torch_stays_out_until_it_is_needed(module: str) -> None:
     """`puna --help` answers at once, and tokenising processes stay small, because these import no

@@ -17,7 +17,7 @@ from puna.config import Config, dotted_keys, overlay, read_yaml, validate
 from puna.errors import ConfigError
 from puna.inference.engine_options import EngineOptions
 from puna.inference.request import GenerationOptions
-from puna.model.config import PRESETS
+from puna.model.presets import PRESETS
 from puna.study.definition import Study, read_study, resolve_arms
 from puna.study.metrics import METRICS
 from puna.train.recipe import Recipe, read_recipe

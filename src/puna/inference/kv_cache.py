@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from puna.model.builders import build_slopes
 from puna.model.config import ModelConfig
-from puna.model.parts import BIASED
 from puna.nn.attention import causal_attention
 
 # Keys that a group of sequences copies at most, so that the copies stay in a core's second-level
@@ -76,9 +76,8 @@ class PagedCache:
         ]
         self.num_blocks, self.block_size, self.copies = num_blocks, block_size, copies
         self._window = config.sliding_window
-        self._slopes = (
-            BIASED[config.position](config).numpy() if config.position in BIASED else None
-        )
+        slopes = build_slopes(config)
+        self._slopes = None if slopes is None else slopes.numpy()
         self._device = torch.device(device)
         # of attention: PyTorch's kernel for CPUs took three times as long for one bfloat16 query as
         # copies in float32 and their attention

@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 from torch import nn
 
+from puna.model.builders import build_added_positions, build_block, build_norm
 from puna.model.config import ModelConfig
-from puna.model.parts import ADDED, BIASED, GATED, build_block, build_norm
+from puna.model.parts import BIASED, GATED
 from puna.nn.attention import BLOCK, trains_in_blocks
 from puna.nn.loss import CHUNK
 from puna.nn.quantized import quantize_linears
@@ -42,7 +43,7 @@ def count_parameters(config: ModelConfig) -> Parameters:
     with torch.device("meta"):
         block = build_block(config)
         final = build_norm(config) if block.final_norm else nn.Identity()
-        positions = ADDED[config.position](config) if config.position in ADDED else nn.Identity()
+        positions = build_added_positions(config) or nn.Identity()
     attention, feed_forward = _size(block.self_attn), _size(block.mlp)
     table = config.vocab_size * config.width
     return Parameters(

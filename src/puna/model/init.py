@@ -30,4 +30,9 @@ def init_weights(model: Transformer, seed: int) -> None:
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 module.weight[module.padding_idx].zero_()
         elif list(module.parameters(recurse=False)):
+            if not hasattr(module, "reset_parameters"):
+                raise TypeError(
+                    f"{type(module).__name__} has parameters without a start: give it a"
+                    " reset_parameters that sets them all"
+                )
             cast(Any, module).reset_parameters()

@@ -3,6 +3,7 @@ one by a test.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -10,8 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from puna.model.block import Block
+from puna.model.builders import (
+    build_added_positions,
+    build_block,
+    build_norm,
+    build_rotary,
+    build_slopes,
+)
 from puna.model.config import ModelConfig
-from puna.model.parts import ADDED, BIASED, PLACEMENTS, ROTARY, build_block, build_norm
 from puna.nn.attention import KeyValueCache
 from puna.nn.mask import attention_mask
 
@@ -36,18 +44,19 @@ class Transformer(nn.Module):
         self.embed_tokens = nn.Embedding(
             config.vocab_size, config.width, padding_idx=config.padding_id
         )
-        self.embed_positions = ADDED[config.position](config) if config.position in ADDED else None
+        self.embed_positions = build_added_positions(config)
         # Vaswani et al. 2017, section 3.4: sines have an amplitude of 1, which embeddings of 0.02
         # would drown in
         self.embedding_scale = config.width**0.5 if config.position == "sinusoidal" else 1.0
         self.layers = nn.ModuleList(build_block(config) for _ in range(config.num_layers))
-        self.norm = build_norm(config) if PLACEMENTS[config.placement].final_norm else nn.Identity()
+        final_norm = cast(Block, self.layers[0]).final_norm
+        self.norm = build_norm(config) if final_norm else nn.Identity()
         self.lm_head = (
             None
             if config.tie_embeddings
             else nn.Linear(config.width, config.vocab_size, bias=False)
         )
-        self.rotary = ROTARY[config.position](config) if config.position in ROTARY else None
+        self.rotary = build_rotary(config)
 
     @property
     def output_weight(self) -> Float[Tensor, "V D"]:
@@ -93,15 +102,13 @@ class Transformer(nn.Module):
         rule says it all.
         """
         config, steps = self.config, ids.shape[1]
-        slopes = (
-            BIASED[config.position](config).to(ids.device) if config.position in BIASED else None
-        )
+        slopes = build_slopes(config)
         return attention_mask(
             steps,
             steps,
             window=config.sliding_window,
             documents=documents,
-            slopes=slopes,
+            slopes=None if slopes is None else slopes.to(ids.device),
             device=ids.device,
         )
 

@@ -1,12 +1,16 @@
 """A recipe: everything that decides a training run, in one frozen, hashed value read from YAML."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from puna.choices import Choice, ChoosingConfig, Table, named, with_options
 from puna.config import Config, apply_overrides, read_yaml, validate
 from puna.model.config import ModelConfig
+from puna.train.schedule import SCHEDULES, learning_rate_factor
 
 
 class TokenizerRecipe(Config):
@@ -48,20 +52,44 @@ class DataRecipe(Config):
     )
 
 
-class OptimizerRecipe(Config):
-    """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest.
+# called with the model; every one takes LLaMA's defaults (Touvron et al. 2023, section 2.3)
+OPTIMIZERS: Mapping[str, Choice] = MappingProxyType(
+    {
+        "adamw": Choice(
+            "",
+            "puna.train.optimizer:adamw",
+            learning_rate=3e-4,
+            betas=(0.9, 0.95),
+            weight_decay=0.1,
+        ),
+        "muon": Choice(
+            "",
+            "puna.train.optimizer:muon_and_adamw",
+            learning_rate=3e-4,
+            muon_learning_rate=0.02,
+            betas=(0.9, 0.95),
+            weight_decay=0.1,
+        ),
+    }
+)
 
-    Defaults are LLaMA's (Touvron et al. 2023, section 2.3).
+
+@with_options
+class OptimizerRecipe(ChoosingConfig):
+    """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest; and the
+    schedule of their learning rates.
     """
 
-    name: Literal["adamw", "muon"] = "adamw"
+    families: ClassVar[dict[str, Table]] = {"name": OPTIMIZERS, "schedule": SCHEDULES}
+
+    name: Annotated[str, named(OPTIMIZERS)] = "adamw"
     learning_rate: float = Field(default=3e-4, gt=0, description="AdamW's, at the schedule's top")
     muon_learning_rate: float = Field(
         default=0.02, gt=0, description="Muon's, at the schedule's top"
     )
     betas: tuple[float, float] = Field(default=(0.9, 0.95), strict=False)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    schedule: Annotated[str, named(SCHEDULES)] = "cosine"
     warmup_steps: int = Field(default=100, ge=0)
     final_factor: float = Field(
         default=0.1, ge=0, le=1, description="learning rate at the end, relative to the top"
@@ -69,6 +97,21 @@ class OptimizerRecipe(Config):
     clip_norm: float = Field(
         default=1.0, gt=0, description="gradients longer than this are scaled down to it"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_choices(cls, values: Any) -> Any:
+        return cls.with_defaults(values) if isinstance(values, dict) else values
+
+    def factor(self, step: int, steps: int) -> float:
+        """The factor on the learning rates at `step` of `steps`."""
+        return learning_rate_factor(
+            step,
+            schedule=self.schedule,
+            steps=steps,
+            warmup=self.warmup_steps,
+            **SCHEDULES[self.schedule].values(self),
+        )
 
 
 class TrainRecipe(Config):
