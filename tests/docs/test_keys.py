@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from pages import DOCS, FILE_ENDINGS, PAGES, ROOT, named, read_page
+from pages import ADDED_KEYS, DOCS, FILE_ENDINGS, PAGES, ROOT, named, read_page
 from pydantic_core import PydanticUndefined
 
 from puna.config import Config, dotted_keys, overlay, read_yaml, validate
@@ -27,7 +27,7 @@ SECTIONS = frozenset(key for key in dotted_keys(Recipe) if "." not in key)
 
 
 def is_recipe_key(key: str) -> bool:
-    return key in dotted_keys(Recipe)
+    return key in ADDED_KEYS or key in dotted_keys(Recipe)
 
 
 def written_keys(values: Any, prefix: str = "") -> Iterator[str]:
