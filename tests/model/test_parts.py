@@ -54,6 +54,13 @@ SINGLE: dict[str, dict[str, Any]] = {
     "norm with bias": {"norm_bias": True},
     **{f"placement {name}": {"placement": name} for name in PLACEMENTS},
     **{f"feed-forward {name}": {"feed_forward": name} for name in FEED_FORWARDS},
+    "convolution over five, with biases": {
+        "feed_forward": "convolution",
+        "feed_forward_kernel": 5,
+        "feed_forward_bias": True,
+    },
+    "convolution over one": {"feed_forward": "convolution", "feed_forward_kernel": 1},
+    "self-gated with biases": {"feed_forward": "self_gated", "feed_forward_bias": True},
     "feed-forward with biases": {"feed_forward_bias": True},
     "swish beta 2": {"swish_beta": 2.0},
     "swish beta learned": {"swish_beta": "scalar"},
@@ -342,6 +349,14 @@ def test_gated_and_ungated_layers_have_as_many_parameters() -> None:
     }
     assert {sizes[name] for name in UNGATED} == {8192}
     assert {sizes[name] for name in GATED} == {8448}
+    assert sizes["self_gated"] == 8192
+    assert sizes["convolution"] == 7 * 32 * 37  # F = 8 D / 7, rounded up
+
+
+def test_a_convolution_keeps_no_documents_apart() -> None:
+    model = built({"feed_forward": "convolution"})
+    with pytest.raises(ValueError, match="cannot be kept apart by feed-forward layers that look"):
+        model.hidden_states(torch.zeros(1, 4).long(), documents=torch.zeros(1, 4).long())
 
 
 FAMILIES = {

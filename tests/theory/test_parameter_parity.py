@@ -30,14 +30,19 @@ def norm_size(config: ModelConfig, width: int) -> int:
 def formula(config: ModelConfig) -> Parameters:
     """With D, H, K, C, F, V, L and T (the longest context) of the configuration.
 
-    Attention 2 D H C + 2 D K C; feed-forward 2 D F, or 3 D F where gated; embedding V D, and T D
-    for learned positions; output V D.
+    Attention 2 D H C + 2 D K C; feed-forward 2 D F, 3 D F where gated, 2 D F + F^2 where
+    self-gated, (2 k + 1) D F as a convolution over k positions; embedding V D, and T D for learned
+    positions; output V D.
     """
     d, f, layers = config.width, config.feed_forward_width, config.num_layers
     qk_norms = 2 * norm_size(config, config.head_width) if config.qk_norm else 0
     attention = 2 * d * config.head_width * (config.num_heads + config.num_kv_heads) + qk_norms
-    inner = 2 if config.feed_forward in GATED else 1
-    feed_forward = (inner + 1) * d * f + (inner * f + d if config.feed_forward_bias else 0)
+    kernel = config.lookback + 1
+    # outputs of D or of F inputs before the last matrix
+    of_d = {"convolution": 2}.get(config.feed_forward, 2 if config.feed_forward in GATED else 1)
+    of_f = 1 if config.feed_forward == "self_gated" else 0
+    feed_forward = (of_d * kernel + 1) * d * f + of_f * f**2
+    feed_forward += (of_d + of_f) * f + d if config.feed_forward_bias else 0
     feed_forward += {"scalar": 1, "channel": f}.get(str(config.swish_beta), 0)
     return Parameters(
         embedding=(

@@ -42,6 +42,14 @@ from puna.train.trainer import differences, dump_recipe, recipe_hash
             "optimizer.name: there is no 'sgd'; choose one of adamw, muon",
         ),
         (
+            ["model.feed_forward=convolution", "train.mask_documents=true"],
+            "train.mask_documents cannot stop model.feed_forward convolution, which sees the pos",
+        ),
+        (
+            ["model.feed_forward=relu", "model.feed_forward_kernel=3"],
+            "model: feed_forward_kernel = 3 means nothing with feed_forward = relu: leave it out",
+        ),
+        (
             ["optimizer.schedule=step"],
             "optimizer.schedule: there is no 'step'; choose one of cosine, linear, wsd, constant",
         ),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from puna.inference.input_cache import Windows
 from puna.model.builders import build_slopes
 from puna.model.config import ModelConfig
 from puna.nn.attention import causal_attention
@@ -74,6 +75,12 @@ class PagedCache:
         self.values = [
             torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)
         ]
+        # of the feed-forward layers, where these look back
+        self.inputs = [
+            torch.empty((num_blocks, block_size, config.width), device=device, dtype=dtype)
+            for _ in range(config.num_layers if config.lookback else 0)
+        ]
+        self._kernel = config.lookback + 1
         self.num_blocks, self.block_size, self.copies = num_blocks, block_size, copies
         self._window = config.sliding_window
         slopes = build_slopes(config)
@@ -107,11 +114,15 @@ class PagedCache:
             written += slots
             token = group.tokens.stop
         new = self._place(np.concatenate(written))
-        layers = zip(self.keys, self.values, strict=True)
-        return [
+        layers = [
             LayerCache(keys.flatten(0, 1), values.flatten(0, 1), new, groups, self._dtype)
-            for keys, values in layers
+            for keys, values in zip(self.keys, self.values, strict=True)
         ]
+        if self.inputs:
+            seen = Windows.of(runs, self.block_size, self._kernel, self._device)
+            for layer, inputs in zip(layers, self.inputs, strict=True):
+                layer.inputs, layer.seen = inputs.flatten(0, 1), seen
+        return layers
 
     def _skipped(self, run: Run) -> int:
         """How many of the run's blocks lie before all that its queries see."""
@@ -256,11 +267,14 @@ def _at(held: Tensor, slots: slice | Tensor) -> Tensor:
 
 
 class LayerCache:
-    """One layer of a `PagedCache` during one step: a `puna.nn.attention.KeyValueCache` for the
-    step's tokens as one row.
+    """One layer of a `PagedCache` during one step: a `puna.nn.attention.KeyValueCache`, and where
+    the feed-forward layer looks back an `InputCache`, for the step's tokens as one row.
 
     dtype: of attention's arithmetic; its results are rounded to that of q.
     """
+
+    inputs: Float[Tensor, "slots D"]
+    seen: Windows
 
     def __init__(
         self,
@@ -287,3 +301,8 @@ class LayerCache:
         queries = q[0].to(self.dtype)
         parts = [group.attend(queries, self.keys, self.values) for group in self.groups]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(q.dtype).transpose(0, 1)[None]
+
+    def windows(self, x: Float[Tensor, "1 N D"]) -> Float[Tensor, "N kernel D"]:
+        """Write all new inputs, then give each token the last ones of its own sequence."""
+        self.inputs[self.written] = x[0]
+        return self.seen.read(self.inputs)

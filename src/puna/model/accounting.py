@@ -12,7 +12,7 @@ from torch import nn
 
 from puna.model.builders import build_added_positions, build_block, build_norm
 from puna.model.config import ModelConfig
-from puna.model.parts import BIASED, GATED
+from puna.model.parts import BIASED, UNGATED
 from puna.nn.attention import BLOCK, trains_in_blocks
 from puna.nn.loss import CHUNK
 from puna.nn.quantized import quantize_linears
@@ -66,7 +66,9 @@ def _matrices(config: ModelConfig) -> int:
     with torch.device("meta"):
         block = build_block(config)
     inside = sum(
-        module.weight.numel() for module in block.modules() if isinstance(module, nn.Linear)
+        module.weight.numel()
+        for module in block.modules()
+        if isinstance(module, nn.Linear | nn.Conv1d)
     )
     return config.num_layers * inside + config.vocab_size * config.width
 
@@ -97,8 +99,12 @@ def training_flops_per_token(config: ModelConfig, context: int) -> float:
 
 
 def kv_bytes_per_token(config: ModelConfig, element_bytes: int = 2) -> int:
-    """Bytes that a key/value cache holds per token: 2 L K C elements."""
-    return 2 * config.num_layers * config.num_kv_heads * config.head_width * element_bytes
+    """Bytes that a key/value cache holds per token: 2 L K C elements, and L D where feed-forward
+    layers look back, whose inputs it keeps.
+    """
+    elements = 2 * config.num_kv_heads * config.head_width
+    elements += config.width if config.lookback else 0
+    return config.num_layers * elements * element_bytes
 
 
 def activation_bytes(
@@ -137,7 +143,9 @@ def activation_bytes(
     else:  # q, k, v, and the output in the kernel's layout and in the output matrix's
         attention = element * (3 * heads + 2 * kv_heads)
     # gate, up, the activated gate and the product; or up and its activation
-    feed_forward = element * (4 if config.feed_forward in GATED else 2) * config.feed_forward_width
+    feed_forward = (
+        element * (2 if config.feed_forward in UNGATED else 4) * config.feed_forward_width
+    )
     layer = batch * context * (norms + inputs + attention + feed_forward)
     if half:
         layer += (

@@ -16,6 +16,7 @@ from puna.model.parts import (
     BIASED,
     FEED_FORWARDS,
     GATED,
+    LAYERS,
     NORMS,
     PLACEMENTS,
     ROPE_SCALINGS,
@@ -34,7 +35,7 @@ def build_norm(config: ModelConfig, width: int | None = None) -> nn.Module:
 
 
 def build_activation(config: ModelConfig) -> Activation:
-    """The activation of the configuration's feed-forward layer, or of its gate."""
+    """The activation of the configuration's ungated feed-forward layer, or of its gate."""
     choice = FEED_FORWARDS[config.feed_forward]
     return cast(
         Activation,
@@ -43,7 +44,16 @@ def build_activation(config: ModelConfig) -> Activation:
 
 
 def build_feed_forward(config: ModelConfig) -> nn.Module:
-    """The configuration's feed-forward layer, gated or not."""
+    """The configuration's feed-forward layer."""
+    if config.feed_forward in LAYERS:
+        choice = LAYERS[config.feed_forward]
+        other: nn.Module = choice.load()(
+            config.width,
+            config.feed_forward_width,
+            bias=config.feed_forward_bias,
+            **choice.values(config),
+        )
+        return other
     layer = GatedFeedForward if config.feed_forward in GATED else FeedForward
     return layer(
         config.width,

@@ -1,6 +1,6 @@
 """The shape of a model. No torch: a configuration is read, checked and hashed without it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -100,7 +100,7 @@ class ModelConfig(ChoosingConfig):
 
     feed_forward: Annotated[str, named(FEED_FORWARDS)] = "swiglu"
     feed_forward_width: int = Field(
-        gt=0, description="F; left out: 4 D, or the SwiGLU rule where it is gated"
+        gt=0, description="F; left out: as many parameters as an ungated layer has with 4 D"
     )
     feed_forward_multiple: int = Field(
         default=256, gt=0, description="what the SwiGLU rule rounds up to"
@@ -140,14 +140,31 @@ class ModelConfig(ChoosingConfig):
                     )
                 values["head_width"] = width // heads
         if isinstance(width, int) and width > 0:
-            multiple = values.get("feed_forward_multiple", 256)
-            if values.get("feed_forward", "swiglu") not in tuple(GATED):
-                values.setdefault("feed_forward_width", 4 * width)
-            elif isinstance(multiple, int) and multiple > 0:
-                from puna.nn.feed_forward import swiglu_hidden_size  # brings torch
-
-                values.setdefault("feed_forward_width", swiglu_hidden_size(width, multiple))
+            values.setdefault("feed_forward_width", cls._feed_forward_width(width, values))
         return values
+
+    @classmethod
+    def _feed_forward_width(cls, width: int, values: Mapping[str, Any]) -> int:
+        """The F with which the layer has the 8 D^2 parameters of an ungated one of width 4 D; a
+        gated or convolutional one has a few more.
+        """
+        name = values.get("feed_forward", "swiglu")
+        multiple = values.get("feed_forward_multiple", 256)
+        kernel = values.get("feed_forward_kernel")
+        if name in tuple(GATED) and isinstance(multiple, int) and multiple > 0:
+            from puna.nn.feed_forward import swiglu_hidden_size  # brings torch
+
+            return swiglu_hidden_size(width, multiple)
+        if name == "self_gated":
+            return 2 * width  # 2 D F + F^2 = 8 D^2
+        if name == "convolution" and isinstance(kernel, int) and kernel > 0:
+            return -(-8 * width // (2 * kernel + 1))  # (2 k + 1) D F = 8 D^2
+        return 4 * width
+
+    @property
+    def lookback(self) -> int:
+        """Earlier positions whose input a feed-forward layer sees beside its own."""
+        return (getattr(self, "feed_forward_kernel", None) or 1) - 1
 
     @model_validator(mode="after")
     def _possible(self) -> "ModelConfig":

@@ -21,11 +21,11 @@ def init_weights(model: Transformer, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     residual = STD / (2 * model.config.num_layers) ** 0.5
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Embedding):
             std = residual if name.endswith(("o_proj", "down_proj")) else STD
             values = torch.empty(module.weight.shape, dtype=torch.float32, device="cpu")
             module.weight.copy_(values.normal_(0.0, std, generator=generator))
-            if isinstance(module, nn.Linear) and module.bias is not None:
+            if isinstance(module, nn.Linear | nn.Conv1d) and module.bias is not None:
                 module.bias.zero_()
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 module.weight[module.padding_idx].zero_()

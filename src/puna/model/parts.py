@@ -8,6 +8,8 @@ its valid names and options from here, model/builders.py builds what they stand 
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from pydantic import Field
+
 from puna.choices import REQUIRED, Choice
 
 # called with the width
@@ -66,6 +68,20 @@ GATED: Mapping[str, Choice] = MappingProxyType(
     }
 )
 
+# feed-forward layers of another form, called with D and F
+LAYERS: Mapping[str, Choice] = MappingProxyType(
+    {
+        "self_gated": Choice("feed_forward", "puna.nn.feed_forward:SelfGatedFeedForward"),
+        "convolution": Choice(
+            "feed_forward",
+            "puna.nn.gated_linear:ConvolutionalFeedForward",
+            kernel=Field(
+                3, gt=0, description="positions that a convolution sees, its own included"
+            ),
+        ),
+    }
+)
+
 # positions: rotations of queries and keys, called with C and the context length; vectors added to
 # the embeddings, called with the context length and D; a slope for each head's bias on the scores,
 # called with H; or nothing
@@ -105,7 +121,7 @@ ROPE_SCALINGS: Mapping[str, Choice] = MappingProxyType(
     }
 )
 
-FEED_FORWARDS: Mapping[str, Choice] = MappingProxyType({**UNGATED, **GATED})
+FEED_FORWARDS: Mapping[str, Choice] = MappingProxyType({**UNGATED, **GATED, **LAYERS})
 POSITIONS: Mapping[str, Choice] = MappingProxyType(
     {**ROTARY, **ADDED, **BIASED, "none": Choice("position", "torch.nn:Identity")}
 )

@@ -75,12 +75,18 @@ class Transformer(nn.Module):
 
         positions: where each id stands; left out, 0 to T-1. cache: one entry a layer, which knows
         what each id may see; it is changed. documents: the number of each id's document; attention
-        then stays inside a document. Raises ValueError for documents with a cache.
+        then stays inside a document. Raises ValueError for documents with a cache, or
+        with feed-forward layers that look back.
         """
         if cache is not None and documents is not None:
             raise ValueError(
                 "documents cannot be kept apart in a cache: give each document a sequence of its"
                 " own there"
+            )
+        if documents is not None and self.config.lookback:
+            raise ValueError(
+                "documents cannot be kept apart by feed-forward layers that look back: give each"
+                " document a row of its own"
             )
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)

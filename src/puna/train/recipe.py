@@ -181,6 +181,11 @@ class Recipe(Config):
                 f"train.batch_size {self.train.batch_size} is not a multiple of"
                 f" train.micro_batch_size {self.micro_batch_size}"
             )
+        if self.train.mask_documents and self.model.lookback:
+            raise ValueError(
+                f"train.mask_documents cannot stop model.feed_forward {self.model.feed_forward},"
+                " which sees the positions before its own, at the start of a document: leave it out"
+            )
         if self.optimizer.warmup_steps >= self.train.steps:
             raise ValueError(
                 f"optimizer.warmup_steps {self.optimizer.warmup_steps} leaves nothing of"
