@@ -1,6 +1,4 @@
-"""Feed-forward layers that look back, with a cache: the windows by hand, and whole texts through the
-engine.
-"""
+"""Feed-forward layers that look back, with a cache: windows by hand, whole texts by the engine."""
 
 from collections.abc import Sequence
 from typing import Any

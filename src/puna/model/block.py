@@ -3,7 +3,7 @@ around them.
 
 Each placement is one class: the names of its norms, and `forward`, which is its formula. What
 stands in them (which attention, which feed-forward, which norm) is the builder's choice. The names
-of the norms are those that Hugging Face gives to the same places.
+of the norms are Hugging Face's.
 """
 
 # ruff: noqa: RET504  (two sublayers, two lines, and then the result)
@@ -22,7 +22,7 @@ Rest = tuple[Tensor, Tensor] | KeyValueCache | Tensor | None
 
 
 class Block(nn.Module):
-    """What every placement has: x [B, T, D] -> [B, T, D], through `self_attn` and `mlp`.
+    """The base of every placement: x [B, T, D] -> [B, T, D], through `self_attn` and `mlp`.
 
     The sums are taken in the wider dtype of x and of what is added, so that under autocast a
     float32 stream stays float32. A call is block(x, rotary, cache, mask): what comes after x is

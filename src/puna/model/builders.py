@@ -97,7 +97,7 @@ def build_scaling(scaling: RopeScaling, base: float) -> FrequencyScaling:
 
 
 def build_added_positions(config: ModelConfig) -> nn.Module | None:
-    """What is added to the embeddings, or None where the positions stand elsewhere."""
+    """The positions that join the embeddings, or None where they stand elsewhere."""
     if config.position not in ADDED:
         return None
     added: nn.Module = ADDED[config.position].build(config, config.context_length, config.width)

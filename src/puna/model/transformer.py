@@ -104,7 +104,7 @@ class Transformer(nn.Module):
         return out
 
     def _mask(self, ids: Tensor, documents: Tensor | None) -> Tensor | None:
-        """What attention sees besides the causal rule, the same for every layer; None where that
+        """The mask of attention beyond the causal rule, the same for every layer; None where that
         rule says it all.
         """
         config, steps = self.config, ids.shape[1]

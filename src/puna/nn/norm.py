@@ -140,8 +140,8 @@ class RMSNorm(_Affine):
 
 
 def partial_width(width: int, fraction: float, rounding: Rounding = "floor") -> int:
-    """How many of `width` entries a fraction p is: 512 and 0.0625 -> 32. A fraction outside [0, 1]
-    means all of them.
+    """The number of entries that a fraction p of `width` is: 512 and 0.0625 -> 32. A fraction
+    outside [0, 1] means all of them.
 
     "floor" is the published code, int(D p) in floating point: 100 and 0.29 -> 28. "ceil" is the
     paper, exact on the decimal that p prints as: 100 and 0.07 -> 7, where floating point would say

@@ -14,7 +14,7 @@ from puna.train.schedule import SCHEDULES, learning_rate_factor
 
 
 class TokenizerRecipe(Config):
-    """Where the tokenizer lies, and how to train it when nothing lies there yet."""
+    """The tokenizer's folder, and how to train one when nothing lies there yet."""
 
     path: str = Field(description="folder of the tokenizer")
     vocab_size: int = Field(default=4096, gt=0, description="entries, special tokens included")
@@ -115,7 +115,7 @@ class OptimizerRecipe(ChoosingConfig):
 
 
 class TrainRecipe(Config):
-    """How long, how much at once, and what to keep."""
+    """The length of a run, its batches, and the files that it keeps."""
 
     steps: int = Field(gt=0)
     batch_size: int = Field(default=8, gt=0, description="sequences a step")
