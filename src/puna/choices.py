@@ -89,8 +89,8 @@ class ChoosingConfig(Config):
     families: ClassVar[Mapping[str, Table]]
     """By the field that holds the name."""
     late_options: ClassVar[frozenset[str]] = frozenset()
-    """Those that `with_options` made: left out of what is dumped where no chosen name takes them,
-    so that a new choice changes no fingerprint of those without it.
+    """Keys that are left out of what is dumped where they are None, so that a new choice changes no
+    fingerprint of those without it; those that `with_options` makes are among them.
     """
 
     @classmethod
@@ -183,5 +183,5 @@ def with_options(cls: type[C]) -> type[C]:
     made = create_model(
         cls.__name__, __base__=cls, __module__=cls.__module__, __doc__=cls.__doc__, **fields
     )
-    made.late_options = frozenset(fields)
+    made.late_options = cls.late_options | frozenset(fields)
     return made

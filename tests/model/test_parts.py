@@ -81,6 +81,13 @@ COMBINED: dict[str, dict[str, Any]] = {
         "feed_forward": "geglu",
         "position": "alibi",
     },
+    "gated convolutions alone": {
+        "attention": "none",
+        "placement": "parallel",
+        "feed_forward": "convolution",
+        "feed_forward_kernel": 4,
+        "position": "none",
+    },
     "OLMo 2": {"placement": "reordered", "qk_norm": True},
     "PaLM": {
         "norm": "layernorm",
@@ -307,6 +314,13 @@ def test_every_name_says_what_it_is() -> None:
         (
             {"position": "sinusoidal", "width": 33, "num_heads": 3, "num_kv_heads": 3},
             r"width 33 is odd, but sinusoidal",
+        ),
+        (
+            {"attention": "none"},
+            (
+                r"attention none with feed_forward swiglu sees one position: choose convolution"
+                r".*; placement pre has norms for .*; position rope works in attention"
+            ),
         ),
         ({"sliding_window": 0}, r"sliding_window = 0: .*greater than 0"),
         ({"padding_id": 40}, r"padding_id 40 is not below vocab_size 40"),

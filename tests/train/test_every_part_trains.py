@@ -24,6 +24,7 @@ CHANGES = [
     "model.norm_bias=true",
     "model.norm_eps_place=outside",
     "model.feed_forward_bias=true",
+    "model={attention: none, placement: parallel, feed_forward: convolution, position: none}",
     "model={feed_forward: convolution, feed_forward_kernel: 5, feed_forward_bias: true}",
     "model.swish_beta=scalar",
     "model.qk_norm=true",

@@ -68,7 +68,7 @@ class PagedCache:
         *,
         copies: bool = False,
     ) -> None:
-        shape = (num_blocks, block_size, config.num_kv_heads, config.head_width)
+        shape = (num_blocks, block_size, config.cached_heads, config.head_width)
         self.keys = [
             torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)
         ]
@@ -91,7 +91,7 @@ class PagedCache:
         self._dtype = (
             torch.promote_types(dtype, torch.float32) if self._device.type == "cpu" else dtype
         )
-        self._token_bytes = config.num_kv_heads * config.head_width * self._dtype.itemsize
+        self._token_bytes = config.cached_heads * config.head_width * self._dtype.itemsize
 
     def step(self, runs: Sequence[Run]) -> "list[LayerCache]":
         """What `Transformer.hidden_states` takes as `cache` for these runs' tokens, flattened in

@@ -88,9 +88,8 @@ def forward_flops_per_token(config: ModelConfig, context: int) -> float:
     window = min(config.sliding_window or context, context)
     # min(t, window) for t = 1 to context
     keys = (window * (window + 1) / 2 + (context - window) * window) / context
-    return (
-        2 * _matrices(config) + 4 * config.num_layers * config.num_heads * config.head_width * keys
-    )
+    heads = config.num_heads if config.cached_heads else 0
+    return 2 * _matrices(config) + 4 * config.num_layers * heads * config.head_width * keys
 
 
 def training_flops_per_token(config: ModelConfig, context: int) -> float:
@@ -102,7 +101,7 @@ def kv_bytes_per_token(config: ModelConfig, element_bytes: int = 2) -> int:
     """Bytes that a key/value cache holds per token: 2 L K C elements, and L D where feed-forward
     layers look back, whose inputs it keeps.
     """
-    elements = 2 * config.num_kv_heads * config.head_width
+    elements = 2 * config.cached_heads * config.head_width
     elements += config.width if config.lookback else 0
     return config.num_layers * elements * element_bytes
 
@@ -134,11 +133,14 @@ def activation_bytes(
     kv_heads = config.num_kv_heads * config.head_width
     norms = 2 * (residual + 4 * config.width)  # input and normalised input, in float32
     inputs = (5 if half else 2) * element * config.width  # of q, k and v, and of gate and up
+    if not config.cached_heads:
+        heads = kv_heads = 0
     masked = config.sliding_window is not None or config.position in BIASED
     if not masked and trains_in_blocks(device, context, half=half):
         # q, k and v for every query head, the output, and the probabilities, softmaxed in float32
         attention = (
-            element * 4 * heads + (6 if half else 4) * config.num_heads * (context + BLOCK) / 2
+            element * 4 * heads
+            + (6 if half else 4) * heads / config.head_width * (context + BLOCK) / 2
         )
     else:  # q, k, v, and the output in the kernel's layout and in the output matrix's
         attention = element * (3 * heads + 2 * kv_heads)

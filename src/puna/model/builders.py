@@ -22,7 +22,7 @@ from puna.model.parts import (
     ROPE_SCALINGS,
     ROTARY,
 )
-from puna.nn.attention import Attention
+from puna.nn.attention import Attention, NoAttention
 from puna.nn.feed_forward import Activation, FeedForward, GatedFeedForward
 from puna.nn.rope import RotaryEmbedding
 from puna.nn.rope_scaling import FrequencyScaling
@@ -67,7 +67,11 @@ def build_block(config: ModelConfig) -> Block:
     """One layer."""
     heads = (config.num_heads, config.num_kv_heads, config.head_width)
     qk_norm = (lambda width: build_norm(config, width)) if config.qk_norm else None
-    attention = Attention(config.width, *heads, qk_norm=qk_norm)
+    attention = (
+        NoAttention()
+        if config.attention == "none"
+        else Attention(config.width, *heads, qk_norm=qk_norm)
+    )
     block: Block = PLACEMENTS[config.placement].build(
         config, attention, build_feed_forward(config), lambda: build_norm(config)
     )

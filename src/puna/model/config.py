@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from puna.choices import ChoosingConfig, Table, named, with_options
 from puna.model.parts import (
+    ADDED,
     FEED_FORWARDS,
     GATED,
     NORMS,
@@ -65,6 +66,7 @@ class ModelConfig(ChoosingConfig):
         "feed_forward": FEED_FORWARDS,
         "position": POSITIONS,
     }
+    late_options: ClassVar[frozenset[str]] = frozenset({"attention"})
 
     preset: str | None = None
     vocab_size: int = Field(gt=0)
@@ -113,6 +115,10 @@ class ModelConfig(ChoosingConfig):
     position: Annotated[str, named(POSITIONS)] = "rope"
     rope_base: float = Field(default=10000.0, gt=1)
     rope_scaling: RopeScaling | None = None
+    attention: Literal["none"] | None = Field(
+        default=None,
+        description="none: blocks of a convolution alone; left out: causal self-attention",
+    )
     qk_norm: bool = Field(
         default=False, description="normalise queries and keys, each head by itself"
     )
@@ -161,6 +167,34 @@ class ModelConfig(ChoosingConfig):
             return -(-8 * width // (2 * kernel + 1))  # (2 k + 1) D F = 8 D^2
         return 4 * width
 
+    def _rules_without_attention(self) -> Iterator[tuple[bool, str]]:
+        """Rules for a model of feed-forward blocks alone."""
+        without = self.attention == "none"
+        yield (
+            not without or self.lookback > 0,
+            f"attention none with feed_forward {self.feed_forward} sees one position: choose"
+            " convolution with a feed_forward_kernel above 1",
+        )
+        yield (
+            not without or self.placement == "parallel",
+            f"placement {self.placement} has norms for an attention sublayer, but attention is"
+            " none: choose parallel, whose one norm is the convolution's",
+        )
+        yield (
+            not without or self.position in ("none", *ADDED),
+            f"position {self.position} works in attention, but attention is none: choose none,"
+            f" {' or '.join(ADDED)}",
+        )
+        yield (
+            not without or (not self.qk_norm and self.sliding_window is None),
+            "qk_norm and sliding_window mean nothing with attention none: leave them out",
+        )
+
+    @property
+    def cached_heads(self) -> int:
+        """Heads whose keys and values a cache keeps: K, or none without attention."""
+        return 0 if self.attention == "none" else self.num_kv_heads
+
     @property
     def lookback(self) -> int:
         """Earlier positions whose input a feed-forward layer sees beside its own."""
@@ -201,6 +235,7 @@ class ModelConfig(ChoosingConfig):
             self.norm != "none" or not self.qk_norm,
             "qk_norm normalises with the model's norm, but norm is none",
         )
+        yield from self._rules_without_attention()
         yield (
             self.padding_id is None or self.padding_id < self.vocab_size,
             f"padding_id {self.padding_id} is not below vocab_size {self.vocab_size}",

@@ -217,3 +217,15 @@ class Attention(nn.Module):
     def _split(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:
         batch, steps, _ = x.shape
         return x.view(batch, steps, -1, self.head_width).transpose(1, 2)
+
+
+class NoAttention(nn.Module):
+    """y = 0: in the place of `Attention` in a model whose feed-forward layers look back themselves.
+
+    Source: Dauphin et al. 2016, Language Modeling with Gated Convolutional Networks, a language
+    model of gated convolutions alone. Usual mistake: a feed-forward layer beside it that sees its
+    own position only.
+    """
+
+    def forward(self, x: Float[Tensor, "B T D"], *_rest: object) -> Float[Tensor, "B T D"]:
+        return torch.zeros_like(x)
