@@ -109,6 +109,14 @@ def test_what_was_not_asked_for_is_no_error(values: dict[str, Any]) -> None:
     assert drawn(**square.model_dump()) == square
 
 
+def test_another_name_over_a_stored_configuration_drops_the_late_options() -> None:
+    """As `puna train runs/x/recipe.yaml model.norm=...` does; the others are kept, as ever."""
+    ring = drawn(shape="ring", shape_radius=3.0).model_dump()
+    square = drawn(**{**ring, "shape": "square"}).model_dump()
+    old = {"shape": "square", "shape_radius": 3.0, "shape_points": None}
+    assert square == {**old, "shape_side": 1}
+
+
 def test_null_leaves_out_what_lies_below() -> None:
     assert drawn(shape="square", shape_radius=None).shape_radius == 1.0
     with pytest.raises(ConfigError, match=r"shape_radius = None: Input should be a valid number"):

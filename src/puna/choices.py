@@ -83,7 +83,8 @@ class ChoosingConfig(Config):
     An option that no chosen name takes is an error where it was given and would change something.
     Accepted is what it would be anyhow: the default, what a preset brought, and null. A mapping
     that holds every key is no request but a stored configuration, which a program wrote; what its
-    choices ignore is kept in it as it is, for it is part of its fingerprint.
+    choices ignore is kept in it as it is, for it is part of its fingerprint (late options, which
+    are not, are dropped).
     """
 
     families: ClassVar[Mapping[str, Table]]
@@ -110,15 +111,18 @@ class ChoosingConfig(Config):
             for field, name in chosen.items()
             for key, option in _options(cls.families[field], name).items()
         }
+        # nobody writes every key by hand, and every dump has them
         stored = cls.model_fields.keys() - cls.late_options <= given.keys()
         broken = []
         for key in given.keys() & cls.model_fields.keys() - taken.keys():
-            unchanged = preset.get(key, cls.model_fields[key].default)
-            if (takers := cls._takers(key, chosen)) and not stored and given[key] != unchanged:
-                if given[key] is None:
-                    values[key] = cls.model_fields[key].default
-                else:
-                    broken.append(f"{key} = {given[key]!r} means nothing with {takers}")
+            default = cls.model_fields[key].default
+            takers = cls._takers(key, chosen)
+            if not takers or given[key] == preset.get(key, default):
+                continue
+            if given[key] is None or (stored and key in cls.late_options):
+                values[key] = default
+            elif not stored:
+                broken.append(f"{key} = {given[key]!r} means nothing with {takers}")
         if broken:
             raise ValueError("; ".join(sorted(broken)))
         for key, (name, option) in taken.items():
