@@ -30,7 +30,7 @@ TINY: dict[str, Any] = {
         "num_layers": 2,
         "num_heads": 2,
         "num_kv_heads": 1,
-        "feed_forward_multiple": 32,
+        "feed_forward_width": 96,
         "context_length": 96,
         "tie_embeddings": True,
     },

@@ -31,7 +31,8 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "spawn": "errors",
             "run_log": "",
             "nn": "errors",
-            "model": "nn config errors durable",
+            "choices": "config",
+            "model": "nn choices config errors durable",
             "tokenizer": "errors config durable",
             "data": "tokenizer config errors durable spawn",
             "inference": "model nn tokenizer config errors device",
@@ -235,7 +236,15 @@ def test_the_tokenizer_room_names_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["puna", "puna.cli.main", "puna.tokenizer.tokenizer", "puna.data.prepare"]
+    "module",
+    [
+        "puna",
+        "puna.cli.main",
+        "puna.tokenizer.tokenizer",
+        "puna.data.prepare",
+        "puna.model.config",
+        "puna.train.recipe",
+    ],
 )
 def test_torch_stays_out_until_it_is_needed(module: str) -> None:
     """`puna --help` answers at once, and tokenising processes stay small, because these import no

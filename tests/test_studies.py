@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from puna.report.study_report import write_study_report
-from puna.study.definition import read_study
+from puna.study.definition import read_study, resolve_arms
 from puna.study.results import read_results
+from puna.train.stored_recipe import recipe_hash
 
 ROOT = Path(__file__).parents[1]
 # the reader's
@@ -52,3 +53,13 @@ def test_the_report_is_made_again_to_the_byte(name: str, tmp_path: Path) -> None
         for path in (ROOT / "studies" / name, folder)
     )
     assert made.count("<svg") == committed.count("<svg") > 0
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_the_recipes_are_those_that_ran(name: str) -> None:
+    """Each record's recipe has the hash that its arm has now: a new key or choice changes none."""
+    folder = ROOT / "studies" / name
+    arms = resolve_arms(read_study(folder), folder)
+    for record in read_results(folder):
+        recipe = arms[record["arm"]].recipe.model_copy(update={"seed": 0})
+        assert record["recipe_hash"] == recipe_hash(recipe), record["arm"]

@@ -152,7 +152,7 @@ def _nearest(cls: type[Config], location: tuple[int | str, ...]) -> str:
     """' (did you mean train.steps?)' for the unknown key at `location`: the same name in another
     section, or a like one in its own.
     """
-    # places in a list are no keys
+    # indices of a list are no keys
     *above, unknown = (part for part in location if isinstance(part, str))
     names = [
         (section, name) for section, _, name in (key.rpartition(".") for key in dotted_keys(cls))

@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted({*ROOT.glob("*.md"), *DOCS.rglob("*.md")})
 ENDS_OF_A_COMMAND = frozenset({"|", "<", ">", "&&", ";"})
+# what docs/parts/add-your-own.md adds, so that no recipe has it before
+ADDED_KEYS = frozenset({"model.norm_alpha_init"})
 SHELLS = ("sh", "bash", "shell", "console")
 FILE_ENDINGS = (
     r"\.(?:py|md|yaml|yml|json|jsonl|ndjson|toml|html|safetensors|txt|gz|zst|parquet|tokens|offsets"

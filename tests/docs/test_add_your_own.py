@@ -143,7 +143,7 @@ def test_the_page_adds_a_part_that_passes_its_tests_and_trains(
         run(sys.executable, "-m", "ruff", "format", "--no-cache", "--check", *files, cwd=added)
 
     _, *overrides = trainings(PAGE)[-2]
-    assert "model.feed_forward=leaky_relu2" in overrides
+    assert "model.norm=dyt" in overrides
     command = [
         "-c",
         "from puna.cli.main import main; main()",
@@ -154,6 +154,7 @@ def test_the_page_adds_a_part_that_passes_its_tests_and_trains(
     ]
     run(sys.executable, *command, cwd=added, source=added / "src")
     saved = json.loads(
-        (added / "runs" / "leaky_relu2" / "model" / "config.json").read_text(encoding="utf-8")
+        (added / "runs" / "dyt" / "model" / "config.json").read_text(encoding="utf-8")
     )
-    assert saved["model"]["feed_forward"] == "leaky_relu2"
+    assert (saved["model"]["norm"], saved["model"]["norm_alpha_init"]) == ("dyt", 0.8)
+    assert saved["model"]["norm_bias"] is True

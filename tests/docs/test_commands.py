@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import typer
-from pages import PAGES, ROOT, named, read_page
+from pages import ADDED_KEYS, PAGES, ROOT, named, read_page
 
 from puna.cli.main import app
 from puna.config import dotted_keys
@@ -104,7 +104,8 @@ def faults(words: list[str]) -> list[str]:
         wrong.append(f"{' '.join(words)}: {getattr(error, 'message', None) or error!r}")
     for word in rest:
         key = re.match(r"([a-z_]+(?:\.[a-z_]+)*)=", word)
-        if key and command.name in ("train", "verify-resume") and key[1] not in dotted_keys(Recipe):
+        known = {*ADDED_KEYS, *dotted_keys(Recipe)}
+        if key and command.name in ("train", "verify-resume") and key[1] not in known:
             wrong.append(f"{' '.join(words)}: {key[1]} is no key of a recipe")
         if word.startswith("recipes/") and not (ROOT / word).is_file():
             wrong.append(f"{word} is not there")

@@ -10,14 +10,14 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from pages import DOCS, FILE_ENDINGS, PAGES, ROOT, named, read_page
+from pages import ADDED_KEYS, DOCS, FILE_ENDINGS, PAGES, ROOT, named, read_page
 from pydantic_core import PydanticUndefined
 
 from puna.config import Config, dotted_keys, overlay, read_yaml, validate
 from puna.errors import ConfigError
 from puna.inference.engine_options import EngineOptions
 from puna.inference.request import GenerationOptions
-from puna.model.config import PRESETS
+from puna.model.presets import PRESETS
 from puna.study.definition import Study, read_study, resolve_arms
 from puna.study.run_metrics import METRICS
 from puna.train.recipe import Recipe, read_recipe
@@ -27,7 +27,7 @@ SECTIONS = frozenset(key for key in dotted_keys(Recipe) if "." not in key)
 
 
 def is_recipe_key(key: str) -> bool:
-    return key in dotted_keys(Recipe)
+    return key in ADDED_KEYS or key in dotted_keys(Recipe)
 
 
 def written_keys(values: Any, prefix: str = "") -> Iterator[str]:

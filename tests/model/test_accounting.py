@@ -135,3 +135,20 @@ def test_a_step_keeps_sixteen_bytes_a_parameter_besides_activations(small_model:
         value.nbytes for value in state
     )
     assert held == 16 * count_parameters(model.config).total
+
+
+def test_a_convolution_costs_its_weights_at_every_position() -> None:
+    """(2 k + 1) D F multiply-adds a layer and token, and V D; without attention no more, at any
+    context.
+    """
+    shape = {"vocab_size": 50, "width": 8, "num_layers": 3, "num_heads": 2, "context_length": 64}
+    layer = {"feed_forward": "convolution", "feed_forward_kernel": 4, "feed_forward_width": 10}
+    alone = {"attention": "none", "placement": "parallel", "position": "none"}
+    config = ModelConfig.model_validate({**shape, **layer, **alone})
+    assert count_parameters(config).attention == 0
+    assert count_parameters(config).feed_forward == 3 * 9 * 8 * 10
+    for context in (1, 64):
+        assert forward_flops_per_token(config, context) == 2 * (3 * 9 * 8 * 10 + 50 * 8)
+    assert kv_bytes_per_token(config, 4) == 3 * 8 * 4
+    beside = ModelConfig.model_validate({**shape, **layer})
+    assert kv_bytes_per_token(beside, 4) == 3 * (2 * 8 + 8) * 4

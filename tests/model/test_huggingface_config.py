@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from puna.errors import ModelFolderError
-from puna.model.config import PRESETS, ModelConfig
+from puna.model.config import ModelConfig
 from puna.model.huggingface import from_huggingface, to_huggingface
+from puna.model.presets import PRESETS
 
 SHAPE: dict[str, Any] = {
     "model_type": "llama",

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 from puna.config import validate
 from puna.errors import ConfigError
-from puna.model.config import PRESETS, ModelConfig
+from puna.model.config import ModelConfig
+from puna.model.presets import PRESETS
 
 SMALL = {"vocab_size": 100, "width": 64, "num_layers": 2, "num_heads": 4}
 

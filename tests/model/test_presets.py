@@ -5,7 +5,8 @@ constants.
 import pytest
 
 from puna.model.accounting import count_parameters
-from puna.model.config import PRESETS, ModelConfig
+from puna.model.config import ModelConfig
+from puna.model.presets import PRESETS
 from puna.model.transformer import build_transformer
 
 PUBLISHED = {

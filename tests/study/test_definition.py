@@ -9,11 +9,12 @@ import yaml
 from puna.errors import ConfigError
 from puna.study.definition import MATCHED_WITHIN, read_study, resolve_arms
 
+RELU = ["model.feed_forward=relu", "model.feed_forward_multiple=null"]
 STUDY: dict[str, Any] = {
     "question": "Which?",
     "base": "base.yaml",
     "baseline": "swiglu",
-    "arms": {"swiglu": [], "relu": ["model.feed_forward=relu"], "glu": ["model.feed_forward=glu"]},
+    "arms": {"swiglu": [], "relu": RELU, "glu": ["model.feed_forward=glu"]},
     "matched": "parameters",
     "seeds": [0, 1],
 }
@@ -61,7 +62,7 @@ def test_flops_can_be_matched_instead(tmp_path: Path) -> None:
 def test_nothing_is_matched_unless_asked_for_and_a_width_of_its_own_is_kept(tmp_path: Path) -> None:
     arms = resolve_arms(read_study(written(tmp_path, matched="nothing")), tmp_path)
     assert arms["relu"].recipe.model.feed_forward_width == 256
-    own = {"swiglu": [], "own": ["model.feed_forward=relu", "model.feed_forward_width=289"]}
+    own = {"swiglu": [], "own": [*RELU, "model.feed_forward_width=289"]}
     assert (
         resolve_arms(read_study(written(tmp_path, arms=own)), tmp_path)[
             "own"

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
-from puna.model.parts import ADDED, BIASED, GATED, NORMS, PLACEMENTS, ROTARY, UNGATED
+from puna.model.parts import FEED_FORWARDS, GATED, NORMS, PLACEMENTS, POSITIONS
 from puna.model.transformer import Transformer, build_transformer
 from puna.nn.attention import attention_scores
 from puna.nn.feed_forward import GatedFeedForward
@@ -45,10 +45,10 @@ PARTS: dict[str, dict[str, Any]] = {
         for name in NORMS
     },
     **{f"placement {name}": {"placement": name} for name in PLACEMENTS},
-    **{f"feed-forward {name}": {"feed_forward": name} for name in (*UNGATED, *GATED)},
+    **{f"feed-forward {name}": {"feed_forward": name} for name in FEED_FORWARDS},
     "feed-forward with biases": {"feed_forward_bias": True},
     "swish beta learned": {"swish_beta": "scalar"},
-    **{f"position {name}": {"position": name} for name in (*ROTARY, *ADDED, *BIASED, "none")},
+    **{f"position {name}": {"position": name} for name in POSITIONS},
     "qk-norm": {"qk_norm": True},
     "sliding window": {"sliding_window": 5},
     "window with slopes": {"sliding_window": 4, "position": "alibi"},

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from puna.model.accounting import Parameters, count_parameters
 from puna.model.config import ModelConfig
-from puna.model.parts import ADDED, BIASED, GATED, NORMS, PLACEMENTS, ROTARY, UNGATED
+from puna.model.parts import FEED_FORWARDS, GATED, NORMS, PLACEMENTS, POSITIONS, UNGATED
 from puna.model.transformer import build_transformer
 
 NORMS_PER_BLOCK = {"pre": 2, "post": 2, "peri": 4, "reordered": 2, "parallel": 1}
@@ -30,14 +30,19 @@ def norm_size(config: ModelConfig, width: int) -> int:
 def formula(config: ModelConfig) -> Parameters:
     """With D, H, K, C, F, V, L and T (the longest context) of the configuration.
 
-    Attention 2 D H C + 2 D K C; feed-forward 2 D F, or 3 D F where gated; embedding V D, and T D
-    for learned positions; output V D.
+    Attention 2 D H C + 2 D K C; feed-forward 2 D F, 3 D F where gated, 2 D F + F^2 where
+    self-gated, (2 k + 1) D F as a convolution over k positions; embedding V D, and T D for learned
+    positions; output V D.
     """
     d, f, layers = config.width, config.feed_forward_width, config.num_layers
     qk_norms = 2 * norm_size(config, config.head_width) if config.qk_norm else 0
     attention = 2 * d * config.head_width * (config.num_heads + config.num_kv_heads) + qk_norms
-    inner = 2 if config.feed_forward in GATED else 1
-    feed_forward = (inner + 1) * d * f + (inner * f + d if config.feed_forward_bias else 0)
+    kernel = config.lookback + 1
+    # outputs of D or of F inputs before the last matrix
+    of_d = {"convolution": 2}.get(config.feed_forward, 2 if config.feed_forward in GATED else 1)
+    of_f = 1 if config.feed_forward == "self_gated" else 0
+    feed_forward = (of_d * kernel + 1) * d * f + of_f * f**2
+    feed_forward += (of_d + of_f) * f + d if config.feed_forward_bias else 0
     feed_forward += {"scalar": 1, "channel": f}.get(str(config.swish_beta), 0)
     return Parameters(
         embedding=(
@@ -60,7 +65,7 @@ def built(config: ModelConfig) -> int:
 def configs(draw: Any) -> ModelConfig:
     """Any names that go together, of any shape."""
     kv_heads, norm = draw(st.integers(1, 3)), draw(st.sampled_from(sorted(NORMS)))
-    feed_forward = draw(st.sampled_from([*UNGATED, *GATED]))
+    feed_forward = draw(st.sampled_from(sorted(FEED_FORWARDS)))
     values = {
         "vocab_size": draw(st.integers(1, 99)),
         "width": 2 * draw(st.integers(1, 20)),
@@ -75,7 +80,7 @@ def configs(draw: Any) -> ModelConfig:
         "placement": draw(st.sampled_from(sorted(PLACEMENTS))),
         "feed_forward": feed_forward,
         "feed_forward_bias": draw(st.booleans()),
-        "position": draw(st.sampled_from([*ROTARY, *ADDED, *BIASED, "none"])),
+        "position": draw(st.sampled_from(sorted(POSITIONS))),
         "qk_norm": norm != "none" and draw(st.booleans()),
     }
     if norm in ("rmsnorm", "layernorm", "prmsnorm"):
@@ -140,7 +145,7 @@ def of_width(width: int, multiple: int, feed_forward: str, **changes: Any) -> Mo
         "width": width,
         "num_layers": 2,
         "num_heads": 4,
-        "feed_forward_multiple": multiple,
+        "feed_forward_multiple": multiple if feed_forward in GATED else None,
     }
     return ModelConfig.model_validate({**shape, "feed_forward": feed_forward, **changes})
 
@@ -155,9 +160,7 @@ def test_every_gated_and_ungated_pair_has_equal_parameters_within_the_rounding(
     Everything outside the feed-forward layers is the same, and among the gated, and among the
     ungated, all is.
     """
-    counts = {
-        name: count_parameters(of_width(width, multiple, name)) for name in (*UNGATED, *GATED)
-    }
+    counts = {name: count_parameters(of_width(width, multiple, name)) for name in FEED_FORWARDS}
     assert {counts[name].feed_forward for name in UNGATED} == {2 * 8 * width**2}
     assert len({counts[name].feed_forward for name in GATED}) == 1
     assert len({counts[name].total - counts[name].feed_forward for name in counts}) == 1

@@ -56,7 +56,7 @@ def at_initialisation(
     }
     parts = {
         "norm": "layernorm",
-        "norm_eps": 1e-12,
+        "norm_eps": None if changes.get("norm") == "none" else 1e-12,
         "placement": placement,
         "feed_forward": "relu",
         "feed_forward_width": width,
@@ -268,7 +268,7 @@ def test_the_hidden_states_end_normalised_by_a_final_norm_where_the_last_block_l
     raw, final = mean_squares([model], 4, lambda model: [model.norm])
     torch.testing.assert_close(final, torch.ones(1, 4), rtol=1e-4, atol=0)
     assert isinstance(model.norm, nn.Identity) == (placement == "post")
-    assert PLACEMENTS[placement].final_norm == (placement != "post")
+    assert PLACEMENTS[placement].load().final_norm == (placement != "post")
     assert torch.equal(raw, final) if placement == "post" else (raw > 4).all()
 
 

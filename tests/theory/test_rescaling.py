@@ -141,10 +141,9 @@ def built(**changes: Any) -> Transformer:
         "num_kv_heads": 2,
         "context_length": 8,
     }
+    eps = {} if changes.get("norm") in ("centernorm", "none") else {"norm_eps": 1e-30}
     model = build_transformer(
-        ModelConfig.model_validate(
-            {**shape, "feed_forward_width": 24, "norm_eps": 1e-30, **changes}
-        )
+        ModelConfig.model_validate({**shape, "feed_forward_width": 24, **eps, **changes})
     ).double()
     with torch.no_grad():
         for parameter in model.parameters():

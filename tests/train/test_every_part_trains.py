@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from puna.inference.language_model import load
-from puna.model.parts import ADDED, BIASED, GATED, NORMS, PLACEMENTS, ROTARY, UNGATED
+from puna.model.parts import FEED_FORWARDS, NORMS, PLACEMENTS, POSITIONS
 from puna.nn import document_numbers
 from puna.train.checkpoint import checkpoints
 from puna.train.trainer import Trainer
@@ -17,13 +17,15 @@ from puna.train.trainer import Trainer
 CHANGES = [
     *(f"model.norm={name}" for name in NORMS),
     *(f"model.placement={name}" for name in PLACEMENTS),
-    *(f"model.feed_forward={name}" for name in (*UNGATED, *GATED)),
-    *(f"model.position={name}" for name in (*ROTARY, *ADDED, *BIASED, "none")),
+    *(f"model.feed_forward={name}" for name in FEED_FORWARDS),
+    *(f"model.position={name}" for name in POSITIONS),
     *(f"model.rope_scaling={{kind: {kind}, factor: 2.0}}" for kind in ("llama3", "linear", "ntk")),
     "model.rope_scaling={kind: yarn, factor: 2.0, original_context: 48}",
     "model.norm_bias=true",
     "model.norm_eps_place=outside",
     "model.feed_forward_bias=true",
+    "model={attention: none, placement: parallel, feed_forward: convolution, position: none}",
+    "model={feed_forward: convolution, feed_forward_kernel: 5, feed_forward_bias: true}",
     "model.swish_beta=scalar",
     "model.qk_norm=true",
     "model.sliding_window=8",

@@ -37,7 +37,34 @@ from puna.train.stored_recipe import differences, dump_recipe, recipe_hash
         ),
         (["model.layers=3"], "unknown key model.layers (did you mean model.num_layers?)"),
         (["train.steps=1e3"], "train.steps = 1000.0"),
-        (["optimizer.name=sgd"], "optimizer.name = 'sgd': Input should be 'adamw' or 'muon'"),
+        (
+            ["optimizer.name=sgd"],
+            "optimizer.name: there is no 'sgd'; choose one of adamw, muon",
+        ),
+        (
+            ["model.feed_forward=convolution", "train.mask_documents=true"],
+            "train.mask_documents cannot stop model.feed_forward convolution, which sees the pos",
+        ),
+        (
+            ["model.feed_forward=relu", "model.feed_forward_kernel=3"],
+            "model: feed_forward_kernel = 3 means nothing with feed_forward = relu: leave it out",
+        ),
+        (
+            ["optimizer.schedule=step"],
+            "optimizer.schedule: there is no 'step'; choose one of cosine, linear, wsd, constant",
+        ),
+        (
+            ["optimizer.muon_learning_rate=0.5"],
+            "optimizer: muon_learning_rate = 0.5 means nothing with name = adamw: leave it",
+        ),
+        (
+            ["optimizer.schedule=constant", "optimizer.final_factor=0.5"],
+            "optimizer: final_factor = 0.5 means nothing with schedule = constant: le",
+        ),
+        (
+            ["model.norm=none", "model.norm_eps=1e-3"],
+            "model: norm_eps = 0.001 means nothing with norm = none: leave it out",
+        ),
         (["optimizer.final_factor=1.5"], "optimizer.final_factor = 1.5"),
         (["optimizer.learning_rate=0"], "optimizer.learning_rate = 0"),
         (["data.mixture=[]"], "data.mixture"),

@@ -7,9 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.train.schedule import SCHEDULES, learning_rate_factor
+from puna.train.schedule import SCHEDULES, learning_rate_factor, wsd
 
 ROOT_HALF = math.sqrt(0.5)
+
+
+def options(schedule: str, final: float) -> dict[str, float]:
+    """The final factor, for a schedule that takes one."""
+    return dict.fromkeys(SCHEDULES[schedule].options, final)
 
 
 @pytest.mark.parametrize(
@@ -25,16 +30,17 @@ ROOT_HALF = math.sqrt(0.5)
     ],
 )
 def test_closed_forms(schedule: str, final: float, values: list[float]) -> None:
-    assert [SCHEDULES[schedule](quarter / 4, final) for quarter in range(5)] == pytest.approx(
-        values
-    )
+    factor = SCHEDULES[schedule].load()
+    assert [
+        factor(quarter / 4, **options(schedule, final)) for quarter in range(5)
+    ] == pytest.approx(values)
 
 
 @pytest.mark.parametrize(
     ("progress", "factor"), [(0.8, 1.0), (0.85, 0.775), (0.9, 0.55), (0.95, 0.325), (1.0, 0.1)]
 )
 def test_wsd_falls_in_its_last_fifth(progress: float, factor: float) -> None:
-    assert SCHEDULES["wsd"](progress, 0.1) == pytest.approx(factor)
+    assert wsd(progress, 0.1) == pytest.approx(factor)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -43,12 +49,12 @@ def test_the_steps_of_a_short_run(schedule: str) -> None:
     at the last step, 9.
     """
     factors = [
-        learning_rate_factor(step, schedule=schedule, steps=10, warmup=4, final=0.1)
+        learning_rate_factor(step, schedule=schedule, steps=10, warmup=4, **options(schedule, 0.1))
         for step in range(10)
     ]
     assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert factors[5:] == pytest.approx(
-        [SCHEDULES[schedule](sixths / 6, 0.1) for sixths in range(1, 6)]
+        [SCHEDULES[schedule].load()(sixths / 6, **options(schedule, 0.1)) for sixths in range(1, 6)]
     )
 
 
@@ -57,9 +63,9 @@ def test_the_last_step_is_never_wasted() -> None:
     moves.
     """
     assert learning_rate_factor(
-        9, schedule="linear", steps=10, warmup=0, final=0.0
+        9, schedule="linear", steps=10, warmup=0, final_factor=0.0
     ) == pytest.approx(0.1)
-    assert learning_rate_factor(0, schedule="linear", steps=1, warmup=0, final=0.0) == 1.0
+    assert learning_rate_factor(0, schedule="linear", steps=1, warmup=0, final_factor=0.0) == 1.0
 
 
 @given(
@@ -72,7 +78,9 @@ def test_rises_to_one_then_never_rises_again_nor_falls_below_the_final_factor(
 ) -> None:
     steps, warmup = sizes
     factors = [
-        learning_rate_factor(step, schedule=schedule, steps=steps, warmup=warmup, final=final)
+        learning_rate_factor(
+            step, schedule=schedule, steps=steps, warmup=warmup, **options(schedule, final)
+        )
         for step in range(steps)
     ]
     assert max(factors) == factors[warmup] == 1.0

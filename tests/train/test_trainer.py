@@ -101,7 +101,7 @@ def test_the_log_says_what_was_done(trainer: Make, tiny_inputs: RunInputs, tmp_p
     assert [record["step"] for record in steps] == list(range(5, 45, 5))
     for record in steps:
         factor = learning_rate_factor(
-            record["step"] - 1, schedule="cosine", steps=40, warmup=4, final=0.1
+            record["step"] - 1, schedule="cosine", steps=40, warmup=4, final_factor=0.1
         )
         assert record["learning_rate"] == pytest.approx(0.01 * factor)
         assert record["tokens"] == record["step"] * 128

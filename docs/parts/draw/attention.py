@@ -10,7 +10,8 @@ from style import BLUE, GREY, INK, RED, bare, label, panels
 from torch import nn
 
 from puna.model.accounting import kv_bytes_per_token
-from puna.model.config import ModelConfig, preset
+from puna.model.config import ModelConfig
+from puna.model.presets import preset
 from puna.nn import Linear4bit, attention_mask
 from puna.nn.quantized import LEVELS
 

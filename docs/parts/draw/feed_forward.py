@@ -7,11 +7,17 @@ from matplotlib.figure import Figure
 from style import BLUE, GOLD, GREEN, GREY, INK, PURPLE, RED, WARM_COLD, label, panels
 from torch.nn import functional as F
 
+from puna.model.builders import build_activation
 from puna.model.config import ModelConfig
 from puna.model.parts import GATED, UNGATED
 from puna.nn import Swish
+from puna.nn.feed_forward import Activation
 
-CONFIG = ModelConfig.model_validate({"vocab_size": 8, "width": 8, "num_layers": 1, "num_heads": 1})
+
+def activation(name: str) -> Activation:
+    """The activation of the feed-forward layer of this name."""
+    shape = {"vocab_size": 8, "width": 8, "num_layers": 1, "num_heads": 1}
+    return build_activation(ModelConfig.model_validate({**shape, "feed_forward": name}))
 
 
 def activations() -> Figure:
@@ -24,9 +30,9 @@ def activations() -> Figure:
         "gelu": (GREEN, (-1.15, -0.34), (1.15, 1.28)),
         "swish": (BLUE, (-3.3, -0.29), (-3.3, -0.19)),
     }
-    for name, build in UNGATED.items():
+    for name in UNGATED:
         colour, *places = looks[name]
-        y = build(CONFIG)(x)
+        y = activation(name)(x)
         (derivative,) = torch.autograd.grad(y.sum(), x)
         for axes, values, place in zip((value, slope), (y, derivative), places, strict=True):
             axes.plot(x.detach(), values.detach(), color=colour)
@@ -81,8 +87,8 @@ def gates() -> Figure:
     """act(g) * u over the gate's input g and the value u, for each gated layer."""
     points = torch.linspace(-3, 3, 61)
     figure, axes = panels(5, 1.85, sharey=True)
-    for each, (name, build) in zip(axes, GATED.items(), strict=True):
-        product = build(CONFIG)(points)[None, :] * points[:, None]
+    for each, name in zip(axes, GATED, strict=True):
+        product = activation(name)(points)[None, :] * points[:, None]
         extent = (-3, 3, -3, 3)
         picture = each.imshow(
             product,

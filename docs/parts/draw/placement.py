@@ -179,7 +179,8 @@ class Diagram:
 def diagrams() -> Figure:
     """Each placement as a diagram of one block."""
     figure, (axes,) = panels(1, 3.75)
-    for column, (name, placement) in enumerate(PLACEMENTS.items()):
+    for column, (name, choice) in enumerate(PLACEMENTS.items()):
+        placement = choice.load()
         Diagram(
             axes, 4.6 * column, name, formula(placement, "norm"), final_norm=placement.final_norm
         )
@@ -255,7 +256,9 @@ def initialisation() -> Figure:
         size.plot(layers, bound, **dashed)
     for name, colour in (("pre", BLUE), ("post", RED), ("peri", PURPLE), ("reordered", GOLD)):
         size.plot(
-            layers, mean_of(6, lambda name=name: stream_sizes(PLACEMENTS[name], deep)), color=colour
+            layers,
+            mean_of(6, lambda name=name: stream_sizes(PLACEMENTS[name].load(), deep)),
+            color=colour,
         )
     label(size, 9.5, 29, "peri and\nreordered", PURPLE, ha="right")
     for text, colour, y in (
@@ -275,7 +278,7 @@ def initialisation() -> Figure:
 
     for name, colour in (("pre", BLUE), ("post", RED)):
         norms = {
-            depth: mean_of(8, lambda name=name, d=depth: gradient_norms(PLACEMENTS[name], d))
+            depth: mean_of(8, lambda name=name, d=depth: gradient_norms(PLACEMENTS[name].load(), d))
             for depth in (2, 4, 8, 16, deep)
         }
         last.loglog(

@@ -298,7 +298,8 @@ def _shape(model: str) -> "ModelConfig":
     """The shape of a preset, or else of a folder; a name that is neither gets the error that lists
     the presets.
     """
-    from puna.model.config import PRESETS, ModelConfig
+    from puna.model.config import ModelConfig
+    from puna.model.presets import PRESETS
     from puna.model.weights import read_config
 
     if model not in PRESETS and Path(model).is_dir():

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from puna.inference.input_cache import Windows
+from puna.model.builders import build_slopes
 from puna.model.config import ModelConfig
-from puna.model.parts import BIASED
 from puna.nn.attention import causal_attention
 
 # Keys that a group of sequences copies at most, so that the copies stay in a core's second-level
@@ -67,25 +68,30 @@ class PagedCache:
         *,
         copies: bool = False,
     ) -> None:
-        shape = (num_blocks, block_size, config.num_kv_heads, config.head_width)
+        shape = (num_blocks, block_size, config.cached_heads, config.head_width)
         self.keys = [
             torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)
         ]
         self.values = [
             torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)
         ]
+        # of the feed-forward layers, where these look back
+        self.inputs = [
+            torch.empty((num_blocks, block_size, config.width), device=device, dtype=dtype)
+            for _ in range(config.num_layers if config.lookback else 0)
+        ]
+        self._kernel = config.lookback + 1
         self.num_blocks, self.block_size, self.copies = num_blocks, block_size, copies
         self._window = config.sliding_window
-        self._slopes = (
-            BIASED[config.position](config).numpy() if config.position in BIASED else None
-        )
+        slopes = build_slopes(config)
+        self._slopes = None if slopes is None else slopes.numpy()
         self._device = torch.device(device)
         # of attention: PyTorch's kernel for CPUs took three times as long for one bfloat16 query as
         # copies in float32 and their attention
         self._dtype = (
             torch.promote_types(dtype, torch.float32) if self._device.type == "cpu" else dtype
         )
-        self._token_bytes = config.num_kv_heads * config.head_width * self._dtype.itemsize
+        self._token_bytes = config.cached_heads * config.head_width * self._dtype.itemsize
 
     def step(self, runs: Sequence[Run]) -> "list[LayerCache]":
         """What `Transformer.hidden_states` takes as `cache` for these runs' tokens, flattened in
@@ -108,11 +114,15 @@ class PagedCache:
             written += slots
             token = group.tokens.stop
         new = self._place(np.concatenate(written))
-        layers = zip(self.keys, self.values, strict=True)
-        return [
+        layers = [
             LayerCache(keys.flatten(0, 1), values.flatten(0, 1), new, groups, self._dtype)
-            for keys, values in layers
+            for keys, values in zip(self.keys, self.values, strict=True)
         ]
+        if self.inputs:
+            seen = Windows.of(runs, self.block_size, self._kernel, self._device)
+            for layer, inputs in zip(layers, self.inputs, strict=True):
+                layer.inputs, layer.seen = inputs.flatten(0, 1), seen
+        return layers
 
     def _skipped(self, run: Run) -> int:
         """How many of the run's blocks lie before all that its queries see."""
@@ -257,11 +267,14 @@ def _at(held: Tensor, slots: slice | Tensor) -> Tensor:
 
 
 class LayerCache:
-    """One layer of a `PagedCache` during one step: a `puna.nn.attention.KeyValueCache` for the
-    step's tokens as one row.
+    """One layer of a `PagedCache` during one step: a `puna.nn.attention.KeyValueCache`, and where
+    the feed-forward layer looks back an `InputCache`, for the step's tokens as one row.
 
     dtype: of attention's arithmetic; its results are rounded to that of q.
     """
+
+    inputs: Float[Tensor, "slots D"]
+    seen: Windows
 
     def __init__(
         self,
@@ -288,3 +301,8 @@ class LayerCache:
         queries = q[0].to(self.dtype)
         parts = [group.attend(queries, self.keys, self.values) for group in self.groups]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(q.dtype).transpose(0, 1)[None]
+
+    def windows(self, x: Float[Tensor, "1 N D"]) -> Float[Tensor, "N kernel D"]:
+        """Write all new inputs, then give each token the last ones of its own sequence."""
+        self.inputs[self.written] = x[0]
+        return self.seen.read(self.inputs)

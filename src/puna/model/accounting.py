@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from puna.errors import PlanError
+from puna.model.builders import build_added_positions, build_block, build_norm
 from puna.model.config import ModelConfig
-from puna.model.parts import ADDED, BIASED, GATED, build_block, build_norm
+from puna.model.parts import BIASED, UNGATED
 from puna.nn.attention import BLOCK, trains_in_blocks
 from puna.nn.loss import CHUNK
 from puna.nn.quantized import quantize_linears
@@ -48,7 +49,7 @@ def count_parameters(config: ModelConfig) -> Parameters:
     with torch.device("meta"):
         block = build_block(config)
         final = build_norm(config) if block.final_norm else nn.Identity()
-        positions = ADDED[config.position](config) if config.position in ADDED else nn.Identity()
+        positions = build_added_positions(config) or nn.Identity()
     attention, feed_forward = _size(block.self_attn), _size(block.mlp)
     table = config.vocab_size * config.width
     return Parameters(
@@ -71,7 +72,9 @@ def _matrices(config: ModelConfig) -> int:
     with torch.device("meta"):
         block = build_block(config)
     inside = sum(
-        module.weight.numel() for module in block.modules() if isinstance(module, nn.Linear)
+        module.weight.numel()
+        for module in block.modules()
+        if isinstance(module, nn.Linear | nn.Conv1d)
     )
     return config.num_layers * inside + config.vocab_size * config.width
 
@@ -91,9 +94,8 @@ def forward_flops_per_token(config: ModelConfig, context: int) -> float:
     window = min(config.sliding_window or context, context)
     # min(t, window) for t = 1 to context
     keys = (window * (window + 1) / 2 + (context - window) * window) / context
-    return (
-        2 * _matrices(config) + 4 * config.num_layers * config.num_heads * config.head_width * keys
-    )
+    heads = config.num_heads if config.cached_heads else 0
+    return 2 * _matrices(config) + 4 * config.num_layers * heads * config.head_width * keys
 
 
 def training_flops_per_token(config: ModelConfig, context: int) -> float:
@@ -102,8 +104,12 @@ def training_flops_per_token(config: ModelConfig, context: int) -> float:
 
 
 def kv_bytes_per_token(config: ModelConfig, element_bytes: int = 2) -> int:
-    """Bytes that a key/value cache holds per token: 2 L K C elements."""
-    return 2 * config.num_layers * config.num_kv_heads * config.head_width * element_bytes
+    """Bytes that a key/value cache holds per token: 2 L K C elements, and L D where feed-forward
+    layers look back, whose inputs it keeps.
+    """
+    elements = 2 * config.cached_heads * config.head_width
+    elements += config.width if config.lookback else 0
+    return config.num_layers * elements * element_bytes
 
 
 def activation_bytes(
@@ -133,16 +139,21 @@ def activation_bytes(
     kv_heads = config.num_kv_heads * config.head_width
     norms = 2 * (residual + 4 * config.width)  # input and normalised input, in float32
     inputs = (5 if half else 2) * element * config.width  # of q, k and v, and of gate and up
+    if not config.cached_heads:
+        heads = kv_heads = 0
     masked = config.sliding_window is not None or config.position in BIASED
     if not masked and trains_in_blocks(device, context, half=half):
         # q, k and v for every query head, the output, and the probabilities, softmaxed in float32
         attention = (
-            element * 4 * heads + (6 if half else 4) * config.num_heads * (context + BLOCK) / 2
+            element * 4 * heads
+            + (6 if half else 4) * heads / config.head_width * (context + BLOCK) / 2
         )
     else:  # q, k, v, and the output in the kernel's layout and in the output matrix's
         attention = element * (3 * heads + 2 * kv_heads)
     # gate, up, the activated gate and the product; or up and its activation
-    feed_forward = element * (4 if config.feed_forward in GATED else 2) * config.feed_forward_width
+    feed_forward = (
+        element * (2 if config.feed_forward in UNGATED else 4) * config.feed_forward_width
+    )
     layer = batch * context * (norms + inputs + attention + feed_forward)
     if half:
         layer += (

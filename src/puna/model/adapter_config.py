@@ -1,8 +1,8 @@
 """The adapter_config.json of a LoRA adapter, as PEFT writes it: what it says of each layer, and
-what is refused.
+what is rejected.
 
-A key that would change what the adapter computes is honoured or refused, never passed over; so is a
-key that is not known here, unless it is empty. Not here: the tensors (model/adapters.py).
+A key that would change what the adapter computes is honoured or rejected, never passed over; so is
+a key that is not known here, unless it is empty. Not here: the tensors (model/adapters.py).
 """
 
 import json
@@ -18,7 +18,7 @@ from puna.errors import ConfigError, ModelFolderError
 
 CONFIG = "adapter_config.json"
 # Keys that say nothing about what the adapter computes once it is trained, or that only count
-# beside another key, which is refused
+# beside another key, which is rejected
 INERT = frozenset(
     {
         "auto_mapping",
@@ -49,7 +49,7 @@ def _expression(pattern: str) -> str:
 
 
 class AdapterConfig(Config):
-    """What an adapter_config.json says that decides the result; the keys and their meaning are
+    """The keys of an adapter_config.json that decide the result; the keys and their meaning are
     those of PEFT's `LoraConfig`.
     """
 
@@ -96,8 +96,8 @@ class AdapterConfig(Config):
         return self
 
     def targets(self, name: str, *, linear: bool) -> bool:
-        """Whether the module of this name in LlamaForCausalLM has an adapter; linear: whether it is
-        a linear layer of a block.
+        """True where the module of this name in LlamaForCausalLM has an adapter; linear: whether it
+        is a linear layer of a block.
         """
         if _matches(self.exclude_modules, name):
             return False
@@ -123,7 +123,7 @@ class AdapterConfig(Config):
         return _by_pattern(self.rank_pattern, name, self.r)
 
     def scale(self, name: str) -> float:
-        """What B A is multiplied by in the module of this name: alpha / r, or alpha / sqrt(r)."""
+        """The factor on B A in the module of this name: alpha / r, or alpha / sqrt(r)."""
         rank = self.rank(name)
         return _by_pattern(self.alpha_pattern, name, self.lora_alpha) / (
             rank**0.5 if self.use_rslora else rank

@@ -2,9 +2,9 @@
 merged into its weights.
 
 Not here: training adapters, and adapters that are not LoRA. What would change the result and is not
-applied here is refused, never passed over. An attached adapter takes the memory of its matrices and
-leaves the model's weights alone; a merged one costs nothing afterwards, and the model is then that
-one only.
+applied here is rejected, never passed over. An attached adapter takes the memory of its matrices
+and leaves the model's weights alone; a merged one costs nothing afterwards, and the model is then
+that one only.
 """
 
 import hashlib
@@ -44,8 +44,8 @@ KEPT = (
 
 
 def read_adapter(folder: Path, model: Transformer) -> dict[str, LowRankUpdate]:
-    """What the adapter in `folder` adds to the linear layers of `model`, by their names in it; on
-    the CPU, in the file's dtypes.
+    """The updates of the adapter in `folder` to the linear layers of `model`, by their names in it;
+    on the CPU, in the file's dtypes.
 
     Raises ModelFolderError for a configuration that cannot be honoured, tensors that are missing,
     unexpected, misshapen or not finite, a damaged file, pickles, targets outside the blocks, and a

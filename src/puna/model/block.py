@@ -3,7 +3,7 @@ around them.
 
 Each placement is one class: the names of its norms, and `forward`, which is its formula. What
 stands in them (which attention, which feed-forward, which norm) is the builder's choice. The names
-of the norms are those that Hugging Face gives to the same places.
+of the norms are Hugging Face's.
 """
 
 # ruff: noqa: RET504  (two sublayers, two lines, and then the result)
@@ -15,13 +15,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from puna.nn.attention import KeyValueCache
+from puna.nn.gated_linear import ConvolutionalFeedForward
 
 # what follows x on its way to attention: rotary, cache, mask
 Rest = tuple[Tensor, Tensor] | KeyValueCache | Tensor | None
 
 
 class Block(nn.Module):
-    """What every placement has: x [B, T, D] -> [B, T, D], through `self_attn` and `mlp`.
+    """The base of every placement: x [B, T, D] -> [B, T, D], through `self_attn` and `mlp`.
 
     The sums are taken in the wider dtype of x and of what is added, so that under autocast a
     float32 stream stays float32. A call is block(x, rotary, cache, mask): what comes after x is
@@ -44,8 +45,14 @@ class Block(nn.Module):
         super().__init__()
         self.self_attn = self_attn
         self.mlp = mlp
+        self.looks_back = isinstance(mlp, ConvolutionalFeedForward)
         for name in self.norms:
             self.add_module(name, norm())
+
+    def feed_forward(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
+        """The feed-forward sublayer; one that looks back is given the cache of `rest`."""
+        out: Tensor = self.mlp(x, rest[1]) if self.looks_back and len(rest) > 1 else self.mlp(x)
+        return out
 
 
 class PreNormBlock(Block):
@@ -63,7 +70,7 @@ class PreNormBlock(Block):
 
     def forward(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
         x = x + self.self_attn(self.input_layernorm(x), *rest)
-        x = x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.feed_forward(self.post_attention_layernorm(x), *rest)
         return x
 
 
@@ -84,7 +91,7 @@ class PostNormBlock(Block):
 
     def forward(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
         x = self.post_attention_layernorm(x + self.self_attn(x, *rest))
-        x = self.post_feedforward_layernorm(x + self.mlp(x))
+        x = self.post_feedforward_layernorm(x + self.feed_forward(x, *rest))
         return x
 
 
@@ -110,7 +117,9 @@ class PeriNormBlock(Block):
 
     def forward(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
         x = x + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x), *rest))
-        x = x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+        x = x + self.post_feedforward_layernorm(
+            self.feed_forward(self.pre_feedforward_layernorm(x), *rest)
+        )
         return x
 
 
@@ -130,7 +139,7 @@ class ReorderedNormBlock(Block):
 
     def forward(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
         x = x + self.post_attention_layernorm(self.self_attn(x, *rest))
-        x = x + self.post_feedforward_layernorm(self.mlp(x))
+        x = x + self.post_feedforward_layernorm(self.feed_forward(x, *rest))
         return x
 
 
@@ -148,5 +157,5 @@ class ParallelBlock(Block):
 
     def forward(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
         normalised = self.input_layernorm(x)
-        x = x + self.self_attn(normalised, *rest) + self.mlp(normalised)
+        x = x + self.self_attn(normalised, *rest) + self.feed_forward(normalised, *rest)
         return x

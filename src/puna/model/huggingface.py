@@ -38,7 +38,7 @@ SCALINGS: Mapping[str, dict[str, str]] = MappingProxyType(
 
 
 def beyond_llama(config: ModelConfig) -> list[str]:
-    """What LlamaForCausalLM cannot express of this model, as `key = value`; empty where it can
+    """List what LlamaForCausalLM cannot express of this model, as `key = value`; empty where it can
     express all.
     """
     llama: dict[str, Any] = {
@@ -123,10 +123,10 @@ def from_huggingface(values: dict[str, Any], origin: str) -> ModelConfig:
         return _validated(shape, origin)
     rope = _rope(values)
     kind = rope.get("rope_type", rope.get("type", "default"))
-    refused = _refused(values, rope, kind)
-    if refused:
+    unsupported = _unsupported(values, rope, kind)
+    if unsupported:
         raise ModelFolderError(
-            f"{origin} describes a model that Puna cannot read: {'; '.join(refused)}"
+            f"{origin} describes a model that Puna cannot read: {'; '.join(unsupported)}"
         )
     gates = {theirs: ours for ours, theirs in ACTIVATIONS.items()}
     try:
@@ -165,39 +165,39 @@ def _rope(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refused(values: dict[str, Any], rope: dict[str, Any], kind: Any) -> list[str]:
-    """What Puna would misread, as `key = value (rule)`."""
+def _unsupported(values: dict[str, Any], rope: dict[str, Any], kind: Any) -> list[str]:
+    """List what Puna would misread, as `key = value (rule)`."""
     only = {
         "model_type": ("llama",),
         "hidden_act": tuple(ACTIVATIONS.values()),
         "attention_bias": (False,),
     }
-    refused = [
+    unsupported = [
         f"{key} = {values[key]!r} (only {', '.join(repr(rule) for rule in rules)} is supported)"
         for key, rules in only.items()
         if values.get(key, rules[0]) not in rules
     ]
     if kind not in ("default", *SCALINGS):
         return [
-            *refused,
+            *unsupported,
             (
                 f"rope scaling {kind!r} (only {', '.join(repr(known) for known in SCALINGS)} is"
                 " supported)"
             ),
         ]
     factors = ("attention_factor", "mscale", "mscale_all_dim")
-    refused += [
+    unsupported += [
         f"rope scaling with {key} = {rope[key]!r}"
         for key in factors
         if kind == "yarn" and rope.get(key) is not None
     ]
     if rope.get("truncate") is False:
-        refused.append("rope scaling with truncate = False")
+        unsupported.append("rope scaling with truncate = False")
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        refused.append(
+        unsupported.append(
             f"partial_rotary_factor = {rope['partial_rotary_factor']!r} (only 1.0 is supported)"
         )
-    return refused
+    return unsupported
 
 
 def _known(names: Mapping[str, str], rope: dict[str, Any]) -> dict[str, Any]:

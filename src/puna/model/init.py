@@ -21,13 +21,18 @@ def init_weights(model: Transformer, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     residual = STD / (2 * model.config.num_layers) ** 0.5
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Embedding):
             std = residual if name.endswith(("o_proj", "down_proj")) else STD
             values = torch.empty(module.weight.shape, dtype=torch.float32, device="cpu")
             module.weight.copy_(values.normal_(0.0, std, generator=generator))
-            if isinstance(module, nn.Linear) and module.bias is not None:
+            if isinstance(module, nn.Linear | nn.Conv1d) and module.bias is not None:
                 module.bias.zero_()
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 module.weight[module.padding_idx].zero_()
         elif list(module.parameters(recurse=False)):
+            if not hasattr(module, "reset_parameters"):
+                raise TypeError(
+                    f"{type(module).__name__} has parameters without a start: give it a"
+                    " reset_parameters that sets them all"
+                )
             cast(Any, module).reset_parameters()

@@ -1,154 +1,127 @@
-"""From the names in a configuration to the parts that they mean: every choice of the decoder, one
-line each.
+"""The names that a model's configuration may say: every choice of the decoder, one line each.
 
-A new variant is a class (or function) in its file and a line in its table;
-docs/parts/add-your-own.md does it once. The tables say what exists: `ModelConfig` takes its valid
-names from their keys.
+A new variant is a class (or function) in its file and a line in its table, which names the class
+and its options with their defaults; docs/parts/add-your-own.md does it once. `ModelConfig` takes
+its valid names and options from here, model/builders.py builds what they stand for. No torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from pydantic import Field
 
-from puna.model.block import (
-    Block,
-    ParallelBlock,
-    PeriNormBlock,
-    PostNormBlock,
-    PreNormBlock,
-    ReorderedNormBlock,
-)
-from puna.nn.activation import Swish, relu_squared
-from puna.nn.attention import Attention
-from puna.nn.feed_forward import Activation, FeedForward, GatedFeedForward
-from puna.nn.norm import CenterNorm, LayerNorm, PartialRMSNorm, RMSNorm, ScaleNorm
-from puna.nn.position import LearnedPositions, SinusoidalPositions, alibi_slopes
-from puna.nn.rope import RotaryEmbedding
-from puna.nn.rope_scaling import LinearScaling, Llama3Scaling, NTKScaling, YaRNScaling
+from puna.choices import REQUIRED, Choice
 
-if TYPE_CHECKING:
-    from puna.model.config import ModelConfig
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x
-
-
-def _swish(config: "ModelConfig") -> Activation:
-    if isinstance(config.swish_beta, str):
-        return Swish(
-            config.feed_forward_width if config.swish_beta == "channel" else None, learned=True
-        )
-    return F.silu if config.swish_beta == 1 else Swish(beta=config.swish_beta)
-
-
-NORMS: Mapping[str, Callable[[int, "ModelConfig"], nn.Module]] = MappingProxyType(
+# called with the width
+NORMS: Mapping[str, Choice] = MappingProxyType(
     {
-        "rmsnorm": lambda width, c: RMSNorm(
-            width, c.norm_eps, bias=c.norm_bias, eps_place=c.norm_eps_place
+        "rmsnorm": Choice("norm", "puna.nn.norm:RMSNorm", eps=1e-5, bias=False, eps_place="inside"),
+        "layernorm": Choice("norm", "puna.nn.norm:LayerNorm", eps=1e-5, bias=True),
+        "prmsnorm": Choice(
+            "norm",
+            "puna.nn.norm:PartialRMSNorm",
+            fraction=0.0625,
+            eps=1e-5,
+            rounding="floor",
+            bias=False,
+            eps_place="inside",
         ),
-        "layernorm": lambda width, c: LayerNorm(width, c.norm_eps, bias=c.norm_bias),
-        "prmsnorm": lambda width, c: PartialRMSNorm(
-            width,
-            c.norm_fraction,
-            c.norm_eps,
-            rounding=c.norm_rounding,
-            bias=c.norm_bias,
-            eps_place=c.norm_eps_place,
-        ),
-        "centernorm": lambda width, _: CenterNorm(width),
-        "scalenorm": lambda width, c: ScaleNorm(width, c.norm_eps),
-        "none": lambda _width, _: nn.Identity(),
+        "centernorm": Choice("norm", "puna.nn.norm:CenterNorm"),
+        "scalenorm": Choice("norm", "puna.nn.norm:ScaleNorm", eps=1e-5),
+        "none": Choice("norm", "torch.nn:Identity"),
     }
 )
 
-PLACEMENTS: Mapping[str, type[Block]] = MappingProxyType(
+# called with attention, the feed-forward layer and a maker of norms
+PLACEMENTS: Mapping[str, Choice] = MappingProxyType(
     {
-        "pre": PreNormBlock,
-        "post": PostNormBlock,
-        "peri": PeriNormBlock,
-        "reordered": ReorderedNormBlock,
-        "parallel": ParallelBlock,
+        "pre": Choice("placement", "puna.model.block:PreNormBlock"),
+        "post": Choice("placement", "puna.model.block:PostNormBlock"),
+        "peri": Choice("placement", "puna.model.block:PeriNormBlock"),
+        "reordered": Choice("placement", "puna.model.block:ReorderedNormBlock"),
+        "parallel": Choice("placement", "puna.model.block:ParallelBlock"),
     }
 )
 
-# the activation between the two matrices of an ungated feed-forward layer
-UNGATED: Mapping[str, Callable[["ModelConfig"], Activation]] = MappingProxyType(
+# the activation between the two matrices of an ungated feed-forward layer: the function itself, or
+# where it has options, what is called with F and them
+UNGATED: Mapping[str, Choice] = MappingProxyType(
     {
-        "relu": lambda _: F.relu,
-        "relu2": lambda _: relu_squared,
-        "gelu": lambda _: F.gelu,
-        "swish": _swish,
+        "relu": Choice("feed_forward", "torch.nn.functional:relu"),
+        "relu2": Choice("feed_forward", "puna.nn.activation:relu_squared"),
+        "gelu": Choice("feed_forward", "torch.nn.functional:gelu"),
+        "swish": Choice("swish", "puna.nn.activation:swish", beta=1.0),
     }
 )
 
-# the activation of the gate, in one with three matrices
-GATED: Mapping[str, Callable[["ModelConfig"], Activation]] = MappingProxyType(
+# the activation of the gate, in one with three matrices, whose width follows the SwiGLU rule
+GATED: Mapping[str, Choice] = MappingProxyType(
     {
-        "glu": lambda _: torch.sigmoid,
-        "bilinear": lambda _: _identity,
-        "reglu": lambda _: F.relu,
-        "geglu": lambda _: F.gelu,
-        "swiglu": _swish,
+        name: choice.deciding(feed_forward_multiple=256)
+        for name, choice in {
+            "glu": Choice("feed_forward", "torch:sigmoid"),
+            "bilinear": Choice("feed_forward", "puna.nn.activation:identity"),
+            "reglu": Choice("feed_forward", "torch.nn.functional:relu"),
+            "geglu": Choice("feed_forward", "torch.nn.functional:gelu"),
+            "swiglu": Choice("swish", "puna.nn.activation:swish", beta=1.0),
+        }.items()
     }
 )
 
-# positions: rotations of queries and keys, vectors added to the embeddings, a slope for each head's
-# bias on the scores; or "none"
-ROTARY: Mapping[str, Callable[["ModelConfig"], RotaryEmbedding]] = MappingProxyType(
+# feed-forward layers of another form, called with D and F
+LAYERS: Mapping[str, Choice] = MappingProxyType(
     {
-        "rope": lambda c: RotaryEmbedding(
-            c.head_width,
-            c.context_length,
-            c.rope_base,
-            c.rope_scaling.build(c.rope_base) if c.rope_scaling else None,
+        "self_gated": Choice("feed_forward", "puna.nn.feed_forward:SelfGatedFeedForward"),
+        "convolution": Choice(
+            "feed_forward",
+            "puna.nn.gated_linear:ConvolutionalFeedForward",
+            kernel=Field(
+                3, gt=0, description="positions that a convolution sees, its own included"
+            ),
         ),
     }
 )
-ADDED: Mapping[str, Callable[["ModelConfig"], nn.Module]] = MappingProxyType(
+
+# positions: rotations of queries and keys, called with C and the context length; vectors added to
+# the embeddings, called with the context length and D; a slope for each head's bias on the scores,
+# called with H; or nothing
+ROTARY: Mapping[str, Choice] = MappingProxyType(
+    {"rope": Choice("rope", "puna.nn.rope:RotaryEmbedding", base=10000.0, scaling=None)}
+)
+ADDED: Mapping[str, Choice] = MappingProxyType(
     {
-        "learned": lambda c: LearnedPositions(c.context_length, c.width),
-        "sinusoidal": lambda c: SinusoidalPositions(c.context_length, c.width),
+        "learned": Choice("position", "puna.nn.position:LearnedPositions"),
+        "sinusoidal": Choice("position", "puna.nn.position:SinusoidalPositions"),
     }
 )
-BIASED: Mapping[str, Callable[["ModelConfig"], Tensor]] = MappingProxyType(
-    {"alibi": lambda c: alibi_slopes(c.num_heads)}
+BIASED: Mapping[str, Choice] = MappingProxyType(
+    {"alibi": Choice("position", "puna.nn.position:alibi_slopes")}
 )
 
-ROPE_SCALINGS: Mapping[str, type[Llama3Scaling | LinearScaling | NTKScaling | YaRNScaling]] = (
-    MappingProxyType(
-        {"llama3": Llama3Scaling, "linear": LinearScaling, "ntk": NTKScaling, "yarn": YaRNScaling}
-    )
+ROPE_SCALINGS: Mapping[str, Choice] = MappingProxyType(
+    {
+        "llama3": Choice(
+            "",
+            "puna.nn.rope_scaling:Llama3Scaling",
+            factor=8.0,
+            low_frequency_factor=1.0,
+            high_frequency_factor=4.0,
+            original_context=8192,
+        ),
+        "linear": Choice("", "puna.nn.rope_scaling:LinearScaling", factor=8.0),
+        "ntk": Choice("", "puna.nn.rope_scaling:NTKScaling", factor=8.0),
+        "yarn": Choice(
+            "",
+            "puna.nn.rope_scaling:YaRNScaling",
+            factor=8.0,
+            original_context=REQUIRED,
+            beta_fast=32.0,
+            beta_slow=1.0,
+        ),
+    }
 )
 
-
-def build_norm(config: "ModelConfig", width: int | None = None) -> nn.Module:
-    """The configuration's norm, over the model's width where no other is given."""
-    return NORMS[config.norm](config.width if width is None else width, config)
-
-
-def build_feed_forward(config: "ModelConfig") -> nn.Module:
-    """The configuration's feed-forward layer, gated or not."""
-    name, width, hidden, bias = (
-        config.feed_forward,
-        config.width,
-        config.feed_forward_width,
-        config.feed_forward_bias,
-    )
-    if name in GATED:
-        return GatedFeedForward(width, hidden, GATED[name](config), bias=bias)
-    return FeedForward(width, hidden, UNGATED[name](config), bias=bias)
-
-
-def build_block(config: "ModelConfig") -> Block:
-    """One layer."""
-    heads = (config.num_heads, config.num_kv_heads, config.head_width)
-    qk_norm = (lambda width: build_norm(config, width)) if config.qk_norm else None
-    attention = Attention(config.width, *heads, qk_norm=qk_norm)
-    return PLACEMENTS[config.placement](
-        attention, build_feed_forward(config), lambda: build_norm(config)
-    )
+FEED_FORWARDS: Mapping[str, Choice] = MappingProxyType({**UNGATED, **GATED, **LAYERS})
+POSITIONS: Mapping[str, Choice] = MappingProxyType(
+    {**ROTARY, **ADDED, **BIASED, "none": Choice("position", "torch.nn:Identity")}
+)

@@ -3,6 +3,7 @@ one by a test.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -10,8 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from puna.model.block import Block
+from puna.model.builders import (
+    build_added_positions,
+    build_block,
+    build_norm,
+    build_rotary,
+    build_slopes,
+)
 from puna.model.config import ModelConfig
-from puna.model.parts import ADDED, BIASED, PLACEMENTS, ROTARY, build_block, build_norm
 from puna.nn.attention import KeyValueCache
 from puna.nn.mask import attention_mask
 
@@ -36,18 +44,19 @@ class Transformer(nn.Module):
         self.embed_tokens = nn.Embedding(
             config.vocab_size, config.width, padding_idx=config.padding_id
         )
-        self.embed_positions = ADDED[config.position](config) if config.position in ADDED else None
+        self.embed_positions = build_added_positions(config)
         # Vaswani et al. 2017, section 3.4: sines have an amplitude of 1, which embeddings of 0.02
         # would drown in
         self.embedding_scale = config.width**0.5 if config.position == "sinusoidal" else 1.0
         self.layers = nn.ModuleList(build_block(config) for _ in range(config.num_layers))
-        self.norm = build_norm(config) if PLACEMENTS[config.placement].final_norm else nn.Identity()
+        final_norm = cast(Block, self.layers[0]).final_norm
+        self.norm = build_norm(config) if final_norm else nn.Identity()
         self.lm_head = (
             None
             if config.tie_embeddings
             else nn.Linear(config.width, config.vocab_size, bias=False)
         )
-        self.rotary = ROTARY[config.position](config) if config.position in ROTARY else None
+        self.rotary = build_rotary(config)
 
     @property
     def output_weight(self) -> Float[Tensor, "V D"]:
@@ -66,12 +75,18 @@ class Transformer(nn.Module):
 
         positions: where each id stands; left out, 0 to T-1. cache: one entry a layer, which knows
         what each id may see; it is changed. documents: the number of each id's document; attention
-        then stays inside a document. Raises ValueError for documents with a cache.
+        then stays inside a document. Raises ValueError for documents with a cache, or
+        with feed-forward layers that look back.
         """
         if cache is not None and documents is not None:
             raise ValueError(
                 "documents cannot be kept apart in a cache: give each document a sequence of its"
                 " own there"
+            )
+        if documents is not None and self.config.lookback:
+            raise ValueError(
+                "documents cannot be kept apart by feed-forward layers that look back: give each"
+                " document a row of its own"
             )
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
@@ -89,19 +104,17 @@ class Transformer(nn.Module):
         return out
 
     def _mask(self, ids: Tensor, documents: Tensor | None) -> Tensor | None:
-        """What attention sees besides the causal rule, the same for every layer; None where that
+        """The mask of attention beyond the causal rule, the same for every layer; None where that
         rule says it all.
         """
         config, steps = self.config, ids.shape[1]
-        slopes = (
-            BIASED[config.position](config).to(ids.device) if config.position in BIASED else None
-        )
+        slopes = build_slopes(config)
         return attention_mask(
             steps,
             steps,
             window=config.sliding_window,
             documents=documents,
-            slopes=slopes,
+            slopes=None if slopes is None else slopes.to(ids.device),
             device=ids.device,
         )
 

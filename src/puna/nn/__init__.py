@@ -11,8 +11,13 @@ from puna.nn.attention import (
     causal_attention,
     softmax_attention,
 )
-from puna.nn.feed_forward import FeedForward, GatedFeedForward, swiglu_hidden_size
-from puna.nn.gated_linear import CausalGatedConvolution, GatedLinear
+from puna.nn.feed_forward import (
+    FeedForward,
+    GatedFeedForward,
+    SelfGatedFeedForward,
+    swiglu_hidden_size,
+)
+from puna.nn.gated_linear import CausalGatedConvolution, ConvolutionalFeedForward, GatedLinear
 from puna.nn.loss import cross_entropy_sum, linear_cross_entropy
 from puna.nn.mask import attention_mask, document_numbers
 from puna.nn.norm import CenterNorm, LayerNorm, NormalizedLinear, PartialRMSNorm, RMSNorm, ScaleNorm
@@ -40,6 +45,7 @@ __all__ = [
     "Attention",
     "CausalGatedConvolution",
     "CenterNorm",
+    "ConvolutionalFeedForward",
     "FeedForward",
     "FrequencyScaling",
     "GatedFeedForward",
@@ -57,6 +63,7 @@ __all__ = [
     "RotaryEmbedding",
     "ScaleNorm",
     "SelfGate",
+    "SelfGatedFeedForward",
     "SinusoidalPositions",
     "Swish",
     "YaRNScaling",

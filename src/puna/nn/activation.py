@@ -7,6 +7,7 @@ work element by element: they cost memory traffic, not arithmetic.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -69,6 +70,22 @@ class Swish(nn.Module):
             if isinstance(self.beta, Tensor)
             else f"beta={self.beta:g}"
         )
+
+
+def identity(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """y = x: the activation of a bilinear gate."""
+    return x
+
+
+def swish(
+    width: int, beta: float | Literal["scalar", "channel"] = 1.0
+) -> Callable[[Tensor], Tensor]:
+    """`Swish` with a beta that is given or learned: `scalar` learns one, `channel` one for each of
+    `width`, from 1. The constant 1 is `F.silu` itself.
+    """
+    if isinstance(beta, str):
+        return Swish(width if beta == "channel" else None, learned=True)
+    return F.silu if beta == 1 else Swish(beta=beta)
 
 
 class SelfGate(nn.Module):

@@ -27,7 +27,7 @@ Mask = Bool[Tensor, "#B #H T S"] | Float[Tensor, "#B #H T S"]
 
 @runtime_checkable
 class KeyValueCache(Protocol):
-    """What attention needs of a cache for one layer: to keep the new keys and values, and to attend
+    """A cache for one layer, as attention needs it: to keep the new keys and values, and to attend
     to them and to those before.
     """
 
@@ -106,7 +106,7 @@ def blocked_attention(
 
 
 def trains_in_blocks(device: str, steps: int, *, half: bool) -> bool:
-    """Whether `causal_attention` takes `blocked_attention` for a training sequence of `steps`
+    """True where `causal_attention` takes `blocked_attention` for a training sequence of `steps`
     tokens.
 
     In bfloat16 on a CPU: on two AVX512-BF16 cores it was found 2.2 times faster than PyTorch's
@@ -122,7 +122,7 @@ def causal_attention(
     v: Float[Tensor, "B K S C"],
     mask: Mask | None = None,
 ) -> Float[Tensor, "B H T C"]:
-    """What `softmax_attention` computes, by the fastest road for the device and shape."""
+    """`softmax_attention` in the fastest form for the device and shape."""
     steps, seen = q.shape[2], k.shape[2]
     grouped = q.shape[1] != k.shape[1]
     if mask is not None:
@@ -217,3 +217,15 @@ class Attention(nn.Module):
     def _split(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:
         batch, steps, _ = x.shape
         return x.view(batch, steps, -1, self.head_width).transpose(1, 2)
+
+
+class NoAttention(nn.Module):
+    """y = 0: in the place of `Attention` in a model whose feed-forward layers look back themselves.
+
+    Source: Dauphin et al. 2016, Language Modeling with Gated Convolutional Networks, a language
+    model of gated convolutions alone. Usual mistake: a feed-forward layer beside it that sees its
+    own position only.
+    """
+
+    def forward(self, x: Float[Tensor, "B T D"], *_rest: object) -> Float[Tensor, "B T D"]:
+        return torch.zeros_like(x)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from puna.nn.activation import SelfGate
+
 Activation = Callable[[Tensor], Tensor]
 
 
@@ -37,7 +39,8 @@ def swiglu_hidden_size(width: int, multiple_of: int = 256, multiplier: float = 1
 
 
 class FeedForward(nn.Module):
-    """y = act(x W_up + b) W_down + c: widen, bend, narrow, each position by itself.
+    """y = act(x W_up + b) W_down + c: expand, apply the nonlinearity, project, each
+    position by itself.
 
     Relu, gelu and silu (or `Swish`) as the activation give FFN_ReLU, FFN_GELU and FFN_Swish; with
     biases as in the first Transformer, without (the default) as in T5. Shapes: x [..., D] -> [...,
@@ -62,7 +65,7 @@ class FeedForward(nn.Module):
         """The layer of these very linears, biases included: not copied, so that training it trains
         them.
         """
-        _refuse_unfit(down, up=up)
+        _check_fit(down, up=up)
         with torch.device("meta"):  # nothing is drawn for what is replaced at once
             layer = cls(up.in_features, up.out_features, activation)
         layer.up_proj, layer.down_proj = up, down
@@ -74,6 +77,23 @@ class FeedForward(nn.Module):
 
     def extra_repr(self) -> str:
         return _function_name(self.act_fn)
+
+
+class SelfGatedFeedForward(FeedForward):
+    """y = (h * sigmoid(h W_g + b)) W_down with h = x W_up: an ungated layer whose units gate
+    themselves, each by all others.
+
+    Shapes: x [..., D] -> [..., D], through [..., F]; W_up [F, D], W_g [F, F], W_down [D, F]
+    (PyTorch stores the transpose). 2 D F + F^2 parameters: F = 2 D has the 8 D^2 of an ungated
+    layer with F = 4 D. Arithmetic in the dtype of x, or of autocast.
+
+    Source: the gate of Dauphin et al. 2016, section 2, as an activation (`SelfGate`). Usual
+    mistake: an F of 4 D, which has three times the parameters of what it is compared with.
+    """
+
+    def __init__(self, width: int, hidden: int, *, bias: bool = False) -> None:
+        gate = SelfGate(nn.Linear(hidden, hidden, bias=bias))
+        super().__init__(width, hidden, gate, bias=bias)
 
 
 class GatedFeedForward(nn.Module):
@@ -136,7 +156,7 @@ class GatedFeedForward(nn.Module):
         """The layer of these very linears, biases included: not copied, so that training it trains
         them.
         """
-        _refuse_unfit(down, gate=gate, up=up)
+        _check_fit(down, gate=gate, up=up)
         with torch.device("meta"):  # nothing is drawn for what is replaced at once
             layer = cls(
                 gate.in_features,
@@ -154,12 +174,12 @@ class GatedFeedForward(nn.Module):
             # recomputing ends where autograd has what it kept, which is before the matrix product
             # of down_proj
             out: Tensor = checkpoint(
-                self._gate_and_narrow, self.gate_proj(x), self.up_proj(x), use_reentrant=False
+                self._gate_and_project, self.gate_proj(x), self.up_proj(x), use_reentrant=False
             )
             return out
-        return self._gate_and_narrow(self.gate_proj(x), self.up_proj(x))
+        return self._gate_and_project(self.gate_proj(x), self.up_proj(x))
 
-    def _gate_and_narrow(self, gate: Tensor, up: Tensor) -> Tensor:
+    def _gate_and_project(self, gate: Tensor, up: Tensor) -> Tensor:
         if self.limit is not None:
             gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
         if self.up_offset:
@@ -181,7 +201,7 @@ class GatedFeedForward(nn.Module):
         )
 
 
-def _refuse_unfit(down: nn.Linear, **inner: nn.Linear) -> None:
+def _check_fit(down: nn.Linear, **inner: nn.Linear) -> None:
     """A ValueError unless `down` leads back from where all others lead, and all have a bias or none
     has.
     """

@@ -3,7 +3,10 @@ much of the other passes.
 
 Not here: the three-matrix feed-forward layers built on the same product (feed_forward.py). Both
 branches are one joined projection, so that a layer costs one matrix product, of twice the width.
+In a Transformer only the convolution looks back; what it needs of a cache is `InputCache`.
 """
+
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -57,3 +60,48 @@ class CausalGatedConvolution(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T O"]:
         padded = F.pad(x.transpose(1, 2), (self.conv.kernel_size[0] - 1, 0))
         return F.glu(self.conv(padded), dim=1).transpose(1, 2)
+
+    def of_windows(self, windows: Float[Tensor, "N kernel D"]) -> Float[Tensor, "N O"]:
+        """y of the newest input of each window, which is its last."""
+        return F.glu(self.conv(windows.transpose(1, 2)), dim=1).squeeze(2)
+
+
+@runtime_checkable
+class InputCache(Protocol):
+    """A cache for one layer that looks back: it keeps the inputs of every sequence's tokens."""
+
+    def windows(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B*T kernel D"]:
+        """Store the new inputs, then give the last `kernel` inputs up to each, of its own sequence;
+        zeros before its first. Changes the cache.
+        """
+        ...
+
+
+class ConvolutionalFeedForward(nn.Module):
+    """y = (`CausalGatedConvolution` of x, to F channels) W_down: a feed-forward layer that sees the
+    last `kernel` positions.
+
+    Shapes: x [B, T, D] -> [B, T, D], through [B, T, F]; (2 kernel + 1) D F parameters without
+    biases. `cache`: this layer's, for tokens whose forerunners were computed before; it is changed.
+    Arithmetic in the dtype of x, or of autocast.
+
+    Source: Dauphin et al. 2016, section 2, whose blocks have the convolution from D to D instead.
+    Usual mistake: a cache of the outputs; the convolution needs the inputs that came before.
+    """
+
+    def __init__(self, width: int, hidden: int, *, kernel: int = 3, bias: bool = False) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.gated = CausalGatedConvolution(width, hidden, kernel, bias=bias)
+        self.down_proj = nn.Linear(hidden, width, bias=bias)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], cache: InputCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        hidden: Tensor = (
+            self.gated(x)
+            if cache is None or self.kernel == 1
+            else self.gated.of_windows(cache.windows(x)).view(*x.shape[:2], -1)
+        )
+        out: Tensor = self.down_proj(hidden)
+        return out

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, slots=True)
 class LowRankUpdate:
-    """What one adapter adds to one weight: scale B A, with A [r, I], B [O, r] and scale = alpha /
-    r, or alpha / sqrt(r) in rsLoRA.
+    """The update of one adapter to one weight: scale B A, with A [r, I], B [O, r] and scale = alpha
+    / r, or alpha / sqrt(r) in rsLoRA.
 
     Source: Hu et al. 2021, LoRA, section 4.1; Kalajdzievski 2023, A Rank Stabilization Scaling
     Factor for Fine-Tuning with LoRA. Usual mistake: the other of the two scales; it loads, and the
@@ -35,7 +35,7 @@ class LowRankUpdate:
 
 @dataclass(slots=True)
 class Selection:
-    """Which rows of the next forward passes belong to which adapter; one object is shared by all
+    """The adapter of each row of the next forward passes; one object is shared by all
     layers of a model.
 
     segments: (adapter, start, stop) with the rows of the batch counted as if it were flattened to

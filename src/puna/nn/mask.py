@@ -1,5 +1,5 @@
-"""Which positions a query sees beyond the causal rule, and ALiBi's bias on those it does: one
-tensor that all layers share.
+"""Masks that narrow the causal rule, and ALiBi's bias on what a query sees: one tensor that all
+layers share.
 
 `attention_mask` gives None where plain causal masking says it all, which is the case that fused
 kernels do without a mask. Otherwise a mask is T x S bools for each sequence, or floats for each
@@ -34,7 +34,7 @@ def attention_mask(
     slopes: Float[Tensor, "H"] | None = None,
     device: torch.device | str | None = None,
 ) -> Bool[Tensor, "_ 1 {steps} {seen}"] | Float[Tensor, "_ _ {steps} {seen}"] | None:
-    """What T = `steps` queries, the last of S = `seen` positions, see of them; every option narrows
+    """The mask of T = `steps` queries, the last of S = `seen` positions; every option narrows
     the causal rule.
 
     window: a query sees itself and the window - 1 positions before it. documents: only positions

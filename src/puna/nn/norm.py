@@ -42,12 +42,21 @@ def _scale_and_shift(
 
 
 class _Affine(nn.Module):
-    """A part whose own parameters are weights, which start at 1, and biases, which start at 0."""
+    """A part whose own parameters are a weight, which starts at 1, and a bias, which starts at 0.
+
+    One with further parameters has a `reset_parameters` of its own, which sets them all.
+    """
 
     def reset_parameters(self) -> None:
-        """Back to where they started."""
+        """Set the parameters to their start values. Raises TypeError for one that is neither."""
+        starts = {"weight": 1.0, "bias": 0.0}
         for name, parameter in self.named_parameters(recurse=False):
-            nn.init.constant_(parameter, float(name == "weight"))
+            if name not in starts:
+                raise TypeError(
+                    f"the start of {type(self).__name__}.{name} is not known here: give the class a"
+                    " reset_parameters that sets all its parameters"
+                )
+            nn.init.constant_(parameter, starts[name])
 
 
 class RMSNorm(_Affine):
@@ -131,8 +140,8 @@ class RMSNorm(_Affine):
 
 
 def partial_width(width: int, fraction: float, rounding: Rounding = "floor") -> int:
-    """How many of `width` entries a fraction p is: 512 and 0.0625 -> 32. A fraction outside [0, 1]
-    means all of them.
+    """The number of entries that a fraction p of `width` is: 512 and 0.0625 -> 32. A fraction
+    outside [0, 1] means all of them.
 
     "floor" is the published code, int(D p) in floating point: 100 and 0.29 -> 28. "ceil" is the
     paper, exact on the decimal that p prints as: 100 and 0.07 -> 7, where floating point would say

@@ -69,8 +69,8 @@ class SinusoidalPositions(nn.Module):
 
 
 def alibi_slopes(num_heads: int) -> Float[Tensor, "{num_heads}"]:
-    """How steeply each head's scores fall with distance: score(q, k) - slope_h * (position of q -
-    position of k).
+    """The slopes by which each head's scores fall with distance: score(q, k) - slope_h * (position
+    of q - position of k).
 
     For H a power of two, the geometric sequence 2^(-8/H), 2^(-16/H), ..., 2^-8: 8 heads have 1/2,
     1/4, ..., 1/256. Otherwise, with n the power of two below H, the n slopes of n heads and then

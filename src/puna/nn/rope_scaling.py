@@ -19,8 +19,8 @@ from torch import Tensor
 
 @runtime_checkable
 class FrequencyScaling(Protocol):
-    """What `RotaryEmbedding` takes: a function of frequencies, and a factor on every cos and
-    sin.
+    """A scaling as `RotaryEmbedding` takes it: a function of frequencies, and a factor on every cos
+    and sin.
     """
 
     @property
@@ -84,8 +84,9 @@ class NTKScaling:
         _check_factor(self.factor)
 
     def __call__(self, frequencies: Float[Tensor, "half"]) -> Float[Tensor, "half"]:
-        place = torch.linspace(0, 1, frequencies.numel(), device=frequencies.device)  # 2i / (C - 2)
-        return frequencies * self.factor**-place
+        # 2i / (C - 2)
+        exponent = torch.linspace(0, 1, frequencies.numel(), device=frequencies.device)
+        return frequencies * self.factor**-exponent
 
 
 @dataclass(frozen=True)

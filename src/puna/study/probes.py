@@ -177,7 +177,7 @@ def attention_entropy(
 
     q and k are recomputed from what the layer was given and go through the plain softmax: B H T^2
     numbers at a time, where a fused kernel shows none. Mask, window and ALiBi count; the model's
-    positions are 0 to T - 1.
+    positions are 0 to T - 1. Empty for a model without attention.
 
     Source: Zhai et al. 2023, Stabilizing Transformer Training by Preventing Attention Entropy
     Collapse. Usual mistake: an unmasked or unnormalised mean, which mostly says how long the
@@ -195,6 +195,8 @@ def attention_entropy(
         by_head = (entropy[..., seen > 1] / seen[seen > 1].log()).mean((0, 2))
         return float(entropy.mean()), by_head.tolist()
 
+    if model.config.attention == "none":
+        return {}
     found = observe(model, ids, [block.self_attn for block in _blocks(model)], read)
     heads = {f"heads_of_layer_{layer}": by_head for layer, (_, by_head) in enumerate(found)}
     return {

@@ -1,9 +1,9 @@
-"""What turns gradients into updates: AdamW, and Muon for the matrices of the blocks.
+"""From gradients to updates: AdamW, and Muon for the matrices of the blocks.
 
 Weights, gradients and state are float32.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from puna.model.transformer import Transformer
-from puna.train.recipe import OptimizerRecipe
+from puna.train.recipe import OPTIMIZERS, OptimizerRecipe
 
 
 def orthogonalise(gradient: Float[Tensor, "R C"], iterations: int = 5) -> Float[Tensor, "R C"]:
@@ -92,23 +92,43 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
 
-def build_optimizers(model: Transformer, recipe: OptimizerRecipe) -> Optimizers:
-    """The recipe's optimizers; weight decay acts on matrices (embeddings included), never on the
-    norms' weights.
+def adamw(
+    model: Transformer,
+    *,
+    learning_rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    without: Collection[Tensor] = (),
+) -> list[Optimizer]:
+    """AdamW for all weights but those in `without`; weight decay acts on matrices (embeddings
+    included), never on the norms' weights.
     """
-    matrices = [weight for weight in model.parameters() if weight.ndim == 2]
-    vectors = [weight for weight in model.parameters() if weight.ndim < 2]
-    optimizers: list[Optimizer] = []
-    if recipe.name == "muon":
-        inside = {id(weight) for weight in model.layers.parameters() if weight.ndim == 2}
-        hidden = [weight for weight in matrices if id(weight) in inside]
-        matrices = [weight for weight in matrices if id(weight) not in inside]
-        optimizers.append(
-            Muon(hidden, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay)
-        )
+    others = {id(weight) for weight in without}
+    owned = [weight for weight in model.parameters() if id(weight) not in others]
     groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [weight for weight in owned if weight.ndim > 1], "weight_decay": weight_decay},
+        {"params": [weight for weight in owned if weight.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizers.append(AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True))
-    return Optimizers(optimizers)
+    return [AdamW(groups, lr=learning_rate, betas=betas, fused=True)]
+
+
+def muon_and_adamw(
+    model: Transformer,
+    *,
+    learning_rate: float,
+    muon_learning_rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+) -> list[Optimizer]:
+    """Muon for the matrices of the blocks, and `adamw` for all other weights."""
+    hidden = [weight for weight in model.layers.parameters() if weight.ndim == 2]
+    muon = Muon(hidden, lr=muon_learning_rate, weight_decay=weight_decay)
+    rest = adamw(
+        model, learning_rate=learning_rate, betas=betas, weight_decay=weight_decay, without=hidden
+    )
+    return [muon, *rest]
+
+
+def build_optimizers(model: Transformer, recipe: OptimizerRecipe) -> Optimizers:
+    """The recipe's optimizers, each of the model's weights with one of them."""
+    return Optimizers(OPTIMIZERS[recipe.name].build(recipe, model))

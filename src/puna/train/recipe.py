@@ -1,16 +1,20 @@
 """A recipe: everything that decides a training run, in one frozen, hashed value read from YAML."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from puna.choices import Choice, ChoosingConfig, Table, named, with_options
 from puna.config import Config, apply_overrides, read_yaml, validate
 from puna.model.config import ModelConfig
+from puna.train.schedule import SCHEDULES, learning_rate_factor
 
 
 class TokenizerRecipe(Config):
-    """Where the tokenizer lies, and how to train it when nothing lies there yet."""
+    """The tokenizer's folder, and how to train one when nothing lies there yet."""
 
     path: str = Field(description="folder of the tokenizer")
     vocab_size: int = Field(default=4096, gt=0, description="entries, special tokens included")
@@ -48,20 +52,44 @@ class DataRecipe(Config):
     )
 
 
-class OptimizerRecipe(Config):
-    """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest.
+# called with the model; every one takes LLaMA's defaults (Touvron et al. 2023, section 2.3)
+OPTIMIZERS: Mapping[str, Choice] = MappingProxyType(
+    {
+        "adamw": Choice(
+            "",
+            "puna.train.optimizer:adamw",
+            learning_rate=3e-4,
+            betas=(0.9, 0.95),
+            weight_decay=0.1,
+        ),
+        "muon": Choice(
+            "",
+            "puna.train.optimizer:muon_and_adamw",
+            learning_rate=3e-4,
+            muon_learning_rate=0.02,
+            betas=(0.9, 0.95),
+            weight_decay=0.1,
+        ),
+    }
+)
 
-    Defaults are LLaMA's (Touvron et al. 2023, section 2.3).
+
+@with_options
+class OptimizerRecipe(ChoosingConfig):
+    """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest; and the
+    schedule of their learning rates.
     """
 
-    name: Literal["adamw", "muon"] = "adamw"
+    families: ClassVar[dict[str, Table]] = {"name": OPTIMIZERS, "schedule": SCHEDULES}
+
+    name: Annotated[str, named(OPTIMIZERS)] = "adamw"
     learning_rate: float = Field(default=3e-4, gt=0, description="AdamW's, at the schedule's top")
     muon_learning_rate: float = Field(
         default=0.02, gt=0, description="Muon's, at the schedule's top"
     )
     betas: tuple[float, float] = Field(default=(0.9, 0.95), strict=False)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    schedule: Annotated[str, named(SCHEDULES)] = "cosine"
     warmup_steps: int = Field(default=100, ge=0)
     final_factor: float = Field(
         default=0.1, ge=0, le=1, description="learning rate at the end, relative to the top"
@@ -70,9 +98,24 @@ class OptimizerRecipe(Config):
         default=1.0, gt=0, description="gradients longer than this are scaled down to it"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_choices(cls, values: Any) -> Any:
+        return cls.with_defaults(values) if isinstance(values, dict) else values
+
+    def factor(self, step: int, steps: int) -> float:
+        """The factor on the learning rates at `step` of `steps`."""
+        return learning_rate_factor(
+            step,
+            schedule=self.schedule,
+            steps=steps,
+            warmup=self.warmup_steps,
+            **SCHEDULES[self.schedule].values(self),
+        )
+
 
 class TrainRecipe(Config):
-    """How long, how much at once, and what to keep."""
+    """The length of a run, its batches, and the files that it keeps."""
 
     steps: int = Field(gt=0)
     batch_size: int = Field(default=8, gt=0, description="sequences a step")
@@ -137,6 +180,11 @@ class Recipe(Config):
             raise ValueError(
                 f"train.batch_size {self.train.batch_size} is not a multiple of"
                 f" train.micro_batch_size {self.micro_batch_size}"
+            )
+        if self.train.mask_documents and self.model.lookback:
+            raise ValueError(
+                f"train.mask_documents cannot stop model.feed_forward {self.model.feed_forward},"
+                " which sees the positions before its own, at the start of a document: leave it out"
             )
         if self.optimizer.warmup_steps >= self.train.steps:
             raise ValueError(

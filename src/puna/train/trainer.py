@@ -35,7 +35,6 @@ from puna.train import checkpoint
 from puna.train.checkpoint import Progress
 from puna.train.optimizer import build_optimizers
 from puna.train.recipe import Recipe
-from puna.train.schedule import learning_rate_factor
 from puna.train.step import StepResult, train_step
 from puna.train.stored_recipe import differences, dump_recipe, read_stored_recipe, recipe_hash
 
@@ -217,13 +216,7 @@ class Trainer:
         recipe, step = self.recipe, self.progress.step
         begin = time.perf_counter()
         ids = torch.from_numpy(self.inputs.batch(step)).to(self.device, non_blocking=True)
-        factor = learning_rate_factor(
-            step,
-            schedule=recipe.optimizer.schedule,
-            steps=recipe.train.steps,
-            warmup=recipe.optimizer.warmup_steps,
-            final=recipe.optimizer.final_factor,
-        )
+        factor = recipe.optimizer.factor(step, recipe.train.steps)
         result = train_step(
             self.model,
             self.hidden_states,
