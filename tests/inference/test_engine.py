@@ -464,7 +464,7 @@ def test_an_output_matches_its_constraint_whatever_else_is_computed(
                 f"c{seed}",
                 PROMPTS[seed % 6][:30],
                 constrained(seed, temperature=seed / 4),
-                tiny_llama.ends,
+                tiny_llama.tokenizer.end_ids,
             )
             for seed in range(8)
         ]

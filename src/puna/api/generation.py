@@ -194,7 +194,7 @@ def prompt_of(
     choices = tuple(
         Choice(first_index + index, model.tokenizer, options.stop) for index in range(options.n)
     )
-    return Prompt(Request(uuid.uuid4().hex, tuple(ids), options, model.ends), choices)
+    return Prompt(Request(uuid.uuid4().hex, tuple(ids), options, model.tokenizer.end_ids), choices)
 
 
 async def engine_events(

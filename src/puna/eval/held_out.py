@@ -35,5 +35,4 @@ def text_tokens(path: Path, tokenizer: Tokenizer) -> NDArray[np.int64]:
         ) from error
     if not text:
         raise DataError(f"{path} is empty")
-    bos = tokenizer.bos_id
-    return np.array(([] if bos is None else [bos]) + tokenizer.encode(text), dtype=np.int64)
+    return np.array(tokenizer.encode_document(text), dtype=np.int64)

@@ -28,7 +28,6 @@ from puna.inference.constraint_limits import (
 from puna.inference.json_schema import read_schema
 from puna.inference.lark import read_grammar
 from puna.inference.request import Constraint
-from puna.tokenizer.special import END_OF_TEXT_NAMES, END_OF_TURN_NAMES
 from puna.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -68,10 +67,7 @@ class ConstraintCompiler:
         self._limits = limits
         self._text = np.zeros(vocab_size, dtype=np.bool_)
         self._text[: tokenizer.vocab_size] = tokenizer.token_lengths() > 0
-        names = tokenizer.special_tokens
-        self._ends = frozenset(
-            names[name] for name in (*END_OF_TEXT_NAMES, *END_OF_TURN_NAMES) if name in names
-        )
+        self._ends = tokenizer.end_ids
         self._vocabulary = llguidance.LLTokenizer(
             llguidance.TokenizerWrapper(_Vocabulary(tokenizer, vocab_size))
         )
@@ -79,9 +75,9 @@ class ConstraintCompiler:
     def compile(self, constraint: Constraint, ends: Collection[int] | None = None) -> "Matcher":
         """A matcher at the beginning of a text.
 
-        ends: ids that end the text; left out: those of the tokenizer that end a text or a turn.
-        Raises RequestError as `check` does, and for a constraint that no text matches. The library
-        works without the interpreter's lock, so a thread may compile beside a step.
+        ends: ids that end the text; left out: the tokenizer's `end_ids`. Raises RequestError as
+        `check` does, and for a constraint that no text matches. The library works without the
+        interpreter's lock, so a thread may compile beside a step.
         """
         grammar = _grammar(constraint, self._limits)
         matcher = llguidance.LLMatcher(

@@ -23,7 +23,7 @@ from puna.model.accounting import kv_bytes_per_token
 from puna.model.adapters import Adapters, attach
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model
-from puna.tokenizer.chat import Message, encode_chat
+from puna.tokenizer.chat_template import Message, encode_chat
 from puna.tokenizer.tokenizer import Tokenizer
 
 
@@ -89,13 +89,6 @@ class LanguageModel:
             executor, self.options, ConstraintCompiler(self.tokenizer, self.tokenizer.vocab_size)
         )
 
-    @property
-    def ends(self) -> frozenset[int]:
-        """The ids that end a text or a turn."""
-        return frozenset(
-            end for end in (self.tokenizer.eos_id, self.tokenizer.eot_id) if end is not None
-        )
-
     def generate(self, prompt: str, **options: Any) -> str:
         """The text that the model continues `prompt` with."""
         return "".join(
@@ -130,11 +123,10 @@ class LanguageModel:
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The prompt as the model met texts in training: the begin token, then the text."""
-        bos = self.tokenizer.bos_id
-        return ([] if bos is None else [bos]) + self.tokenizer.encode(prompt)
+        return self.tokenizer.encode_document(prompt)
 
     def _request(self, prompt: Sequence[int], options: GenerationOptions) -> Request:
-        request = Request(uuid.uuid4().hex, tuple(prompt), options, self.ends)
+        request = Request(uuid.uuid4().hex, tuple(prompt), options, self.tokenizer.end_ids)
         self.engine.check(request)
         return request
 

@@ -39,6 +39,9 @@ END_OF_TEXT_NAMES = (END_OF_TEXT, "<|endoftext|>", "</s>")
 END_OF_TURN_NAMES = (END_OF_TURN, "<|im_end|>")
 """What closes one message of a chat: Llama 3; ChatML (Qwen)."""
 
+END_NAMES = (*END_OF_TEXT_NAMES, *END_OF_TURN_NAMES, END_OF_MESSAGE)
+"""What ends a generation: the end of a text, of a turn, or of a message that waits for a tool."""
+
 PAD_NAMES = (PAD, "<|pad|>", "<pad>")
 """What fills a batch; never a training target."""
 
