@@ -193,7 +193,7 @@ def test_a_stream_that_is_left_or_never_read_costs_nothing_more(tiny_llama: Lang
     assert tiny_llama.engine.busy
     left.close()  # type: ignore[attr-defined]
     assert not tiny_llama.engine.busy
-    assert tiny_llama.engine.pool.used == 0
+    assert tiny_llama.engine.pool.in_use == 0
 
 
 def test_an_interruption_leaves_nothing_half_known(tiny_llama: LanguageModel) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from puna.inference.request import GenerationOptions
 from puna.inference.sampling import (
-    Row,
+    SamplingRow,
     adjusted,
     choose,
     draw,
@@ -47,15 +47,15 @@ def row(
     allowed: torch.Tensor | None = None,
     banned: Sequence[int] = (),
     **options: Any,
-) -> Row:
-    return Row(GenerationOptions(**options), index, prompt, output, seed, allowed, banned)
+) -> SamplingRow:
+    return SamplingRow(GenerationOptions(**options), index, prompt, output, seed, allowed, banned)
 
 
 def column(*values: float) -> torch.Tensor:
     return torch.tensor(values)[:, None]
 
 
-def distribution(values: torch.Tensor, *rows: Row) -> torch.Tensor:
+def distribution(values: torch.Tensor, *rows: SamplingRow) -> torch.Tensor:
     """The probabilities that the rows' tokens are drawn with."""
     return filtered(adjusted(values, rows), rows).softmax(-1)
 
@@ -445,7 +445,7 @@ ONE_ROW = st.builds(
 @given(st.data(), st.lists(ONE_ROW, min_size=1, max_size=7), st.integers(0, 2**31))
 @settings(deadline=None)
 def test_a_row_is_drawn_without_regard_to_its_neighbours(
-    data: st.DataObject, rows: list[Row], seed: int
+    data: st.DataObject, rows: list[SamplingRow], seed: int
 ) -> None:
     """Any of the rows in any order: the same tokens, and distributions equal to the last bit."""
     values = 3 * torch.randn((len(rows), 37), generator=torch.Generator().manual_seed(seed))

@@ -1,9 +1,9 @@
 """A paged key/value cache and attention over it: fixed memory, cut into blocks that sequences hold
 in any order.
 
-Which block is whose is decided elsewhere (blocks.py); here a sequence is a list of block numbers.
-Token p of a sequence lies in the slot p % block_size of its block p // block_size. Memory is taken
-once: 2 L K C elements for each slot.
+Allocation and eviction of blocks are elsewhere (block_pool.py); here a sequence is a list of block
+numbers. Token p of a sequence lies in the slot p % block_size of its block p // block_size. Memory
+is taken once: 2 L K C elements for each slot.
 
 A step adds runs of tokens of several sequences, flattened into one row. What all layers share,
 namely slots and masks, is made once a step, in numpy, whose calls cost less than PyTorch's for so
@@ -107,7 +107,7 @@ class PagedCache:
             groups.append(group)
             written += slots
             token = group.tokens.stop
-        new = self._place(np.concatenate(written))
+        new = self._contiguous(np.concatenate(written))
         layers = zip(self.keys, self.values, strict=True)
         return [
             LayerCache(keys.flatten(0, 1), values.flatten(0, 1), new, groups, self._dtype)
@@ -146,6 +146,8 @@ class PagedCache:
         """These runs, all of one count, as a group, and the slots of each one's new tokens; the
         first has number `token` in the step.
         """
+        # Each run's positions stand at the left of its row, its new tokens as their last ones; so one
+        # mask of distances serves runs of unequal length
         steps, lengths = runs[0].count, [self._read(run) for run in runs]
         longest = max(lengths)
         slots = self._slots(runs)[:, :longest]
@@ -154,6 +156,8 @@ class PagedCache:
             written.append(row[length - steps : length])
             # padding is its own last token, never what another sequence left behind
             row[length:] = row[length - 1]
+        # The kernels' own causal rule is enough for equal lengths where the queries are all
+        # positions or the last one alone; a window or ALiBi's bias needs a mask
         narrow = self._window is not None and self._window < longest
         plain = (
             min(lengths) == longest
@@ -161,7 +165,7 @@ class PagedCache:
             and self._slopes is None
             and steps in (1, longest)
         )
-        read = self._tensor(slots.flatten()) if self.copies else self._place(slots.flatten())
+        read = self._tensor(slots.flatten()) if self.copies else self._contiguous(slots.flatten())
         mask = None if plain else self._mask(lengths, steps, longest)
         return Group(slice(token, token + len(runs) * steps), len(runs), read, mask), written
 
@@ -202,7 +206,7 @@ class PagedCache:
             else mask
         )
 
-    def _place(self, slots: NDArray[np.int64]) -> slice | Tensor:
+    def _contiguous(self, slots: NDArray[np.int64]) -> slice | Tensor:
         """As a slice if they lie one after the other, which is then read without a copy."""
         first, last = int(slots[0]), int(slots[-1])
         if last - first == len(slots) - 1 and bool((slots[1:] > slots[:-1]).all()):

@@ -37,7 +37,7 @@ Logits = Float[Tensor, "R V"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SamplingRow:
     """What decides one draw besides its logits.
 
     index: which of the request's n continuations. output: the tokens before this draw, guessed ones
@@ -54,7 +54,7 @@ class Row:
     banned: Sequence[int] = ()
 
 
-def choose(logits: Logits, rows: Sequence[Row]) -> list[int]:
+def choose(logits: Logits, rows: Sequence[SamplingRow]) -> list[int]:
     """The next token of each row.
 
     Raises ValueError, naming the rows, if the greatest logit of any is not finite: a constraint
@@ -89,7 +89,7 @@ def choose(logits: Logits, rows: Sequence[Row]) -> list[int]:
 def uniform(seed: int, index: int, position: int) -> float:
     """The noise of a draw: a multiple of 2^-53 in [0, 1), the same on every machine.
 
-    Continuation `index` of a request has the seed `seed + index`, so it equals the only
+    SequenceState `index` of a request has the seed `seed + index`, so it equals the only
     continuation of a request with that seed. Formula: the first 53 bits of the 8-byte BLAKE2b of
     both numbers, unsigned and little-endian.
     """
@@ -234,14 +234,14 @@ def typical_p(logits: Logits, p: Float[Tensor, "R 1"]) -> Logits:
     return logits.masked_fill(distance > distance.gather(1, ids.gather(1, last)), -torch.inf)
 
 
-def adjusted(logits: Logits, rows: Sequence[Row]) -> Logits:
+def adjusted(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
     """The logits with what acts at every temperature: the bias, the penalties, and -inf for what
     may not come.
     """
     return _in_turn(_ADJUSTMENTS, logits, rows)
 
 
-def filtered(logits: Logits, rows: Sequence[Row]) -> Logits:
+def filtered(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
     """Adjusted logits of rows whose temperature is above 0, to the logits of the distribution that
     their tokens are drawn from.
     """
@@ -249,10 +249,10 @@ def filtered(logits: Logits, rows: Sequence[Row]) -> Logits:
 
 
 # Who wants a step, and the step for those rows
-_Step = tuple[Callable[[Row], bool], Callable[[Logits, Sequence[Row]], Logits]]
+_Step = tuple[Callable[[SamplingRow], bool], Callable[[Logits, Sequence[SamplingRow]], Logits]]
 
 
-def _in_turn(steps: Iterable[_Step], logits: Logits, rows: Sequence[Row]) -> Logits:
+def _in_turn(steps: Iterable[_Step], logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
     for wanted, step in steps:
         places = [place for place, row in enumerate(rows) if wanted(row)]
         if len(places) == len(rows):
@@ -265,7 +265,7 @@ def _in_turn(steps: Iterable[_Step], logits: Logits, rows: Sequence[Row]) -> Log
     return logits
 
 
-def _with_bias(logits: Logits, rows: Sequence[Row]) -> Logits:
+def _with_bias(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
     cells = [
         (place, token, bias)
         for place, row in enumerate(rows)
@@ -276,14 +276,14 @@ def _with_bias(logits: Logits, rows: Sequence[Row]) -> Logits:
     return logits.index_put((torch.tensor(places), torch.tensor(tokens)), values, accumulate=True)
 
 
-def _with_repetition_penalty(logits: Logits, rows: Sequence[Row]) -> Logits:
+def _with_repetition_penalty(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
     seen = _counts([chain(row.prompt, row.output) for row in rows], logits) > 0
     return repetition_penalty(
         logits, seen, _column([row.options.repetition_penalty for row in rows], logits)
     )
 
 
-def _with_output_penalty(logits: Logits, rows: Sequence[Row]) -> Logits:
+def _with_output_penalty(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
     presence = _column([row.options.presence_penalty for row in rows], logits)
     frequency = _column([row.options.frequency_penalty for row in rows], logits)
     return output_penalty(
@@ -291,7 +291,7 @@ def _with_output_penalty(logits: Logits, rows: Sequence[Row]) -> Logits:
     )
 
 
-def _without_banned(logits: Logits, rows: Sequence[Row]) -> Logits:
+def _without_banned(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
     places, tokens = zip(
         *((place, token) for place, row in enumerate(rows) for token in row.banned), strict=True
     )
@@ -300,7 +300,7 @@ def _without_banned(logits: Logits, rows: Sequence[Row]) -> Logits:
     )
 
 
-def _within_allowed(logits: Logits, rows: Sequence[Row]) -> Logits:
+def _within_allowed(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
     allowed = torch.stack([row.allowed for row in rows if row.allowed is not None])
     return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
 
