@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from puna.inference.request import GenerationOptions
 from puna.inference.sampling import (
     SamplingRow,
-    adjusted,
     choose,
     draw,
-    filtered,
+    filter_logits,
     log_probabilities,
     min_p,
     output_penalty,
+    process_logits,
     repetition_penalty,
     top_k,
     top_p,
@@ -57,7 +57,7 @@ def column(*values: float) -> torch.Tensor:
 
 def distribution(values: torch.Tensor, *rows: SamplingRow) -> torch.Tensor:
     """The probabilities that the rows' tokens are drawn with."""
-    return filtered(adjusted(values, rows), rows).softmax(-1)
+    return filter_logits(process_logits(values, rows), rows).softmax(-1)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_the_penalty_makes_seen_tokens_less_likely_whatever_their_sign() -> None
 
 def test_the_penalty_sees_the_prompt_and_the_output_once_each() -> None:
     values = torch.tensor([[2.0, 2.0, 2.0]])
-    assert adjusted(
+    assert process_logits(
         values, [row(prompt=(0, 0), output=(0, 2), repetition_penalty=2.0)]
     ).tolist() == [[1.0, 2.0, 1.0]]
 
@@ -151,7 +151,7 @@ def test_bias_comes_before_the_penalties_and_these_before_what_is_ruled_out() ->
         logit_bias={0: 3.0},
         banned=(2,),
     )
-    assert adjusted(values, [one]).tolist() == [[0.5, 4.0, -math.inf]]  # (-1 + 3) / 2 - 0.5
+    assert process_logits(values, [one]).tolist() == [[0.5, 4.0, -math.inf]]  # (-1 + 3) / 2 - 0.5
 
 
 def test_equal_tokens_are_kept_together() -> None:

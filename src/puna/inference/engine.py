@@ -19,8 +19,9 @@ from puna.inference.constrain import ConstraintCompiler, Matcher
 from puna.inference.engine_config import EngineConfig
 from puna.inference.engine_stats import EngineStats
 from puna.inference.executor import Executor, ScheduledChunk, StepOutput
+from puna.inference.logits_processors import SamplingRow
 from puna.inference.request import Event, Request, TokenLogprobs
-from puna.inference.sampling import SamplingRow, choose, log_probabilities
+from puna.inference.sampling import choose, log_probabilities
 from puna.inference.scheduler import Scheduler, Sequence, Work
 from puna.inference.sequence import SequenceState
 from puna.inference.speculation import PromptLookup

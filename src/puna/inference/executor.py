@@ -1,8 +1,8 @@
 """Tensors: computes what a step has scheduled. It knows ids, positions and blocks, and no sequence
 outlives the call.
 
-An executor owns the weights and the cache's memory; the allocation of blocks and the use of the logits are
-its caller's business.
+An executor owns the weights and the cache's memory; the allocation of blocks and the use of the
+logits are its caller's business.
 """
 
 from collections.abc import Collection, Iterator, Sequence

@@ -146,8 +146,8 @@ class PagedCache:
         """These runs, all of one count, as a group, and the slots of each one's new tokens; the
         first has number `token` in the step.
         """
-        # Each run's positions stand at the left of its row, its new tokens as their last ones; so one
-        # mask of distances serves runs of unequal length
+        # Each run's positions stand at the left of its row, its new tokens as their last ones; so
+        # one mask of distances serves runs of unequal length
         steps, lengths = runs[0].count, [self._read(run) for run in runs]
         longest = max(lengths)
         slots = self._slots(runs)[:, :longest]

@@ -50,8 +50,8 @@ class LanguageModel:
     of `GenerationOptions`, by keyword; a wrong one raises ConfigError.
 
     Several streams may be read by turns; they then share the engine's steps. One thread at a time.
-    The engine caches the prefixes of prompts, so weights that change later need a new LanguageModel:
-    the usual mistake is to go on training under one that has generated.
+    The engine caches the prefixes of prompts, so weights that change later need a new
+    LanguageModel: the usual mistake is to go on training under one that has generated.
     """
 
     def __init__(

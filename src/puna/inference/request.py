@@ -16,8 +16,8 @@ Finish = Literal["stop", "length", "error"]
 
 
 class Constraint(Config):
-    """A rule that the output must match: a JSON schema, a regular expression, or a grammar in Lark's
-    notation.
+    """A rule that the output must match: a JSON schema, a regular expression, or a grammar in
+    Lark's notation.
     """
 
     kind: Literal["json_schema", "regex", "grammar"]

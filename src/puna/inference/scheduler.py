@@ -276,8 +276,8 @@ class Scheduler:
         return sequence
 
     def _work(self, sequence: Sequence, count: int, drafts: int = 0) -> Work:
-        """Put a run of tokens in the plan. The blocks that its certain tokens fill are cached from now
-        on; drafts may yet be rejected.
+        """Put a run of tokens in the plan. The blocks that its certain tokens fill are cached from
+        now on; drafts may yet be rejected.
         """
         start = sequence.computed
         certain = start + count - drafts

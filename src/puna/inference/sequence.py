@@ -7,8 +7,8 @@ from torch import Tensor
 
 from puna.errors import RequestError
 from puna.inference.constrain import Matcher
+from puna.inference.logits_processors import SamplingRow
 from puna.inference.request import Event, Finish, Request, TokenLogprobs
-from puna.inference.sampling import SamplingRow
 from puna.inference.scheduler import Sequence
 from puna.inference.speculation import PromptLookup
 
