@@ -12,13 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puna.inference.request import GenerationOptions
-from puna.inference.sampling import (
+from puna.inference.logits_processors import (
     SamplingRow,
-    choose,
-    draw,
     filter_logits,
-    log_probabilities,
     min_p,
     output_penalty,
     process_logits,
@@ -26,9 +22,10 @@ from puna.inference.sampling import (
     top_k,
     top_p,
     typical_p,
-    uniform,
     with_temperature,
 )
+from puna.inference.request import GenerationOptions
+from puna.inference.sampling import choose, draw, log_probabilities, uniform
 
 FOUR = [0.1, 0.4, 0.2, 0.3]
 HIGHEST = 1 - 2.0**-53  # the greatest noise there is
