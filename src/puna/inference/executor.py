@@ -38,7 +38,7 @@ class ScheduledChunk:
     adapter: str | None = None
     """The LoRA adapter; None: the model as it is."""
     pooled: bool = False
-    """Whether the sum of the final hidden states is wanted."""
+    """True where the sum of the final hidden states is wanted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
-"""What a JSON schema may say here: read, checked, and reduced to what is enforced, as the library
-takes it. It knows no tokens.
+"""JSON schemas of constraints: read, checked, and reduced to what is enforced, as the library takes
+them. Nothing here knows tokens.
 
 The schema is read as draft 2020-12, whatever `$schema` says. The keywords that `_Reader` reads hold
 in every text that comes out; those that describe say nothing about the text and are left out; any
@@ -25,7 +25,7 @@ from puna.inference.constraint_limits import (
     ConstraintLimits,
     Schema,
     check_definitions,
-    check_expression,
+    check_regex,
     check_size,
 )
 from puna.inference.schema_keywords import (
@@ -303,7 +303,7 @@ class _Reader:
         if not isinstance(given, str):
             self._refuse(place, f"{given!r} is no regular expression")
         self._add("max_patterns", 1)
-        check_expression(given, self._limits, f"the schema at {_shortened(place)}")
+        check_regex(given, self._limits, f"the schema at {_shortened(place)}")
         return given
 
     def _format(self, given: Any, place: str, _depth: int) -> str:

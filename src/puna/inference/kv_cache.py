@@ -88,7 +88,7 @@ class PagedCache:
         self._token_bytes = config.num_kv_heads * config.head_width * self._dtype.itemsize
 
     def step(self, runs: Sequence[Run]) -> "list[LayerCache]":
-        """What `Transformer.hidden_states` takes as `cache` for these runs' tokens, flattened in
+        """The `cache` that `Transformer.hidden_states` takes for these runs' tokens, flattened in
         this order into ids [1, N]; use it once.
 
         Neighbouring runs of one count and of like lengths are attended to together, so sort them.
@@ -115,13 +115,13 @@ class PagedCache:
         ]
 
     def _skipped(self, run: Run) -> int:
-        """How many of the run's blocks lie before all that its queries see."""
+        """Number of the run's blocks before all that its queries see."""
         return (
             0 if self._window is None else max(0, run.start - self._window + 1) // self.block_size
         )
 
     def _read(self, run: Run) -> int:
-        """How many positions of the run's sequence, its last ones, attention reads."""
+        """Number of positions of the run's sequence, its last ones, that attention reads."""
         return run.end - self._skipped(run) * self.block_size
 
     def _grouped(self, runs: Sequence[Run]) -> Iterator[list[Run]]:
@@ -183,7 +183,7 @@ class PagedCache:
         )
 
     def _mask(self, lengths: list[int], steps: int, longest: int) -> Float[Tensor, "G _ _ S"]:
-        """What to add to the scores of each run's queries, which are the last of its positions: [G,
+        """Mask added to the scores of each run's queries, which are the last of its positions: [G,
         1 or H, T, S].
 
         Padding is later than all queries, so the causal rule hides it. For one query the heads

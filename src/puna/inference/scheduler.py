@@ -66,7 +66,7 @@ class Work:
     drafts: int
     """Draft tokens among the `count`, the last ones."""
     samples: bool
-    """Whether the last of the tokens is among them, so that the next can be sampled."""
+    """True where the last of the tokens is among them, so that the next can be sampled."""
 
 
 class Scheduler:

@@ -209,7 +209,7 @@ class Tokenizer:
 
     @property
     def digits(self) -> Digits | None:
-        """How numbers are cut, or None for a file whose pattern is none of the published three."""
+        """The digits mode, or None for a file whose pattern is none of the published three."""
         return self._digits
 
     @property
