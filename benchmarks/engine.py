@@ -20,7 +20,7 @@ import torch
 from machine import RESULTS, machine, today, write_results
 
 from puna.device import watch_others
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
 from puna.inference.language_model import LanguageModel, load
 from puna.inference.request import GenerationOptions, Request
 
@@ -115,7 +115,7 @@ opened: dict[Any, Any] = {}
 def ours(folder: Path, made: Sequence[Sequence[int]], new: int, **chosen: Any) -> float:
     """Tokens a second of all streams together, prompts included in the time."""
     if folder not in opened:
-        opened[folder] = load(folder, options=EngineOptions(share_prefixes=False))
+        opened[folder] = load(folder, options=EngineConfig(share_prefixes=False))
     model: LanguageModel = opened[folder]
     options = GenerationOptions(
         **{"max_tokens": new, "temperature": 0.0, "speculate": False, "ignore_end": True, **chosen}

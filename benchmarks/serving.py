@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from machine import RESULTS, machine, today, write_results
 
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
 from puna.inference.language_model import LanguageModel, load
 from puna.inference.request import GenerationOptions, Request
 
@@ -129,7 +129,7 @@ def rows_of(
     stack: contextlib.ExitStack, folder: Path, new: int, peers: bool
 ) -> dict[str, Callable[[], float]]:
     """What is measured, by name; the servers run until the stack ends."""
-    alone = load(folder, options=EngineOptions(share_prefixes=False))
+    alone = load(folder, options=EngineConfig(share_prefixes=False))
     puna = stack.enter_context(puna_server(folder))
     servers = {"puna serve": puna}
     if peers:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from puna import nn
     from puna.data.prepare import prepare
     from puna.inference.language_model import LanguageModel, load
-    from puna.tokenizer.chat import Message
+    from puna.tokenizer.chat_template import Message
     from puna.tokenizer.tokenizer import Tokenizer
     from puna.workflow.evaluation import evaluate
     from puna.workflow.training_run import train
@@ -43,7 +43,7 @@ __version__ = version("puna")
 _HOMES: Mapping[str, str] = MappingProxyType(
     {
         "LanguageModel": "puna.inference.language_model",
-        "Message": "puna.tokenizer.chat",
+        "Message": "puna.tokenizer.chat_template",
         "Tokenizer": "puna.tokenizer.tokenizer",
         "evaluate": "puna.workflow.evaluation",
         "load": "puna.inference.language_model",

@@ -80,7 +80,7 @@ def test_what_is_no_model_or_too_long(puna: Puna, tiny_run: Path, tmp_path: Path
 def test_a_conversation_from_standard_input(
     puna: Puna, tiny_run: Path, tiny_llama: LanguageModel
 ) -> None:
-    from puna.tokenizer.chat import Message
+    from puna.tokenizer.chat_template import Message
 
     options = {"max_tokens": 8, "seed": 3, "temperature": 0.7, "top_p": 0.95}
     first = "".join(tiny_llama.chat([Message("user", "old")], **options))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from background_loop import BackgroundLoop
 
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
@@ -63,6 +63,6 @@ def loop() -> Iterator[BackgroundLoop]:
 def client(loop: BackgroundLoop, model_folder: Path) -> Iterator[EngineClient]:
     """A started client of a process with that model; leave it as it was."""
     spec = ModelSpec("quickstart", str(model_folder))
-    started = loop.run(EngineClient.start([spec], EngineOptions(), device="cpu", threads=1))
+    started = loop.run(EngineClient.start([spec], EngineConfig(), device="cpu", threads=1))
     yield started
     loop.run(started.close())

@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from puna.config import Config, dotted_keys, overlay, read_yaml, validate
 from puna.errors import ConfigError
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
 from puna.inference.request import GenerationOptions
 from puna.model.presets import PRESETS
 from puna.study.definition import Study, read_study, resolve_arms
@@ -156,9 +156,9 @@ def test_the_table_of_generation_options_is_whole() -> None:
 def test_the_table_of_engine_options_is_whole() -> None:
     """In the order of the fields."""
     printed = read_page(DOCS / "python.md").by_code("engine option", "default")
-    assert list(printed) == list(EngineOptions.model_fields)
+    assert list(printed) == list(EngineConfig.model_fields)
     for key, cell in printed.items():
-        assert_same_default(key, cell, EngineOptions.model_fields[key].default)
+        assert_same_default(key, cell, EngineConfig.model_fields[key].default)
 
 
 def assert_same_default(key: str, cell: str, default: Any) -> None:

@@ -23,7 +23,7 @@ from puna.api.limits import Limits
 from puna.cli.main import app
 from puna.cli.serve import _announce, model_specs, parse_bytes
 from puna.config import apply_overrides, validate
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
 from puna.inference.request import Event
 from puna.model.accounting import kv_bytes_per_token
 from puna.model.config import ModelConfig
@@ -151,7 +151,7 @@ def test_the_sizes_on_the_page() -> None:
         f" and float32: {token:,} bytes" in text
     )
     assert f"64 x 256 = {tokens:,} tokens, {tokens * token / 1e6:.1f} MB" in text
-    assert (EngineOptions().max_running, quickstart.context_length) == (64, 256)
+    assert (EngineConfig().max_running, quickstart.context_length) == (64, 256)
     large = kv_bytes_per_token(llama, 2)
     assert (
         f"{large:,} bytes a token, so `--cache-memory 16GiB` holds"

@@ -32,12 +32,6 @@ BY_BYTES = ConstraintCompiler(BYTES, BYTES.vocab_size + EXTRA)
 BY_PIECES = ConstraintCompiler(PIECES, PIECES.vocab_size + EXTRA)
 
 
-def ends(tokenizer: Tokenizer) -> frozenset[int]:
-    """The tokens that end a text or a turn."""
-    assert tokenizer.eot_id is not None
-    return frozenset({tokenizer.eos_id, tokenizer.eot_id})
-
-
 def schema(value: Any) -> Constraint:
     return Constraint(kind="json_schema", text=json.dumps(value))
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from puna.errors import RequestError
 from puna.inference.constrain import ConstraintCompiler, Matcher
 from puna.inference.engine import Engine
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
 from puna.inference.executor import TorchExecutor
 from puna.inference.language_model import LanguageModel
 from puna.inference.request import Constraint, Event, GenerationOptions, Request
@@ -65,7 +65,7 @@ def engine_of(
     constraints: ConstraintCompiler | None = None,
     **options: Any,
 ) -> Engine:
-    chosen = EngineOptions(**{"block_size": 8, **options})
+    chosen = EngineConfig(**{"block_size": 8, **options})
     executor = TorchExecutor(
         model,
         num_blocks=blocks,
@@ -91,7 +91,7 @@ def finish(engine: Engine) -> dict[str, list[Event]]:
             found[event.request].append(event)
         steps += 1
         assert steps < 5000, "the engine is busy and gets nowhere"
-    assert engine.pool.used == 0, "a block is still held although nobody is left"
+    assert engine.pool.in_use == 0, "a block is still held although nobody is left"
     return found
 
 
@@ -325,16 +325,16 @@ def test_a_cancelled_request_is_gone_before_the_next_step(model: Transformer) ->
     ):
         engine.add(request)
     engine.step()
-    held = engine.pool.used
+    held = engine.pool.in_use
     engine.cancel("b", 1)
     engine.cancel("b", 1)
     assert {(event.request, event.index) for event in engine.step()} == {("a", 0), ("b", 0)}
     engine.cancel("b")
     engine.cancel("never seen")
-    assert engine.pool.used < held
+    assert engine.pool.in_use < held
     assert {event.request for event in engine.step()} == {"a"}
     engine.cancel("a")
-    assert (engine.busy, engine.pool.used, engine.step(), engine.statistics().cancelled) == (
+    assert (engine.busy, engine.pool.in_use, engine.step(), engine.statistics().cancelled) == (
         False,
         0,
         [],
@@ -452,7 +452,7 @@ def constrained(seed: int, **options: Any) -> GenerationOptions:
 def test_an_output_matches_its_constraint_whatever_else_is_computed(
     model: Transformer, tiny_llama: LanguageModel
 ) -> None:
-    """Among free texts, with guesses and without: the same output, and always one that the schema
+    """Among free texts, with drafts and without: the same output, and always one that the schema
     allows.
     """
     compiler = ConstraintCompiler(tiny_llama.tokenizer, 300)
@@ -464,7 +464,7 @@ def test_an_output_matches_its_constraint_whatever_else_is_computed(
                 f"c{seed}",
                 PROMPTS[seed % 6][:30],
                 constrained(seed, temperature=seed / 4),
-                tiny_llama.ends,
+                tiny_llama.tokenizer.end_ids,
             )
             for seed in range(8)
         ]

@@ -1,4 +1,4 @@
-"""The executor against the model without a cache: any mixture of pieces, in any order; and to the
+"""The executor against the model without a cache: any mixture of chunks, in any order; and to the
 last bit where it promises that.
 """
 
@@ -17,7 +17,7 @@ from peft_adapters import save_adapter, save_llama
 from torch import Tensor
 
 from puna.inference import kv_cache
-from puna.inference.executor import Executor, Piece, StepOutput, TorchExecutor
+from puna.inference.executor import Executor, ScheduledChunk, StepOutput, TorchExecutor
 from puna.model.adapters import attach
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
@@ -110,11 +110,11 @@ def piece_of(
     blocks: Sequence[int],
     rows: int | None = None,
     **options: Any,
-) -> Piece:
+) -> ScheduledChunk:
     """The tokens from start to end, all their rows unless said otherwise, and no more blocks than
     they need.
     """
-    return Piece(
+    return ScheduledChunk(
         text[start:end],
         start,
         blocks[: -(-end // BLOCK)],
@@ -162,7 +162,7 @@ def test_token_by_token_gives_the_rows_of_the_whole(kind: str, batch_invariant: 
 def test_any_mixture_of_pieces_gives_the_rows_of_each_text_alone(
     kind: str, seed: int, number: int, batch_invariant: bool
 ) -> None:
-    """Chunks, single tokens and guesses, in steps of any composition; texts that begin alike share
+    """Chunks, single tokens and drafts, in steps of any composition; texts that begin alike share
     blocks from the step that fills them.
     """
     rng = random.Random(seed)
@@ -171,7 +171,7 @@ def test_any_mixture_of_pieces_gives_the_rows_of_each_text_alone(
     executor = spoilt(model_of(kind), number * LENGTH // BLOCK, batch_invariant=batch_invariant)
     while unfinished := [index for index in range(number) if done[index] < LENGTH]:
         now = sorted(rng.sample(unfinished, rng.randint(1, len(unfinished))))
-        pieces, expected = [], []
+        chunks, expected = [], []
         for index in now:
             count = min(rng.choice((1, 1, 1, 3, 9, LENGTH)), LENGTH - done[index])
             # the first one's blocks are known, or will be in this step
@@ -181,10 +181,10 @@ def test_any_mixture_of_pieces_gives_the_rows_of_each_text_alone(
                 count = min(count, LENGTH - shared)
             start, end = done[index], done[index] + count
             rows = rng.randint(0, count)
-            pieces.append(piece_of(texts[index], start, end, blocks[index], rows))
+            chunks.append(piece_of(texts[index], start, end, blocks[index], rows))
             expected.append(uncached(kind, texts[index])[end - rows : end])
             done[index] = end
-        assert_near(executor.run(pieces).logits, torch.cat(expected))
+        assert_near(executor.run(chunks).logits, torch.cat(expected))
 
 
 def test_rows_come_in_the_caller_s_order_and_for_ids_that_have_a_text() -> None:
@@ -194,18 +194,18 @@ def test_rows_come_in_the_caller_s_order_and_for_ids_that_have_a_text() -> None:
         tables(random.Random(3), 3),
     )
     executor = spoilt(model, 18, vocab_size=41)
-    pieces = [
+    chunks = [
         piece_of(text, 0, end, table, rows)
         for text, end, table, rows in zip(texts, (9, 1, 5), blocks, (2, 1, 0), strict=True)
     ]
-    logits = executor.run(pieces).logits
+    logits = executor.run(chunks).logits
     assert (logits.shape, logits.dtype, executor.vocab_size) == ((3, 41), torch.float32, 41)
     assert_near(
         logits,
         torch.cat((uncached("LLaMA", texts[0])[7:9, :41], uncached("LLaMA", texts[1])[:1, :41])),
     )
-    assert executor.run(pieces[2:]).logits.shape == (0, 41)
-    assert spoilt(model, 18, batch_invariant=True).run(pieces[2:]).logits.shape == (0, 50)
+    assert executor.run(chunks[2:]).logits.shape == (0, 41)
+    assert spoilt(model, 18, batch_invariant=True).run(chunks[2:]).logits.shape == (0, 50)
 
 
 def test_pieces_that_are_alike_share_calls_of_attention_wherever_they_stand(
@@ -252,13 +252,13 @@ def test_pooled_is_the_sum_of_the_final_hidden_states(batch_invariant: bool) -> 
     assert len(output.logits) == 3
 
 
-def test_a_guess_that_was_wrong_leaves_no_trace() -> None:
+def test_a_draft_that_was_wrong_leaves_no_trace() -> None:
     (text,), blocks = texts_of(random.Random(5), 1), [2, 5, 1, 0, 3, 4]
-    guess = (*text[:11], *((token + 1) % 50 for token in text[11:16]))
+    draft = (*text[:11], *((token + 1) % 50 for token in text[11:16]))
     executor = spoilt(model_of("LLaMA"), 6)
     executor.run([piece_of(text, 0, 10, blocks)])
-    rows = executor.run([piece_of(guess, 10, 16, blocks)]).logits
-    assert_near(rows, uncached("LLaMA", guess)[10:16])
+    rows = executor.run([piece_of(draft, 10, 16, blocks)]).logits
+    assert_near(rows, uncached("LLaMA", draft)[10:16])
     assert_near(
         executor.run([piece_of(text, 11, 12, blocks)]).logits, uncached("LLaMA", text)[11:12]
     )
@@ -313,7 +313,7 @@ def bits(
     blocks: Sequence[int],
     start: int = 0,
 ) -> Tensor:
-    """All rows from `start` on, the text given in pieces that end at the cuts."""
+    """All rows from `start` on, the text given in chunks that end at the cuts."""
     parts = []
     for end in (*cuts, LENGTH):
         parts.append(executor.run([piece_of(text, start, end, blocks)]).logits)
@@ -347,14 +347,14 @@ def test_batch_invariant_rows_are_the_same_bits_in_any_company(kind: str, seed: 
         "preempted, and computed anew in other blocks"
     )
     mixed, end = executor(), rng.randint(9, LENGTH)
-    pieces = [
+    chunks = [
         piece_of(texts[1], 0, 10, others[0], 1),
         piece_of(text, 0, end, here),
         piece_of(texts[2], 8, 20, [*here[:2], *others[1][2:]]),
     ]
-    assert torch.equal(mixed.run(pieces).logits[1 : 1 + end], alone[:end])
+    assert torch.equal(mixed.run(chunks).logits[1 : 1 + end], alone[:end])
     shared = bits(executor(), texts[2], [], range(6))
-    assert torch.equal(mixed.run([pieces[2], pieces[0]]).logits[:12], shared[8:20])
+    assert torch.equal(mixed.run([chunks[2], chunks[0]]).logits[:12], shared[8:20])
 
 
 def test_without_batch_invariance_bits_differ_in_company() -> None:
@@ -412,14 +412,14 @@ def test_each_piece_goes_through_its_own_adapter(
         ((7, 7, 7, 3, 3, 9), (8, 8, 8, 24, 4, 10)),
         ((8, 8, 8, 24, 4, 10), (24,) * 6),
     ):
-        pieces = [
+        chunks = [
             piece_of(text, start, end, table, adapter=name)
             for text, start, end, table, name in zip(
                 texts, starts, ends, blocks, names, strict=True
             )
             if start < end
         ]
-        rows = list(together.run(pieces).logits.split([piece.rows for piece in pieces]))
+        rows = list(together.run(chunks).logits.split([chunk.rows for chunk in chunks]))
         found = [
             torch.cat((rows_so_far, rows.pop(0))) if s < e else rows_so_far
             for rows_so_far, s, e in zip(found, starts, ends, strict=True)
@@ -437,25 +437,25 @@ def test_the_model_is_left_without_an_adapter(
 ) -> None:
     build, base = adapted
     executor, ids = build(), torch.tensor([[1, 2, 3]])
-    executor.run([Piece([1, 2], 0, [0], 1, "a")])
+    executor.run([ScheduledChunk([1, 2], 0, [0], 1, "a")])
     with pytest.raises(IndexError):
-        executor.run([Piece([1, 99], 0, [0], 1, "a")])
+        executor.run([ScheduledChunk([1, 99], 0, [0], 1, "a")])
     with torch.inference_mode():
         assert torch.equal(executor._model(ids), read_model(base)(ids))
 
 
 @pytest.mark.parametrize(
-    ("piece", "message"),
+    ("chunk", "message"),
     [
-        (Piece([1], 0, [0], 1, "c"), "there is no adapter 'c'"),
-        (Piece([1, 2], 0, [0], 3), "3 rows of 2 ids"),
-        (Piece([1] * 5, 0, [0], 1), "lacks tokens or blocks"),
-        (Piece([], 0, [0], 0), "lacks tokens or blocks"),
+        (ScheduledChunk([1], 0, [0], 1, "c"), "there is no adapter 'c'"),
+        (ScheduledChunk([1, 2], 0, [0], 3), "3 rows of 2 ids"),
+        (ScheduledChunk([1] * 5, 0, [0], 1), "lacks tokens or blocks"),
+        (ScheduledChunk([], 0, [0], 0), "lacks tokens or blocks"),
     ],
 )
-def test_an_impossible_piece_is_a_bug(piece: Piece, message: str) -> None:
+def test_an_impossible_piece_is_a_bug(chunk: ScheduledChunk, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
-        spoilt(model_of("LLaMA"), 2).run([piece])
+        spoilt(model_of("LLaMA"), 2).run([chunk])
 
 
 def test_it_is_an_executor_and_says_what_it_has() -> None:
@@ -468,4 +468,4 @@ def test_it_is_an_executor_and_says_what_it_has() -> None:
         executor.block_size,
     ) == (50, 32, 3, 16)
     assert list(executor.adapters) == []
-    assert isinstance(executor.run([Piece([4], 0, [2], 1)]), StepOutput)
+    assert isinstance(executor.run([ScheduledChunk([4], 0, [2], 1)]), StepOutput)

@@ -123,7 +123,7 @@ def scattered(
 def test_any_mixture_of_runs_is_attention_by_its_definition(
     sharing: str, seen: str, data: st.DataObject
 ) -> None:
-    """Prefills in chunks, single tokens and guesses of several sequences side by side, in memory
+    """Prefills in chunks, single tokens and drafts of several sequences side by side, in memory
     full of NaN.
     """
     config, block_size = (
@@ -217,7 +217,7 @@ def test_a_step_changes_the_slots_of_its_tokens_and_no_other() -> None:
         assert torch.equal(slots[[12, 13, 14, 15, 0, 1]], whole[:, :6].transpose(0, 1))
 
 
-def test_a_guess_that_was_wrong_is_written_over() -> None:
+def test_a_draft_that_was_wrong_is_written_over() -> None:
     config = shape()
     cache, wrong, text = (
         spoilt(config, 6, 4),
@@ -226,7 +226,7 @@ def test_a_guess_that_was_wrong_is_written_over() -> None:
     )
     prefix_of(wrong, text, 7, 4)
     advance(cache, [wrong], [6])
-    advance(cache, [wrong], [5])  # the sixth position is right, the four after it are guesses
+    advance(cache, [wrong], [5])  # the sixth position is right, the four after it are drafts
     text.heads, text.done = [torch.cat(wrong.heads, 1)[:, :7]], 7
     advance(cache, [text], [1])
     advance(cache, [text], [6])

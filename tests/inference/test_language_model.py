@@ -11,7 +11,7 @@ from puna.inference.language_model import LanguageModel, load
 from puna.inference.request import Constraint
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
-from puna.tokenizer.chat import Message, encode_chat
+from puna.tokenizer.chat_template import Message, encode_chat
 from puna.tokenizer.tokenizer import Tokenizer
 
 PROMPT = "the llama reads "
@@ -127,7 +127,7 @@ def test_an_end_token_ends_and_is_no_text(
 ) -> None:
     (free,) = tiny_llama.complete(PROMPT, seed=1, max_tokens=20)
     end = free.ids[6]
-    monkeypatch.setattr(Tokenizer, "eos_id", end)
+    monkeypatch.setattr(Tokenizer, "end_ids", frozenset([end]))
     (ended,) = tiny_llama.complete(PROMPT, seed=1, max_tokens=20)
     length = free.ids.index(end)
     assert (ended.ids, ended.finish) == (free.ids[: length + 1], "stop")
@@ -193,7 +193,7 @@ def test_a_stream_that_is_left_or_never_read_costs_nothing_more(tiny_llama: Lang
     assert tiny_llama.engine.busy
     left.close()  # type: ignore[attr-defined]
     assert not tiny_llama.engine.busy
-    assert tiny_llama.engine.pool.used == 0
+    assert tiny_llama.engine.pool.in_use == 0
 
 
 def test_an_interruption_leaves_nothing_half_known(tiny_llama: LanguageModel) -> None:

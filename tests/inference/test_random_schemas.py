@@ -9,7 +9,7 @@ import random
 from typing import Any
 
 import pytest
-from constraints import BY_PIECES, EXTRA, PIECES, ends, schema
+from constraints import BY_PIECES, EXTRA, PIECES, schema
 from jsonschema import Draft202012Validator as Validator
 from jsonschema import ValidationError
 from random_schemas import FORMATS, SchemaMaker, Walker
@@ -17,7 +17,7 @@ from random_schemas import FORMATS, SchemaMaker, Walker
 SCHEMAS, BLOCK = 1000, 100
 
 
-WALKER = Walker(PIECES, PIECES.vocab_size + EXTRA, ends(PIECES))
+WALKER = Walker(PIECES, PIECES.vocab_size + EXTRA, PIECES.end_ids)
 
 
 def assert_valid(text: str, value: Any) -> None:

@@ -12,23 +12,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puna.inference.request import GenerationOptions
-from puna.inference.sampling import (
-    Row,
-    adjusted,
-    choose,
-    draw,
-    filtered,
-    log_probabilities,
+from puna.inference.logits_processors import (
+    SamplingRow,
+    filter_logits,
     min_p,
     output_penalty,
+    process_logits,
     repetition_penalty,
     top_k,
     top_p,
     typical_p,
-    uniform,
     with_temperature,
 )
+from puna.inference.request import GenerationOptions
+from puna.inference.sampling import choose, draw, log_probabilities, uniform
 
 FOUR = [0.1, 0.4, 0.2, 0.3]
 HIGHEST = 1 - 2.0**-53  # the greatest noise there is
@@ -47,17 +44,17 @@ def row(
     allowed: torch.Tensor | None = None,
     banned: Sequence[int] = (),
     **options: Any,
-) -> Row:
-    return Row(GenerationOptions(**options), index, prompt, output, seed, allowed, banned)
+) -> SamplingRow:
+    return SamplingRow(GenerationOptions(**options), index, prompt, output, seed, allowed, banned)
 
 
 def column(*values: float) -> torch.Tensor:
     return torch.tensor(values)[:, None]
 
 
-def distribution(values: torch.Tensor, *rows: Row) -> torch.Tensor:
+def distribution(values: torch.Tensor, *rows: SamplingRow) -> torch.Tensor:
     """The probabilities that the rows' tokens are drawn with."""
-    return filtered(adjusted(values, rows), rows).softmax(-1)
+    return filter_logits(process_logits(values, rows), rows).softmax(-1)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +124,7 @@ def test_the_penalty_makes_seen_tokens_less_likely_whatever_their_sign() -> None
 
 def test_the_penalty_sees_the_prompt_and_the_output_once_each() -> None:
     values = torch.tensor([[2.0, 2.0, 2.0]])
-    assert adjusted(
+    assert process_logits(
         values, [row(prompt=(0, 0), output=(0, 2), repetition_penalty=2.0)]
     ).tolist() == [[1.0, 2.0, 1.0]]
 
@@ -151,7 +148,7 @@ def test_bias_comes_before_the_penalties_and_these_before_what_is_ruled_out() ->
         logit_bias={0: 3.0},
         banned=(2,),
     )
-    assert adjusted(values, [one]).tolist() == [[0.5, 4.0, -math.inf]]  # (-1 + 3) / 2 - 0.5
+    assert process_logits(values, [one]).tolist() == [[0.5, 4.0, -math.inf]]  # (-1 + 3) / 2 - 0.5
 
 
 def test_equal_tokens_are_kept_together() -> None:
@@ -445,7 +442,7 @@ ONE_ROW = st.builds(
 @given(st.data(), st.lists(ONE_ROW, min_size=1, max_size=7), st.integers(0, 2**31))
 @settings(deadline=None)
 def test_a_row_is_drawn_without_regard_to_its_neighbours(
-    data: st.DataObject, rows: list[Row], seed: int
+    data: st.DataObject, rows: list[SamplingRow], seed: int
 ) -> None:
     """Any of the rows in any order: the same tokens, and distributions equal to the last bit."""
     values = 3 * torch.randn((len(rows), 37), generator=torch.Generator().manual_seed(seed))

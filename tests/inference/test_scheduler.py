@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from puna.inference.blocks import BlockPool
+from puna.inference.block_pool import BlockPool
 from puna.inference.scheduler import Scheduler, Sequence, Work
 
 TWIN = 2**61 - 1  # hash(TWIN) == hash(0), so tuples of the two collide wherever they differ
@@ -181,7 +181,7 @@ def test_a_prompt_under_way_never_wants_for_memory() -> None:
     assert line.preemptions == 0
 
 
-def test_the_youngest_is_preempted_and_comes_back_through_the_blocks_that_are_known() -> None:
+def test_the_youngest_is_preempted_and_comes_back_through_the_blocks_that_are_cached() -> None:
     line = scheduler(num_blocks=6)
     old, young = sequence(0, 7, output=16), sequence(1, 10, output=8)
     line.add(old)
@@ -195,12 +195,12 @@ def test_the_youngest_is_preempted_and_comes_back_through_the_blocks_that_are_kn
     assert (line.preemptions, line.waiting, young.computed, young.blocks) == (1, 1, 0, [])
     assert young.tokens[10:] == [7, 7, 7], "what was said stays said"
     line.remove(old)
-    assert step(line) == [(1, 12, 1, 0)], "its three full blocks are known still"
+    assert step(line) == [(1, 12, 1, 0)], "its three full blocks are cached still"
     assert (young.computed, line.shared_tokens, young.cached) == (
         13,
         0,
         0,
-    ), "nothing of it was known when it first came"
+    ), "nothing of it was cached when it first came"
 
 
 def test_the_oldest_takes_memory_from_younger_ones_that_stand_first_in_the_queue_then() -> None:
@@ -231,28 +231,28 @@ def test_the_oldest_takes_memory_from_younger_ones_that_stand_first_in_the_queue
     )
 
 
-def test_nobody_is_preempted_for_a_guess_and_an_older_ones_guesses_make_room_for_a_token() -> None:
+def test_nobody_is_preempted_for_a_draft_and_an_older_ones_drafts_make_room_for_a_token() -> None:
     line = scheduler(num_blocks=5)
     old, young = sequence(0, 6, output=10), sequence(1, 7, output=9)
     line.add(old)
     line.add(young)
     step(line)
     old.draft = [1, 2, 3, 4, 5, 6]
-    assert step(line) == [(0, 6, 6, 5), (1, 7, 1, 0)], "the fifth block holds the last four guesses"
+    assert step(line) == [(0, 6, 6, 5), (1, 7, 1, 0)], "the fifth block holds the last four drafts"
     old.draft = [1, 2, 3, 4, 5, 6]
     assert step(line) == [
         (0, 7, 1, 0),
         (1, 8, 1, 0),
     ], "the young wants the fifth block for its ninth token"
     old.draft = [1, 2, 3, 4, 5, 6]
-    assert [len(young.blocks), line._pool.free] == [3, 0]
+    assert [len(young.blocks), line._pool.available] == [3, 0]
     assert step(line) == [(0, 8, 4, 3)], (
         "the old wants a block for its own ninth token, and no more while the young waits for one"
     )
     assert line.preemptions == 1
 
 
-def test_guesses_take_no_block_that_a_newcomer_waits_for() -> None:
+def test_drafts_take_no_block_that_a_newcomer_waits_for() -> None:
     line = scheduler(num_blocks=4, max_running=2)
     old, other = sequence(0, 6, output=10), sequence(1, 3, output=1)
     line.add(old)
@@ -274,24 +274,24 @@ def test_memory_that_wrong_drafts_took_is_given_back() -> None:
     step(line)
     pool = line._pool
     old.draft = young.draft = [1, 2, 3]
-    assert pool.free == 0
+    assert pool.available == 0
     line.remove(young)
     assert step(line) == [(0, 4, 4, 3)]
     old.draft = [1, 2, 3]
     works = line.plan()
-    assert (brief(works), pool.free) == ([(0, 5, 4, 3)], 1)
+    assert (brief(works), pool.available) == ([(0, 5, 4, 3)], 1)
     finish(line, works[0])
-    assert (len(old.tokens), len(old.blocks), pool.free) == (7, 2, 2)
+    assert (len(old.tokens), len(old.blocks), pool.available) == (7, 2, 2)
     old.draft = [1, 2, 3, 4]
     assert step(line, accept=1) == [(0, 6, 5, 4)]
-    assert (len(old.tokens), len(old.blocks), pool.free) == (
+    assert (len(old.tokens), len(old.blocks), pool.available) == (
         9,
         3,
         1,
     ), "the ninth token has its block already"
 
 
-def test_drafts_that_hold_are_taken_in_and_their_full_blocks_become_known() -> None:
+def test_drafts_that_hold_are_taken_in_and_their_full_blocks_become_cached() -> None:
     line = scheduler()
     one = sequence(0, 6)
     line.add(one)
@@ -313,25 +313,25 @@ def test_drafts_that_hold_are_taken_in_and_their_full_blocks_become_known() -> N
     )
 
 
-def test_each_block_is_published_once() -> None:
+def test_each_block_is_inserted_once() -> None:
     """A step costs what is new, however long the text."""
     line = scheduler(num_blocks=30, max_step_tokens=10)
-    published = []
-    publish = line._pool.publish
+    inserted = []
+    insert = line._pool.insert
 
     def record(
-        blocks: list[int], ids: list[int], root: str | None, already: int, full: int
+        blocks: list[int], ids: list[int], adapter: str | None, already: int, full: int
     ) -> None:
-        published.extend(range(already, full))
-        publish(blocks, ids, root, already, full)
+        inserted.extend(range(already, full))
+        insert(blocks, ids, adapter, already, full)
 
-    line._pool.publish = record  # type: ignore[method-assign]
+    line._pool.insert = record  # type: ignore[method-assign]
     one = sequence(0, 27, output=30)
     line.add(one)
     while one.computed < 50:
         one.draft = [1, 2, 3, 4, 5]
         step(line, accept=one.computed % 5)
-    assert published == list(range(one.computed // 4))
+    assert inserted == list(range(one.computed // 4))
 
 
 def test_a_text_may_end_within_its_drafts() -> None:
@@ -358,7 +358,7 @@ def test_drafts_stop_before_the_longest_length() -> None:
     assert len(one.tokens) == one.max_length
 
 
-def test_guesses_for_a_prompt_under_way_are_left_out() -> None:
+def test_drafts_for_a_prompt_under_way_are_left_out() -> None:
     line = scheduler(max_step_tokens=4)
     one = sequence(0, 6)
     one.draft = [1, 2]
@@ -368,7 +368,7 @@ def test_guesses_for_a_prompt_under_way_are_left_out() -> None:
     assert step(line) == [(0, 4, 2, 0)]
 
 
-def test_a_newcomer_starts_behind_the_blocks_that_are_known() -> None:
+def test_a_newcomer_starts_behind_the_blocks_that_are_cached() -> None:
     line = scheduler()
     line.add(sequence(0, 10, first=0))
     step(line)
@@ -382,7 +382,7 @@ def test_a_work_may_share_what_an_earlier_one_of_the_same_step_fills() -> None:
     for number in range(3):
         line.add(sequence(number, 10, first=0))
     assert step(line) == [(0, 0, 10, 0), (1, 8, 2, 0), (2, 8, 2, 0)]
-    assert line._pool.used == 2 + 3
+    assert line._pool.in_use == 2 + 3
 
 
 def test_only_the_part_of_a_prompt_that_this_step_fills_is_shared() -> None:
@@ -394,7 +394,7 @@ def test_only_the_part_of_a_prompt_that_this_step_fills_is_shared() -> None:
     assert step(line) == [(0, 2, 1, 0), (1, 10, 9, 0), (2, 16, 2, 0)]
 
 
-def test_the_last_token_is_computed_even_if_all_is_known() -> None:
+def test_the_last_token_is_computed_even_if_all_is_cached() -> None:
     line = scheduler()
     line.add(sequence(0, 8, first=0))
     step(line)
@@ -404,12 +404,12 @@ def test_the_last_token_is_computed_even_if_all_is_known() -> None:
 
 def test_only_sequences_of_one_adapter_that_want_to_share_do() -> None:
     line = scheduler(num_blocks=40)
-    line.add(sequence(0, 9, first=0, publishes=False))
+    line.add(sequence(0, 9, first=0, insert_blocks=False))
     line.add(sequence(1, 9, first=0))
-    line.add(sequence(2, 9, first=0, root="law"))
-    line.add(sequence(3, 9, first=0, share=False))
+    line.add(sequence(2, 9, first=0, adapter="law"))
+    line.add(sequence(3, 9, first=0, match_prefix=False))
     line.add(sequence(4, 9, first=0))
-    line.add(sequence(5, 9, first=0, root="law"))
+    line.add(sequence(5, 9, first=0, adapter="law"))
     assert [(number, start) for number, start, _, _ in step(line)] == [
         (0, 0),
         (1, 0),
@@ -439,7 +439,7 @@ def test_a_refused_newcomer_is_not_looked_up_again_before_its_memory_is_free(
     looked_up = []
     match = line._pool.match
     monkeypatch.setattr(
-        line._pool, "match", lambda ids, root: looked_up.append(ids) or match(ids, root)
+        line._pool, "match", lambda ids, adapter: looked_up.append(ids) or match(ids, adapter)
     )
     line.add(sequence(2, 18, output=6, first=0))  # 5 blocks, the first's full 3 among them
     for _ in range(2):
@@ -463,7 +463,7 @@ def test_memory_that_holds_a_refused_newcomers_beginning_is_not_counted_as_free_
     looked_up = []
     match = line._pool.match
     monkeypatch.setattr(
-        line._pool, "match", lambda ids, root: looked_up.append(ids) or match(ids, root)
+        line._pool, "match", lambda ids, adapter: looked_up.append(ids) or match(ids, adapter)
     )
     line.add(sequence(2, 14, output=6, first=0))  # 4 blocks: the 3 and one more
     assert [step(line), step(line)] == [[(1, 10, 1, 0)], [(1, 11, 1, 0)]]
@@ -509,7 +509,7 @@ def test_a_cancelled_sequence_leaves_from_wherever_it_is() -> None:
     step(line)
     line.remove(second)
     line.remove(first)
-    assert (line.running, line.waiting, line._pool.used) == (0, 1, 0)
+    assert (line.running, line.waiting, line._pool.in_use) == (0, 1, 0)
     assert step(line) == [(2, 0, 5, 0)]
     with pytest.raises(ValueError, match="not in"):
         line.remove(first)
@@ -535,7 +535,7 @@ def test_the_longest_sequence_that_fits_ends_alone() -> None:
 
 class Cache:
     """What each slot of the memory holds: the number of the text that ends there. Equal texts under
-    one root have equal numbers.
+    one adapter have equal numbers.
     """
 
     def __init__(self, block_size: int) -> None:
@@ -547,7 +547,7 @@ class Cache:
         """For each token and guess of a sequence, the number of the text up to it."""
         numbers: list[int] = []
         for token in one.tokens + one.draft:
-            before = numbers[-1] if numbers else one.root
+            before = numbers[-1] if numbers else one.adapter
             numbers.append(self.numbers.setdefault((before, token), len(self.numbers)))
         return numbers
 
@@ -585,9 +585,9 @@ class Simulation:
         block_size: int,
         max_running: int,
         max_step_tokens: int,
-        share: bool = True,
+        match_prefix: bool = True,
     ) -> None:
-        self.pool = BlockPool(num_blocks, block_size, share)
+        self.pool = BlockPool(num_blocks, block_size, match_prefix)
         self.line = Scheduler(self.pool, max_running=max_running, max_step_tokens=max_step_tokens)
         self.max_running, self.max_step_tokens = max_running, max_step_tokens
         self.cache = Cache(block_size)
@@ -598,9 +598,9 @@ class Simulation:
         self,
         prompt: list[int],
         output: int,
-        root: str | None = None,
-        share: bool = True,
-        publishes: bool = True,
+        adapter: str | None = None,
+        match_prefix: bool = True,
+        insert_blocks: bool = True,
     ) -> None:
         """A newcomer, cut to what the whole cache can hold; without output it only wants its prompt
         computed.
@@ -612,9 +612,9 @@ class Simulation:
             prompt,
             len(prompt),
             min(len(prompt) + output, capacity),
-            root,
-            share,
-            publishes,
+            adapter,
+            match_prefix,
+            insert_blocks,
         )
         self.arrived += 1
         self.alive.append(newcomer)
@@ -680,7 +680,7 @@ class Simulation:
             if rng.random() < 0.5:
                 self.cache.write(work)
             self.remove(work.sequence)
-        self.pool.forget()
+        self.pool.reset()
         self.check()
 
     def drain(self, rng: random.Random) -> None:
@@ -691,7 +691,7 @@ class Simulation:
             if self.alive:
                 self.step(rng, end=0)
         assert not self.alive
-        assert (self.pool.used, self.line.running, self.line.waiting, self.line.plan()) == (
+        assert (self.pool.in_use, self.line.running, self.line.waiting, self.line.plan()) == (
             0,
             0,
             0,
@@ -704,8 +704,8 @@ class Simulation:
         """
         running = [one for one in self.alive if one.blocks]
         users = Counter(block for one in running for block in one.blocks)
-        assert [users[block] for block in range(self.pool.num_blocks)] == self.pool._users
-        assert self.pool.used == len(users) == self.pool.num_blocks - self.pool.free
+        assert [users[block] for block in range(self.pool.num_blocks)] == self.pool._ref_counts
+        assert self.pool.in_use == len(users) == self.pool.num_blocks - self.pool.available
         assert (self.line.running, self.line.waiting) == (
             len(running),
             len(self.alive) - len(running),
@@ -758,32 +758,37 @@ class RandomSchedules(RuleBasedStateMachine):
         block_size=st.integers(1, 4),
         max_running=st.integers(1, 5),
         max_step_tokens=st.integers(1, 24),
-        share=st.booleans(),
+        match_prefix=st.booleans(),
     )
     def begin(
-        self, num_blocks: int, block_size: int, max_running: int, max_step_tokens: int, share: bool
+        self,
+        num_blocks: int,
+        block_size: int,
+        max_running: int,
+        max_step_tokens: int,
+        match_prefix: bool,
     ) -> None:
-        self.crowd = Simulation(num_blocks, block_size, max_running, max_step_tokens, share)
+        self.crowd = Simulation(num_blocks, block_size, max_running, max_step_tokens, match_prefix)
 
     @rule(
         prompt=st.lists(st.sampled_from([0, TWIN]), min_size=1, max_size=20),
         output=st.integers(0, 20),
-        root=st.sampled_from([None, None, "law"]),
-        share=st.booleans(),
-        publishes=st.booleans(),
+        adapter=st.sampled_from([None, None, "law"]),
+        match_prefix=st.booleans(),
+        insert_blocks=st.booleans(),
         times=st.integers(1, 3),
     )
     def add(
         self,
         prompt: list[int],
         output: int,
-        root: str | None,
-        share: bool,
-        publishes: bool,
+        adapter: str | None,
+        match_prefix: bool,
+        insert_blocks: bool,
         times: int,
     ) -> None:
         for _ in range(times):
-            self.crowd.add(prompt, output, root, share, publishes)
+            self.crowd.add(prompt, output, adapter, match_prefix, insert_blocks)
 
     @rule(seed=st.integers(0, 1000), times=st.integers(1, 5))
     def step(self, seed: int, times: int) -> None:

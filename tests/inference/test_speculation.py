@@ -1,5 +1,5 @@
-"""Guesses by looking back: what follows the latest tokens the last time they stood together, and
-when to stop guessing.
+"""Drafts by prompt lookup: the tokens after the latest occurrence of the last ones, and the rests
+after failures.
 """
 
 from hypothesis import given
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from puna.inference.speculation import MOST, PATIENCE, REST, PromptLookup
 
 
-def test_what_followed_the_last_time_is_the_guess() -> None:
+def test_what_followed_the_last_time_is_the_draft() -> None:
     assert PromptLookup().propose([1, 2, 3, 4, 5, 6, 9, 2, 3]) == [4, 5, 6, 9]
     assert PromptLookup().propose([2, 3, 7, 8, 2, 3, 4, 5, 2, 3], limit=2) == [
         4,
@@ -25,7 +25,7 @@ def test_a_copy_may_run_into_itself() -> None:
     assert PromptLookup().propose([5, 5, 5]) == [5, 5, 5, 5]
 
 
-def test_nothing_to_go_by_is_no_guess() -> None:
+def test_nothing_to_go_by_is_no_draft() -> None:
     lookup = PromptLookup()
     assert lookup.propose([]) == []
     assert lookup.propose([1]) == []
@@ -33,7 +33,7 @@ def test_nothing_to_go_by_is_no_guess() -> None:
     assert PromptLookup().propose([1, 2, 1, 2], limit=0) == []
 
 
-def test_guesses_grow_while_all_are_right_and_shrink_when_none_is() -> None:
+def test_drafts_grow_while_all_are_right_and_shrink_when_none_is() -> None:
     lookup, tokens = PromptLookup(), [1, 2, 3] * 20
     assert len(lookup.propose(tokens)) == 4
     for size in (8, 16, MOST):
@@ -69,13 +69,13 @@ def test_after_three_failures_it_rests_and_then_longer() -> None:
     st.integers(0, 9),
     st.lists(st.integers(1, 9), max_size=9),
 )
-def test_a_guess_is_the_same_however_the_tokens_arrived(
+def test_a_draft_is_the_same_however_the_tokens_arrived(
     tokens: list[int], limit: int, cuts: list[int]
 ) -> None:
     step_by_step = PromptLookup()
     for end in sorted(min(cut, len(tokens)) for cut in cuts):
         step_by_step.propose(tokens[:end], 0)
-    guess = step_by_step.propose(tokens, limit)
-    assert guess == PromptLookup().propose(tokens, limit)
-    assert len(guess) <= limit
-    assert set(guess) <= set(tokens)
+    draft = step_by_step.propose(tokens, limit)
+    assert draft == PromptLookup().propose(tokens, limit)
+    assert len(draft) <= limit
+    assert set(draft) <= set(tokens)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from background_loop import BackgroundLoop
 
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
 from puna.worker.client import EngineClient
 from puna.worker.wire import ModelSpec
 
@@ -32,7 +32,7 @@ def tiny_spec(tiny_run: Path) -> ModelSpec:
 def client(loop: BackgroundLoop, tiny_spec: ModelSpec) -> Iterator[EngineClient]:
     """A started client of a process with the tiny model; leave it as it was."""
     started = loop.run(
-        EngineClient.start([tiny_spec], EngineOptions(max_running=8), device="cpu", threads=1)
+        EngineClient.start([tiny_spec], EngineConfig(max_running=8), device="cpu", threads=1)
     )
     yield started
     loop.run(started.close())
@@ -44,7 +44,7 @@ def start(loop: BackgroundLoop, tiny_spec: ModelSpec) -> Iterator[Callable[..., 
     started: list[EngineClient] = []
 
     def begin(
-        *specs: ModelSpec, options: EngineOptions | None = None, **settings: Any
+        *specs: ModelSpec, options: EngineConfig | None = None, **settings: Any
     ) -> EngineClient:
         settings = {"device": "cpu", "threads": 1, **settings}
         started.append(loop.run(EngineClient.start(specs or [tiny_spec], options, **settings)))

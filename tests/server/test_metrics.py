@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from puna.inference.statistics import Statistics
+from puna.inference.engine_stats import EngineStats
 from puna.worker.metrics import Metrics
 
 
@@ -39,13 +39,13 @@ def test_counts_of_the_engine_grow_by_what_is_new_and_levels_are_what_they_are()
     metrics = Metrics()
     metrics.standing(
         "tiny",
-        Statistics(running=3, waiting=1, generated_tokens=10, preemptions=1, cached_tokens=4),
+        EngineStats(running=3, waiting=1, generated_tokens=10, preemptions=1, cached_tokens=4),
     )
     metrics.standing(
         "tiny",
-        Statistics(running=2, waiting=0, generated_tokens=25, preemptions=1, cached_tokens=4),
+        EngineStats(running=2, waiting=0, generated_tokens=25, preemptions=1, cached_tokens=4),
     )
-    metrics.standing("other", Statistics(generated_tokens=5))
+    metrics.standing("other", EngineStats(generated_tokens=5))
     found = figures(metrics)
     assert found["puna_generated_tokens_total", "tiny"] == 25
     assert found["puna_generated_tokens_total", "other"] == 5
@@ -76,6 +76,6 @@ def test_every_count_of_the_engine_is_shown_or_is_known_to_be_shown_otherwise() 
     from puna.worker.metrics import _COUNTS, _LEVELS
 
     shown_otherwise = {"steps", "batch_tokens"}  # by the histogram of steps
-    assert {field.name for field in fields(Statistics)} == set(_COUNTS) | set(
+    assert {field.name for field in fields(EngineStats)} == set(_COUNTS) | set(
         _LEVELS
     ) | shown_otherwise

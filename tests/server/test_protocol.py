@@ -46,7 +46,7 @@ from puna.api.messages import (
 from puna.api.openapi import numbers_up_to
 from puna.api.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, StreamOptions
 from puna.config import Config
-from puna.tokenizer import chat
+from puna.tokenizer import chat_template
 
 BOUNDS = {**Limits().model_dump(), "token_id": 4999, "messages": 500}
 USER = {"role": "user", "content": "Hello"}
@@ -368,15 +368,15 @@ def test_messages_become_turns() -> None:
     )
     assert isinstance(body, ChatRequest)
     called = (
-        chat.ToolCall("f", {"a": [1, "ü"]}),
-        chat.ToolCall("g", '{"half'),
-        chat.ToolCall("h", '{"a": NaN}'),
+        chat_template.ToolCall("f", {"a": [1, "ü"]}),
+        chat_template.ToolCall("g", '{"half'),
+        chat_template.ToolCall("h", '{"a": NaN}'),
     )
     assert as_turns(body.messages) == [
-        chat.Message("system", "Be brief."),
-        chat.Message("user", "a\nb"),
-        chat.Message("assistant", "", called),
-        chat.Message("tool", "4"),
+        chat_template.Message("system", "Be brief."),
+        chat_template.Message("user", "a\nb"),
+        chat_template.Message("assistant", "", called),
+        chat_template.Message("tool", "4"),
     ]
 
 

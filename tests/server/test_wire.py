@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
+from puna.inference.engine_stats import EngineStats
 from puna.inference.request import Constraint, Event, GenerationOptions, Request, TokenLogprobs
-from puna.inference.statistics import Statistics
 from puna.worker.wire import (
     Add,
     Alive,
@@ -90,7 +90,7 @@ messages = st.one_of(
             max_size=2,
         ).map(tuple),
         options=st.builds(
-            EngineOptions, cache_bytes=st.none() | st.integers(1, 2**50), speculate=st.booleans()
+            EngineConfig, cache_bytes=st.none() | st.integers(1, 2**50), speculate=st.booleans()
         ),
         dtype=st.sampled_from([None, "float32", "bfloat16"]),
         threads=st.none() | st.integers(1, 64),
@@ -119,7 +119,7 @@ messages = st.one_of(
     ),
     st.builds(Cancelled, model=texts, continuations=ids, steps=ids),
     st.builds(
-        Standing, model=texts, statistics=st.builds(Statistics, waiting=ids, generated_tokens=ids)
+        Standing, model=texts, statistics=st.builds(EngineStats, waiting=ids, generated_tokens=ids)
     ),
     st.just(Alive()),
 )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 from pages import read_page
+from rich.cells import cell_len
 from typer.testing import CliRunner
 
 from puna.cli.explain import MAX_CHARACTERS
@@ -147,6 +148,28 @@ def test_a_mistake_is_one_line_and_a_failure(
     assert message in exited.value.code
     assert "\n" not in exited.value.code
     assert len(exited.value.code) < 250
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "天地玄黄 天地玄 天地 玄黄",
+        "\u0065\u0301te\u0301 \u0065\u0301te\u0301 ete\u0301s",
+        "🦙🐪 🦙🐪🦙 🐪🦙 🐪🦙🐪",
+    ],
+    ids=["Chinese", "combining marks", "emoji"],
+)
+def test_columns_stand_below_their_headings_whatever_the_width_of_characters(text: str) -> None:
+    """A terminal gives a wide character two cells and a combining mark none."""
+    lines = explain(text, "--end", "none").splitlines()
+    header = next(line for line in lines if line.startswith("merge  count"))
+    rows = [line for line in lines if re.match(r" +\d+ +\d+  .* → \S+ +\S", line)]
+    assert rows, "the first merge has rivals"
+    column = header.index("next in line")
+    for row in rows:
+        joined = re.match(r"(.* → \S+ +)\S", row)
+        assert joined is not None
+        assert cell_len(joined[1]) == column
 
 
 @pytest.mark.parametrize("option", ["--end", "--ties"])

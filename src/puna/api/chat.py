@@ -61,7 +61,7 @@ from puna.api.tool_calls import (
 from puna.api.tool_schema import answer_constraint
 from puna.api.usage import usage_of
 from puna.errors import TokenizerError
-from puna.tokenizer.chat import encode_chat
+from puna.tokenizer.chat_template import encode_chat
 
 
 def routes(service: Service) -> APIRouter:

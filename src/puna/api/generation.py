@@ -17,8 +17,8 @@ from puna.api.protocol import GenerationRequest
 from puna.api.service import ChosenModel, Service
 from puna.errors import RequestError
 from puna.inference.constrain import check
+from puna.inference.detokenizer import Detokenizer
 from puna.inference.request import Constraint, Event, GenerationOptions, Request, TokenLogprobs
-from puna.inference.transcript import Transcript
 from puna.tokenizer.stream import StreamDecoder
 from puna.tokenizer.tokenizer import Tokenizer
 
@@ -56,10 +56,10 @@ class Choice:
     enough: bool = False
     cached: int = 0
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    transcript: Transcript = field(init=False)
+    transcript: Detokenizer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.transcript = Transcript(self.tokenizer, self.stop)
+        self.transcript = Detokenizer(self.tokenizer, self.stop)
         self._decoder, self._characters = StreamDecoder(self.tokenizer, skip_special=True), 0
         self._waiting: list[ScoredToken] = []
 
@@ -194,7 +194,7 @@ def prompt_of(
     choices = tuple(
         Choice(first_index + index, model.tokenizer, options.stop) for index in range(options.n)
     )
-    return Prompt(Request(uuid.uuid4().hex, tuple(ids), options, model.ends), choices)
+    return Prompt(Request(uuid.uuid4().hex, tuple(ids), options, model.tokenizer.end_ids), choices)
 
 
 async def engine_events(

@@ -1,7 +1,7 @@
 """The messages of a chat as requests hold them, and the tools that they may speak of.
 
 A message's `role` and a part's `type` decide what else they may hold. Not here: how a chat becomes
-ids (puna.tokenizer.chat).
+ids (puna.tokenizer.chat_template).
 """
 
 import json
@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 from puna.api import rules
 from puna.api.fields import AtMost, Name, NotSupported
 from puna.config import Config
-from puna.tokenizer import chat
+from puna.tokenizer import chat_template
 
 _NO_NAMES = NotSupported(
     "Llama's layout has no place for the name of a speaker; write it into the content"
@@ -150,20 +150,20 @@ def text_of(content: Content | None) -> str:
     return "\n".join(part.text for part in content)
 
 
-def as_turns(messages: Sequence[Message]) -> list[chat.Message]:
+def as_turns(messages: Sequence[Message]) -> list[chat_template.Message]:
     """The messages as the layout takes them."""
     return [_turn(message) for message in messages]
 
 
-def _turn(message: Message) -> chat.Message:
-    role: chat.Role = "system" if message.role == "developer" else message.role
-    calls: tuple[chat.ToolCall, ...] = ()
+def _turn(message: Message) -> chat_template.Message:
+    role: chat_template.Role = "system" if message.role == "developer" else message.role
+    calls: tuple[chat_template.ToolCall, ...] = ()
     if isinstance(message, AssistantMessage):
         calls = tuple(
-            chat.ToolCall(call.function.name, _arguments(call.function.arguments))
+            chat_template.ToolCall(call.function.name, _arguments(call.function.arguments))
             for call in message.tool_calls or ()
         )
-    return chat.Message(role, text_of(message.content), calls)
+    return chat_template.Message(role, text_of(message.content), calls)
 
 
 def _arguments(text: str) -> Any:

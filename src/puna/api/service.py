@@ -15,14 +15,11 @@ from puna.api.errors import ApiError
 from puna.api.fields import MESSAGES, TOKEN_ID
 from puna.api.limits import Admission, Limits
 from puna.api.responses import Model, ModelList
-from puna.tokenizer.special import END_OF_MESSAGE, END_OF_TEXT_NAMES, END_OF_TURN_NAMES
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.worker.client import EngineClient, ServedModel
 
 _MESSAGE_TOKENS = 4
 """What the least message takes: the two marks around its role, the role, the mark of its end."""
-
-_ENDS = (*END_OF_TEXT_NAMES, *END_OF_TURN_NAMES, END_OF_MESSAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +35,6 @@ class ChosenModel:
     def tokenizer(self) -> Tokenizer:
         """Its vocabulary."""
         return self.served.tokenizer
-
-    @property
-    def ends(self) -> frozenset[int]:
-        """The ids that end a text, a turn, or a message that waits for a tool."""
-        special = self.tokenizer.special_tokens
-        return frozenset(special[name] for name in _ENDS if name in special)
 
     def described(self) -> Model:
         """What /v1/models says of it."""

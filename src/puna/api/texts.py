@@ -82,6 +82,6 @@ async def encode_prompt(tokenizer: Tokenizer, given: str | list[int]) -> PromptT
     if not isinstance(given, str):
         return PromptText(given, False, tokenizer.decode(given))
     # leaves the interpreter to others, as `encode` does not
-    (ids,) = await asyncio.to_thread(tokenizer.encode_batch, [given])
-    opening = tokenizer.bos_id if tokenizer.bos_id is not None or ids else tokenizer.eos_id
-    return PromptText(ids if opening is None else [opening, *ids], opening is not None, given)
+    (ids,) = await asyncio.to_thread(tokenizer.encode_documents, [given])
+    opened = tokenizer.bos_id is not None or not ids
+    return PromptText(ids or [tokenizer.eos_id], opened, given)

@@ -6,7 +6,7 @@ arguments. There are three. `WordsReader` for answers without tools. `CallReader
 a constraint makes one call: its arguments are given as they come. `PossibleCalls` where the model
 may choose: it holds text back only while that may still turn out to be calls, and what is no whole
 call of a known tool, with an object for its arguments, stays text. Not here: what the model is told
-of tools (puna.tokenizer.chat), and the constraints (tool_schema.py).
+of tools (puna.tokenizer.chat_template), and the constraints (tool_schema.py).
 """
 
 import json

@@ -13,7 +13,7 @@ from puna.api.formats import constraint_of, schema_constraint
 from puna.api.messages import Function, NamedTool
 from puna.api.protocol import ChatRequest
 from puna.inference.request import Constraint
-from puna.tokenizer.chat import CALL_SEPARATOR
+from puna.tokenizer.chat_template import CALL_SEPARATOR
 
 _NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
 _ANY_PARAMETERS = {"type": "object"}

@@ -3,6 +3,16 @@
 from collections.abc import Iterable, Sequence
 
 import typer
+from rich.cells import cell_len
+
+
+def padding(text: str, width: int) -> str:
+    """The spaces that `text` lacks to `width` cells of a terminal; none if it is wider.
+
+    Usual mistake: padding by `len`, which counts a Chinese character or an emoji as one cell where
+    a terminal gives it two, and a combining mark as one where it takes none.
+    """
+    return " " * (width - cell_len(text))
 
 
 def print_columns(rows: Iterable[Sequence[str]]) -> None:
@@ -11,18 +21,21 @@ def print_columns(rows: Iterable[Sequence[str]]) -> None:
     """
     rows = list(rows)
     widths = [
-        max((len(cell) for cell in column), default=0)
+        max((cell_len(cell) for cell in column), default=0)
         for column in zip(*(row for row in rows if len(row) > 1), strict=True)
     ]
     for row in rows:
         first, *others = row
         if others:
-            first = first.ljust(widths[0])
+            first += padding(first, widths[0])
         typer.echo(
             "  ".join(
                 [
                     first,
-                    *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False)),
+                    *(
+                        padding(cell, width) + cell
+                        for cell, width in zip(others, widths[1:], strict=False)
+                    ),
                 ]
             )
         )

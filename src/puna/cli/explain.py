@@ -1,4 +1,4 @@
-"""`puna tokenizer explain`, the page that it prints: every merge with its count, its rivals and the
+"""Output of `puna tokenizer explain`: every merge with its count, its rivals and the
 words that it changed.
 
 Not here: the algorithm, which is `tokenizer/bpe.py`. Measured on one core with 50,000 characters of
@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from puna.cli.figures import padding
 from puna.errors import TokenizerError
 from puna.tokenizer.bpe import BpeLearner, count_words
 from puna.tokenizer.pretokenize import encode_utf8
@@ -71,7 +72,8 @@ def print_merges(
     made, rivals = 0, _spell_rivals(learner)
     for made, merge in enumerate(merges, 1):
         joined = f"{_spell(merge.pair, ' + ')} → {_spell([merge.symbol])}"
-        say(f"{made:>5}  {merge.count:>5,}  {joined:{_PAIR_WIDTH}}  {rivals}")
+        joined += padding(joined, _PAIR_WIDTH)
+        say(f"{made:>5}  {merge.count:>5,}  {joined}  {rivals}")
         say(
             _INDENT,
             _draw_words(

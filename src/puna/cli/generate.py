@@ -115,7 +115,7 @@ def chat(
     sense.
     """
     from puna.inference.language_model import load
-    from puna.tokenizer.chat import Message
+    from puna.tokenizer.chat_template import Message
 
     loaded = load(model, device, adapters={_ADAPTER: adapter} if adapter else None)
     options = {

@@ -156,12 +156,12 @@ def serve(
     """
     from puna.api.limits import Limits
     from puna.config import apply_overrides, validate
-    from puna.inference.engine_options import EngineOptions
+    from puna.inference.engine_config import EngineConfig
     from puna.server.serve import ServerOptions
     from puna.server.serve import serve as run
 
     engine = validate(
-        EngineOptions,
+        EngineConfig,
         {
             "cache_bytes": None if cache_memory is None else parse_bytes(cache_memory),
             "max_running": max_running,

@@ -7,17 +7,11 @@ learned.
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from puna.cli.data import Sources
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.text import Text
-
-    from puna.tokenizer.tokenizer import Tokenizer
 
 app = typer.Typer(
     name="tokenizer",
@@ -27,15 +21,6 @@ app = typer.Typer(
     ),
     no_args_is_help=True,
     rich_markup_mode="rich",
-)
-
-_LONGEST_SHOWN = 12
-_LONGEST_WIDTH = 40
-_TOKEN_STYLES = (
-    "black on bright_cyan",
-    "black on bright_yellow",
-    "black on bright_green",
-    "black on bright_magenta",
 )
 
 TokenizerFolder = Annotated[
@@ -204,13 +189,14 @@ def inspect(
     """
     from rich.console import Console
 
+    from puna.cli.vocabulary_view import print_cut, print_vocabulary
     from puna.tokenizer.tokenizer import Tokenizer
 
     loaded = Tokenizer.load(tokenizer)
     console = Console()
-    _print_vocabulary(console, loaded)
+    print_vocabulary(console, loaded)
     if text is not None:
-        _print_cut(console, loaded, _standard_input() if text == "-" else text)
+        print_cut(console, loaded, _standard_input() if text == "-" else text)
 
 
 @app.command()
@@ -281,77 +267,6 @@ def explain(
     )
     learner = BpeLearner(counted, end=end, ties=ties)
     print_merges(Console(), learner, max_merges=merges, vocab_size=vocab_size)
-
-
-def _print_vocabulary(console: "Console", tokenizer: "Tokenizer") -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    lengths = tokenizer.token_lengths()
-    longest = sorted(range(tokenizer.vocab_size), key=lambda id_: (-lengths[id_], id_))[
-        :_LONGEST_SHOWN
-    ]
-    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    facts.add_column(style="bold", no_wrap=True)
-    facts.add_column(overflow="fold")
-    facts.add_row("vocabulary", f"{tokenizer.vocab_size:,} tokens")
-    facts.add_row("digits", tokenizer.digits or "a pattern of its own")
-    facts.add_row("hash", tokenizer.hash[:12])
-    facts.add_row(
-        "special",
-        Text("\n").join(Text(f"{id_} {name}") for name, id_ in tokenizer.special_tokens.items()),
-    )
-    for id_ in longest:
-        drawn = _visible(tokenizer.token_bytes(id_))
-        shown = drawn if len(drawn) <= _LONGEST_WIDTH else f"{drawn[:_LONGEST_WIDTH]}…"
-        facts.add_row(
-            "longest" if id_ == longest[0] else "", Text(f"{lengths[id_]} bytes  {shown}")
-        )
-    console.print(facts)
-
-
-def _print_cut(console: "Console", tokenizer: "Tokenizer", text: str) -> None:
-    ids = tokenizer.encode(text)
-    size = len(text.encode("utf-8"))
-    ratio = f", {size / len(ids):.3f} bytes per token" if ids else ""
-    console.print()
-    console.print(
-        _side_by_side([tokenizer.token_bytes(id_) for id_ in ids], console.color_system is not None)
-    )
-    console.print(f"{size:,} bytes, {len(ids):,} tokens{ratio}", highlight=False)
-
-
-def _side_by_side(pieces: list[bytes], in_colour: bool) -> "Text":
-    """The pieces in a row, told apart by colour or else by bars; every line break of the text
-    starts a new line.
-    """
-    from rich.text import Text
-
-    drawn = Text()
-    for number, piece in enumerate(pieces):
-        drawn.append(_visible(piece), style=_TOKEN_STYLES[number % len(_TOKEN_STYLES)])
-        if piece.endswith(b"\n"):
-            drawn.append("\n")
-        elif not in_colour and number < len(pieces) - 1:
-            drawn.append("|")
-    return drawn
-
-
-def _visible(piece: bytes) -> str:
-    """The characters of a token, white space drawn, and stray bytes and control characters as
-    <XX>.
-    """
-    marks = {" ": "·", "\t": "→", "\n": "⏎", "\r": "␍"}
-    shown = []
-    for character in piece.decode("utf-8", errors="surrogateescape"):
-        if character in marks:
-            shown.append(marks[character])
-        elif character.isprintable():
-            shown.append(character)
-        else:
-            raw = character.encode("utf-8", errors="surrogateescape")
-            shown.append("".join(f"<{byte:02X}>" for byte in raw))
-    return "".join(shown)
 
 
 def _standard_input() -> str:

@@ -91,14 +91,10 @@ def _oldest(under_way: deque[tuple[Future[Encoded], Label]]) -> tuple[Encoded, L
 
 def _encode(tokenizer_folder: Path, storage: np.dtype[Any], texts: list[str]) -> Encoded:
     tokenizer = _load(tokenizer_folder)
-    opening = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    closing = [tokenizer.eos_id]
     ids: list[int] = []
     ends = [0]
-    for document in tokenizer.encode_batch(texts):
-        ids += opening
+    for document in tokenizer.encode_documents(texts, end=True):
         ids += document
-        ids += closing
         ends.append(len(ids))
     return Encoded(np.array(ids, dtype=storage), ends)
 

@@ -38,6 +38,5 @@ def addition_exact_match(
 
 def _ids(tokenizer: Tokenizer, a: int, b: int) -> tuple[list[int], int]:
     """The ids of the line `a+b=c`, its end included, and how many of them are the question's."""
-    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    question = begin + tokenizer.encode(f"{a}+{b}=")
+    question = tokenizer.encode_document(f"{a}+{b}=")
     return question + tokenizer.encode(f"{a + b}\n"), len(question)

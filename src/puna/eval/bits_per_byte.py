@@ -148,8 +148,7 @@ def text_tokens(path: Path, tokenizer: Tokenizer) -> NDArray[np.int64]:
         ) from error
     if not text:
         raise DataError(f"{path} is empty")
-    bos = tokenizer.bos_id
-    return np.array(([] if bos is None else [bos]) + tokenizer.encode(text), dtype=np.int64)
+    return np.array(tokenizer.encode_document(text), dtype=np.int64)
 
 
 def on_lines_with_digits(ids: NDArray[np.int64], tokenizer: Tokenizer) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Constrained output: which tokens may come next, so that the whole text matches a JSON schema, an
+"""Constrained output: token bitmasks by which the whole text matches a JSON schema, a regular
 expression or a grammar.
 
 llguidance does the work (docs/decisions/0010-llguidance-or-xgrammar.md): it walks the vocabulary's
@@ -6,7 +6,7 @@ trie with a lexer of derivatives and an Earley parser. Here stands what it leave
 a constraint may say (`json_schema.py`, `lark.py`) and may cost (`constraint_limits.py`), end
 tokens, and errors. A text never holds a special token, whatever the constraint says.
 
-`check` and `ConstraintCompiler` import no torch, so the server's front can refuse a constraint
+`check` and `ConstraintCompiler` import no torch, so the API server can reject a constraint
 before it queues; `Matcher.allowed` does. Cost: benchmarks/constrain.py.
 """
 
@@ -22,19 +22,18 @@ from puna.errors import RequestError
 from puna.inference.constraint_limits import (
     DEFAULT_LIMITS,
     ConstraintLimits,
-    check_expression,
+    check_regex,
     check_text,
 )
 from puna.inference.json_schema import read_schema
 from puna.inference.lark import read_grammar
 from puna.inference.request import Constraint
-from puna.tokenizer.special import END_OF_TEXT_NAMES, END_OF_TURN_NAMES
 from puna.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NAMES = {"json_schema": "schema", "regex": "expression", "grammar": "grammar"}
+_NAMES = {"json_schema": "schema", "regex": "regular expression", "grammar": "grammar"}
 # bounded by the size of a schema, but by the length of the text for a grammar
 _ROWS = {"json_schema": 1_000, "regex": 500, "grammar": 700}
 
@@ -68,10 +67,7 @@ class ConstraintCompiler:
         self._limits = limits
         self._text = np.zeros(vocab_size, dtype=np.bool_)
         self._text[: tokenizer.vocab_size] = tokenizer.token_lengths() > 0
-        names = tokenizer.special_tokens
-        self._ends = frozenset(
-            names[name] for name in (*END_OF_TEXT_NAMES, *END_OF_TURN_NAMES) if name in names
-        )
+        self._ends = tokenizer.end_ids
         self._vocabulary = llguidance.LLTokenizer(
             llguidance.TokenizerWrapper(_Vocabulary(tokenizer, vocab_size))
         )
@@ -79,9 +75,9 @@ class ConstraintCompiler:
     def compile(self, constraint: Constraint, ends: Collection[int] | None = None) -> "Matcher":
         """A matcher at the beginning of a text.
 
-        ends: ids that end the text; left out: those of the tokenizer that end a text or a turn.
-        Raises RequestError as `check` does, and for a constraint that no text matches. The library
-        works without the interpreter's lock, so a thread may compile beside a step.
+        ends: ids that end the text; left out: the tokenizer's `end_ids`. Raises RequestError as
+        `check` does, and for a constraint that no text matches. The library works without the
+        interpreter's lock, so a thread may compile beside a step.
         """
         grammar = _grammar(constraint, self._limits)
         matcher = llguidance.LLMatcher(
@@ -93,7 +89,7 @@ class ConstraintCompiler:
 
 
 class Matcher:
-    """How far one text has come, and what may follow.
+    """Grammar matcher state of one text, and the bitmask of the tokens that may follow.
 
     State: the text so far, which `accept` extends and `rewind` shortens. One matcher serves one
     text and one thread. After a RequestError, which says that a step cost more than a constraint
@@ -119,12 +115,12 @@ class Matcher:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more may come but an end token: `allowed` is false for all others."""
+        """True once nothing but an end token may come: `allowed` is false for all others."""
         return self._ended > 0 or self._matcher.is_stopped()
 
     def allowed(self) -> "Tensor":
-        """Which tokens may come next, bool [V], on the CPU, not to be written to; end tokens where
-        the text may end.
+        """The token bitmask: bool [V], true for tokens that may come next, on the CPU, not to be
+        written to; end tokens where the text may end.
 
         Never all false, unless the text is finished and there are no end tokens. Raises
         RequestError if the step costs too much.
@@ -229,12 +225,12 @@ def _grammar(constraint: Constraint, limits: ConstraintLimits) -> str:
         return json.dumps({"grammars": [{"json_schema": read_schema(constraint.text, limits)}]})
     if constraint.kind == "grammar":
         return json.dumps({"grammars": [{"lark_grammar": read_grammar(constraint.text, limits)}]})
-    check_expression(constraint.text, limits, "the expression")
+    check_regex(constraint.text, limits, "the regular expression")
     return llguidance.LLMatcher.grammar_from_regex(constraint.text)
 
 
 def _parser_limits(constraint: Constraint) -> llguidance.LLParserLimits:
-    """What the library may spend, in its own units: on a step, and on the whole."""
+    """The bounds on the library's work, in its own units: of a step, and of the whole."""
     return llguidance.LLParserLimits(
         step_max_items=20_000,
         step_lexer_fuel=100_000,
@@ -247,8 +243,8 @@ def _parser_limits(constraint: Constraint) -> llguidance.LLParserLimits:
 
 
 def _refusal(constraint: Constraint, fault: str) -> RequestError:
-    """The library's message in a line: of an error in an expression what is wrong, of others the
-    first line.
+    """The library's message in a line: of an error in a regex its reason, of others the first
+    line.
     """
     lines = fault.strip().splitlines() or ["it cannot be used"]
     if lines[0].startswith("oneOf"):

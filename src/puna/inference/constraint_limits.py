@@ -1,5 +1,5 @@
-"""What a constraint may ask for, so that none stops the engine: limits, and the sizes of
-expressions and schemas written out.
+"""Limits of constraints, so that none stops the engine, and the sizes of regular expressions and
+schemas written out.
 
 The text of a constraint comes from whoever sends requests, and a hundred bytes can ask for more
 than a machine has: `((a{999}){999}){999}`, definitions that each refer to the next twice, a choice
@@ -26,7 +26,7 @@ class ConstraintLimits(Config):
     """The most that one constraint may ask for; more is a RequestError that names the limit."""
 
     max_bytes: int = Field(
-        default=65_536, gt=0, description="UTF-8 bytes of the schema, the expression or the grammar"
+        default=65_536, gt=0, description="UTF-8 bytes of the schema, regular expression or grammar"
     )
     max_depth: int = Field(
         default=32, gt=0, description="schemas inside schemas, and values inside const, enum"
@@ -108,12 +108,12 @@ def check_text(text: str, limits: ConstraintLimits, place: str) -> None:
         ) from None
 
 
-def check_expression(expression: str, limits: ConstraintLimits, place: str) -> None:
+def check_regex(regex: str, limits: ConstraintLimits, place: str) -> None:
     """Raise RequestError for a regular expression that is too long, as it stands or written out.
     Its syntax is the library's to check.
     """
-    check_size(len(expression), "max_expression", limits, place)
-    check_size(written_out(expression), "max_written_out", limits, place)
+    check_size(len(regex), "max_expression", limits, place)
+    check_size(written_out(regex), "max_written_out", limits, place)
 
 
 def check_definitions(definitions: Mapping[str, Schema], limits: ConstraintLimits) -> None:
@@ -135,22 +135,22 @@ _COUNT = re.compile(r"\{\s*(\d{0,9})\s*(?:,\s*(\d{0,9})\s*)?\}")
 _ESCAPE = re.compile(r"\\(?:[pPxuU]\{[^}]*\}|.)", re.DOTALL)
 
 
-def written_out(expression: str) -> int:
-    """How many characters and classes a regular expression has with its counted repetitions written
+def written_out(regex: str) -> int:
+    """Number of characters and classes of a regular expression with its counted repetitions written
     out: 7 for `a(bc){3}`.
 
     Raises RequestError for the flag x, under which comments would hide brackets from the count.
     """
-    # of the open groups, outermost first; of the item that a count would repeat
-    sums, last, place = [0], 0, 0
-    while place < len(expression):
-        character, place = expression[place], place + 1
+    # sums: sizes of the open groups, outermost first; last: of the item that a count would repeat
+    sums, last, position = [0], 0, 0
+    while position < len(regex):
+        character, position = regex[position], position + 1
         if character == "(":
-            if group := _GROUP.match(expression, place):
-                place = group.end()
+            if group := _GROUP.match(regex, position):
+                position = group.end()
                 if "x" in (group["flags"] or ""):
                     raise RequestError(
-                        f"the expression {expression[:80]!r} sets the flag x, which is not"
+                        f"the regular expression {regex[:80]!r} sets the flag x, which is not"
                         " supported; write it without spaces"
                     )
                 if group["end"] == ")":
@@ -160,42 +160,42 @@ def written_out(expression: str) -> int:
         elif character == ")" and len(sums) > 1:
             last = sums.pop()
             sums[-1] += last
-        elif character == "{" and (count := _COUNT.match(expression, place - 1)):
-            place = count.end()
+        elif character == "{" and (count := _COUNT.match(regex, position - 1)):
+            position = count.end()
             more = last * (max(int(count[1] or 0), int(count[2] or 0), 1) - 1)
             sums[-1] += more
             last += more
         elif character not in "*+?|":
-            place = _end_of_item(expression, place - 1)
+            position = _end_of_item(regex, position - 1)
             sums[-1] += 1
             last = 1
     return sum(sums)
 
 
-def _end_of_item(expression: str, start: int) -> int:
-    """The place after the character, escape or class that begins at `start`. Classes may stand
+def _end_of_item(regex: str, start: int) -> int:
+    """The position after the character, escape or class that begins at `start`. Classes may stand
     inside classes.
     """
-    if escape := _ESCAPE.match(expression, start):
+    if escape := _ESCAPE.match(regex, start):
         return escape.end()
-    if expression[start] != "[":
+    if regex[start] != "[":
         return start + 1
-    depth, place = 0, start
-    while place < len(expression):
-        if escape := _ESCAPE.match(expression, place):
-            place = escape.end()
+    depth, position = 0, start
+    while position < len(regex):
+        if escape := _ESCAPE.match(regex, position):
+            position = escape.end()
             continue
-        if expression[place] == "[":
+        if regex[position] == "[":
             depth += 1
-            place += 1
+            position += 1
             for first in "^]":  # a bracket that closes at once is a character
-                place += expression.startswith(first, place)
+                position += regex.startswith(first, position)
             continue
-        depth -= expression[place] == "]"
-        place += 1
+        depth -= regex[position] == "]"
+        position += 1
         if depth == 0:
             break
-    return place
+    return position
 
 
 class _Size(NamedTuple):
@@ -210,7 +210,7 @@ class _Size(NamedTuple):
 
 
 class _Measure:
-    """How large definitions get when a grammar is made of them.
+    """Sizes of definitions when a grammar is made of them.
 
     Schemas that hold together (`allOf`, or several of `anyOf`, `$ref`, `properties`, ... side by
     side) become one: every choice of the one with every choice of the other, and references among
@@ -275,7 +275,7 @@ def _inner(schema: dict[str, Any]) -> Iterator[Schema]:
 
 
 def _levels(schema: Schema) -> int:
-    """How deep the deepest reference stands in a schema; 0 without one. The library descends from
+    """Depth of the deepest reference in a schema; 0 without one. The library descends from
     definition to definition so.
     """
     if isinstance(schema, bool):

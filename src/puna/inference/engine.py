@@ -1,45 +1,48 @@
 """Requests in, events out: continuous batching. The engine knows ids, not text; the scheduler
 integers, the executor tensors.
 
-Each `step` computes some tokens of many sequences at once: one new token for each that is being
-continued, guessed ones behind it, and chunks of prompts that wait. A sequence can join or leave
+Each `step` computes some tokens of many sequences at once: one new token for each that decodes,
+draft tokens behind it, and chunks of prompts. A sequence can join or leave
 between any two steps. Nothing here is a thread or a process: whoever owns the engine calls `step`
 while it is `busy`, and a cancelled request has left before the next one.
 """
 
 import secrets
+from collections.abc import Iterator
+from itertools import islice
 
 from torch import Tensor
 
 from puna.errors import RequestError
-from puna.inference.blocks import BlockPool
+from puna.inference.block_pool import BlockPool
 from puna.inference.constrain import ConstraintCompiler, Matcher
-from puna.inference.continuation import Continuation
-from puna.inference.engine_options import EngineOptions
-from puna.inference.executor import Executor, Piece, StepOutput
-from puna.inference.request import Event, Request
-from puna.inference.sampling import Row, choose, log_probabilities
+from puna.inference.engine_config import EngineConfig
+from puna.inference.engine_stats import EngineStats
+from puna.inference.executor import Executor, ScheduledChunk, StepOutput
+from puna.inference.logits_processors import SamplingRow
+from puna.inference.request import Event, Request, TokenLogprobs
+from puna.inference.sampling import choose, log_probabilities
 from puna.inference.scheduler import Scheduler, Sequence, Work
+from puna.inference.sequence import SequenceState
 from puna.inference.speculation import PromptLookup
-from puna.inference.statistics import Statistics
 
 
 class Engine:
-    """Continues many requests at once, fairly and within its memory.
+    """Generates for many requests at once, fairly and within its memory.
 
     `constraints` compiles what outputs must match; without it a request with a constraint is
-    refused.
+    rejected.
     """
 
     def __init__(
         self,
         executor: Executor,
-        options: EngineOptions | None = None,
+        options: EngineConfig | None = None,
         constraints: ConstraintCompiler | None = None,
     ) -> None:
         self.executor, self.options, self._constraints = (
             executor,
-            options or EngineOptions(),
+            options or EngineConfig(),
             constraints,
         )
         self.pool = BlockPool(executor.num_blocks, executor.block_size, self.options.share_prefixes)
@@ -48,21 +51,21 @@ class Engine:
             max_running=self.options.max_running,
             max_step_tokens=self.options.max_step_tokens,
         )
-        self._of: dict[Sequence, Continuation] = {}
-        self._requests: dict[str, list[Continuation]] = {}
+        self._of: dict[Sequence, SequenceState] = {}
+        self._requests: dict[str, list[SequenceState]] = {}
         self._arrivals = 0
-        self._statistics = Statistics(blocks=executor.num_blocks)
+        self._stats = EngineStats(blocks=executor.num_blocks)
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything left to compute."""
+        """True while there is anything left to compute."""
         return bool(self._of)
 
-    def statistics(self) -> Statistics:
-        """How things stand; the object is the engine's own and changes with it."""
-        now = self._statistics
+    def statistics(self) -> EngineStats:
+        """Counts and gauges; the object is the engine's own and changes with it."""
+        now = self._stats
         now.waiting, now.running = self.scheduler.waiting, self.scheduler.running
-        now.used_blocks, now.preemptions = self.pool.used, self.scheduler.preemptions
+        now.used_blocks, now.preemptions = self.pool.in_use, self.scheduler.preemptions
         now.cached_tokens = self.scheduler.shared_tokens
         return now
 
@@ -123,7 +126,7 @@ class Engine:
         options = request.options
         matchers = [self._matcher(request) for _ in range(options.n)]
         seed = options.seed if options.seed is not None else secrets.randbits(62)
-        guesses = self.options.speculate and options.speculate and not request.embed
+        drafts = self.options.speculate and options.speculate and not request.embed
         self._requests[request.id] = []
         for index, matcher in enumerate(matchers):
             sequence = Sequence(
@@ -131,63 +134,60 @@ class Engine:
                 tokens=list(request.prompt),
                 prompt_length=len(request.prompt),
                 max_length=self._length(request),
-                root=options.adapter,
+                adapter=options.adapter,
                 # these want every row of the prompt computed
-                share=not request.embed and options.prompt_logprobs is None,
+                match_prefix=not request.embed and options.prompt_logprobs is None,
             )
             self._arrivals += 1
-            continuation = Continuation(
-                request, index, seed, sequence, PromptLookup() if guesses else None, matcher
+            state = SequenceState(
+                request, index, seed, sequence, PromptLookup() if drafts else None, matcher
             )
-            self._of[sequence] = continuation
-            self._requests[request.id].append(continuation)
+            self._of[sequence] = state
+            self._requests[request.id].append(state)
             self.scheduler.add(sequence)
-            self._statistics.prompt_tokens += sequence.prompt_length
+            self._stats.prompt_tokens += sequence.prompt_length
 
     def cancel(self, request_id: str, index: int | None = None) -> None:
-        """Forget a request, or one of its continuations, wherever it stands. One that is unknown,
-        as after its end, is no error.
+        """Drop a request, or one of its sequences, waiting or running. One that is not here, as
+        after its end, is no error.
         """
         left = [
             one for one in self._requests.get(request_id, []) if index is None or one.index == index
         ]
-        self._statistics.cancelled += len(left)
-        for continuation in left:
-            self._leave(continuation)
+        self._stats.cancelled += len(left)
+        for state in left:
+            self._leave(state)
 
     def fail(self, message: str) -> list[Event]:
         """After a step that raised: end everything in progress with an error, and trust nothing in
         the cache any more.
         """
         failed = list(self._of.values())
-        for continuation in failed:
-            self._leave(continuation)
-        self.pool.forget()
-        return [continuation.failure(message) for continuation in failed]
+        for state in failed:
+            self._leave(state)
+        self.pool.reset()
+        return [state.failure(message) for state in failed]
 
     def step(self) -> list[Event]:
-        """Compute one step and say what came of it; at once and empty where there is nothing to do.
+        """Compute one step and return its events; none, at once, where there is nothing to do.
 
-        If it raises, by an interruption too, call `fail` before anything else: blocks may be known
+        If it raises, by an interruption too, call `fail` before anything else: blocks may be cached
         whose content was never computed.
         """
-        for sequence, continuation in self._of.items():
-            sequence.draft = continuation.guess()
+        for sequence, state in self._of.items():
+            sequence.draft = state.propose_draft()
         works = self.scheduler.plan()
         if not works:
             return []
-        continuations = [self._of[work.sequence] for work in works]
-        pieces = [
-            self._piece(work, continuation)
-            for work, continuation in zip(works, continuations, strict=True)
-        ]
-        output = self.executor.run(pieces)
-        self._statistics.steps += 1
-        self._statistics.batch_tokens = sum(work.count for work in works)
-        return self._take(list(zip(works, continuations, pieces, strict=True)), output)
+        states = [self._of[work.sequence] for work in works]
+        chunks = [self._chunk(work, state) for work, state in zip(works, states, strict=True)]
+        output = self.executor.run(chunks)
+        self._stats.steps += 1
+        self._stats.batch_tokens = sum(work.count for work in works)
+        return self._take(list(zip(works, states, chunks, strict=True)), output)
 
     def _length(self, request: Request) -> int:
-        """Tokens of a continuation at most, prompt and all."""
+        """Tokens of a sequence at most, prompt and all."""
         new = 0 if request.embed else request.options.max_tokens
         return min(len(request.prompt) + new, self.executor.context_length)
 
@@ -202,17 +202,17 @@ class Engine:
             )
         return self._constraints.compile(constraint)
 
-    def _leave(self, continuation: Continuation) -> None:
-        """Take a continuation out, wherever it stands, and its request with the last one."""
-        del self._of[continuation.sequence]
-        self.scheduler.remove(continuation.sequence)
-        siblings = self._requests[continuation.request.id]
-        siblings.remove(continuation)
+    def _leave(self, state: SequenceState) -> None:
+        """Remove a sequence, waiting or running, and its request with the last one."""
+        del self._of[state.sequence]
+        self.scheduler.remove(state.sequence)
+        siblings = self._requests[state.request.id]
+        siblings.remove(state)
         if not siblings:
-            del self._requests[continuation.request.id]
+            del self._requests[state.request.id]
 
-    def _piece(self, work: Work, continuation: Continuation) -> Piece:
-        sequence, request = work.sequence, continuation.request
+    def _chunk(self, work: Work, state: SequenceState) -> ScheduledChunk:
+        sequence, request = work.sequence, state.request
         ids = (
             sequence.tokens[work.start : work.start + work.count - work.drafts]
             + sequence.draft[: work.drafts]
@@ -220,60 +220,88 @@ class Engine:
         rows = work.drafts + 1 if work.samples and not request.embed else 0
         if request.options.prompt_logprobs is not None and work.start < sequence.prompt_length:
             rows = len(ids)
-        return Piece(ids, work.start, sequence.blocks, rows, request.options.adapter, request.embed)
+        return ScheduledChunk(
+            ids, work.start, sequence.blocks, rows, request.options.adapter, request.embed
+        )
 
     def _take(
-        self, done: list[tuple[Work, Continuation, Piece]], output: StepOutput
+        self, done: list[tuple[Work, SequenceState, ScheduledChunk]], output: StepOutput
     ) -> list[Event]:
-        """From what the executor computed to tokens and events."""
+        """Turn what the executor computed into tokens and events."""
+        self._take_prompts(done, output)
+        draws = self._draw(done, output.logits)
         events: list[Event] = []
-        rows: list[Row] = []
-        places: list[int] = []  # of these rows in the logits
-        place = 0
-        for (work, continuation, piece), pooled in zip(done, output.pooled, strict=True):
-            if pooled is not None:
-                continuation.add_pooled(pooled, work.start)
-            if continuation.request.options.prompt_logprobs is not None:
-                self._score_prompt(work, continuation, output.logits[place : place + piece.rows])
-            place += piece.rows
-            if work.samples and piece.rows:
-                rows += continuation.rows(work.drafts)
-                places += range(place - work.drafts - 1, place)
-        logits = output.logits if len(places) == len(output.logits) else output.logits[places]
-        drawn = choose(logits, rows)
-        logprobs = log_probabilities(logits, drawn, [row.options.logprobs for row in rows])
-        first = 0
-        for work, continuation, _ in done:
-            if not work.samples or continuation.request.embed:
+        for work, state, _ in done:
+            if not work.samples:
                 self.scheduler.complete(work, [])
-                if work.samples:
-                    self._leave(continuation)
-                    events.append(continuation.embedding())
+            elif state.request.embed:
+                self.scheduler.complete(work, [])
+                self._leave(state)
+                events.append(state.embedding())
             else:
-                ids, finish = continuation.take(drawn[first : first + work.drafts + 1], work.drafts)
-                scores = [
-                    score for score in logprobs[first : first + len(ids)] if score is not None
-                ]
-                first += work.drafts + 1
-                self._statistics.generated_tokens += len(ids)
-                self._statistics.proposed += work.drafts
-                self._statistics.accepted += max(len(ids) - 1, 0)
-                self.scheduler.complete(work, ids)
-                events.append(continuation.event(ids, scores, finish))
-                if finish is not None:
-                    self._leave(continuation)
+                events.append(self._extend(work, state, list(islice(draws, work.drafts + 1))))
         return events
 
-    def _score_prompt(self, work: Work, continuation: Continuation, logits: Tensor) -> None:
-        """The log-probabilities of the prompt's tokens that follow the computed ones; after a
-        preemption those known are left out.
+    def _take_prompts(
+        self, done: list[tuple[Work, SequenceState, ScheduledChunk]], output: StepOutput
+    ) -> None:
+        """Hand each sequence what was computed of its prompt: hidden states and logits."""
+        row = 0
+        for (work, state, chunk), pooled in zip(done, output.pooled, strict=True):
+            if pooled is not None:
+                state.add_pooled(pooled, work.start)
+            if state.request.options.prompt_logprobs is not None:
+                self._score_prompt(work, state, output.logits[row : row + chunk.rows])
+            row += chunk.rows
+
+    def _draw(
+        self, done: list[tuple[Work, SequenceState, ScheduledChunk]], logits: Tensor
+    ) -> Iterator[tuple[int, TokenLogprobs | None]]:
+        """A token and its logprobs, where asked for, for each row that samples: work by work, in
+        each the token after its last one, then one after each draft token.
         """
-        known = len(continuation.prompt_logprobs)
-        start = max(work.start, known)  # the row of position p says how likely token p + 1 is
-        targets = continuation.request.prompt[start + 1 : work.start + len(logits) + 1]
+        rows: list[SamplingRow] = []
+        indices: list[int] = []  # of these rows in the logits
+        end = 0
+        for work, state, chunk in done:
+            end += chunk.rows
+            if work.samples and not state.request.embed:
+                rows += state.rows(work.drafts)
+                # The last rows of the chunk; those before them score the prompt
+                indices += range(end - work.drafts - 1, end)
+        if len(indices) < len(logits):
+            logits = logits[indices]
+        tokens = choose(logits, rows)
+        scored = log_probabilities(logits, tokens, [row.options.logprobs for row in rows])
+        return zip(tokens, scored, strict=True)
+
+    def _extend(
+        self, work: Work, state: SequenceState, draws: list[tuple[int, TokenLogprobs | None]]
+    ) -> Event:
+        """Append the tokens that stand to their sequence, which leaves if they end it."""
+        ids, finish = state.take([token for token, _ in draws], work.drafts)
+        logprobs = [scored for _, scored in draws[: len(ids)] if scored is not None]
+        self._stats.generated_tokens += len(ids)
+        self._stats.proposed += work.drafts
+        self._stats.accepted += max(len(ids) - 1, 0)
+        self.scheduler.complete(work, ids)
+        event = state.event(ids, logprobs, finish)
+        if finish is not None:
+            self._leave(state)
+        return event
+
+    def _score_prompt(self, work: Work, state: SequenceState, logits: Tensor) -> None:
+        """The log-probabilities of the prompt's tokens that follow the computed ones; after a
+        preemption those scored before are left out.
+        """
+        scored_before = len(state.prompt_logprobs)
+        start = max(
+            work.start, scored_before
+        )  # the row of position p says how likely token p + 1 is
+        targets = state.request.prompt[start + 1 : work.start + len(logits) + 1]
         if targets:
             scored = logits[start - work.start :][: len(targets)]
-            tops = [continuation.request.options.prompt_logprobs] * len(targets)
-            continuation.prompt_logprobs += [
+            tops = [state.request.options.prompt_logprobs] * len(targets)
+            state.prompt_logprobs += [
                 score for score in log_probabilities(scored, targets, tops) if score is not None
             ]

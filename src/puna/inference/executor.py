@@ -1,8 +1,8 @@
 """Tensors: computes what a step has scheduled. It knows ids, positions and blocks, and no sequence
 outlives the call.
 
-An executor owns the weights and the cache's memory; who uses which block, and what is done with the
-logits, is its caller's business.
+An executor owns the weights and the cache's memory; the allocation of blocks and the use of the
+logits are its caller's business.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -22,7 +22,7 @@ from puna.model.transformer import Transformer
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ScheduledChunk:
     """The next tokens of one sequence, to be computed in one step."""
 
     ids: Sequence[int]
@@ -38,17 +38,17 @@ class Piece:
     adapter: str | None = None
     """The LoRA adapter; None: the model as it is."""
     pooled: bool = False
-    """Whether the sum of the final hidden states is wanted."""
+    """True where the sum of the final hidden states is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What a step gives."""
+    """Result of a step."""
 
     logits: Float[Tensor, "R V"]
-    """float32; the wanted rows of the first piece, of the second, and so on."""
+    """float32; the wanted rows of the first chunk, of the second, and so on."""
     pooled: list[Tensor | None]
-    """For each piece the sum of its ids' final hidden states, float32 [D], where it was asked
+    """For each chunk the sum of its ids' final hidden states, float32 [D], where it was asked
     for.
     """
 
@@ -63,8 +63,8 @@ class Executor(Protocol):
     block_size: int
     adapters: Collection[str]
 
-    def run(self, pieces: Sequence[Piece]) -> StepOutput:
-        """Compute these tokens. Writes their keys and values into the pieces' blocks; nothing else
+    def run(self, chunks: Sequence[ScheduledChunk]) -> StepOutput:
+        """Compute these tokens. Writes their keys and values into the chunks' blocks; nothing else
         changes.
         """
         ...
@@ -112,27 +112,27 @@ class TorchExecutor:
         )
 
     @torch.inference_mode()
-    def run(self, pieces: Sequence[Piece]) -> StepOutput:
+    def run(self, chunks: Sequence[ScheduledChunk]) -> StepOutput:
         """As `Executor.run`."""
-        for piece in pieces:
-            assert piece.adapter is None or piece.adapter in self.adapters, (
-                f"there is no adapter {piece.adapter!r}"
+        for chunk in chunks:
+            assert chunk.adapter is None or chunk.adapter in self.adapters, (
+                f"there is no adapter {chunk.adapter!r}"
             )
-            assert 0 <= piece.rows <= len(piece.ids), f"{piece.rows} rows of {len(piece.ids)} ids"
-        return self._run_singly(pieces) if self._batch_invariant else self._run_together(pieces)
+            assert 0 <= chunk.rows <= len(chunk.ids), f"{chunk.rows} rows of {len(chunk.ids)} ids"
+        return self._run_singly(chunks) if self._batch_invariant else self._run_together(chunks)
 
-    def _run_together(self, pieces: Sequence[Piece]) -> StepOutput:
-        order = sorted(range(len(pieces)), key=lambda index: _likeness(pieces[index]))
-        hidden = self._hidden_states([pieces[index] for index in order])
-        ends = dict(zip(order, accumulate(len(pieces[index].ids) for index in order), strict=True))
+    def _run_together(self, chunks: Sequence[ScheduledChunk]) -> StepOutput:
+        order = sorted(range(len(chunks)), key=lambda index: _likeness(chunks[index]))
+        hidden = self._hidden_states([chunks[index] for index in order])
+        ends = dict(zip(order, accumulate(len(chunks[index].ids) for index in order), strict=True))
         wanted = [
             row
-            for index, piece in enumerate(pieces)
-            for row in range(ends[index] - piece.rows, ends[index])
+            for index, chunk in enumerate(chunks)
+            for row in range(ends[index] - chunk.rows, ends[index])
         ]
         own = [
-            hidden[ends[index] - len(piece.ids) : ends[index]] if piece.pooled else None
-            for index, piece in enumerate(pieces)
+            hidden[ends[index] - len(chunk.ids) : ends[index]] if chunk.pooled else None
+            for index, chunk in enumerate(chunks)
         ]
         logits = self._logits(
             hidden.index_select(0, torch.tensor(wanted, dtype=torch.long, device=hidden.device))
@@ -141,17 +141,17 @@ class TorchExecutor:
             logits, [None if states is None else states.float().sum(0) for states in own]
         )
 
-    def _run_singly(self, pieces: Sequence[Piece]) -> StepOutput:
+    def _run_singly(self, chunks: Sequence[ScheduledChunk]) -> StepOutput:
         logits: list[Tensor] = []
         pooled: list[Tensor | None] = []
-        # in this order: what a piece shares with another one was computed by one before it
-        for piece in pieces:
+        # in this order: what a chunk shares with another one was computed by one before it
+        for chunk in chunks:
             states = [
-                self._hidden_states([replace(piece, ids=[token], start=piece.start + place)])
-                for place, token in enumerate(piece.ids)
+                self._hidden_states([replace(chunk, ids=[token], start=chunk.start + index)])
+                for index, token in enumerate(chunk.ids)
             ]
-            logits += [self._logits(state) for state in states[len(states) - piece.rows :]]
-            pooled.append(torch.cat(states).float().sum(0) if piece.pooled else None)
+            logits += [self._logits(state) for state in states[len(states) - chunk.rows :]]
+            pooled.append(torch.cat(states).float().sum(0) if chunk.pooled else None)
         return StepOutput(
             (
                 torch.cat(logits)
@@ -161,29 +161,29 @@ class TorchExecutor:
             pooled,
         )
 
-    def _hidden_states(self, pieces: Sequence[Piece]) -> Float[Tensor, "N D"]:
+    def _hidden_states(self, chunks: Sequence[ScheduledChunk]) -> Float[Tensor, "N D"]:
         """Of all ids in this order, after writing their keys and values into the cache."""
         device = self._model.output_weight.device
-        ids = torch.tensor([[token for piece in pieces for token in piece.ids]], device=device)
+        ids = torch.tensor([[token for chunk in chunks for token in chunk.ids]], device=device)
         positions = torch.tensor(
-            [piece.start + place for piece in pieces for place in range(len(piece.ids))],
+            [chunk.start + index for chunk in chunks for index in range(len(chunk.ids))],
             device=device,
         )
         cache = self._cache.step(
-            [Run(piece.start, len(piece.ids), piece.blocks) for piece in pieces]
+            [Run(chunk.start, len(chunk.ids), chunk.blocks) for chunk in chunks]
         )
-        with self._selected(pieces):
+        with self._selected(chunks):
             return self._model.hidden_states(ids, positions, cache)[0]
 
     @contextmanager
-    def _selected(self, pieces: Sequence[Piece]) -> Iterator[None]:
-        """Each piece's tokens through its adapter; neighbours of one adapter as one segment."""
+    def _selected(self, chunks: Sequence[ScheduledChunk]) -> Iterator[None]:
+        """Each chunk's tokens through its adapter; neighbours of one adapter as one segment."""
         if self._attached is None:
             yield
             return
         segments, token = [], 0
-        for adapter, members in groupby(pieces, key=lambda piece: piece.adapter):
-            count = sum(len(piece.ids) for piece in members)
+        for adapter, members in groupby(chunks, key=lambda chunk: chunk.adapter):
+            count = sum(len(chunk.ids) for chunk in members)
             segments.append((adapter, token, token + count))
             token += count
         self._attached.select(segments)
@@ -196,8 +196,8 @@ class TorchExecutor:
         return F.linear(states, self._model.output_weight[: self.vocab_size]).float()
 
 
-def _likeness(piece: Piece) -> tuple[str, int, int]:
-    """Pieces sorted by this stand together where they share an adapter, and then where they share a
+def _likeness(chunk: ScheduledChunk) -> tuple[str, int, int]:
+    """Chunks sorted by this stand together where they share an adapter, and then where they share a
     call of attention.
     """
-    return piece.adapter or "", len(piece.ids), piece.start
+    return chunk.adapter or "", len(chunk.ids), chunk.start

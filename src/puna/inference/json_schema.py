@@ -1,5 +1,5 @@
-"""What a JSON schema may say here: read, checked, and reduced to what is enforced, as the library
-takes it. It knows no tokens.
+"""JSON schemas of constraints: read, checked, and reduced to what is enforced, as the library takes
+them. Nothing here knows tokens.
 
 The schema is read as draft 2020-12, whatever `$schema` says. The keywords that `_Reader` reads hold
 in every text that comes out; those that describe say nothing about the text and are left out; any
@@ -8,7 +8,7 @@ References are followed inside the schema only; nothing is ever fetched.
 
 Stricter than the draft, so that every text that comes out is valid: the properties of an object
 come in the order of `properties`, `format` is enforced, white space is at most one blank after a
-comma or a colon, and only the escapes of `_SPELLING` are written.
+comma or a colon, and only the escapes of `SPELLING` are written.
 """
 
 import difflib
@@ -25,74 +25,20 @@ from puna.inference.constraint_limits import (
     ConstraintLimits,
     Schema,
     check_definitions,
-    check_expression,
+    check_regex,
     check_size,
 )
-
-_DESCRIPTIVE = frozenset(
-    {
-        "title",
-        "description",
-        "default",
-        "examples",
-        "deprecated",
-        "readOnly",
-        "writeOnly",
-        "$comment",
-    }
+from puna.inference.schema_keywords import (
+    CONTROLS,
+    DESCRIPTIVE,
+    EXACT,
+    FORMATS,
+    IDENTIFYING,
+    NARROWER,
+    REMEDIES,
+    SPELLING,
+    TYPES,
 )
-_IDENTIFYING = frozenset({"$schema", "$id", "$defs", "definitions"})
-_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-_FORMATS = (
-    "date-time",
-    "time",
-    "date",
-    "duration",
-    "email",
-    "hostname",
-    "ipv4",
-    "ipv6",
-    "uuid",
-    "uri",
-)
-_LEAP_YEAR = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
-_DAY = f"^(?:[0-9]{{4}}-(?:0[13-9]|1[0-2]|02-[01]|02-2[0-8])|{_LEAP_YEAR}-02-29)"
-_SECONDS = "[0-9]{2}:[0-9]{2}:[0-5]"
-# the library gives every year a 29 February and every minute a second 60, which few readers take
-_NARROWER = {
-    "date": _DAY,
-    "time": f"^{_SECONDS}",
-    "date-time": f"{_DAY}[-0-9]*[tT]{_SECONDS}",
-}
-_REMEDIES = {
-    "uniqueItems": "leave it out, or list what may come with `prefixItems`",
-    "contains": "leave it out, or say what every item is with `items`",
-    "not": "say what is allowed instead, with `enum`, `anyOf` or `pattern`",
-    "if": "write the cases as branches of `anyOf`",
-    "then": "write the cases as branches of `anyOf`",
-    "else": "write the cases as branches of `anyOf`",
-    "propertyNames": "use `patternProperties` with `additionalProperties: false`",
-    "dependentRequired": "write the cases as branches of `anyOf`",
-    "dependentSchemas": "write the cases as branches of `anyOf`",
-    "unevaluatedProperties": "use `additionalProperties`",
-    "unevaluatedItems": "use `items`",
-    "additionalItems": "use `prefixItems`, and `items` for the rest",
-    "nullable": 'add "null" to `type`',
-    "contentEncoding": "use `pattern`",
-    "$anchor": "use a reference of the form #/$defs/name",
-    "$dynamicRef": "use `$ref` of the form #/$defs/name",
-}
-_SPELLING = {
-    "item_separator": ", ?",
-    "key_separator": ": ?",
-    "whitespace_flexible": False,
-    # not u: a name must have one spelling, or an escaped one would pass for another
-    "json_allowed_escapes": 'nrbtf\\"',
-    "lenient": False,
-    "coerce_one_of": False,
-}
-_EXACT = 2**53  # up to here a double counts in ones
-_CONTROLS = frozenset(map(chr, (*range(0x20), 0x7F))) - frozenset("\b\t\n\f\r")
 
 
 def read_schema(text: str, limits: ConstraintLimits) -> dict[str, Any]:
@@ -206,7 +152,7 @@ class _Reader:
         for number, (place, schema) in enumerate(self._found):  # grows meanwhile
             definitions[str(number)] = self._schema(schema, place, 0)
         check_definitions(definitions, self._limits)
-        return {"$ref": "#/$defs/0", "$defs": definitions, "x-guidance": _SPELLING}
+        return {"$ref": "#/$defs/0", "$defs": definitions, "x-guidance": SPELLING}
 
     # Schemas
 
@@ -220,11 +166,11 @@ class _Reader:
         for key, value in given.items():
             if key in self._keywords:
                 reduced[key] = self._keywords[key](value, f"{place}/{key}", depth)
-            elif key not in _DESCRIPTIVE | _IDENTIFYING and (key, value) != ("uniqueItems", False):
+            elif key not in DESCRIPTIVE | IDENTIFYING and (key, value) != ("uniqueItems", False):
                 self._refuse(place, self._unknown(key))
             elif key == "$id" and place != "#":
                 self._refuse(place, "an inner `$id` changes what references mean; leave it out")
-        if narrower := _NARROWER.get(reduced.get("format", "")):
+        if narrower := NARROWER.get(reduced.get("format", "")):
             reduced["allOf"] = [*reduced.get("allOf", ()), {"pattern": narrower}]
         listed, required = reduced.get("properties", {}).keys(), set(reduced.get("required", ()))
         self._add("max_properties", len(listed | required))
@@ -239,8 +185,8 @@ class _Reader:
         return reduced
 
     def _unknown(self, key: str) -> str:
-        if key in _REMEDIES:
-            return f"`{key}` is not enforced here; {_REMEDIES[key]}"
+        if key in REMEDIES:
+            return f"`{key}` is not enforced here; {REMEDIES[key]}"
         near = difflib.get_close_matches(key, self._keywords, n=1)
         return (
             f"`{key}` is not enforced here;"
@@ -297,9 +243,9 @@ class _Reader:
 
     def _type(self, given: Any, place: str, _depth: int) -> Any:
         names = given if isinstance(given, list) else [given]
-        if not names or any(name not in _TYPES for name in names) or len(set(names)) < len(names):
+        if not names or any(name not in TYPES for name in names) or len(set(names)) < len(names):
             self._refuse(
-                place, f"{given!r} is none of {', '.join(_TYPES)}, nor a list of different ones"
+                place, f"{given!r} is none of {', '.join(TYPES)}, nor a list of different ones"
             )
         return given
 
@@ -314,7 +260,7 @@ class _Reader:
         self._limit(depth, "max_depth", place)
         if isinstance(given, str):
             self._limit(len(given), "max_text", place)
-            if found := _CONTROLS.intersection(given):
+            if found := CONTROLS.intersection(given):
                 self._refuse(
                     place, f"the control character {min(found)!r} is never written; leave it out"
                 )
@@ -357,14 +303,14 @@ class _Reader:
         if not isinstance(given, str):
             self._refuse(place, f"{given!r} is no regular expression")
         self._add("max_patterns", 1)
-        check_expression(given, self._limits, f"the schema at {_shortened(place)}")
+        check_regex(given, self._limits, f"the schema at {_shortened(place)}")
         return given
 
     def _format(self, given: Any, place: str, _depth: int) -> str:
-        if given not in _FORMATS:
+        if given not in FORMATS:
             self._refuse(
                 place,
-                f"the format {given!r} is not enforced here, but only {', '.join(_FORMATS)}; say it"
+                f"the format {given!r} is not enforced here, but only {', '.join(FORMATS)}; say it"
                 " with `pattern`",
             )
         return str(given)
@@ -374,7 +320,7 @@ class _Reader:
             self._refuse(place, f"{given!r} is no number")
         if not isinstance(given, int | float):
             self._refuse(place, f"{given!r} is no number")
-        if abs(given) > _EXACT and given == int(given):
+        if abs(given) > EXACT and given == int(given):
             self._refuse(
                 place, f"{given} is beyond 2^53, where numbers are no longer exact; use a text"
             )

@@ -1,9 +1,9 @@
 """A paged key/value cache and attention over it: fixed memory, cut into blocks that sequences hold
 in any order.
 
-Which block is whose is decided elsewhere (blocks.py); here a sequence is a list of block numbers.
-Token p of a sequence lies in the slot p % block_size of its block p // block_size. Memory is taken
-once: 2 L K C elements for each slot.
+Allocation and eviction of blocks are elsewhere (block_pool.py); here a sequence is a list of block
+numbers. Token p of a sequence lies in the slot p % block_size of its block p // block_size. Memory
+is taken once: 2 L K C elements for each slot.
 
 A step adds runs of tokens of several sequences, flattened into one row. What all layers share,
 namely slots and masks, is made once a step, in numpy, whose calls cost less than PyTorch's for so
@@ -94,7 +94,7 @@ class PagedCache:
         self._token_bytes = config.cached_heads * config.head_width * self._dtype.itemsize
 
     def step(self, runs: Sequence[Run]) -> "list[LayerCache]":
-        """What `Transformer.hidden_states` takes as `cache` for these runs' tokens, flattened in
+        """The `cache` that `Transformer.hidden_states` takes for these runs' tokens, flattened in
         this order into ids [1, N]; use it once.
 
         Neighbouring runs of one count and of like lengths are attended to together, so sort them.
@@ -113,7 +113,7 @@ class PagedCache:
             groups.append(group)
             written += slots
             token = group.tokens.stop
-        new = self._place(np.concatenate(written))
+        new = self._contiguous(np.concatenate(written))
         layers = [
             LayerCache(keys.flatten(0, 1), values.flatten(0, 1), new, groups, self._dtype)
             for keys, values in zip(self.keys, self.values, strict=True)
@@ -125,13 +125,13 @@ class PagedCache:
         return layers
 
     def _skipped(self, run: Run) -> int:
-        """How many of the run's blocks lie before all that its queries see."""
+        """Number of the run's blocks before all that its queries see."""
         return (
             0 if self._window is None else max(0, run.start - self._window + 1) // self.block_size
         )
 
     def _read(self, run: Run) -> int:
-        """How many positions of the run's sequence, its last ones, attention reads."""
+        """Number of positions of the run's sequence, its last ones, that attention reads."""
         return run.end - self._skipped(run) * self.block_size
 
     def _grouped(self, runs: Sequence[Run]) -> Iterator[list[Run]]:
@@ -156,6 +156,8 @@ class PagedCache:
         """These runs, all of one count, as a group, and the slots of each one's new tokens; the
         first has number `token` in the step.
         """
+        # Each run's positions stand at the left of its row, its new tokens as their last ones; so
+        # one mask of distances serves runs of unequal length
         steps, lengths = runs[0].count, [self._read(run) for run in runs]
         longest = max(lengths)
         slots = self._slots(runs)[:, :longest]
@@ -164,6 +166,8 @@ class PagedCache:
             written.append(row[length - steps : length])
             # padding is its own last token, never what another sequence left behind
             row[length:] = row[length - 1]
+        # The kernels' own causal rule is enough for equal lengths where the queries are all
+        # positions or the last one alone; a window or ALiBi's bias needs a mask
         narrow = self._window is not None and self._window < longest
         plain = (
             min(lengths) == longest
@@ -171,7 +175,7 @@ class PagedCache:
             and self._slopes is None
             and steps in (1, longest)
         )
-        read = self._tensor(slots.flatten()) if self.copies else self._place(slots.flatten())
+        read = self._tensor(slots.flatten()) if self.copies else self._contiguous(slots.flatten())
         mask = None if plain else self._mask(lengths, steps, longest)
         return Group(slice(token, token + len(runs) * steps), len(runs), read, mask), written
 
@@ -189,7 +193,7 @@ class PagedCache:
         )
 
     def _mask(self, lengths: list[int], steps: int, longest: int) -> Float[Tensor, "G _ _ S"]:
-        """What to add to the scores of each run's queries, which are the last of its positions: [G,
+        """Mask added to the scores of each run's queries, which are the last of its positions: [G,
         1 or H, T, S].
 
         Padding is later than all queries, so the causal rule hides it. For one query the heads
@@ -212,7 +216,7 @@ class PagedCache:
             else mask
         )
 
-    def _place(self, slots: NDArray[np.int64]) -> slice | Tensor:
+    def _contiguous(self, slots: NDArray[np.int64]) -> slice | Tensor:
         """As a slice if they lie one after the other, which is then read without a copy."""
         first, last = int(slots[0]), int(slots[-1])
         if last - first == len(slots) - 1 and bool((slots[1:] > slots[:-1]).all()):

@@ -1,4 +1,4 @@
-"""A model with its tokenizer: text in, text out. What `puna.load` returns."""
+"""A model with its tokenizer: text in, text out. `puna.load` returns one."""
 
 import uuid
 from collections import deque
@@ -14,22 +14,22 @@ from puna.config import validate
 from puna.device import choose_device, memory_bytes
 from puna.errors import ConfigError, RequestError, TokenizerError
 from puna.inference.constrain import ConstraintCompiler
+from puna.inference.detokenizer import Detokenizer
 from puna.inference.engine import Engine
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
 from puna.inference.executor import TorchExecutor
 from puna.inference.request import Event, Finish, GenerationOptions, Request, TokenLogprobs
-from puna.inference.transcript import Transcript
 from puna.model.accounting import kv_bytes_per_token
 from puna.model.adapters import Adapters, attach
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model
-from puna.tokenizer.chat import Message, encode_chat
+from puna.tokenizer.chat_template import Message, encode_chat
 from puna.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass
-class Completion:
-    """One continuation. ids: what the model produced, its end token included. finish: why it ended.
+class CompletionOutput:
+    """One finished sequence. ids: its output, the end token included. finish: the reason it ended.
 
     logprobs, prompt_logprobs: of `ids`, and of the prompt's tokens but the first, if they were
     asked for.
@@ -50,15 +50,15 @@ class LanguageModel:
     of `GenerationOptions`, by keyword; a wrong one raises ConfigError.
 
     Several streams may be read by turns; they then share the engine's steps. One thread at a time.
-    The engine keeps what prompts began with, so weights that change later need a new LanguageModel:
-    the usual mistake is to go on training under one that has generated.
+    The engine caches the prefixes of prompts, so weights that change later need a new
+    LanguageModel: the usual mistake is to go on training under one that has generated.
     """
 
     def __init__(
         self,
         model: Transformer,
         tokenizer: Tokenizer,
-        options: EngineOptions | None = None,
+        options: EngineConfig | None = None,
         adapters: Adapters | None = None,
     ) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
@@ -69,14 +69,14 @@ class LanguageModel:
         self.model, self.tokenizer, self.options, self._adapters = (
             model,
             tokenizer,
-            options or EngineOptions(),
+            options or EngineConfig(),
             adapters,
         )
         self._inboxes: dict[str, deque[Event]] = {}
 
     @cached_property
     def engine(self) -> Engine:
-        """What continues prompts; its cache is taken at the first use."""
+        """The engine; its cache is allocated at the first use."""
         executor = TorchExecutor(
             self.model,
             num_blocks=_cache_blocks(self.model, self.options),
@@ -89,28 +89,21 @@ class LanguageModel:
             executor, self.options, ConstraintCompiler(self.tokenizer, self.tokenizer.vocab_size)
         )
 
-    @property
-    def ends(self) -> frozenset[int]:
-        """The ids that end a text or a turn."""
-        return frozenset(
-            end for end in (self.tokenizer.eos_id, self.tokenizer.eot_id) if end is not None
-        )
-
     def generate(self, prompt: str, **options: Any) -> str:
         """The text that the model continues `prompt` with."""
         return "".join(
             text for _, text in self.stream(self.encode_prompt(prompt), **{**options, "n": 1})
         )
 
-    def complete(self, prompt: str, **options: Any) -> list[Completion]:
+    def complete(self, prompt: str, **options: Any) -> list[CompletionOutput]:
         """`n` continuations of `prompt`, with their ids and the reasons they ended."""
         checked = generation_options(options)
-        transcripts = self._transcripts(checked)
-        for _ in self._texts(self._request(self.encode_prompt(prompt), checked), transcripts):
+        detokenizers = self._detokenizers(checked)
+        for _ in self._texts(self._request(self.encode_prompt(prompt), checked), detokenizers):
             pass
         return [
-            Completion(one.text, one.ids, one.finish, one.logprobs, one.prompt_logprobs)
-            for one in transcripts
+            CompletionOutput(one.text, one.ids, one.finish, one.logprobs, one.prompt_logprobs)
+            for one in detokenizers
         ]
 
     def chat(self, messages: Sequence[Message], **options: Any) -> Iterator[str]:
@@ -126,31 +119,32 @@ class LanguageModel:
         early ends the work.
         """
         checked = generation_options(options)
-        return self._texts(self._request(prompt, checked), self._transcripts(checked))
+        return self._texts(self._request(prompt, checked), self._detokenizers(checked))
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The prompt as the model met texts in training: the begin token, then the text."""
-        bos = self.tokenizer.bos_id
-        return ([] if bos is None else [bos]) + self.tokenizer.encode(prompt)
+        return self.tokenizer.encode_document(prompt)
 
     def _request(self, prompt: Sequence[int], options: GenerationOptions) -> Request:
-        request = Request(uuid.uuid4().hex, tuple(prompt), options, self.ends)
+        request = Request(uuid.uuid4().hex, tuple(prompt), options, self.tokenizer.end_ids)
         self.engine.check(request)
         return request
 
-    def _transcripts(self, options: GenerationOptions) -> list[Transcript]:
-        return [Transcript(self.tokenizer, options.stop) for _ in range(options.n)]
+    def _detokenizers(self, options: GenerationOptions) -> list[Detokenizer]:
+        return [Detokenizer(self.tokenizer, options.stop) for _ in range(options.n)]
 
-    def _texts(self, request: Request, transcripts: list[Transcript]) -> Iterator[tuple[int, str]]:
+    def _texts(
+        self, request: Request, detokenizers: list[Detokenizer]
+    ) -> Iterator[tuple[int, str]]:
         for event in self._events(request):
-            transcript = transcripts[event.index]
-            if transcript.finish is None and (text := transcript.feed(event)):
+            detokenizer = detokenizers[event.index]
+            if detokenizer.finish is None and (text := detokenizer.feed(event)):
                 yield event.index, text
-            if transcript.finish == "error":
+            if detokenizer.finish == "error":
                 raise RequestError(event.message)
-            if transcript.finish is not None:  # a stop text ends what the engine would go on with
+            if detokenizer.finish is not None:  # a stop text ends what the engine would go on with
                 self.engine.cancel(request.id, event.index)
-            if all(other.finish for other in transcripts):
+            if all(other.finish for other in detokenizers):
                 return
 
     def _events(self, request: Request) -> Iterator[Event]:
@@ -172,7 +166,7 @@ class LanguageModel:
     def _step(self) -> list[Event]:
         try:
             return self.engine.step()
-        except BaseException:  # Ctrl-C too: what was half done must not be taken for known
+        except BaseException:  # Ctrl-C too: half-written blocks must not stay cached
             for event in self.engine.fail("a step of the model failed or was interrupted"):
                 self._inboxes[event.request].append(event)
             raise
@@ -182,7 +176,7 @@ def load(
     path: Path | str,
     device: str = "auto",
     dtype: torch.dtype | None = None,
-    options: EngineOptions | None = None,
+    options: EngineConfig | None = None,
     adapters: Mapping[str, Path | str] | None = None,
 ) -> LanguageModel:
     """Open a model folder on `device` ("auto", "cpu", "cuda", ...); dtype left out: as in the file.
@@ -209,8 +203,8 @@ def generation_options(options: Mapping[str, Any]) -> GenerationOptions:
     )
 
 
-def _cache_blocks(model: Transformer, options: EngineOptions) -> int:
-    """How many blocks the cache has."""
+def _cache_blocks(model: Transformer, options: EngineConfig) -> int:
+    """Number of blocks of the cache."""
     config, weight = model.config, model.output_weight
     token_bytes = kv_bytes_per_token(config, weight.element_size())
     wanted = options.cache_bytes

@@ -1,8 +1,8 @@
-"""What a grammar in Lark's notation may say here: scanned before the library reads it. It checks no
-syntax beyond that.
+"""Grammars in Lark's notation: scanned for what is not supported before the library reads them. No
+syntax is checked beyond that.
 
 The notation is the library's variant of Lark's (rules in small letters, terminals in capitals,
-`/expressions/` as Rust's regex crate reads them). What it offers beyond text is refused: special
+`/regexes/` as Rust's regex crate reads them). What it offers beyond text is refused: special
 tokens by name or number, since user text never yields one; what acts on sampling (`temperature`,
 `max_tokens`, `stop`, `capture`), since nothing here would act on it; parameters and options. A
 schema after `%json` is read like one that stands alone.
@@ -16,7 +16,7 @@ from typing import NoReturn
 from puna.errors import RequestError
 from puna.inference.constraint_limits import (
     ConstraintLimits,
-    check_expression,
+    check_regex,
     check_size,
     written_out,
 )
@@ -28,7 +28,7 @@ _PIECE = re.compile(
     r"""(?P<space>[ \t]+|(?:\#|//)[^\n]*)
     |(?P<line>(?:\r?\n)+[ \t]*)
     |(?P<text>"(?:\\.|[^"\\\n])*"i?)
-    |(?P<expression>/(?:\\.|[^/\\])+/[imslux]*)
+    |(?P<regex>/(?:\\.|[^/\\])+/[imslux]*)
     |(?P<directive>%[a-z]+)
     |(?P<name>[!?_]*[A-Za-z][A-Za-z0-9_-]*)
     |(?P<number>[+-]?[0-9]+)
@@ -50,7 +50,7 @@ class _Scan:
 
     def __init__(self, text: str, limits: ConstraintLimits) -> None:
         self._text, self._limits = text, limits
-        self._place = 0
+        self._position = 0
         self._in_head = False  # between the name that a line begins with and its colon
         self._in_terminal = False
         self._alternatives = 0
@@ -60,18 +60,18 @@ class _Scan:
 
     def pieces(self) -> Iterator[str]:
         begins_line = True
-        while self._place < len(self._text):
-            piece = _PIECE.match(self._text, self._place)
+        while self._position < len(self._text):
+            piece = _PIECE.match(self._text, self._position)
             if piece is None or piece.lastgroup is None:
                 self._refuse(
-                    f"{self._text[self._place : self._place + 20]!r} is not supported (no special"
+                    f"{self._text[self._position :][:20]!r} is not supported (no special"
                     " tokens, parameters or other grammars)"
                 )
             if piece.lastgroup == "directive":
                 yield self._directive(piece[0], piece.end())
             else:
                 self._check(piece.lastgroup, piece[0], begins_line)
-                self._place = piece.end()
+                self._position = piece.end()
                 yield " " if piece.lastgroup == "space" else piece[0]
             begins_line = piece.lastgroup == "line" or (begins_line and piece.lastgroup == "space")
 
@@ -92,13 +92,13 @@ class _Scan:
         elif piece == "|" and not self._in_terminal:
             self._alternatives += 1
             check_size(self._alternatives, "max_alternatives", self._limits, "the grammar")
-        elif kind == "expression":
+        elif kind == "regex":
             body = piece[1 : piece.rindex("/")]
             if "x" in piece[piece.rindex("/") :]:
                 self._refuse(
                     f"the flag x of {piece[:80]} is not supported; write it without spaces"
                 )
-            check_expression(body, self._limits, "the grammar")
+            check_regex(body, self._limits, "the grammar")
             self._lengthen(written_out(body), 1)
         elif kind == "text":
             self._lengthen(len(piece), 1)
@@ -106,7 +106,7 @@ class _Scan:
             self._lengthen(1, max(abs(int(piece[:20])), 1))
 
     def _lengthen(self, length: int, repeats: int) -> None:
-        """A terminal is one expression with those that it names written out; each may repeat the
+        """A terminal is one regex with those that it names written out; each may repeat the
         others.
         """
         self._longest = max(self._longest, length)
@@ -120,23 +120,23 @@ class _Scan:
 
     def _directive(self, name: str, end: int) -> str:
         if name in ("%ignore", "%import"):
-            self._place = end
+            self._position = end
             self._in_terminal = True  # what is ignored is one
             return name
         if name not in ("%json", "%regex"):
             self._refuse(f"{name} is not supported; leave it out")
         start = end + len(self._text[end:]) - len(self._text[end:].lstrip())
         try:
-            _, self._place = json.JSONDecoder().raw_decode(self._text, start)
+            _, self._position = json.JSONDecoder().raw_decode(self._text, start)
         except (ValueError, RecursionError) as error:
             raise RequestError(
                 f"the grammar has no JSON after {name} ({error}); write it there"
             ) from error
-        inner = self._text[start : self._place]
+        inner = self._text[start : self._position]
         if name == "%json":
             inner = json.dumps(read_schema(inner, self._limits))
         return f"{name} {inner}"
 
     def _refuse(self, reason: str) -> NoReturn:
-        line = self._text.count("\n", 0, self._place) + 1
+        line = self._text.count("\n", 0, self._position) + 1
         raise RequestError(f"the grammar, line {line}: {reason}")

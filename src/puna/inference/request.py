@@ -1,8 +1,8 @@
-"""What a caller may ask of generation, checked before any work is done, and what comes back: plain
-values, no tensors.
+"""Requests and options of generation, checked before any work is done, and events, their results:
+plain values, no tensors.
 
-`GenerationOptions` is what a person chooses, `Request` what the engine takes (ids, not text),
-`Event` what it gives.
+A person chooses `GenerationOptions`, the engine takes a `Request` (ids, not text) and gives
+`Event`s.
 """
 
 from dataclasses import dataclass, field
@@ -16,16 +16,16 @@ Finish = Literal["stop", "length", "error"]
 
 
 class Constraint(Config):
-    """What the output must match: a JSON schema, a regular expression, or a grammar in Lark's
-    notation.
+    """A rule that the output must match: a JSON schema, a regular expression, or a grammar in
+    Lark's notation.
     """
 
     kind: Literal["json_schema", "regex", "grammar"]
-    text: str = Field(description="the schema as JSON, the expression, or the grammar")
+    text: str = Field(description="the schema as JSON, the regular expression, or the grammar")
 
 
 class GenerationOptions(Config):
-    """How to continue a prompt. The defaults sample from the model's own distribution."""
+    """Options of generation. The defaults sample from the model's own distribution."""
 
     max_tokens: int = Field(default=256, gt=0, description="tokens to generate at most")
     min_tokens: int = Field(default=0, ge=0, description="tokens before an end token may come")
@@ -80,7 +80,7 @@ class GenerationOptions(Config):
     n: int = Field(
         default=1,
         gt=0,
-        description="continuations of the same prompt; each has a seed of its own, one apart",
+        description="sequences from the same prompt; each has a seed of its own, one apart",
     )
     logprobs: int | None = Field(
         default=None,
@@ -93,7 +93,7 @@ class GenerationOptions(Config):
         default=None, description="the LoRA adapter to use; left out: the model as it is"
     )
     speculate: bool = Field(
-        default=True, description="guess tokens from what was said before; the text stays equal"
+        default=True, description="draft tokens from the text so far; the text stays equal"
     )
 
     @field_validator("stop")
@@ -130,7 +130,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """Natural logarithms of the model's own probabilities, before any option bends them."""
+    """Raw log-probabilities of a token: natural logarithms, before any logits processor."""
 
     id: int
     logprob: float
@@ -140,22 +140,22 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a step did for one continuation of a request."""
+    """Result of a step for one sequence of a request."""
 
     request: str
     index: int = 0
-    """Which of the n continuations."""
+    """Number of the sequence among the n."""
     ids: tuple[int, ...] = ()
-    """New tokens, an end token included; several where guesses were right."""
+    """New tokens, an end token included; several where draft tokens were accepted."""
     logprobs: tuple[TokenLogprobs, ...] = ()
     """One for each new token, if asked for."""
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     """One for each token of the prompt but the first, in the first event, if asked for."""
     finish: Finish | None = None
-    """Why it ended, in its last event."""
+    """Reason of the end, in the last event."""
     embedding: tuple[float, ...] = field(default=(), repr=False)
     """[D], for a request that embeds."""
     message: str = ""
-    """What went wrong, if `finish` is error."""
+    """Description of the fault, if `finish` is error."""
     cached: int = 0
-    """Tokens of the prompt that were known already, in the first event."""
+    """Tokens of the prompt that were in the prefix cache, in the first event."""

@@ -1,20 +1,20 @@
-"""Which tokens of which sequences the next step of the model computes: integers only, a few
-microseconds a sequence.
+"""Scheduler: the tokens of each sequence that the next step of the model computes. Integers only,
+a few microseconds a sequence.
 
-Not here: what the tokens say, the tensors, and which blocks hold what (blocks.py). The policy, in
+Not here: texts, tensors, and the content and eviction of blocks (block_pool.py). The policy, in
 order of precedence:
 
 1. A sequence with one token left to compute decodes: oldest first, one token each. A sequence that
     gets no block preempts the youngest.
-2. Guessed tokens (drafts) after those, with what is left of the budget, and of memory while no
-    newcomer waits for it. Nobody is preempted for a guess.
+2. Draft tokens after those, with what is left of the budget, and of memory while no newcomer waits
+    for it. Nobody is preempted for a draft.
 3. The prompt that is under way, in chunks of what is left of the budget; the others leave it a
     block's worth.
 4. Newcomers in order of arrival, if all blocks of their tokens and of one more are free. They take
     them at once, so a prompt under way never wants for memory.
 
 A preempted sequence waits in front of the others and computes its tokens anew, but for the blocks
-that are still known. The oldest sequence is never preempted for another, so every sequence ends.
+that are still cached. The oldest sequence is never preempted for another, so every sequence ends.
 Sources: iteration-level scheduling in Orca (Yu et al., OSDI 2022), chunked prefills in
 Sarathi-Serve (Agrawal et al. 2024, https://arxiv.org/abs/2403.02310), preemption by recomputing in
 vLLM (Kwon et al. 2023, https://arxiv.org/abs/2309.06180, section 4.5).
@@ -23,12 +23,15 @@ vLLM (Kwon et al. 2023, https://arxiv.org/abs/2309.06180, section 4.5).
 from collections import abc, deque
 from dataclasses import dataclass, field
 
-from puna.inference.blocks import BlockPool
+from puna.inference.block_pool import BlockPool
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One continuation of one request. Only the scheduler changes it, but for `draft`."""
+    """One of a request's n sequences, as the scheduler sees it: integers only. Only the scheduler
+    changes it, but for `draft`. The engine's view of the same sequence, with its request,
+    constraint and output, is `sequence.SequenceState`, which holds this one.
+    """
 
     number: int
     """Order of arrival, unique; smaller is older."""
@@ -37,35 +40,33 @@ class Sequence:
     prompt_length: int
     max_length: int
     """Tokens it may reach: prompt and output, at most the context length."""
-    root: str | None = None
-    """The adapter: blocks are shared only among sequences of the same one."""
-    share: bool = True
-    """May take known blocks; false where every row of the prompt is wanted."""
-    publishes: bool = True
-    """Its blocks become known to others."""
+    adapter: str | None = None
+    """Its name; blocks are shared only among sequences of the same adapter."""
+    match_prefix: bool = True
+    """May take cached blocks; false where every row of the prompt is wanted."""
+    insert_blocks: bool = True
+    """Its full blocks are cached for others."""
     computed: int = 0
     """Tokens whose keys and values are in the cache."""
     blocks: list[int] = field(default_factory=list)
     """Its blocks of the cache, in order; empty while it waits."""
     draft: list[int] = field(default_factory=list)
-    """Guesses of what follows `tokens`, to be verified in the next step; emptied after it."""
+    """Draft tokens after `tokens`, to be verified in the next step; emptied after it."""
     cached: int | None = None
-    """Tokens of the prompt that were known when it was first admitted; None before."""
+    """Tokens of the prompt that were cached when it was first admitted; None before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one step computes of one sequence: `count` of its tokens and draft from position
-    `start`.
-    """
+    """One sequence's part of a step: `count` of its tokens and draft from position `start`."""
 
     sequence: Sequence
     start: int
     count: int
     drafts: int
-    """How many of the `count` are guesses, the last ones."""
+    """Draft tokens among the `count`, the last ones."""
     samples: bool
-    """Whether the last of the tokens is among them, so that the next can be sampled."""
+    """True where the last of the tokens is among them, so that the next can be sampled."""
 
 
 class Scheduler:
@@ -74,11 +75,11 @@ class Scheduler:
     max_running: sequences that hold memory at a time. max_step_tokens: the bound on a step's
     tokens, drafts included; with fewer than max_running + block_size the youngest sequences skip
     steps. preemptions counts how often memory was taken back, shared_tokens the tokens of prompts
-    that were known when their sequences were first admitted.
+    that were cached when their sequences were first admitted.
 
-    Blocks that a step fills are known from its plan on, so a work may build on blocks that a work
+    Blocks that a step fills are cached from its plan on, so a work may build on blocks that a work
     before it in the same plan writes. Hence after a step that failed: remove all sequences of its
-    plan, and `BlockPool.forget`.
+    plan, and `BlockPool.reset`.
     """
 
     def __init__(self, pool: BlockPool, *, max_running: int, max_step_tokens: int) -> None:
@@ -93,7 +94,7 @@ class Scheduler:
         # The one that memory was short for, and the free blocks it wants: matching its text at
         # every step would cost more than the rest of the plan. It was tried when no prompt was left
         # over, so what it may share hardly grows while it waits
-        self._refused: Sequence | None = None
+        self._blocked: Sequence | None = None
         self._wanted = 0
         self.preemptions = 0
         self.shared_tokens = 0
@@ -138,15 +139,19 @@ class Scheduler:
         """The works of the next step; empty only if there are no sequences. Drafts that find no
         room are left out.
         """
+        # A prompt under way, or a newcomer, is sure of this much of the budget, so that a crowd of
+        # decoding sequences and their drafts cannot starve it
         share = self._prefill_share
         decoding = self._decoding(
             self._max_step_tokens - (share if self._prompt_under_way() else 0)
         )
-        prefill = self._prompt_under_way()  # it may have been preempted
+        # Asked again: taking blocks for the decoding ones may have preempted it
+        prefill = self._prompt_under_way()
         budget = self._max_step_tokens - len(decoding)
         newcomers = bool(self._waiting) and len(self._running) < self._max_running
         for_drafts = budget - (share if prefill or newcomers else 0)
         works: list[Work] = []
+        # The tokens of `decoding` are paid for already; drafts take of what is left
         for sequence in decoding:
             drafts = (
                 self._room_for_drafts(sequence, for_drafts, may_grow=not newcomers)
@@ -156,6 +161,7 @@ class Scheduler:
             for_drafts -= drafts
             budget -= drafts
             works.append(self._work(sequence, 1 + drafts, drafts))
+        # At most the last of these prompts is cut: a cut one uses the budget up
         while budget and (prefill := prefill or self._admitted()):
             count = min(len(prefill.tokens) - prefill.computed, budget)
             works.append(self._work(prefill, count))
@@ -164,10 +170,10 @@ class Scheduler:
         return works
 
     def complete(self, work: Work, new_tokens: abc.Sequence[int]) -> None:
-        """Take in what a step gave for a work: the guesses that held and the token after them;
-        nothing if the work samples nothing.
+        """Append what a step gave for a work: the accepted drafts and the token after them; nothing
+        if the work samples nothing.
 
-        The text may end within the guesses: then new_tokens ends there, and the caller removes the
+        The text may end within the drafts: then new_tokens ends there, and the caller removes the
         sequence, as it does where a work that samples is to give no token at all.
         """
         sequence = work.sequence
@@ -176,14 +182,14 @@ class Scheduler:
         )
         assert len(new_tokens) <= (work.drafts + 1 if work.samples else 0)
         sequence.tokens += new_tokens
-        known = work.start + work.count - work.drafts
-        sequence.computed = known + max(len(new_tokens) - 1, 0)
+        certain = work.start + work.count - work.drafts
+        sequence.computed = certain + max(len(new_tokens) - 1, 0)
         if sequence.draft:
             sequence.draft = []
         if work.drafts:
-            self._publish(sequence, known, sequence.computed)
+            self._insert(sequence, certain, sequence.computed)
             surplus = sequence.blocks[self._blocks_for(len(sequence.tokens)) :]
-            if surplus:  # taken for guesses that did not hold
+            if surplus:  # taken for drafts that were rejected
                 self._pool.release(surplus)
                 del sequence.blocks[-len(surplus) :]
 
@@ -225,15 +231,15 @@ class Scheduler:
         return True
 
     def _room_for_drafts(self, sequence: Sequence, budget: int, may_grow: bool) -> int:
-        """How many of its guesses a sequence may verify; takes blocks for them if it may. The last
-        token it may reach is never a guess.
+        """Draft tokens that a sequence may verify; takes blocks for them if it may. The last token
+        it may reach is never a draft.
         """
         length = len(sequence.tokens)
         drafts = max(min(len(sequence.draft), budget, sequence.max_length - length - 1), 0)
         missing = self._blocks_for(length + drafts) - len(sequence.blocks)
         if missing > 0 and may_grow:
             sequence.blocks += (
-                self._pool.allocate(min(missing, self._pool.free), sequence.blocks[-1]) or []
+                self._pool.allocate(min(missing, self._pool.available), sequence.blocks[-1]) or []
             )
         return min(drafts, len(sequence.blocks) * self._pool.block_size - length)
 
@@ -244,21 +250,21 @@ class Scheduler:
         if not self._waiting or len(self._running) == self._max_running:
             return None
         sequence, pool = self._waiting[0], self._pool
-        free = pool.free
-        if sequence is self._refused and free < self._wanted:
+        free = pool.available
+        if sequence is self._blocked and free < self._wanted:
             return None
         length = len(sequence.tokens)
         # The last token is always computed: what comes after it is read off there
         blocks = (
-            pool.match(sequence.tokens, sequence.root)[: (length - 1) // pool.block_size]
-            if sequence.share
+            pool.match(sequence.tokens, sequence.adapter)[: (length - 1) // pool.block_size]
+            if sequence.match_prefix
             else []
         )
         pool.acquire(blocks)
         missing = self._blocks_for(min(length + 1, sequence.max_length)) - len(blocks)
         own = pool.allocate(missing, blocks[-1] if blocks else -1)
         if own is None:
-            self._refused, self._wanted = sequence, missing + free - pool.free
+            self._blocked, self._wanted = sequence, missing + free - pool.available
             pool.release(blocks)
             return None
         self._running.append(self._waiting.popleft())
@@ -270,22 +276,22 @@ class Scheduler:
         return sequence
 
     def _work(self, sequence: Sequence, count: int, drafts: int = 0) -> Work:
-        """Put a run of tokens in the plan. The blocks that its known tokens fill are known from now
-        on; guesses may yet fall.
+        """Put a run of tokens in the plan. The blocks that its certain tokens fill are cached from
+        now on; drafts may yet be rejected.
         """
         start = sequence.computed
-        known = start + count - drafts
-        assert known <= len(sequence.tokens), (
+        certain = start + count - drafts
+        assert certain <= len(sequence.tokens), (
             "a sequence that got no token should have been removed"
         )
-        self._publish(sequence, start, known)
-        return Work(sequence, start, count, drafts, samples=known == len(sequence.tokens))
+        self._insert(sequence, start, certain)
+        return Work(sequence, start, count, drafts, samples=certain == len(sequence.tokens))
 
-    def _publish(self, sequence: Sequence, before: int, now: int) -> None:
+    def _insert(self, sequence: Sequence, before: int, now: int) -> None:
         size = self._pool.block_size
-        if sequence.publishes and now // size > before // size:
-            self._pool.publish(
-                sequence.blocks, sequence.tokens, sequence.root, before // size, now // size
+        if sequence.insert_blocks and now // size > before // size:
+            self._pool.insert(
+                sequence.blocks, sequence.tokens, sequence.adapter, before // size, now // size
             )
 
     def _release(self, sequence: Sequence) -> None:

@@ -1,32 +1,32 @@
-"""Guesses of what comes next, taken from what the sequence itself said before. No second model, no
-tensors.
+"""Speculative decoding by n-gram prompt lookup: draft tokens taken from the sequence's own text. No
+second model, no tensors.
 
-The engine computes a guess together with the last token and keeps what the model would have said
-anyway, so a wrong guess costs time and never changes the text. It pays where texts repeat
-themselves: code, quotations, extraction, loops of a small model.
+The engine computes the draft tokens together with the last token and keeps those that the model
+would have drawn anyway, so a rejected draft costs time and never changes the text. It pays where
+texts repeat themselves: code, quotations, extraction, loops of a small model.
 """
 
 from collections.abc import Sequence
 
-MOST = 16  # tokens guessed at once, at most
+MOST = 16  # draft tokens at once, at most
 SIZES = (4, 3, 2)  # tokens that must have stood together before, the longer match first
-PATIENCE = 3  # guesses without a right token before a rest
+PATIENCE = 3  # drafts without an accepted token before a rest
 REST = 16  # tokens of the first rest; each further one is twice as long
 
 
 class PromptLookup:
-    """The tokens that followed the last time the latest ones stood together.
+    """Drafts the tokens that followed the latest n-gram where it last occurred in the sequence.
 
-    A guess grows twofold when all of it was right and halves when none was; after three without a
-    right token it rests for 16 tokens, then 32, 64, ..., so that on a text without repetition the
-    cost fades. One instance serves one sequence.
+    A draft doubles when all of it was accepted and halves when none was; after three without an
+    accepted token it rests for 16 tokens, then 32, 64, ..., so that on a text without repetition
+    the cost fades. One instance serves one sequence.
 
     Source: Saxena 2023, Prompt Lookup Decoding; Leviathan et al. 2023, Fast Inference from
     Transformers via Speculative Decoding, for the verification.
     """
 
     def __init__(self) -> None:
-        # where the token after these stands, the latest time
+        # n-gram -> index of the token after its latest occurrence
         self._next: dict[tuple[int, ...], int] = {}
         self._indexed = 0  # tokens before this one are in `_next` as what follows
         self._size, self._failures, self._rest, self._resting_until = 4, 0, REST, 0
@@ -49,15 +49,15 @@ class PromptLookup:
                 self._next.get(tuple(tokens[length - context :])) if context <= length else None
             )
             if follows is not None:
-                guess: list[int] = []
+                draft: list[int] = []
                 # a copy may run into itself: "ababab" goes on as it was
-                for place in range(follows, follows + size):
-                    guess.append(tokens[place] if place < length else guess[place - length])
-                return guess
+                for index in range(follows, follows + size):
+                    draft.append(tokens[index] if index < length else draft[index - length])
+                return draft
         return []
 
     def learn(self, proposed: int, accepted: int, length: int) -> None:
-        """Say how many of `proposed` tokens were right; length: tokens of the sequence now."""
+        """Adapt to how many of `proposed` tokens were accepted; length: tokens of the sequence."""
         if accepted:
             self._failures, self._rest = 0, REST
             self._size = min(2 * self._size, MOST) if accepted == proposed else max(accepted, 1)

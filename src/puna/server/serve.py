@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from puna.api.limits import Limits
 from puna.errors import ConfigError
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
 from puna.server.app import create_app
 from puna.server.auth import check_exposure, reaches_only_here
 from puna.server.connection import http_server
@@ -61,7 +61,7 @@ class Address:
 
 def serve(
     specs: Sequence[ModelSpec],
-    engine: EngineOptions,
+    engine: EngineConfig,
     options: ServerOptions,
     announce: Callable[[Address, EngineClient], None],
 ) -> int:
@@ -79,7 +79,7 @@ def serve(
 
 async def _serve(
     specs: Sequence[ModelSpec],
-    engine: EngineOptions,
+    engine: EngineConfig,
     options: ServerOptions,
     listener: socket.socket,
     announce: Callable[[Address, EngineClient], None],

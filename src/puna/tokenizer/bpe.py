@@ -30,12 +30,12 @@ from puna.errors import TokenizerError
 Pair = tuple[str, str]
 
 End = Literal["separate", "attached", "none"]
-"""How a word's end is marked: by a symbol of its own behind the last character (the paper), as part
+"""Mark of a word's end: by a symbol of its own behind the last character (the paper), as part
 of the last character's symbol (subword-nmt from 0.2 on), or not at all.
 """
 
 Ties = Literal["first", "oldest"]
-"""Which of equally frequent pairs is merged.
+"""Choice among equally frequent pairs.
 
 `first`: the one that is met first on a walk through the words, in the order they are given and from
 left to right. That is the paper's code, which recounts into a dict and takes the first maximum.
@@ -53,7 +53,7 @@ class Merge:
 
     pair: Pair
     count: int
-    """How often the pair stood in the text when it was chosen. Overlaps count: "aaa" holds a a
+    """Count of the pair in the text when it was chosen. Overlaps count: "aaa" holds a a
     twice, and merges it once.
     """
 
@@ -149,7 +149,7 @@ class BpeLearner:
         self.cuts = {word: split_word(word, end) for word in words}
         """Each word's symbols as merged so far."""
         self.counts: Counter[Pair] = Counter()
-        """How often each pair stands in the text as it is cut now; a pair that stands nowhere has
+        """Count of each pair in the text as it is cut now; a pair that stands nowhere has
         no entry.
         """
         # also words that held the pair once
@@ -198,7 +198,7 @@ class BpeLearner:
                 )
             )
         else:
-            age = {symbol: place for place, symbol in enumerate(self.symbols)}
+            age = {symbol: index for index, symbol in enumerate(self.symbols)}
             by_rule = sorted(candidates, key=lambda pair: (age[pair[0]], age[pair[1]]))
         # a stable sort: equal counts stay as the rule has them
         return sorted(by_rule, key=lambda pair: -self.counts[pair])[:number]

@@ -1,4 +1,4 @@
-"""What a `tokenizer.json` says, checked: byte-level BPE or a clear refusal.
+"""The content of a `tokenizer.json`, checked: byte-level BPE or a clear error.
 
 A byte-level vocabulary spells every byte as one printable character (GPT-2's table), so a token is
 a string of such characters and every text has a spelling. This file turns tokens back into bytes
@@ -30,9 +30,9 @@ class Definition:
     special_tokens: Mapping[str, int]
     """The added tokens that the file marks as special, in id order."""
     digits: Digits | None
-    """How numbers are cut, or None when the file's pattern is none of the published three."""
+    """The digits mode, or None when the file's pattern is none of the published three."""
     can_cut: bool
-    """Whether `cut_text` keeps the ids: a known pattern, no normalizer, and no added token that
+    """True where `cut_text` keeps the ids: a known pattern, no normalizer, and no added token that
     text can yield.
     """
     sha256: str

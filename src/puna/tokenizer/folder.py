@@ -13,7 +13,7 @@ from typing import Any
 
 from puna import durable
 from puna.errors import TokenizerError
-from puna.tokenizer.chat import CHAT_TEMPLATE, CHAT_TOKENS
+from puna.tokenizer.chat_template import CHAT_TEMPLATE, CHAT_TOKENS
 from puna.tokenizer.special import BEGIN_OF_TEXT_NAMES, END_OF_TEXT_NAMES, PAD_NAMES
 
 DEFINITION_FILE = "tokenizer.json"

@@ -1,5 +1,5 @@
-r"""Where a text is cut before byte-level BPE: the three published patterns, by how they treat
-digits.
+r"""Pre-tokenization, the cuts of a text before byte-level BPE: the three published patterns, by
+their treatment of digits.
 
 BPE merges only inside the pieces ("words") that these patterns cut, so the pattern decides what no
 token can ever join: two words, a word and a line break, or more digits than the mode allows. The
@@ -26,7 +26,7 @@ from tokenizers import Regex, pre_tokenizers
 from puna.errors import TokenizerError
 
 Digits = Literal["one", "three", "off"]
-"""How many digits one token may hold: one (LLaMA), up to three (Llama 3), or no limit (GPT-2)."""
+"""Digits that one token may hold: one (LLaMA), up to three (Llama 3), or no limit (GPT-2)."""
 
 DIGITS_MODES: tuple[Digits, ...] = get_args(Digits)
 

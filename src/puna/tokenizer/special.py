@@ -31,16 +31,21 @@ LLAMA3_SPECIAL_TOKENS = (
 """The special tokens of a vocabulary trained here, in id order."""
 
 BEGIN_OF_TEXT_NAMES = (BEGIN_OF_TEXT, "<|startoftext|>", "<s>")
-"""What opens a document: Llama 3, GPT-style, SentencePiece-style."""
+"""Names of the token that opens a document: Llama 3, GPT-style, SentencePiece-style."""
 
 END_OF_TEXT_NAMES = (END_OF_TEXT, "<|endoftext|>", "</s>")
-"""What closes a document: Llama 3; GPT-2 and Qwen; SentencePiece-style."""
+"""Names of the token that closes a document: Llama 3; GPT-2 and Qwen; SentencePiece-style."""
 
 END_OF_TURN_NAMES = (END_OF_TURN, "<|im_end|>")
-"""What closes one message of a chat: Llama 3; ChatML (Qwen)."""
+"""Names of the token that closes one message of a chat: Llama 3; ChatML (Qwen)."""
+
+END_NAMES = (*END_OF_TEXT_NAMES, *END_OF_TURN_NAMES, END_OF_MESSAGE)
+"""Names of the tokens that end a generation: the end of a text, of a turn, or of a message that
+waits for a tool.
+"""
 
 PAD_NAMES = (PAD, "<|pad|>", "<pad>")
-"""What fills a batch; never a training target."""
+"""Names of the token that fills a batch; never a training target."""
 
 
 def first_id(special_tokens: Mapping[str, int], names: tuple[str, ...]) -> int | None:

@@ -2,8 +2,8 @@
 
 A `Tokenizer` is what a `tokenizer.json` says and nothing more: no padding, no truncation, no
 special token added, and none read from text. Markers are placed by whoever lays ids out: the shard
-writer between documents, `chat.py` around messages. Instances never change, and pickle to the
-file's content, so a process pool can carry them.
+writer between documents, `chat_template.py` around messages. Instances never change, and pickle to
+the file's content, so a process pool can carry them.
 
 Cost, measured on one core with Python source text: `encode` 1 MB a second, `encode_batch` 2 MB;
 decoding is a table look-up.
@@ -23,6 +23,7 @@ from puna.tokenizer.folder import build_config, read_folder, write_folder
 from puna.tokenizer.pretokenize import Digits, cut_text, encode_utf8
 from puna.tokenizer.special import (
     BEGIN_OF_TEXT_NAMES,
+    END_NAMES,
     END_OF_TEXT_NAMES,
     END_OF_TURN_NAMES,
     PAD_NAMES,
@@ -162,6 +163,21 @@ class Tokenizer:
             raise
         return [[id_ for _ in pieces for id_ in next(encodings).ids] for pieces in cuts]
 
+    def encode_document(self, text: str) -> list[int]:
+        """`text` as the beginning of a document: the begin token, where the vocabulary has one,
+        then its ids. Prompts and scored texts begin as the documents of training do.
+        """
+        return self._begin + self.encode(text)
+
+    def encode_documents(self, texts: Sequence[str], end: bool = False) -> list[list[int]]:
+        """`encode_document` of each text, by `encode_batch`; `end` appends `eos_id` to each."""
+        closing = [self.eos_id] if end else []
+        return [self._begin + ids + closing for ids in self.encode_batch(texts)]
+
+    @property
+    def _begin(self) -> list[int]:
+        return [] if self.bos_id is None else [self.bos_id]
+
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of `ids`; special tokens are spelled out unless `skip_special`.
 
@@ -193,7 +209,7 @@ class Tokenizer:
 
     @property
     def digits(self) -> Digits | None:
-        """How numbers are cut, or None for a file whose pattern is none of the published three."""
+        """The digits mode, or None for a file whose pattern is none of the published three."""
         return self._digits
 
     @property
@@ -234,6 +250,15 @@ class Tokenizer:
     def eot_id(self) -> int | None:
         """The token that closes one message of a chat, or None in a vocabulary without chats."""
         return first_id(self._special_tokens, END_OF_TURN_NAMES)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The ids that end a generation: those of a text's end, of a turn's, and of a message that
+        waits for a tool, where the vocabulary has them.
+        """
+        return frozenset(
+            self._special_tokens[name] for name in END_NAMES if name in self._special_tokens
+        )
 
     @property
     def pad_id(self) -> int | None:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from puna.errors import PunaError, RequestError
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
+from puna.inference.engine_stats import EngineStats
 from puna.inference.request import Event, Request
-from puna.inference.statistics import Statistics
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.worker.metrics import Metrics
 from puna.worker.wire import (
@@ -102,7 +102,7 @@ class EngineClient:
         self,
         process: asyncio.subprocess.Process,
         specs: tuple[ModelSpec, ...],
-        options: EngineOptions,
+        options: EngineConfig,
         hang_seconds: float,
         metrics: Metrics,
     ) -> None:
@@ -131,7 +131,7 @@ class EngineClient:
     async def launch(
         cls,
         specs: Sequence[ModelSpec],
-        options: EngineOptions | None = None,
+        options: EngineConfig | None = None,
         *,
         device: str = "auto",
         dtype: Dtype | None = None,
@@ -155,7 +155,7 @@ class EngineClient:
                 start_new_session=True,  # Ctrl-C in the terminal is for the front
             )
         client = cls(
-            process, tuple(specs), options or EngineOptions(), hang_seconds, metrics or Metrics()
+            process, tuple(specs), options or EngineConfig(), hang_seconds, metrics or Metrics()
         )
         ours.setblocking(False)
         client._transport, _ = await asyncio.get_running_loop().create_unix_connection(
@@ -166,7 +166,7 @@ class EngineClient:
 
     @classmethod
     async def start(
-        cls, specs: Sequence[ModelSpec], options: EngineOptions | None = None, **settings: Any
+        cls, specs: Sequence[ModelSpec], options: EngineConfig | None = None, **settings: Any
     ) -> Self:
         """`launch`, then `ready`; nothing is left running where that fails."""
         client = await cls.launch(specs, options, **settings)
@@ -330,7 +330,7 @@ class EngineClient:
                     self._refuse(refused)
                 case Opened() as opened:
                     for model in opened.models:  # counts are there from the beginning
-                        self.metrics.standing(model.name, Statistics())
+                        self.metrics.standing(model.name, EngineStats())
                     self._loaded.set_result(opened)
                 case Broken() as broken:
                     self._last_words = broken.message

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from puna.inference.statistics import Statistics
+from puna.inference.engine_stats import EngineStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -111,7 +111,7 @@ class Metrics:
             key: Gauge(name, text, model, registry=registry)
             for key, (name, text) in _LEVELS.items()
         }
-        self._before: dict[str, Statistics] = {}
+        self._before: dict[str, EngineStats] = {}
 
     def request_finished(self, endpoint: str, status: int) -> None:
         """An answer was given. endpoint: the route's path, never the caller's, of which there is no
@@ -136,9 +136,9 @@ class Metrics:
         """A request left early; `late_steps` of its model began after that was known here."""
         self._late_steps.labels(model).inc(late_steps)
 
-    def standing(self, model: str, now: Statistics) -> None:
+    def standing(self, model: str, now: EngineStats) -> None:
         """How an engine stands; its counts must be those of one engine, growing."""
-        before = self._before.get(model, Statistics())
+        before = self._before.get(model, EngineStats())
         for key, counter in self._counts.items():
             counter.labels(model).inc(getattr(now, key) - getattr(before, key))
         for key, gauge in self._levels.items():

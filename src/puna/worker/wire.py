@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
+from puna.inference.engine_stats import EngineStats
 from puna.inference.request import Event, Request
-from puna.inference.statistics import Statistics
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -55,7 +55,7 @@ class Open:
     """
 
     models: tuple[ModelSpec, ...]
-    options: EngineOptions
+    options: EngineConfig
     device: str = "auto"
     dtype: Dtype | None = None
     threads: int | None = None
@@ -135,7 +135,7 @@ class Standing:
     """How an engine stands."""
 
     model: str
-    statistics: Statistics
+    statistics: EngineStats
 
 
 @dataclass(frozen=True, slots=True)

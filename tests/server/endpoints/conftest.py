@@ -18,7 +18,7 @@ from live_server import live_server
 from openai import OpenAI
 
 from puna.api.limits import Limits
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
@@ -86,7 +86,7 @@ def noise(loop: BackgroundLoop, noise_folder: Path, adapter_folder: Path) -> Ite
     """A started engine with that model."""
     spec = ModelSpec("noise", str(noise_folder), {"loud": str(adapter_folder)})
     started = loop.run(
-        EngineClient.start([spec], EngineOptions(max_running=8), device="cpu", threads=1)
+        EngineClient.start([spec], EngineConfig(max_running=8), device="cpu", threads=1)
     )
     yield started
     loop.run(started.close())

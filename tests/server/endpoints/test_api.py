@@ -12,7 +12,7 @@ from background_loop import BackgroundLoop
 from live_server import live_server
 
 from puna.api.limits import Limits
-from puna.tokenizer.chat import Message, ToolCall, encode_chat
+from puna.tokenizer.chat_template import Message, ToolCall, encode_chat
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.worker.client import EngineClient
 

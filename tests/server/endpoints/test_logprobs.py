@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from puna.tokenizer.chat import Message, encode_chat
+from puna.tokenizer.chat_template import Message, encode_chat
 from puna.tokenizer.stream import StreamDecoder
 from puna.tokenizer.tokenizer import Tokenizer
 

@@ -16,7 +16,7 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel
 
-from puna.tokenizer.chat import Message, encode_chat
+from puna.tokenizer.chat_template import Message, encode_chat
 from puna.tokenizer.tokenizer import Tokenizer
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]

@@ -15,7 +15,7 @@ from background_loop import BackgroundLoop
 from live_server import live_server
 
 from puna.api.limits import Limits
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
 from puna.worker.client import EngineClient
 from puna.worker.wire import ModelSpec
 
@@ -146,7 +146,7 @@ def test_a_stream_that_takes_too_long_says_so_and_ends(
 def test_an_engine_that_dies_is_an_error_and_never_silence(
     loop: BackgroundLoop, start: Callable[..., EngineClient], noise_folder: Path
 ) -> None:
-    doomed = start(ModelSpec("noise", str(noise_folder)), options=EngineOptions(max_running=2))
+    doomed = start(ModelSpec("noise", str(noise_folder)), options=EngineConfig(max_running=2))
     with live_server(loop, doomed) as url, httpx.Client(base_url=url, timeout=60) as http:
         with http.stream("POST", "/v1/completions", json={**ENDLESS, "stream": True}) as answer:
             received = answer.iter_lines()

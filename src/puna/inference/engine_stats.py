@@ -1,10 +1,10 @@
-"""What an engine counts: plain numbers, without torch."""
+"""Statistics of an engine: plain numbers, without torch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Statistics:
+class EngineStats:
     """Counts since the engine was made, and how things stand after the last step."""
 
     waiting: int = 0
@@ -16,7 +16,7 @@ class Statistics:
     """Tokens computed in the last step."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Of them, those that were known already."""
+    """Of them, those that were in the prefix cache."""
     generated_tokens: int = 0
     preemptions: int = 0
     cancelled: int = 0

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from puna.inference.detokenizer import Detokenizer
 from puna.inference.language_model import LanguageModel
 from puna.inference.request import Event, Finish
-from puna.inference.transcript import Transcript
 from puna.tokenizer.tokenizer import Tokenizer
 
 
@@ -22,41 +22,43 @@ def event(ids: list[int], finish: Finish | None = None) -> Event:
 
 
 def test_text_is_let_out_when_it_is_certain(tokenizer: Tokenizer) -> None:
-    transcript, ids = Transcript(tokenizer), tokenizer.encode("a🦙b")
-    pieces = [transcript.feed(event([id_])) for id_ in ids] + [transcript.feed(event([], "length"))]
-    assert "".join(pieces) == transcript.text == "a🦙b"
+    detokenizer, ids = Detokenizer(tokenizer), tokenizer.encode("a🦙b")
+    pieces = [detokenizer.feed(event([id_])) for id_ in ids] + [
+        detokenizer.feed(event([], "length"))
+    ]
+    assert "".join(pieces) == detokenizer.text == "a🦙b"
     assert all(piece in ("", "a", "🦙", "🦙b", "b", "a🦙b") for piece in pieces), (
         "never half a llama"
     )
-    assert (transcript.ids, transcript.finish) == (ids, "length")
+    assert (detokenizer.ids, detokenizer.finish) == (ids, "length")
 
 
 def test_an_end_token_is_an_id_and_no_text(tokenizer: Tokenizer) -> None:
-    transcript, ids = Transcript(tokenizer), tokenizer.encode("the llama")
-    assert transcript.feed(event([*ids, ids[0]], "stop")) == "the llama"
-    assert (transcript.ids, transcript.finish) == ([*ids, ids[0]], "stop")
+    detokenizer, ids = Detokenizer(tokenizer), tokenizer.encode("the llama")
+    assert detokenizer.feed(event([*ids, ids[0]], "stop")) == "the llama"
+    assert (detokenizer.ids, detokenizer.finish) == ([*ids, ids[0]], "stop")
 
 
 def test_half_a_character_at_the_end_shows(tokenizer: Tokenizer) -> None:
-    transcript = Transcript(tokenizer)
+    detokenizer = Detokenizer(tokenizer)
     half = next(id_ for id_ in range(tokenizer.vocab_size) if tokenizer.token_bytes(id_) == b"\xf0")
-    assert transcript.feed(event([half])) == ""
-    assert transcript.feed(event([], "length")) == "�"
+    assert detokenizer.feed(event([half])) == ""
+    assert detokenizer.feed(event([], "length")) == "�"
 
 
 def test_what_only_began_like_a_stop_text_is_given_in_the_end(tokenizer: Tokenizer) -> None:
-    transcript = Transcript(tokenizer, ["river flows"])
-    assert transcript.feed(event(tokenizer.encode("old river"))) == "old "
-    assert transcript.feed(event([], "length")) == "river"
+    detokenizer = Detokenizer(tokenizer, ["river flows"])
+    assert detokenizer.feed(event(tokenizer.encode("old river"))) == "old "
+    assert detokenizer.feed(event([], "length")) == "river"
 
 
 def test_a_stop_text_that_half_a_character_completes(tokenizer: Tokenizer) -> None:
     half = next(id_ for id_ in range(tokenizer.vocab_size) if tokenizer.token_bytes(id_) == b"\xf0")
-    transcript = Transcript(tokenizer, ["�"])
-    transcript.feed(event([*tokenizer.encode("is"), half]))
-    assert transcript.finish is None
-    transcript.feed(event([], "length"))
-    assert (transcript.text, transcript.finish) == ("is", "stop")
+    detokenizer = Detokenizer(tokenizer, ["�"])
+    detokenizer.feed(event([*tokenizer.encode("is"), half]))
+    assert detokenizer.finish is None
+    detokenizer.feed(event([], "length"))
+    assert (detokenizer.text, detokenizer.finish) == ("is", "stop")
 
 
 @given(data=st.data())
@@ -68,24 +70,24 @@ def test_cuts_change_nothing(data: st.DataObject, tiny_llama: LanguageModel) -> 
     text = data.draw(st.text("ab llamériver🦙", max_size=30))
     stops = data.draw(st.lists(st.text("ab lé🦙", min_size=1, max_size=3), max_size=3))
     ids = tokenizer.encode(text)
-    one_by_one, transcript = Transcript(tokenizer, stops), Transcript(tokenizer, stops)
+    one_by_one, detokenizer = Detokenizer(tokenizer, stops), Detokenizer(tokenizer, stops)
     pieces, given = [], 0
     while given < len(ids):
         count = data.draw(st.integers(1, len(ids) - given))
-        pieces.append(transcript.feed(event(ids[given : given + count])))
+        pieces.append(detokenizer.feed(event(ids[given : given + count])))
         given += count
-    pieces.append(transcript.feed(event([], "length")))
+    pieces.append(detokenizer.feed(event([], "length")))
     for id_ in ids:
         one_by_one.feed(event([id_]))
     one_by_one.feed(event([], "length"))
-    assert (transcript.text, transcript.ids, transcript.finish) == (
+    assert (detokenizer.text, detokenizer.ids, detokenizer.finish) == (
         one_by_one.text,
         one_by_one.ids,
         one_by_one.finish,
     )
-    assert "".join(pieces) == transcript.text
-    assert text.startswith(transcript.text)
-    assert not any(stop in transcript.text for stop in stops)
-    assert (transcript.finish == "stop") == any(stop in text for stop in stops)
-    if transcript.finish == "length":
-        assert transcript.text == text
+    assert "".join(pieces) == detokenizer.text
+    assert text.startswith(detokenizer.text)
+    assert not any(stop in detokenizer.text for stop in stops)
+    assert (detokenizer.finish == "stop") == any(stop in text for stop in stops)
+    if detokenizer.finish == "length":
+        assert detokenizer.text == text

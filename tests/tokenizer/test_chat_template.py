@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.errors import TokenizerError
-from puna.tokenizer.chat import Message, Role, ToolCall, encode_chat
+from puna.tokenizer.chat_template import Message, Role, ToolCall, encode_chat
 from puna.tokenizer.pretokenize import Digits
 from puna.tokenizer.special import LLAMA3_SPECIAL_TOKENS
 from puna.tokenizer.tokenizer import Tokenizer

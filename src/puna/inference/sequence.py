@@ -1,6 +1,4 @@
-"""One continuation of one request, from the first chunk of its prompt to its last token: what the
-engine remembers of it.
-"""
+"""State of one sequence, from the first chunk of its prompt to its last token."""
 
 from dataclasses import dataclass, field
 
@@ -9,16 +7,19 @@ from torch import Tensor
 
 from puna.errors import RequestError
 from puna.inference.constrain import Matcher
+from puna.inference.logits_processors import SamplingRow
 from puna.inference.request import Event, Finish, Request, TokenLogprobs
-from puna.inference.sampling import Row
 from puna.inference.scheduler import Sequence
 from puna.inference.speculation import PromptLookup
 
 
 @dataclass(slots=True, eq=False)
-class Continuation:
-    """The one numbered `index` of a request's n, while it runs. It turns what the model says into
-    tokens; it computes nothing itself.
+class SequenceState:
+    """The sequence numbered `index` of a request's n, while it runs: request, output, constraint
+    and draft. It turns draws into tokens; it computes nothing itself.
+
+    `scheduler.Sequence` is the same sequence as integers: its ids, its blocks and how far it is
+    computed. Each state holds one, and the scheduler alone changes that.
     """
 
     request: Request
@@ -32,7 +33,7 @@ class Continuation:
     pooled: Tensor | None = None
     """Sum of the prompt's final hidden states so far, [D] float32, for a request that embeds."""
     fault: str = ""
-    """Why it cannot go on: what its constraint came to cost too much, or allowed no more."""
+    """Reason that it cannot go on: its constraint cost too much, or allowed no token."""
     ends: frozenset[int] = field(init=False)
     """The ids that end the text."""
 
@@ -42,32 +43,32 @@ class Continuation:
             frozenset() if options.ignore_end else self.request.ends
         )
 
-    def guess(self) -> list[int]:
-        """Tokens that may follow, if this is the moment for it and the constraint allows them."""
+    def propose_draft(self) -> list[int]:
+        """Draft tokens, cut where the constraint allows them no more; none before it decodes."""
         sequence = self.sequence
         if self.lookup is None or sequence.computed != len(sequence.tokens) - 1:
             return []
-        guess = self.lookup.propose(sequence.tokens, sequence.max_length - len(sequence.tokens) - 1)
-        if self.matcher is None or not guess:
-            return guess
+        draft = self.lookup.propose(sequence.tokens, sequence.max_length - len(sequence.tokens) - 1)
+        if self.matcher is None or not draft:
+            return draft
         possible = 0
         try:
-            while possible < len(guess) and self.matcher.accept(guess[possible]):
+            while possible < len(draft) and self.matcher.accept(draft[possible]):
                 possible += 1
             self.matcher.rewind(possible)
         except RequestError as error:
             self.fault = str(error)
-        return guess[:possible]
+        return draft[:possible]
 
-    def rows(self, drafts: int) -> list[Row]:
-        """How to draw the next token, and those after each of the first `drafts` guesses if they
-        are right.
+    def rows(self, drafts: int) -> list[SamplingRow]:
+        """Sampling rows of the next token and of those after each of the first `drafts` draft
+        tokens, as if these are accepted.
         """
         options, draft = self.request.options, self.sequence.draft
         outputs = [self.output, *([*self.output, *draft[:count]] for count in range(1, drafts + 1))]
         masks = self._masks(draft[:drafts])
         return [
-            Row(
+            SamplingRow(
                 options,
                 self.index,
                 self.request.prompt,
@@ -80,14 +81,14 @@ class Continuation:
         ]
 
     def _masks(self, draft: list[int]) -> list[Tensor | None]:
-        """What may come next, and after each of the guesses."""
+        """Token masks of the next token, and of those after each draft token."""
         if self.matcher is None or self.fault:
             return [None] * (len(draft) + 1)
         try:
             masks: list[Tensor | None] = [self.matcher.allowed()]
             for token in draft:
                 accepted = self.matcher.accept(token)
-                assert accepted, "a guess was checked against the constraint when it was made"
+                assert accepted, "a draft was checked against the constraint when it was proposed"
                 masks.append(self.matcher.allowed())
             self.matcher.rewind(len(draft))
         except RequestError as error:
@@ -96,19 +97,19 @@ class Continuation:
         return masks
 
     def take(self, drawn: list[int], drafts: int) -> tuple[list[int], Finish | None]:
-        """The tokens that stand, of one drawn after the last token and one after each guess, and
-        why they end the text, if they do.
+        """The tokens that stand, of one drawn after the last token and one after each draft token,
+        and the reason they end the text, if they do.
 
-        A draw stands while every guess before it equals its draw: so the text is what drawing one
-        by one would have given. After a fault none does, and the continuation ends with an error.
+        A draw stands while every draft token before it equals its draw: so the text is what drawing
+        one by one would have given. After a fault none does, and the sequence ends with an error.
         """
-        right = 0
-        while right < drafts and drawn[right] == self.sequence.draft[right]:
-            right += 1
+        accepted = 0
+        while accepted < drafts and drawn[accepted] == self.sequence.draft[accepted]:
+            accepted += 1
         if self.lookup is not None and drafts:
-            self.lookup.learn(drafts, right, len(self.sequence.tokens) + right + 1)
+            self.lookup.learn(drafts, accepted, len(self.sequence.tokens) + accepted + 1)
         taken: list[int] = []
-        for token in drawn[: right + 1]:
+        for token in drawn[: accepted + 1]:
             self._follow(token)
             if self.fault:
                 return [], "error"
@@ -121,12 +122,12 @@ class Continuation:
         return taken, None
 
     def _follow(self, token: int) -> None:
-        """Tell the constraint what was drawn."""
+        """Advance the constraint by a drawn token."""
         if self.matcher is None or self.fault:
             return
         try:
-            accepted = self.matcher.accept(token)
-            assert accepted, "a draw is one of the tokens that the constraint allows"
+            allowed = self.matcher.accept(token)
+            assert allowed, "a draw is one of the tokens that the constraint allows"
         except RequestError as error:
             self.fault = str(error)
 
@@ -137,7 +138,7 @@ class Continuation:
         self.pooled = hidden if start == 0 or self.pooled is None else self.pooled + hidden
 
     def event(self, ids: list[int], logprobs: list[TokenLogprobs], finish: Finish | None) -> Event:
-        """What a step did, with what belongs into the first event if this is it."""
+        """The event of a step, with the fields of the first event if this is it."""
         first = len(self.output) == len(ids)
         return Event(
             self.request.id,

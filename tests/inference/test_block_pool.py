@@ -7,33 +7,33 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from puna.inference.blocks import BlockPool
+from puna.inference.block_pool import BlockPool
 
 TWIN = 2**61 - 1  # hash(TWIN) == hash(0), so tuples of the two collide wherever they differ
 
 
-def text(pool: BlockPool, ids: list[int], root: str | None = None) -> list[int]:
-    """A text that took blocks of its own and published the full ones."""
+def text(pool: BlockPool, ids: list[int], adapter: str | None = None) -> list[int]:
+    """A text that took blocks of its own and inserted the full ones."""
     blocks = pool.allocate(-(-len(ids) // pool.block_size))
     assert blocks is not None
-    pool.publish(blocks, ids, root, 0, len(ids) // pool.block_size)
+    pool.insert(blocks, ids, adapter, 0, len(ids) // pool.block_size)
     return blocks
 
 
-def test_blocks_are_counted_as_spare_cached_or_used() -> None:
+def test_blocks_are_counted_as_free_evictable_or_in_use() -> None:
     pool = BlockPool(6, 2)
-    assert (pool.free, pool.used, pool.cached) == (6, 0, 0)
+    assert (pool.available, pool.in_use, pool.evictable) == (6, 0, 0)
     blocks = text(pool, [1, 2, 3])
-    assert (pool.free, pool.used, pool.cached) == (4, 2, 0)
+    assert (pool.available, pool.in_use, pool.evictable) == (4, 2, 0)
     pool.acquire(blocks[:1])
     pool.release(blocks)
-    # the second block is not full, so nothing of it is known
-    assert (pool.free, pool.used, pool.cached) == (5, 1, 0)
+    # the second block is not full, so nothing of it is cached
+    assert (pool.available, pool.in_use, pool.evictable) == (5, 1, 0)
     pool.release(blocks[:1])
-    assert (pool.free, pool.used, pool.cached) == (6, 0, 1)
+    assert (pool.available, pool.in_use, pool.evictable) == (6, 0, 1)
 
 
-def test_the_longest_known_beginning_of_full_blocks_is_found() -> None:
+def test_the_longest_cached_prefix_of_full_blocks_is_found() -> None:
     pool = BlockPool(8, 2)
     blocks = text(pool, [1, 2, 3, 4, 5])
     assert pool.match([1, 2, 3, 4, 5, 6], None) == blocks[:2]
@@ -42,10 +42,10 @@ def test_the_longest_known_beginning_of_full_blocks_is_found() -> None:
     assert pool.match([1, 2, 9, 4], None) == blocks[:1]
     assert pool.match([1], None) == pool.match([], None) == []
     assert pool.match([3, 4], None) == [], "the same ids after another text are other content"
-    assert pool.used == 3, "finding takes no reference"
+    assert pool.in_use == 3, "finding takes no reference"
 
 
-def test_texts_under_different_roots_share_nothing() -> None:
+def test_texts_under_different_adapters_share_nothing() -> None:
     pool = BlockPool(8, 2)
     plain, adapted = text(pool, [1, 2, 3, 4]), text(pool, [1, 2, 3, 4], "law")
     assert pool.match([1, 2, 3, 4], None) == plain
@@ -65,11 +65,11 @@ def test_ids_decide_where_hashes_collide() -> None:
 
 
 def test_a_pool_may_share_nothing() -> None:
-    pool = BlockPool(4, 2, share=False)
+    pool = BlockPool(4, 2, prefix_caching=False)
     blocks = text(pool, [1, 2, 3, 4])
     assert pool.match([1, 2, 3, 4], None) == []
     pool.release(blocks)
-    assert (pool.free, pool.cached) == (4, 0)
+    assert (pool.available, pool.evictable) == (4, 0)
 
 
 def test_more_than_is_free_is_not_handed_out_and_nothing_changes() -> None:
@@ -77,7 +77,7 @@ def test_more_than_is_free_is_not_handed_out_and_nothing_changes() -> None:
     pool.release(text(pool, [1, 2, 3, 4]))
     held = pool.allocate(1)
     assert pool.allocate(4) is None
-    assert (held, pool.free, pool.cached) == ([2], 3, 2)
+    assert (held, pool.available, pool.evictable) == ([2], 3, 2)
     assert pool.match([1, 2, 3, 4], None) == [0, 1]
     assert pool.allocate(0) == []
 
@@ -97,10 +97,10 @@ def test_the_least_recently_used_block_is_evicted_and_the_end_of_a_text_before_i
     assert pool.allocate(1) == new[:1]
     assert pool.match([1, 2, 3, 4], None) == old[:1]
     assert pool.allocate(1) == old[:1]
-    assert (pool.free, pool.allocate(1)) == (0, None)
+    assert (pool.available, pool.allocate(1)) == (0, None)
 
 
-def test_spare_blocks_go_before_cached_ones() -> None:
+def test_free_blocks_go_before_evictable_ones() -> None:
     pool = BlockPool(3, 2)
     pool.release(text(pool, [1, 2]))
     assert pool.allocate(2) == [1, 2]
@@ -116,38 +116,38 @@ def test_what_is_used_is_never_evicted() -> None:
     assert pool.match([1, 2, 3, 4], None) == [0, 1]
 
 
-def test_a_known_block_is_revived() -> None:
+def test_a_cached_block_is_revived() -> None:
     pool = BlockPool(2, 2)
     blocks = text(pool, [1, 2])
     pool.release(blocks)
     pool.acquire(pool.match([1, 2], None))
-    assert (pool.used, pool.cached) == (1, 0)
+    assert (pool.in_use, pool.evictable) == (1, 0)
     assert pool.allocate(2) is None
 
 
-def test_of_two_equal_blocks_the_first_stays_known_and_texts_go_on_behind_it() -> None:
+def test_of_two_equal_blocks_the_first_stays_cached_and_texts_go_on_behind_it() -> None:
     pool = BlockPool(8, 2)
     first, second = text(pool, [1, 2, 3, 4]), text(pool, [1, 2, 3, 4, 5, 6])
     assert pool.match([1, 2, 3, 4, 5, 6], None) == [*first, second[2]]
     pool.release(second)
-    assert (pool.used, pool.cached) == (2, 1), "its first two blocks were unknown"
+    assert (pool.in_use, pool.evictable) == (2, 1), "its first two blocks were not cached"
     assert pool.match([1, 2, 3, 4, 5, 6], None) == [*first, second[2]]
 
 
-def test_a_text_is_published_bit_by_bit() -> None:
+def test_a_text_is_inserted_bit_by_bit() -> None:
     pool = BlockPool(8, 2)
     ids = [1, 2, 3, 4, 5, 6, 7]
     blocks = pool.allocate(4)
     assert blocks is not None
     for already, full in [(0, 1), (1, 1), (1, 3)]:
-        pool.publish(blocks, ids, None, already, full)
+        pool.insert(blocks, ids, None, already, full)
         assert pool.match(ids, None) == blocks[:full]
     matched = pool.match([1, 2, 3, 4, 9, 9], None)
     pool.acquire(matched)
     own = pool.allocate(1)
     assert own is not None
     # a text that goes on from blocks it found
-    pool.publish(matched + own, [1, 2, 3, 4, 9, 9], None, 2, 3)
+    pool.insert(matched + own, [1, 2, 3, 4, 9, 9], None, 2, 3)
     assert pool.match([1, 2, 3, 4, 9, 9], None) == matched + own
 
 
@@ -173,13 +173,13 @@ def test_forgetting_frees_the_cached_and_leaves_the_used() -> None:
     pool = BlockPool(6, 2)
     pool.release(text(pool, [1, 2, 3, 4]))
     held = text(pool, [5, 6, 7, 8])
-    pool.forget()
+    pool.reset()
     assert pool.match([1, 2], None) == pool.match([5, 6], None) == []
-    assert (pool.free, pool.used, pool.cached) == (4, 2, 0)
+    assert (pool.available, pool.in_use, pool.evictable) == (4, 2, 0)
     again = text(pool, [5, 6])
     assert pool.match([5, 6, 7, 8], None) == again
     pool.release(held)
-    assert (pool.free, pool.used, pool.cached) == (5, 1, 0)
+    assert (pool.available, pool.in_use, pool.evictable) == (5, 1, 0)
 
 
 def test_a_text_that_grows_stays_in_one_piece_where_that_is_possible() -> None:
@@ -204,50 +204,52 @@ def test_a_block_released_too_often_is_our_own_bug() -> None:
     blocks = pool.allocate(1)
     assert blocks is not None
     pool.release(blocks)
-    with pytest.raises(AssertionError, match="block 0 was released more often than taken"):
+    with pytest.raises(AssertionError, match="block 0 was released more often than acquired"):
         pool.release(blocks)
 
 
 class PoolBesideItsModel(RuleBasedStateMachine):
-    """Texts of few different ids come, grow and go. The model says what each known block holds as
+    """Texts of few different ids come, grow and go. The model says what each cached block holds as
     the whole text up to its end.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.pool = BlockPool(10, 2)
-        # blocks, ids (full blocks of them), root
+        # blocks, ids (full blocks of them), adapter
         self.texts: list[tuple[list[int], list[int], str | None]] = []
-        # by block: what was last published of it
+        # by block: what was last inserted of it
         self.held: dict[int, tuple[str | None, tuple[int, ...]]] = {}
 
-    @rule(ids=st.lists(st.sampled_from([0, TWIN]), max_size=8), root=st.sampled_from([None, "law"]))
-    def begin(self, ids: list[int], root: str | None) -> None:
+    @rule(
+        ids=st.lists(st.sampled_from([0, TWIN]), max_size=8), adapter=st.sampled_from([None, "law"])
+    )
+    def begin(self, ids: list[int], adapter: str | None) -> None:
         ids = ids[: len(ids) // 2 * 2]
-        found = self.pool.match(ids, root)
+        found = self.pool.match(ids, adapter)
         for index, block in enumerate(found):
-            assert self.held[block] == (root, tuple(ids[: 2 * index + 2]))
+            assert self.held[block] == (adapter, tuple(ids[: 2 * index + 2]))
         self.pool.acquire(found)
-        before = (self.pool.free, self.pool.cached)
+        before = (self.pool.available, self.pool.evictable)
         own = self.pool.allocate(len(ids) // 2 - len(found))
         assert (own is None) == (before[0] < len(ids) // 2 - len(found))
         if own is None:
-            assert (self.pool.free, self.pool.cached) == before
+            assert (self.pool.available, self.pool.evictable) == before
             self.pool.release(found)
             return
         assert own == sorted(own)
-        self.publish(found + own, ids, root, len(found))
-        self.texts.append((found + own, ids, root))
+        self.insert(found + own, ids, adapter, len(found))
+        self.texts.append((found + own, ids, adapter))
 
     @precondition(lambda self: self.texts)
     @rule(data=st.data(), more=st.lists(st.sampled_from([0, TWIN]), min_size=2, max_size=2))
     def grow(self, data: st.DataObject, more: list[int]) -> None:
-        blocks, ids, root = data.draw(st.sampled_from(self.texts))
+        blocks, ids, adapter = data.draw(st.sampled_from(self.texts))
         own = self.pool.allocate(1, blocks[-1] if blocks else -1)
         if own is not None:
             blocks += own
             ids += more
-            self.publish(blocks, ids, root, len(blocks) - 1)
+            self.insert(blocks, ids, adapter, len(blocks) - 1)
 
     @precondition(lambda self: self.texts)
     @rule(data=st.data())
@@ -256,30 +258,30 @@ class PoolBesideItsModel(RuleBasedStateMachine):
         self.pool.release(blocks)
 
     @rule()
-    def forget(self) -> None:
-        self.pool.forget()
-        for _, ids, root in self.texts:
-            assert self.pool.match(ids, root) == []
-        assert self.pool.cached == 0
+    def reset(self) -> None:
+        self.pool.reset()
+        for _, ids, adapter in self.texts:
+            assert self.pool.match(ids, adapter) == []
+        assert self.pool.evictable == 0
 
-    def publish(self, blocks: list[int], ids: list[int], root: str | None, already: int) -> None:
+    def insert(self, blocks: list[int], ids: list[int], adapter: str | None, already: int) -> None:
         for index in range(already, len(blocks)):
-            self.held[blocks[index]] = (root, tuple(ids[: 2 * index + 2]))
-        self.pool.publish(blocks, ids, root, already, len(blocks))
+            self.held[blocks[index]] = (adapter, tuple(ids[: 2 * index + 2]))
+        self.pool.insert(blocks, ids, adapter, already, len(blocks))
 
     @invariant()
     def every_block_is_counted_once(self) -> None:
         users = Counter(block for blocks, _, _ in self.texts for block in blocks)
-        assert [users[block] for block in range(10)] == self.pool._users
-        assert self.pool.used == len(users)
-        assert self.pool.free + self.pool.used == self.pool.num_blocks
-        assert 0 <= self.pool.cached <= self.pool.free
+        assert [users[block] for block in range(10)] == self.pool._ref_counts
+        assert self.pool.in_use == len(users)
+        assert self.pool.available + self.pool.in_use == self.pool.num_blocks
+        assert 0 <= self.pool.evictable <= self.pool.available
 
     @invariant()
-    def a_known_block_holds_what_it_is_found_by(self) -> None:
-        for _, ids, root in self.texts:
-            for index, block in enumerate(self.pool.match(ids, root)):
-                assert self.held[block] == (root, tuple(ids[: 2 * index + 2]))
+    def a_cached_block_holds_what_it_is_found_by(self) -> None:
+        for _, ids, adapter in self.texts:
+            for index, block in enumerate(self.pool.match(ids, adapter)):
+                assert self.held[block] == (adapter, tuple(ids[: 2 * index + 2]))
 
 
 TestPoolBesideItsModel = PoolBesideItsModel.TestCase

@@ -37,7 +37,7 @@ CHAT_TOKENS = (BEGIN_OF_TEXT, START_HEADER, END_HEADER, END_OF_TURN)
 """The special tokens that a vocabulary must have to hold a chat."""
 
 CALL_SEPARATOR = "; "
-"""What stands between two calls of one message."""
+"""Separator of two calls of one message."""
 
 _LONG_CHAT = 100_000
 
@@ -87,7 +87,7 @@ CHAT_TEMPLATE = r"""{{- bos_token }}
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """What the assistant asks a tool to do. arguments: a JSON value, an object unless something
+    """A request of the assistant to a tool. arguments: a JSON value, an object unless something
     went wrong.
     """
 
@@ -155,10 +155,10 @@ def encode_chat(
 
     for message in messages:
         _check(message)
-    tells_tools = _place_of_tools(messages) if tools else None
+    tells_tools = _index_of_tools(messages) if tools else None
     texts = [
-        (_describe(tools) if place == tells_tools else "") + _words(message)
-        for place, message in enumerate(messages)
+        (_describe(tools) if index == tells_tools else "") + _words(message)
+        for index, message in enumerate(messages)
     ]
     ids, loss_mask = [begin], [False]
     for message, encoded in zip(messages, _encoded(tokenizer, texts), strict=True):
@@ -190,14 +190,14 @@ def _check(message: Message) -> None:
         )
 
 
-def _place_of_tools(messages: Sequence[Message]) -> int:
-    """Which message describes the tools."""
-    place = next((place for place, message in enumerate(messages) if message.role == "user"), None)
-    if place is None:
+def _index_of_tools(messages: Sequence[Message]) -> int:
+    """Index of the message that describes the tools."""
+    index = next((index for index, message in enumerate(messages) if message.role == "user"), None)
+    if index is None:
         raise TokenizerError(
             "tools are described in the first user message, but this chat has none; add one"
         )
-    return place
+    return index
 
 
 def _describe(tools: Sequence[Mapping[str, Any]]) -> str:

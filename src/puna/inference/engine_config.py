@@ -1,12 +1,12 @@
-"""What an engine may use, and which of its ways: plain values, without torch."""
+"""Engine configuration: memory, bounds of a step and features. Plain values, without torch."""
 
 from pydantic import Field
 
 from puna.config import Config
 
 
-class EngineOptions(Config):
-    """What an engine may use, and which of its ways."""
+class EngineConfig(Config):
+    """Memory that an engine may use, bounds of its steps, and its features."""
 
     cache_bytes: int | None = Field(
         default=None,
@@ -33,7 +33,7 @@ class EngineOptions(Config):
         default=True, description="compute a beginning that several prompts share once"
     )
     speculate: bool = Field(
-        default=True, description="let requests guess tokens from what was said before"
+        default=True, description="let requests draft tokens from their own text and verify them"
     )
     batch_invariant: bool = Field(
         default=False,

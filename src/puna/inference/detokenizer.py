@@ -1,4 +1,4 @@
-"""From the ids of one continuation to its text: no half characters, no end token, nothing of a stop
+"""Incremental detokenization of one sequence: no half characters, no end token, nothing of a stop
 text.
 """
 
@@ -9,13 +9,13 @@ from puna.tokenizer.stream import StreamDecoder
 from puna.tokenizer.tokenizer import Tokenizer
 
 
-class Transcript:
-    """What one continuation says so far. Give it every event of its continuation, in order.
+class Detokenizer:
+    """Text of one sequence so far. Give it every event of its sequence, in order.
 
     text: what is certain. ids: what made it, an end token included and nothing after a stop text;
     logprobs: theirs, if asked for. prompt_logprobs: the prompt's, if asked for. finish: why it
     ended, or None. A stop text is found here and not in the engine, which knows ids only: whoever
-    holds the transcript then cancels the request.
+    feeds the detokenizer then cancels the request.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
@@ -38,12 +38,12 @@ class Transcript:
         """
         before = len(self.text)
         self.prompt_logprobs = self.prompt_logprobs or event.prompt_logprobs
-        for place, token in enumerate(event.ids):
+        for index, token in enumerate(event.ids):
             if self.finish is not None:
                 break
             self.ids.append(token)
-            self.logprobs += event.logprobs[place : place + 1]
-            is_end = event.finish == "stop" and place == len(event.ids) - 1
+            self.logprobs += event.logprobs[index : index + 1]
+            is_end = event.finish == "stop" and index == len(event.ids) - 1
             self._take("" if is_end else self._decoder.feed(token))
         if event.finish is not None and self.finish is None:
             self._take(self._decoder.flush())
@@ -55,7 +55,7 @@ class Transcript:
     def _take(self, text: str) -> None:
         """Keep back what may be part of a stop text; end at a whole one."""
         text = self._held + text
-        ends = [place for place in (text.find(stop) for stop in self._stop) if place >= 0]
+        ends = [index for index in (text.find(stop) for stop in self._stop) if index >= 0]
         if ends:
             self.finish, self._held = "stop", ""
             self.text += text[: min(ends)]
