@@ -17,8 +17,8 @@ RULE_SINCE = "442c8c5"
 MAX_SUBJECT = 72
 # Imperatives that end as other forms do; -eed and -ss are no such endings
 EXCEPTIONS = frozenset(
-    ("Embed", "Shed", "Bring", "Cling", "Ping", "Ring", "Sing", "String", "Swing")
-    + ("Alias", "Always", "Bias", "Canvas", "Focus")
+    {"Embed", "Shed", "Bring", "Cling", "Ping", "Ring", "Sing", "String", "Swing"}
+    | {"Alias", "Always", "Bias", "Canvas", "Focus"}
 )
 
 

@@ -6,6 +6,7 @@ import ctypes
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,12 +124,52 @@ def test_ctrl_c_and_then_continued(
     out = tmp_path / "out"
     process = start(source, tokenizer, out, workers=2)
     wait_for_shards(process, out, more=2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    _, message = process.communicate(timeout=30)
+    os.killpg(process.pid, signal.SIGSTOP)
+    while (out / "manifest.json").exists():  # on a busy machine it had ended before it was stopped
+        process.kill()
+        process.communicate()
+        shutil.rmtree(out)
+        process = start(source, tokenizer, out, workers=2)
+        wait_for_shards(process, out, more=2)
+        os.killpg(process.pid, signal.SIGSTOP)
+    message = interrupted(process)
     # perhaps while it handled an error
     assert message.count("\nKeyboardInterrupt\n") == 1, "only the parent tells of the interruption"
     prepare([str(source)], tokenizer, out, workers=1, shard_tokens=SHARD_TOKENS)
     assert contents(out) == expected
+
+
+def interrupted(process: "subprocess.Popen[str]") -> str:
+    """Interrupt a process and its workers, as a terminal does; what they say of it."""
+    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGCONT)
+    return process.communicate(timeout=60)[1]
+
+
+def handles_interrupts(process: psutil.Process) -> bool:
+    """Whether the interpreter of a process has begun, and would answer SIGINT with a traceback."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (caught,) = re.findall(r"^SigCgt:\t(\w+)$", status, re.MULTILINE)
+    return bool(int(caught, 16) >> (signal.SIGINT - 1) & 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the state of another process is in /proc")
+def test_ctrl_c_while_workers_start_is_told_by_the_parent_alone(
+    source: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """A worker takes half a second until it ignores the signal, and longer on a busy machine; once
+    it was ended by it, with a traceback of its own.
+    """
+    process = start(source, tokenizer, tmp_path / "out", workers=2)
+    parent = psutil.Process(process.pid)
+    deadline = time.monotonic() + 60
+    while not any(
+        "spawn_main" in " ".join(child.cmdline()) and handles_interrupts(child)
+        for child in parent.children()
+    ):
+        assert time.monotonic() < deadline, "no worker was started within a minute"
+        time.sleep(0.001)
+    assert interrupted(process).count("\nKeyboardInterrupt\n") == 1
 
 
 def test_finished_shards_are_not_written_again(
