@@ -33,10 +33,11 @@ test-gpu: $(VENV)/.installed-dev ## the tests that need a CUDA device
 soak: $(VENV)/.installed-dev ## ten minutes of mixed, broken and abandoned requests against a server, and what they left behind
 	@$(PYTEST) -s -m slow tests/server/test_soak.py -k 600 $(ARGS)
 
-check: $(VENV)/.installed-dev ## lint, format and types
+check: $(VENV)/.installed-dev ## lint, format, types, and the commit messages since BASE= (left out: since origin/main)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/python tests/check_commits.py $(BASE)
 
 bench: $(VENV)/.installed-dev ## measure speed on this machine, beside peers (ARGS='float32' for one row of the training step)
 	@$(BIN)/python benchmarks/run.py $(ARGS)

@@ -1,4 +1,4 @@
-"""What others may build on: `puna.__all__`, and every name without an underscore in every room,
+"""What others may build on: `puna.__all__`, and every name without an underscore in every package,
 described and typed.
 """
 

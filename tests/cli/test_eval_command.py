@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from said import said
 
 from puna.eval.bits_per_byte import FORMULA, score_tokens, text_tokens
 from puna.inference.language_model import LanguageModel
@@ -61,18 +62,18 @@ def test_a_text(puna: Puna, tiny_run: Path, tiny_llama: LanguageModel, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "give either --data DIR or --text FILE"),
-        (["--data", "a", "--text", "b"], 2, "give either --data DIR or --text FILE"),
-        (["--text", "gone.txt"], 1, "error: there is no file gone.txt"),
+        ([], 2, "--data DIR or --text FILE"),
+        (["--data", "a", "--text", "b"], 2, "--data DIR or --text FILE"),
+        (["--text", "gone.txt"], 1, "error: ... no file gone.txt"),
         (
             ["--text", __file__, "--context", "97"],
             1,
-            "error: context 97 exceeds the model's context of 96",
+            "error: ... context 97 ... 96",
         ),
         (
             ["--text", __file__, "--context", "8", "--stride", "9"],
             1,
-            "error: stride 9 exceeds the window of 8",
+            "error: ... stride 9 ... 8",
         ),
         (["--text", __file__, "--context", "-3"], 2, "Invalid value for '--context'"),
         (["--text", __file__, "--max-tokens", "1"], 2, "Invalid value for '--max-tokens'"),
@@ -84,4 +85,4 @@ def test_what_cannot_be_scored(
 ) -> None:
     result = puna("eval", tiny_run / "model", *arguments)
     assert result.code == code
-    assert message in result.err
+    assert re.search(said(message), result.err)

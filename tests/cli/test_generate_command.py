@@ -1,10 +1,12 @@
 """`puna generate` and `puna chat`: text on standard output, the same for the same seed."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from said import said
 
 from puna.inference.language_model import LanguageModel
 
@@ -57,10 +59,10 @@ def test_greedy_needs_no_seed_and_stop_texts_stop(puna: Puna, tiny_run: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--temperature", -1], "temperature = -1.0: Input should be greater than or equal to 0"),
+        (["--temperature", -1], "temperature ... -1.0 ... greater than or equal to 0"),
         (["--seed", 10**20], "Input should be less than"),
-        (["--max-tokens", 0], "max_tokens = 0"),
-        (["--device", "cuda:99"], "the device 'cuda:99' cannot be used here"),
+        (["--max-tokens", 0], "max_tokens ... 0"),
+        (["--device", "cuda:99"], "'cuda:99' cannot be used"),
     ],
 )
 def test_a_wrong_option_is_one_line(
@@ -68,13 +70,17 @@ def test_a_wrong_option_is_one_line(
 ) -> None:
     result = puna("generate", tiny_run / "model", "old", *arguments)
     assert result.code == 1
-    assert message in result.err
+    assert re.search(said(message), result.err)
     assert result.err.count("\n") == 1
 
 
 def test_what_is_no_model_or_too_long(puna: Puna, tiny_run: Path, tmp_path: Path) -> None:
-    assert "is no model folder: it has no config.json" in puna("generate", tmp_path, "old").err
-    assert "but the model's context of 96" in puna("generate", tiny_run / "model", "東京" * 90).err
+    no_model, too_long = (
+        puna("generate", *arguments).err
+        for arguments in ((tmp_path, "old"), (tiny_run / "model", "東京" * 90))
+    )
+    assert re.search(said("no model folder ... config.json"), no_model)
+    assert re.search(said("context ... 96"), too_long)
 
 
 def test_a_conversation_from_standard_input(

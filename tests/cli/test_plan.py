@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from said import said
 
 from puna.model.config import ModelConfig
 from puna.model.transformer import build_transformer
@@ -105,9 +106,9 @@ def test_a_model_folder(puna: Puna, tmp_path: Path) -> None:
         (
             ["llama-66b"],
             1,
-            "error: unknown preset 'llama-66b'; the presets are llama-7b, llama-13b",
+            "error: ... 'llama-66b' ... llama-7b, llama-13b",
         ),
-        (["."], 1, "error: . is no model folder: it has no config.json"),
+        (["."], 1, "error: . ... no model folder ... config.json"),
         (["llama-7b", "--bits", "5"], 2, "'5' is not one of '4', '16'"),
         (["llama-7b", "--kind", "fp4"], 2, "'fp4' is not one of 'nf4', 'int4'"),
     ],
@@ -118,4 +119,4 @@ def test_what_cannot_be_planned(
     monkeypatch.chdir(tmp_path)
     result = puna("plan", "tree", *arguments)
     assert result.code == code
-    assert message in result.err
+    assert re.search(said(message), result.err)

@@ -1,12 +1,14 @@
 """`puna plan fit`: a results file in, constants with intervals out."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from said import said
 
 from puna.plan.scaling import LAWS
 
@@ -68,18 +70,18 @@ def test_the_same_seed_prints_the_same_numbers(results: Path, puna: Puna) -> Non
 @pytest.mark.parametrize(
     ("text", "code", "message"),
     [
-        ('{"loss": 2.0, "tokens": 5}', 1, "none of 1 lines has the keys parameters, tokens, loss"),
+        ('{"loss": 2.0, "tokens": 5}', 1, "1 lines ... parameters, tokens, loss"),
         (
             "\n".join(['{"parameters": 1e6, "tokens": 2e7, "loss": 3.0}'] * 5),
             1,
-            "at least 6 runs are needed",
+            "at least 6 runs",
         ),
         (
             "\n".join(f'{{"parameters": 1e6, "tokens": {d}e7, "loss": 3.0}}' for d in range(1, 9)),
             1,
-            "8 runs with 1 different numbers of parameters",
+            "8 runs ... 1 different ... parameters",
         ),
-        ("parameters,tokens,loss", 1, "line 1 is not JSON"),
+        ("parameters,tokens,loss", 1, "line 1 ... JSON"),
     ],
 )
 def test_results_that_cannot_be_fitted(
@@ -90,7 +92,7 @@ def test_results_that_cannot_be_fitted(
     result = puna("plan", "fit", path)
     assert (result.code, result.out) == (code, "")
     assert result.err.startswith("error: ")
-    assert message in result.err
+    assert re.search(said(message), result.err)
     assert result.err.count("\n") == 1
 
 

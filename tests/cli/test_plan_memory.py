@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from said import said
 
 from puna.model.accounting import training_memory
 from puna.model.config import ModelConfig
@@ -73,12 +74,12 @@ def test_precision_and_device_reach_the_estimate(puna: Puna) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["llama-66b"], 1, "error: unknown preset 'llama-66b'; the presets are llama-7b"),
-        (["llama-7b", "--batch", "0"], 1, "error: the batch is 0, but must be at least 1"),
+        (["llama-66b"], 1, "error: ... 'llama-66b' ... llama-7b"),
+        (["llama-7b", "--batch", "0"], 1, "error: ... batch ... 0 ... at least 1"),
         (
             ["llama-7b", "--context", "4096"],
             1,
-            "error: the context is 4096 tokens, but this model is built for 2048",
+            "error: ... context ... 4096 ... 2048",
         ),
         (["llama-7b", "--bits", "8"], 2, "'8' is not one of '4', '16'"),
         (["llama-7b", "--device", "tpu"], 2, "'tpu' is not one of 'cuda', 'cpu'"),
@@ -89,7 +90,7 @@ def test_memory_that_cannot_be_planned(
 ) -> None:
     result = puna("plan", "memory", *arguments)
     assert (result.code, result.out) == (code, "")
-    assert message in result.err
+    assert re.search(said(message), result.err)
 
 
 def test_llama_s_mixture_by_corpus(puna: Puna) -> None:
@@ -132,17 +133,17 @@ def test_weights_are_relative_to_their_sum(puna: Puna) -> None:
         (
             ["--tokens", "0", "--mixture", "llama"],
             1,
-            "error: tokens is 0, but must be a number above zero",
+            "error: tokens ... 0 ... above zero",
         ),
         (
             ["--tokens", "1e9", "--mixture", "pile"],
             1,
-            "error: unknown mixture 'pile'; the known ones are llama",
+            "error: ... 'pile' ... llama",
         ),
         (
             ["--tokens", "1e9", "--source", "web"],
             1,
-            "error: the source 'web' is not of the form NAME:WEIGHT:TOKENS",
+            "error: ... 'web' ... NAME:WEIGHT:TOKENS",
         ),
     ],
 )
@@ -151,7 +152,7 @@ def test_mixtures_that_cannot_be_planned(
 ) -> None:
     result = puna("plan", "data", *arguments)
     assert (result.code, result.out) == (code, "")
-    assert message in result.err
+    assert re.search(said(message), result.err)
 
 
 @pytest.mark.parametrize("command", ["tree", "size", "memory", "data", "fit"])

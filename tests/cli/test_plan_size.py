@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from said import said
 
 from puna.plan.cost import GPU_PEAKS
 from puna.plan.scaling import LAWS
@@ -123,23 +124,20 @@ def test_curves_are_drawn_for_every_set_of_constants(puna: Puna, tmp_path: Path)
         (
             ["--flops", "1e21", "--constants", "kaplan"],
             1,
-            f"error: unknown constants 'kaplan'; the known ones are {', '.join(LAWS)}",
+            f"error: ... 'kaplan' ... {', '.join(LAWS)}",
         ),
         (
             ["--flops", "1e21", "--inference-tokens", "0"],
             1,
-            "error: inference tokens is 0, but must be a number above zero",
+            "error: inference tokens ... 0 ... above zero",
         ),
         (
             ["--loss", "1.8"],
             1,
-            (
-                "error: epoch: the loss 1.8 is unreachable: by these constants no model gets below"
-                " E = 1.81686"
-            ),
+            "error: epoch: ... 1.8 ... unreachable ... E = 1.81686",
         ),
-        (["--loss", "0"], 1, "error: hoffmann: loss is 0, but must be a number above zero"),
-        (["--flops", "1e21", "--plot", "c.png"], 1, "error: c.png is no SVG file by its name"),
+        (["--loss", "0"], 1, "error: hoffmann: loss ... 0 ... above zero"),
+        (["--flops", "1e21", "--plot", "c.png"], 1, "error: c.png ... SVG"),
     ],
 )
 def test_what_cannot_be_planned(
@@ -153,7 +151,7 @@ def test_what_cannot_be_planned(
     monkeypatch.chdir(tmp_path)
     result = puna("plan", "size", *arguments)
     assert result.code == code
-    assert message in re.sub(r"\s*│\s*", " ", result.err)
+    assert re.search(said(message), re.sub(r"\s*│\s*", " ", result.err))
     assert result.out == ""
     assert not list(tmp_path.iterdir())
 

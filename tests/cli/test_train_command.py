@@ -1,12 +1,14 @@
 """`puna train` and `puna verify-resume`: what they say, leave behind and reject."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import save_file
+from said import said
 
 from puna.model.accounting import count_parameters
 from puna.model.weights import read_model
@@ -73,17 +75,17 @@ def test_a_dry_run_spends_nothing(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.stepz=3", "unknown key train.stepz (did you mean train.steps?)"),
-        ("train.steps", "'train.steps' is not of the form section.key=value"),
-        ("train.steps=4", "optimizer.warmup_steps 4 leaves nothing of train.steps 4; lower it"),
-        ("train.device=cuda:99", "the device 'cuda:99' cannot be used here"),
+        ("train.stepz=3", "train.stepz ... train.steps?"),
+        ("train.steps", "'train.steps' ... section.key=value"),
+        ("train.steps=4", "optimizer.warmup_steps 4 ... train.steps 4 ... lower it"),
+        ("train.device=cuda:99", "'cuda:99' cannot be used"),
         (
             "model.vocab_size=299",
-            "has 300 entries, but model.vocab_size is 299: set tokenizer.vocab_size=300",
+            "300 ... model.vocab_size ... 299 ... set tokenizer.vocab_size=300",
         ),
         (
             "data.mixture=[{path: none-yet}]",
-            "none-yet is not a prepared data folder, and its part of data.mixture names no sources",
+            "none-yet ... prepared ... data.mixture ... sources",
         ),
     ],
 )
@@ -92,7 +94,7 @@ def test_a_recipe_that_cannot_run_is_one_line_and_no_folder(
 ) -> None:
     result = puna("train", tiny_recipe_file, f"run={tmp_path / 'run'}", override)
     assert result.code == 1
-    assert message in result.err
+    assert re.search(said(message), result.err)
     assert result.err.startswith("error: ")
     assert result.err.count("\n") == 1
     assert not (tmp_path / "run").exists()
@@ -103,15 +105,13 @@ def test_a_run_that_is_there_is_rejected(
 ) -> None:
     before = (tiny_run / "metrics.jsonl").read_bytes()
     result = puna("train", tiny_recipe_file, f"run={tiny_run}")
-    assert (result.code, result.err) == (
-        1,
-        f"error: {tiny_run} holds a run already: --resume (in Python resume=True) continues it,"
-        " run=OTHER starts another\n",
-    )
+    assert result.code == 1
+    assert re.match(said(f"error: {tiny_run} ... a run ... --resume ... run="), result.err)
+    assert result.err.count("\n") == 1
     result = puna(
         "train", tiny_recipe_file, f"run={tiny_run}", "--resume", "optimizer.weight_decay=0.3"
     )
-    assert "other values of optimizer.weight_decay" in result.err
+    assert "optimizer.weight_decay" in result.err
     assert (tiny_run / "metrics.jsonl").read_bytes() == before
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_texts import make_texts
+from said import said
 
 from puna.data.loader import Loader
 from puna.data.prepare import prepare
@@ -101,22 +102,22 @@ def test_another_seed_is_another_order(streams: dict[str, TokenStream]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 6, "world_size": 4}, "rank 0 of 4 cannot take an equal share of 6 windows"),
+        ({"batch_size": 6, "world_size": 4}, "rank 0 of 4 ... equal share ... 6"),
         ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
-        ({"batch_size": 0}, "a batch of 0 windows"),
-        ({"context_length": 0}, "windows of 0 tokens"),
+        ({"batch_size": 0}, "batch ... 0"),
+        ({"context_length": 0}, "0 tokens"),
         (
             {"context_length": 10**6},
-            r"the source a has \d+ tokens, fewer than one window of 1000000 \+ 1",
+            "a ... tokens ... window of 1000000 + 1",
         ),
-        ({"weights": {"a": 1}}, r"weighs \['a'\]"),
+        ({"weights": {"a": 1}}, "['a']"),
     ],
 )
 def test_bad_options_are_rejected(
     options: dict[str, object], message: str, streams: dict[str, TokenStream]
 ) -> None:
     values = {"weights": WEIGHTS, "context_length": CONTEXT, "batch_size": 8, "seed": 0} | options
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=said(message)):
         Loader(streams, **values)
 
 

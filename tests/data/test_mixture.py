@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from said import said
 
 from puna.data.mixture import Mixture, Schedule, epochs
 from puna.errors import DataError
@@ -167,27 +168,27 @@ def test_weights_count_as_the_decimals_they_print_as() -> None:
 @pytest.mark.parametrize(
     ("weights", "tokens", "message"),
     [
-        ({}, {}, "no sources; give at least one weight"),
-        ({"a": 0.0}, {"a": 100}, "weight of a is 0.0, but weights are positive"),
-        ({"a": -1}, {"a": 100}, "weight of a is -1"),
-        ({"a": float("nan")}, {"a": 100}, "weight of a is nan"),
-        ({"a": float("inf")}, {"a": 100}, "weight of a is inf"),
-        ({"a": 1}, {"b": 100}, r"weighs \['a'\], but its sources are \['b'\]"),
-        ({"a": 1}, {"a": 9}, r"source a has 9 tokens, fewer than one window of 9 \+ 1"),
+        ({}, {}, "no sources ... weight"),
+        ({"a": 0.0}, {"a": 100}, "a ... 0.0 ... positive"),
+        ({"a": -1}, {"a": 100}, "weight ... a ... -1"),
+        ({"a": float("nan")}, {"a": 100}, "weight ... a ... nan"),
+        ({"a": float("inf")}, {"a": 100}, "weight ... a ... inf"),
+        ({"a": 1}, {"b": 100}, "['a'] ... ['b']"),
+        ({"a": 1}, {"a": 9}, "a ... 9 tokens ... window of 9 + 1"),
         (
             {"a": 0.1234567, "b": 1},
             {"a": 100, "b": 100},
-            "repeat only after 11234567 samples.*fewer digits",
+            "repeat ... 11234567 samples ... fewer digits",
         ),
     ],
 )
 def test_bad_mixtures_are_rejected(
     weights: dict[str, float], tokens: dict[str, int], message: str
 ) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=said(message)):
         Mixture(weights, tokens, 9, seed=0)
 
 
 def test_epochs_of_a_source_without_tokens_is_rejected() -> None:
-    with pytest.raises(DataError, match=r"\['b'\] have no tokens"):
+    with pytest.raises(DataError, match=said("['b'] ... no tokens")):
         epochs({"a": 1, "b": 1}, {"a": 5}, 10)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_texts import make_texts
+from said import said
 
 from puna.data.dedup import SeenDocuments, document_hash, split_of
 from puna.data.journal import JOURNAL_NAME
@@ -182,11 +183,11 @@ def test_one_source_may_stand_alone(corpus: Corpus, tokenizer: Tokenizer, tmp_pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"validation_fraction": 0.1}, "validation_fraction was 0.05 and is 0.1"),
-        ({"shard_tokens": 9}, "shard_tokens was 16777216 and is 9"),
-        ({"max_bytes": 9}, "max_bytes was None and is 9"),
-        ({"sources": 2}, "1 sources became 2"),
-        ({"touch": True}, "the files of .* are not those that were read as"),
+        ({"validation_fraction": 0.1}, "validation_fraction ... 0.05 ... 0.1"),
+        ({"shard_tokens": 9}, "shard_tokens ... 16777216 ... 9"),
+        ({"max_bytes": 9}, "max_bytes ... None ... 9"),
+        ({"sources": 2}, "1 source ... 2"),
+        ({"touch": True}, "files ... read"),
     ],
 )
 def test_a_folder_of_other_inputs_is_rejected(
@@ -198,7 +199,7 @@ def test_a_folder_of_other_inputs_is_rejected(
     sources = [str(source)] * change.pop("sources", 1)
     if change.pop("touch", False):
         (source / "00001.txt").write_text("altered")
-    with pytest.raises(DataError, match=rf"{message}.*give another folder, or delete"):
+    with pytest.raises(DataError, match=said(f"{message} ... another folder ... delete")):
         prepare(sources, tokenizer, out, **change)
     assert contents(out) == before
 
@@ -209,7 +210,7 @@ def test_a_folder_of_another_tokenizer_is_rejected(
     source = corpus(make_texts(20))
     prepare([str(source)], tokenizer, tmp_path / "out")
     other = Tokenizer.train(make_texts(50, seed=98), 290)
-    with pytest.raises(DataError, match="tokenizer_hash was"):
+    with pytest.raises(DataError, match="tokenizer_hash"):
         prepare([str(source)], other, tmp_path / "out")
 
 
@@ -219,36 +220,36 @@ def test_foreign_files_and_lost_shards_are_rejected(
     source, out = corpus(make_texts(20)), tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("dear")
-    with pytest.raises(DataError, match="holds files, but no shards that could be continued"):
+    with pytest.raises(DataError, match=said("files ... no shards")):
         prepare([str(source)], tokenizer, out)
     shutil.rmtree(out)
     prepare([str(source)], tokenizer, out)
     (out / "train-00000.tokens").unlink()
-    with pytest.raises(DataError, match=r"train-00000\.tokens is missing"):
+    with pytest.raises(DataError, match=said("train-00000.tokens ... missing")):
         prepare([str(source)], tokenizer, out)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation_fraction": 1.0}, "validation_fraction = 1.0: .*less than 1"),
-        ({"validation_fraction": -0.1}, "validation_fraction = -0.1"),
-        ({"shard_tokens": 0}, "shard_tokens = 0"),
-        ({"max_bytes": 0}, "max_bytes = 0"),
-        ({"workers": 0}, "workers is 0, but at least one"),
+        ({"validation_fraction": 1.0}, "validation_fraction ... 1.0 ... less than 1"),
+        ({"validation_fraction": -0.1}, "validation_fraction ... -0.1"),
+        ({"shard_tokens": 0}, "shard_tokens ... 0"),
+        ({"max_bytes": 0}, "max_bytes ... 0"),
+        ({"workers": 0}, "workers ... 0 ... at least"),
     ],
 )
 def test_bad_options_are_rejected_before_anything_is_written(
     options: dict[str, float], message: str, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=said(message)):
         prepare([str(corpus(["text"]))], tokenizer, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
 def test_output_inside_a_source_is_rejected(corpus: Corpus, tokenizer: Tokenizer) -> None:
     source = corpus(["text"])
-    with pytest.raises(DataError, match="lies inside the source"):
+    with pytest.raises(DataError, match="inside"):
         prepare([str(source)], tokenizer, source / "shards")
 
 
@@ -257,7 +258,7 @@ def test_a_vocabulary_without_an_end_of_text_is_rejected(
 ) -> None:
     definition = json.loads(tokenizer.to_json())
     definition["added_tokens"] = []
-    with pytest.raises(TokenizerError, match="no end-of-text token"):
+    with pytest.raises(TokenizerError, match="end-of-text"):
         prepare(
             [str(corpus(["text"]))], Tokenizer.from_json(json.dumps(definition)), tmp_path / "out"
         )
@@ -267,12 +268,12 @@ def test_all_documents_in_validation_is_rejected_and_another_fraction_may_follow
     corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     source = str(corpus(["a single text"]))
-    with pytest.raises(DataError, match="all 1 documents fell to validation"):
+    with pytest.raises(DataError, match=said("1 documents ... validation")):
         prepare([source], tokenizer, tmp_path / "out", validation_fraction=0.9999)
     shutil.rmtree(tmp_path / "out")
     manifest = prepare([source], tokenizer, tmp_path / "out", validation_fraction=0)
     assert [manifest.splits[split].documents for split in SPLITS] == [1, 0]
-    with pytest.raises(DataError, match="has no validation documents"):
+    with pytest.raises(DataError, match=said("no validation")):
         open_split(tmp_path / "out", "validation")
 
 

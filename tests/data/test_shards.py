@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_texts import make_texts
+from said import said
 
 from puna.data import shards
 from puna.data.manifest import Manifest
@@ -79,7 +80,7 @@ def test_few_files_are_mapped_at_once(whole: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("start", "count"), [(-1, 1), (0, -1), (0, 10**9), (10**9, 1)])
 def test_a_range_outside_the_stream_is_an_index_error(start: int, count: int, whole: Path) -> None:
-    with pytest.raises(IndexError, match="of a stream of"):
+    with pytest.raises(IndexError, match="stream"):
         open_split(whole, "train").read(start, count)
 
 
@@ -88,14 +89,14 @@ def test_a_range_outside_the_stream_is_an_index_error(start: int, count: int, wh
 def test_a_truncated_shard_is_rejected_by_name(name: str, verify: bool, damaged: Path) -> None:
     path = damaged / name
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=rf"{name} has \d+ bytes instead of \d+; copy it again"):
+    with pytest.raises(DataError, match=said(f"{name} ... bytes ... copy it again")):
         open_split(damaged, "train", verify=verify)
 
 
 @pytest.mark.parametrize("name", ["train-00001.tokens", "train-00001.offsets"])
 def test_a_missing_shard_is_rejected_by_name(name: str, damaged: Path) -> None:
     (damaged / name).unlink()
-    with pytest.raises(DataError, match=f"{name} is missing"):
+    with pytest.raises(DataError, match=said(f"{name} ... missing")):
         open_split(damaged, "train", verify=False)
 
 
@@ -105,12 +106,12 @@ def test_an_altered_shard_is_rejected_by_name_when_verified(name: str, damaged: 
     content = bytearray(path.read_bytes())
     content[8] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"{name} was altered"):
+    with pytest.raises(DataError, match=said(f"{name} ... altered")):
         open_split(damaged, "train")
     open_split(damaged, "train", verify=False)
     verified = verify_shards(damaged, Manifest.load(damaged), ("train",))
     assert next(verified).name == "train-00000"
-    with pytest.raises(DataError, match=f"{name} was altered"):
+    with pytest.raises(DataError, match=said(f"{name} ... altered")):
         next(verified)
 
 
@@ -124,12 +125,12 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda values: values.update(format=2), "not a manifest of format 1: format"),
-        (lambda values: values.pop("splits"), "splits Field required"),
+        (lambda values: values.update(format=2), "format 1 ... format"),
+        (lambda values: values.pop("splits"), "splits ... required"),
         (lambda values: values.update(colour="red"), "colour"),
         (
             lambda values: values["splits"]["train"].update(tokens=7),
-            "tokens is 7, but its shards add up to",
+            "tokens ... 7 ... shards",
         ),
     ],
 )
@@ -137,12 +138,10 @@ def test_a_damaged_manifest_is_rejected(
     change: Callable[[dict], object], message: str, damaged: Path
 ) -> None:
     edit(damaged, change)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=said(message)):
         open_split(damaged, "train")
 
 
 def test_a_folder_without_a_manifest_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"has no manifest\.json; run `puna data prepare` to its end first"
-    ):
+    with pytest.raises(DataError, match=said("manifest.json ... `puna data prepare`")):
         open_split(tmp_path, "train")

@@ -261,21 +261,21 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no column": (
         lambda at: pq.write_table(pa.table({"body": ["a"]}), at / "a.parquet") or at,
-        r"a\.parquet has no column 'text', only \['body'\]",
+        r"a\.parquet .*'text'.*\['body'\]",
     ),
     "column of numbers": (
         lambda at: pq.write_table(pa.table({"text": [1]}), at / "a.parquet") or at,
-        r"a\.parquet row 1 has a value of type int",
+        r"a\.parquet row 1 .*int",
     ),
     "missing arrow file": (
         lambda at: (
             (write_dataset(at / "a", TEXTS) / "data-00001-of-00002.arrow").unlink() or at / "a"
         ),
-        "lists data-00001-of-00002.arrow, which is not there",
+        r"data-00001-of-00002\.arrow",
     ),
     "damaged state": (
         lambda at: write_bytes(write_dataset(at / "a", TEXTS) / "state.json", b"{}").parent,
-        r"state\.json cannot be read as part of a dataset folder",
+        r"state\.json .*dataset folder",
     ),
     "splits without train": (
         lambda at: (
@@ -283,7 +283,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
                 write_dataset_dict(at / "a", TEXTS) / "dataset_dict.json", b'{"splits": ["x", "y"]}'
             ).parent
         ),
-        "has no split `train`; name the folder of one of its splits: x, y",
+        "`train`.* folder .*x, y",
     ),
 }
 
@@ -297,7 +297,7 @@ def test_bad_sources_are_rejected_with_their_position(case: str, tmp_path: Path)
 
 
 def test_no_source_at_all_is_rejected() -> None:
-    with pytest.raises(DataError, match="no source was given"):
+    with pytest.raises(DataError, match="no source"):
         read_texts([])
 
 

@@ -32,7 +32,7 @@ PAGE = read_page("docs/api.md")
 README = read_page("README.md").section("Serve it")
 ENDPOINTS = PAGE.section("API")
 SOURCES = [
-    path for room in ("api", "server") for path in (ROOT / "src" / "puna" / room).glob("*.py")
+    path for package in ("api", "server") for path in (ROOT / "src" / "puna" / package).glob("*.py")
 ]
 
 OF: Mapping[str, tuple[type[Config], ...]] = {

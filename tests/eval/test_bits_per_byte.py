@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from said import said
 
 from puna.config import validate
 from puna.data.shards import open_split
@@ -123,7 +124,7 @@ def test_units() -> None:
 def test_too_short_a_text(ids: list[int], tiny_llama: LanguageModel) -> None:
     with pytest.raises(
         DataError,
-        match=f"the text has {len(ids)} tokens, but predicting one from another takes two",
+        match=said(f"{len(ids)} tokens ... two"),
     ):
         score_tokens(tiny_llama.model, np.array(ids, dtype=np.int64), LENGTHS, context=8)
 

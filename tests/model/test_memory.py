@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from said import said
 
 from puna.errors import PlanError
 from puna.inference.kv_cache import PagedCache
@@ -136,14 +137,14 @@ def test_inference_memory_is_the_bytes_of_weights_and_cache(
 @pytest.mark.parametrize(
     ("batch", "context", "message"),
     [
-        (0, 8, "the batch is 0, but must be at least 1"),
-        (1, -1, "the context is -1, but must be at least 1"),
-        (1, 2049, "the context is 2049 tokens, but this model is built for 2048"),
+        (0, 8, "batch ... 0 ... at least 1"),
+        (1, -1, "context ... -1 ... at least 1"),
+        (1, 2049, "context ... 2049 ... 2048"),
     ],
 )
 def test_sizes_that_cannot_be_are_rejected(batch: int, context: int, message: str) -> None:
     config = ModelConfig.model_validate({"preset": "llama-7b"})
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(PlanError, match=said(message)):
         training_memory(config, batch, context, half=True)
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(PlanError, match=said(message)):
         inference_memory(config, batch, context)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from said import said
 from scipy.optimize import approx_fprime, least_squares
 
 from puna.errors import PlanError
@@ -158,19 +159,17 @@ def test_resamples_too_can_tell_five_constants_apart() -> None:
 @pytest.mark.parametrize(
     ("sizes", "ratios", "counts"),
     [
-        (5, (20,), "5 runs with 5 different numbers of parameters and 5 of tokens"),
-        (1, (1, 2, 4, 8, 16, 32), "6 runs with 1 different numbers of parameters and 6 of tokens"),
-        (2, (1, 2, 4, 8), "8 runs with 2 different numbers of parameters and 8 of tokens"),
+        (5, (20,), "5 runs ... 5 different ... parameters ... 5 ... tokens"),
+        (1, (1, 2, 4, 8, 16, 32), "6 runs ... 1 different ... parameters ... 6 ... tokens"),
+        (2, (1, 2, 4, 8), "8 runs ... 2 different ... parameters ... 8 ... tokens"),
     ],
 )
 def test_runs_that_fix_no_five_constants_are_rejected(
     sizes: int, ratios: tuple[float, ...], counts: str
 ) -> None:
-    rule = (
-        " do not fix five constants: at least 6 runs are needed, with at least 3 different ones of"
-        " each"
-    )
-    with pytest.raises(PlanError, match=f"^{counts}{rule}$"):
+    with pytest.raises(
+        PlanError, match=said(f"{counts} ... at least 6 runs ... at least 3 different")
+    ):
         fit_law(made_runs(LAWS["epoch"], sizes=sizes, ratios=ratios))
 
 
@@ -181,7 +180,7 @@ def test_six_runs_are_enough() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axis", "words"), [("parameters", "fall with parameters"), ("tokens", "fall with tokens")]
+    ("axis", "words"), [("parameters", "with parameters"), ("tokens", "with tokens")]
 )
 def test_losses_that_do_not_depend_on_an_axis_are_rejected(axis: str, words: str) -> None:
     runs = made_runs(LAWS["epoch"])
@@ -224,31 +223,28 @@ def test_lines_without_the_keys_are_passed_over_and_counted(tmp_path: Path) -> N
     [
         (
             ['{"loss": 2}', "{}"],
-            (
-                r"none of 2 lines has the keys parameters, tokens, loss; give lines such as"
-                r" \{\"parameters\": 4000000"
-            ),
+            '2 lines ... parameters, tokens, loss ... {"parameters": 4000000',
         ),
-        ([], "none of 0 lines has the keys"),
-        (["{}", "loss 2.3"], "line 2 is not JSON"),
+        ([], "0 lines"),
+        (["{}", "loss 2.3"], "line 2 ... JSON"),
         (
             ['{"parameters": 1e6, "tokens": 1e9, "loss": -1}'],
-            "line 1: loss is -1, but must be a number above zero",
+            "line 1: loss ... -1 ... above zero",
         ),
-        (['{"parameters": 1e6, "tokens": NaN, "loss": 2}'], "line 1: tokens is nan"),
-        (['{"parameters": null, "tokens": 1, "loss": 2}'], "line 1: parameters is None"),
-        (['{"parameters": "1M", "tokens": 1, "loss": 2}'], "line 1: parameters is '1M'"),
-        (['{"parameters": true, "tokens": 1, "loss": 2}'], "line 1: parameters is True"),
+        (['{"parameters": 1e6, "tokens": NaN, "loss": 2}'], "line 1: tokens ... nan"),
+        (['{"parameters": null, "tokens": 1, "loss": 2}'], "line 1: parameters ... None"),
+        (['{"parameters": "1M", "tokens": 1, "loss": 2}'], "line 1: parameters ... '1M'"),
+        (['{"parameters": true, "tokens": 1, "loss": 2}'], "line 1: parameters ... True"),
     ],
 )
 def test_results_that_cannot_be_read_are_one_clear_error(
     lines: list[str], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(PlanError, match=message):
+    with pytest.raises(PlanError, match=said(message)):
         read_runs(write(tmp_path / "r.jsonl", *lines))
 
 
 def test_a_file_that_is_no_text_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "r.bin").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(PlanError, match=r"r\.bin is not UTF-8 text"):
+    with pytest.raises(PlanError, match=said("r.bin ... UTF-8")):
         read_runs(tmp_path / "r.bin")

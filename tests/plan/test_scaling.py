@@ -1,12 +1,12 @@
 """Scaling laws: published optima, closed forms against search, and what cannot be reached."""
 
 import math
-import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from said import said
 from scipy.optimize import minimize_scalar
 
 from puna.errors import PlanError
@@ -190,10 +190,7 @@ def test_a_loss_below_e_is_unreachable_and_says_so() -> None:
     for loss in (1.8, EPOCH.E):
         with pytest.raises(
             PlanError,
-            match=(
-                r"the loss 1\.8\d* is unreachable: by these constants no model gets below E ="
-                r" 1\.81686"
-            ),
+            match=said("loss 1.8 ... unreachable ... E = 1.81686"),
         ):
             EPOCH.cheapest_at(loss)
     with pytest.raises(PlanError, match="unreachable"):
@@ -204,27 +201,24 @@ def test_a_loss_that_one_parameter_reaches_is_no_plan() -> None:
     for loss in (3000.0, 1e300):
         with pytest.raises(
             PlanError,
-            match=r"the loss .* is no plan: one parameter that is shown one token reaches it",
+            match=said("loss ... one parameter ... one token"),
         ):
             EPOCH.lifetime_optimum(loss, 1e12)
 
 
 def test_a_model_too_small_for_a_loss_names_the_smallest_that_is_not() -> None:
     fewest = (EPOCH.A / (2.0 - EPOCH.E)) ** (1 / EPOCH.alpha)
-    message = (
-        f"1e+09 parameters reach the loss 2 with no amount of data; it takes more than {fewest:.3g}"
-        " parameters"
-    )
-    with pytest.raises(PlanError, match=f"^{re.escape(message)}$"):
+    message = f"1e+09 parameters ... loss 2 ... more than {fewest:.3g} parameters"
+    with pytest.raises(PlanError, match=said(message)):
         EPOCH.tokens_for(2.0, 1e9)
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
 def test_what_is_not_positive_is_rejected(value: float) -> None:
-    with pytest.raises(PlanError, match=r"flops is .*, but must be a number above zero"):
+    with pytest.raises(PlanError, match=said("flops ... above zero")):
         EPOCH.compute_optimum(value)
     if value:
-        with pytest.raises(PlanError, match="inference tokens is"):
+        with pytest.raises(PlanError, match="inference tokens"):
             EPOCH.lifetime_optimum(2.0, value)
 
 
@@ -232,9 +226,6 @@ def test_unknown_constants_list_the_known() -> None:
     assert named_law("epoch") is EPOCH
     with pytest.raises(
         PlanError,
-        match=(
-            "unknown constants 'kaplan'; the known ones are hoffmann, hoffmann-unrounded, epoch,"
-            " sardana"
-        ),
+        match=said("'kaplan' ... hoffmann, hoffmann-unrounded, epoch, sardana"),
     ):
         named_law("kaplan")

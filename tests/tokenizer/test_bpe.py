@@ -11,6 +11,7 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from said import said
 
 from puna.errors import TokenizerError
 from puna.tokenizer.bpe import (
@@ -348,35 +349,33 @@ def test_until_the_first_tie_both_tie_rules_agree(stdlib_texts: list[str]) -> No
 @pytest.mark.parametrize("end", get_args(End))
 @pytest.mark.parametrize("text", ["", " \n\t"])
 def test_a_text_without_words_is_refused(text: str, end: End) -> None:
-    with pytest.raises(TokenizerError, match="there are no words to learn from"):
+    with pytest.raises(TokenizerError, match="no words"):
         BpeLearner(count_words(text), end=end)
 
 
 def test_a_word_that_holds_the_mark_of_an_end_is_refused_where_ends_are_marked() -> None:
     for end in ("separate", "attached"):
-        with pytest.raises(TokenizerError, match="'a</w>b' holds </w>"):
+        with pytest.raises(TokenizerError, match=said("'a</w>b' ... </w>")):
             BpeLearner({"a</w>b": 1}, end=end)
     assert learn({"</w>": 1}, end="none")[-1].symbol == "</w>"
 
 
 @pytest.mark.parametrize("words", [{"": 1}, {"a": 0}, {"a": -2}])
 def test_empty_words_and_counts_below_one_are_refused(words: dict[str, int]) -> None:
-    with pytest.raises(TokenizerError, match="has the count"):
+    with pytest.raises(TokenizerError, match="count"):
         BpeLearner(words)
 
 
 def test_limits_that_cannot_be_met_are_refused_at_once() -> None:
     learner = BpeLearner(TOY)
-    with pytest.raises(TokenizerError, match="the number of merges is -1"):
+    with pytest.raises(TokenizerError, match=said("merges ... -1")):
         learner.learn(max_merges=-1)
-    with pytest.raises(TokenizerError, match="vocab_size is 10; it must be at least 11"):
+    with pytest.raises(TokenizerError, match=said("vocab_size ... 10 ... at least 11")):
         learner.learn(vocab_size=10)
 
 
 def test_unknown_modes_are_refused() -> None:
-    with pytest.raises(
-        TokenizerError, match="end is 'both'; choose one of separate, attached, none"
-    ):
+    with pytest.raises(TokenizerError, match=said("end ... 'both' ... separate, attached, none")):
         BpeLearner(TOY, end="both")  # type: ignore[arg-type]
-    with pytest.raises(TokenizerError, match="ties is 'last'; choose one of first, oldest"):
+    with pytest.raises(TokenizerError, match=said("ties ... 'last' ... first, oldest")):
         BpeLearner(TOY, ties="last")  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import pytest
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from said import said
 
 from puna.errors import TokenizerError
 from puna.tokenizer.chat_template import Message, Role, ToolCall, encode_chat
@@ -205,16 +206,12 @@ def test_a_forged_turn_stays_inside_its_message(
 def test_refusals(tokenizer: Tokenizer) -> None:
     with pytest.raises(TokenizerError, match="no messages"):
         encode_chat(tokenizer, [])
-    with pytest.raises(
-        TokenizerError, match="'ipython'; choose one of system, user, assistant, tool"
-    ):
+    with pytest.raises(TokenizerError, match=said("'ipython' ... system, user, assistant, tool")):
         encode_chat(tokenizer, [Message("ipython", "x")])  # type: ignore[arg-type]
     for role in ("system", "user", "tool"):
-        with pytest.raises(TokenizerError, match=f"a message of the {role} calls a tool"):
+        with pytest.raises(TokenizerError, match=said(f"{role} ... calls a tool")):
             encode_chat(tokenizer, [Message(role, "x", (ToolCall("f", {}),))])
-    with pytest.raises(
-        TokenizerError, match="described in the first user message, but this chat has none"
-    ):
+    with pytest.raises(TokenizerError, match=said("first user message ... none")):
         encode_chat(tokenizer, [Message("system", "x")], tools=[WEATHER])
     bare = Tokenizer.from_json(tokenizer.to_json().replace("<|eot_id|>", "<|other|>"))
     with pytest.raises(TokenizerError, match=r"lacks <\|eot_id\|>"):

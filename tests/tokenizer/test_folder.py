@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tokenizers
 import transformers
+from said import said
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from puna.errors import TokenizerError
@@ -119,7 +120,7 @@ def test_a_vocabulary_without_end_of_text_says_so_when_asked(tokenizer: Tokenize
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(
-        TokenizerError, match=r"no tokenizer at .*tokenizer\.json.*puna tokenizer train"
+        TokenizerError, match=said("no tokenizer ... tokenizer.json ... puna tokenizer train")
     ):
         Tokenizer.load(tmp_path)
 
@@ -132,22 +133,22 @@ def test_a_file_that_is_cut_short_is_refused(tokenizer: Tokenizer, tmp_path: Pat
         Tokenizer.load(tmp_path)
     assert str(tmp_path) in str(refusal.value)
     (tmp_path / "tokenizer_config.json").write_text("[]")
-    with pytest.raises(TokenizerError, match=r"tokenizer_config\.json is no JSON object"):
+    with pytest.raises(TokenizerError, match=said("tokenizer_config.json ... JSON object")):
         Tokenizer.load(tmp_path)
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(TokenizerError, match="cannot be read"):
+    with pytest.raises(TokenizerError, match="read"):
         Tokenizer.load(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda c: c.pop("model"), "no 'model' entry"),
-        (lambda c: c["model"].update(type="Unigram"), "a Unigram model with a ByteLevel"),
-        (lambda c: c.update(pre_tokenizer=None), "a BPE model with no ByteLevel"),
+        (lambda c: c.pop("model"), "'model'"),
+        (lambda c: c["model"].update(type="Unigram"), "Unigram.*ByteLevel"),
+        (lambda c: c.update(pre_tokenizer=None), "BPE.*no ByteLevel"),
         (
             lambda c: c["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True),
-            "space before every text",
+            "space.*before",
         ),
         (lambda c: c["model"]["merges"].append(["nothing", "known"]), "damaged"),
         (lambda c: c["added_tokens"].pop(0), "without a gap"),
@@ -155,7 +156,7 @@ def test_a_file_that_is_cut_short_is_refused(tokenizer: Tokenizer, tmp_path: Pat
             lambda c: c["added_tokens"].insert(
                 0, {**c["added_tokens"][0], "id": 64, "content": "a"}
             ),
-            "could forge it",
+            "forge",
         ),
     ],
 )
@@ -173,12 +174,8 @@ def test_missing_bytes_and_foreign_characters_are_refused() -> None:
         return backend.to_str()
 
     alphabet = {character: id_ for id_, character in enumerate(byte_characters())}
-    with pytest.raises(
-        TokenizerError, match=r"token 256 is '▁the'.*none of the 256 byte characters"
-    ):
+    with pytest.raises(TokenizerError, match=said("256 ... '▁the' ... byte characters")):
         Tokenizer.from_json(with_vocab({**alphabet, "▁the": 256}))
     del alphabet["Ġ"]
-    with pytest.raises(
-        TokenizerError, match=r"1 of the 256 single bytes have no token \(the first is b' '\)"
-    ):
+    with pytest.raises(TokenizerError, match=said("1 of the 256 ... no token ... b' '")):
         Tokenizer.from_json(with_vocab(alphabet))

@@ -15,6 +15,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from said import said
 
 from puna.errors import TokenizerError
 from puna.tokenizer.pretokenize import DIGITS_MODES, Digits
@@ -84,7 +85,7 @@ def test_decoding_spells_special_tokens_or_leaves_them_out(tokenizer: Tokenizer)
 
 @pytest.mark.parametrize("unknown", [-1, 1000, 2**40])
 def test_unknown_ids_are_refused(tokenizer: Tokenizer, unknown: int) -> None:
-    with pytest.raises(TokenizerError, match=f"id {unknown} is not in this vocabulary of 1000"):
+    with pytest.raises(TokenizerError, match=said(f"id {unknown} ... vocabulary of 1000")):
         tokenizer.decode([0, unknown])
     with pytest.raises(TokenizerError, match=f"id {unknown}"):
         tokenizer.token_bytes(unknown)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 import pytest
+from said import said
 
 from puna.errors import TokenizerError
 from puna.tokenizer.pretokenize import Digits
@@ -79,7 +80,7 @@ def test_the_smallest_vocabulary_is_bytes_and_special_tokens() -> None:
     tokenizer = Tokenizer.train(["aaaa"], MIN_VOCAB_SIZE)
     assert tokenizer.vocab_size == MIN_VOCAB_SIZE == 264
     assert tokenizer.decode(tokenizer.encode("é 🦙")) == "é 🦙"
-    with pytest.raises(TokenizerError, match="vocab_size is 263; it must be at least 264"):
+    with pytest.raises(TokenizerError, match=said("vocab_size ... 263 ... at least 264")):
         Tokenizer.train(["aaaa"], 263)
 
 
@@ -122,13 +123,13 @@ def test_samples_past_the_32_bit_counts_are_refused(max_bytes: int) -> None:
     count.
     """
     assert MAX_SAMPLE_BYTES < 2**31
-    with pytest.raises(TokenizerError, match=rf"max_bytes is {max_bytes:,}"):
+    with pytest.raises(TokenizerError, match=said(f"max_bytes ... {max_bytes:,}")):
         Tokenizer.train(["text"], 300, max_bytes=max_bytes)
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", ""]])
 def test_no_text_is_refused(texts: list[str]) -> None:
-    with pytest.raises(TokenizerError, match="no text to train on"):
+    with pytest.raises(TokenizerError, match="no text"):
         Tokenizer.train(texts, 300)
 
 
@@ -137,7 +138,7 @@ def test_usual_mistakes_are_refused() -> None:
         Tokenizer.train("one string", 300)
     with pytest.raises(TokenizerError, match="lone surrogate"):
         Tokenizer.train(["ok", "\udfff"], 300)
-    with pytest.raises(TokenizerError, match="digits is 'four'"):
+    with pytest.raises(TokenizerError, match=said("digits ... 'four'")):
         Tokenizer.train(["text"], 300, "four")  # type: ignore[arg-type]
 
 

@@ -1,9 +1,11 @@
 """What a recipe may say, and what is said back."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from said import said
 
 from puna.errors import ConfigError
 from puna.train.recipe import Recipe, read_recipe
@@ -19,23 +21,23 @@ from puna.train.stored_recipe import differences, dump_recipe, recipe_hash
         ),
         (
             ["optimizer.warmup_steps=40"],
-            "optimizer.warmup_steps 40 leaves nothing of train.steps 40; lower it",
+            "optimizer.warmup_steps 40 ... train.steps 40 ... lower it",
         ),
-        (["train.steps=4"], "optimizer.warmup_steps 4 leaves nothing of train.steps 4"),
+        (["train.steps=4"], "optimizer.warmup_steps 4 ... train.steps 4"),
         (
             ["train.micro_batch_size=3"],
-            "train.batch_size 4 is not a multiple of train.micro_batch_size 3",
+            "train.batch_size 4 ... multiple ... train.micro_batch_size 3",
         ),
         (
             ["train.micro_batch_size=8"],
-            "train.batch_size 4 is not a multiple of train.micro_batch_size 8",
+            "train.batch_size 4 ... multiple ... train.micro_batch_size 8",
         ),
-        (["train.stepz=3"], "unknown key train.stepz (did you mean train.steps?)"),
+        (["train.stepz=3"], "train.stepz ... train.steps?"),
         (
             ["train.learning_rate=3"],
-            "unknown key train.learning_rate (did you mean optimizer.learning_rate?)",
+            "train.learning_rate ... optimizer.learning_rate?",
         ),
-        (["model.layers=3"], "unknown key model.layers (did you mean model.num_layers?)"),
+        (["model.layers=3"], "model.layers ... model.num_layers?"),
         (["train.steps=1e3"], "train.steps = 1000.0"),
         (
             ["optimizer.name=sgd"],
@@ -70,10 +72,10 @@ from puna.train.stored_recipe import differences, dump_recipe, recipe_hash
         (["data.mixture=[]"], "data.mixture"),
         (
             ["data.mixture=[{path: a, wieght: 2}]"],
-            "unknown key data.mixture.0.wieght (did you mean data.mixture.weight?)",
+            "data.mixture.0.wieght ... data.mixture.weight?",
         ),
-        (["model.num_heads=3"], "width 32 is not a multiple of num_heads 3"),
-        ([f"seed={2**63}"], f"seed = {2**63}: Input should be less than"),
+        (["model.num_heads=3"], "width 32 ... multiple ... num_heads 3"),
+        ([f"seed={2**63}"], f"seed ... {2**63} ... less than"),
         (["train=3"], "train = 3"),
     ],
 )
@@ -82,7 +84,7 @@ def test_a_broken_rule_names_the_values(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         tiny_recipe(*overrides)
-    assert message in str(caught.value)
+    assert re.search(said(message), str(caught.value))
 
 
 def test_derived_values(tiny_recipe: Callable[..., Recipe]) -> None:

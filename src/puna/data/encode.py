@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -67,7 +68,9 @@ def encode_batches(
     with SpawnedPool(workers, _start_worker) as pool:
         try:
             for texts, label in batches:
-                under_way.append((pool.submit(_encode, tokenizer_folder, storage, texts), label))
+                with _interrupts_held_back():  # a submission may start a worker
+                    future = pool.submit(_encode, tokenizer_folder, storage, texts)
+                under_way.append((future, label))
                 if len(under_way) > _BATCHES_PER_WORKER * workers:
                     yield _oldest(under_way)
             while under_way:
@@ -102,6 +105,20 @@ def _encode(tokenizer_folder: Path, storage: np.dtype[Any], texts: list[str]) ->
 @lru_cache(maxsize=1)
 def _load(tokenizer_folder: Path) -> Tokenizer:
     return Tokenizer.load(tokenizer_folder)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Hold SIGINT back in this thread and in processes that it starts meanwhile.
+
+    A process inherits the mask. So Ctrl-C in the half second that a worker takes to start does not
+    end it with a traceback of its own before `_start_worker` ignores the signal.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:
