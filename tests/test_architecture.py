@@ -33,9 +33,9 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "tokenizer": "errors config durable",
             "data": "tokenizer config errors durable",
             "inference": "model nn tokenizer config errors device",
-            "worker": "inference tokenizer config errors",
-            "api": "worker inference tokenizer config errors",
-            "server": "api worker inference config errors",
+            "engine_process": "inference tokenizer config errors",
+            "api": "engine_process inference tokenizer config errors",
+            "server": "api engine_process inference config errors",
             "train": "model nn data config errors durable device",
             "eval": "inference model data tokenizer errors",
             "report": "errors durable",
@@ -44,8 +44,8 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "plan": "model config errors",
             "findings": "study plan report errors",
             "cli": (
-                "errors config durable device nn model tokenizer data inference worker api server"
-                " train eval report study plan findings workflow"
+                "errors config durable device nn model tokenizer data inference engine_process api"
+                " server train eval report study plan findings workflow"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",
