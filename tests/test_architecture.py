@@ -28,13 +28,14 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "config": "errors",
             "durable": "errors",
             "device": "errors",
+            "strict_json": "",
             "nn": "errors",
             "model": "nn config errors durable",
             "tokenizer": "errors config durable",
             "data": "tokenizer config errors durable",
-            "inference": "model nn tokenizer config errors device",
+            "inference": "model nn tokenizer config errors device strict_json",
             "engine_process": "inference tokenizer config errors",
-            "api": "engine_process inference tokenizer config errors",
+            "api": "engine_process inference tokenizer config strict_json errors",
             "server": "api engine_process inference config errors",
             "train": "model nn data config errors durable device",
             "eval": "inference model data tokenizer errors",
@@ -44,8 +45,8 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "plan": "model config errors",
             "findings": "study plan report errors",
             "cli": (
-                "errors config durable device nn model tokenizer data inference engine_process api"
-                " server train eval report study plan findings workflow"
+                "errors config durable device strict_json nn model tokenizer data inference"
+                " engine_process api server train eval report study plan findings workflow"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",
