@@ -20,8 +20,8 @@ class LoneSurrogateError(ValueError):
 
 
 def parse(text: str, *, whole_numbers: bool = False, max_keys: int | None = None) -> Any:
-    """The value of a JSON text. Raises ValueError with the reason, RecursionError where it nests too
-    deep.
+    """The value of a JSON text. Raises ValueError with the reason, RecursionError for too deep a
+    nesting.
 
     whole_numbers: a number such as 2.0 is read as 2, the same in JSON. max_keys: of one object.
     """
