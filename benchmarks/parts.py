@@ -6,7 +6,7 @@ bench`, or
 
 These parts do little arithmetic and much reading and writing, so what counts is how near they come
 to the machine's bandwidth. Each row of `PARTS` names what its forward and backward pass must read
-and write at the least: the inputs, the gradients, the weights, each once. Statistics of a row are
+and write at the least: the inputs, the gradients, the weights, each once. EngineStats of a row are
 not counted, since they can be computed again from the row; nor are bits that an implementation
 might keep instead of x, as ReLU could. All of a part, weights too, is in one number format.
 `reached` is those bytes / the median time / the bandwidth.

@@ -12,14 +12,14 @@ import pytest
 import torch
 from background_loop import BackgroundLoop
 
+from puna.engine_process.client import EngineClient
+from puna.engine_process.messages import ModelSpec
 from puna.inference.engine_config import EngineConfig
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
 from puna.model.weights import write_model
 from puna.tokenizer.tokenizer import Tokenizer
-from puna.worker.client import EngineClient
-from puna.worker.wire import ModelSpec
 
 TEXT = (
     'the llama reads {"name": "weather", "parameters": {"type": "object"}} given functions please'

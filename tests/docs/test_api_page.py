@@ -22,11 +22,11 @@ from puna.api import formats, messages, protocol, responses
 from puna.api.fields import BOUND, NotSupported
 from puna.api.limits import Limits
 from puna.config import Config
+from puna.engine_process.client import EngineClient, Health
 from puna.errors import RequestError
 from puna.inference.constraint_limits import DEFAULT_LIMITS
 from puna.inference.json_schema import read_schema
 from puna.inference.request import GenerationOptions
-from puna.worker.client import EngineClient, Health
 
 PAGE = read_page("docs/api.md")
 README = read_page("README.md").section("Serve it")

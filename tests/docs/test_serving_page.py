@@ -23,13 +23,13 @@ from puna.api.limits import Limits
 from puna.cli.main import app
 from puna.cli.serve import _announce, model_specs, parse_bytes
 from puna.config import apply_overrides, validate
+from puna.engine_process.client import EngineClient, Health
+from puna.engine_process.messages import LoadedModel
 from puna.inference.engine_config import EngineConfig
 from puna.inference.request import Event
 from puna.model.accounting import kv_bytes_per_token
 from puna.model.config import ModelConfig
 from puna.server.serve import Address
-from puna.worker.client import EngineClient, Health
-from puna.worker.wire import OpenedModel
 
 PAGE = read_page("docs/serving.md")
 COMMANDS = [
@@ -63,9 +63,10 @@ def test_every_example_prints_what_the_page_shows(reader: Reader) -> None:
 
 
 def test_the_server_announces_itself_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    opened = {"quickstart": OpenedModel("quickstart", 256, (), 16_384, "cpu", "float32")}
+    loaded = LoadedModel("quickstart", 256, (), 16_384, "cpu", "float32")
+    models = {"quickstart": SimpleNamespace(loaded=loaded)}
 
-    _announce(Address("127.0.0.1", 8000), SimpleNamespace(opened=opened), needs_key=False)  # type: ignore[arg-type]
+    _announce(Address("127.0.0.1", 8000), SimpleNamespace(models=models), needs_key=False)  # type: ignore[arg-type]
     assert capsys.readouterr().out in PAGE.blocks("text")
 
 

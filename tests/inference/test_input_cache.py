@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from puna.inference.engine import Engine
-from puna.inference.engine_options import EngineOptions
+from puna.inference.engine_config import EngineConfig
 from puna.inference.executor import TorchExecutor
 from puna.inference.input_cache import Windows
 from puna.inference.kv_cache import PagedCache, Run
@@ -78,7 +78,7 @@ def test_greedy_text_is_that_of_the_definition(
     """In pieces, with prefix caching and draft tokens, which are the defaults; twice, since the
     second time much is cached.
     """
-    chosen = EngineOptions(**{"block_size": 8, **options})
+    chosen = EngineConfig(**{"block_size": 8, **options})
     executor = TorchExecutor(
         model,
         num_blocks=blocks,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from background_loop import BackgroundLoop
 
+from puna.engine_process.client import EngineClient
+from puna.engine_process.messages import ModelSpec
 from puna.inference.engine_config import EngineConfig
-from puna.worker.client import EngineClient
-from puna.worker.wire import ModelSpec
 
 
 @pytest.fixture(scope="session")

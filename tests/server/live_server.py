@@ -12,10 +12,10 @@ import uvicorn
 from background_loop import BackgroundLoop
 
 from puna.api.limits import Limits
+from puna.engine_process.client import EngineClient
 from puna.server.app import create_app
 from puna.server.connection import http_server
 from puna.server.gate import Gate
-from puna.worker.client import EngineClient
 
 
 @contextmanager

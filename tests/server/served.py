@@ -43,8 +43,8 @@ class ServerProcess:
 
     def __init__(self, process: "subprocess.Popen[str]", port: int, log: IO[str]) -> None:
         self._process, self.port, self._log = process, port, log
-        self.front = psutil.Process(process.pid)
-        (self.engine,) = self.front.children()
+        self.api_server = psutil.Process(process.pid)
+        (self.engine,) = self.api_server.children()
 
     @property
     def log(self) -> str:
@@ -53,7 +53,7 @@ class ServerProcess:
 
     async def metrics(self) -> dict[str, float]:
         """The figures of /metrics by their names with labels, as in
-        `puna_continuations_running{model="tiny"}`.
+        `puna_sequences_running{model="tiny"}`.
         """
         page = (await ask(self.port, "GET", "/metrics")).body.decode("utf-8")
         lines = (line.rpartition(" ") for line in page.splitlines() if not line.startswith("#"))

@@ -28,7 +28,7 @@ SETTLED_SECONDS = 10.0
 class State:
     """Both processes, with nothing to do."""
 
-    front: Held
+    api_server: Held
     engine: Held
 
 
@@ -42,7 +42,7 @@ class Report:
     after: State
     counted: Mapping[str, float]
     memory: Sequence[tuple[int, int]]
-    """Of front and engine, in bytes, at even times on the way."""
+    """Of API server and engine process, in bytes, at even times on the way."""
 
     def grown(self, name: str) -> float:
         """By how much all metrics of this name have grown together."""
@@ -74,8 +74,8 @@ class Report:
             ),
             f"before: {self.before}",
             f"after:  {self.after}",
-            "memory on the way, front and engine, MB: "
-            + ", ".join(f"{front / 1e6:.1f} {engine / 1e6:.1f}" for front, engine in self.memory),
+            "memory on the way, API server and engine process, MB: "
+            + ", ".join(f"{server / 1e6:.1f} {engine / 1e6:.1f}" for server, engine in self.memory),
         ]
         width = max(len(action) for action, _ in self.tally.visits)
         by_action: dict[str, Counter[str]] = {}
@@ -120,7 +120,7 @@ async def soak(server: ServerProcess, seconds: float, warm_up: float, seed: int 
     async def watch() -> None:
         for _ in range(10):
             await asyncio.sleep(seconds / 10)
-            memory.append((Held.by(server.front).memory, Held.by(server.engine).memory))
+            memory.append((Held.by(server.api_server).memory, Held.by(server.engine).memory))
 
     begun = time.monotonic()
     await asyncio.gather(_visits(server, known, tally, seconds, seed + 2), watch())
@@ -165,17 +165,17 @@ async def settled(server: ServerProcess) -> State:
     while left := await _left(server):
         assert time.monotonic() < deadline, f"left behind: {left}"
         await asyncio.sleep(0.1)
-    return State(Held.by(server.front), Held.by(server.engine))
+    return State(Held.by(server.api_server), Held.by(server.engine))
 
 
 async def _left(server: ServerProcess) -> dict[str, Any]:
     """What is not as in a server without clients."""
     metrics = await server.metrics()
-    levels = ("puna_continuations_running", "puna_continuations_waiting", "puna_cache_blocks_used")
+    levels = ("puna_sequences_running", "puna_sequences_waiting", "puna_cache_blocks_used")
     found: dict[str, Any] = {
         name: value for name, value in metrics.items() if name.startswith(levels) and value
     }
-    open_ = Held.by(server.front).connections
+    open_ = Held.by(server.api_server).connections
     return found | ({"connections": open_} if open_ else {})
 
 

@@ -254,7 +254,7 @@ class Client:
     async def metrics(self) -> str:
         answer = await ask(self._port, "GET", "/metrics")
         assert answer.status == 200
-        assert b"puna_continuations_running" in answer.body
+        assert b"puna_sequences_running" in answer.body
         return "200"
 
     def _judge(self, answer: Answer) -> str:

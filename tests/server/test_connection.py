@@ -14,10 +14,10 @@ from background_loop import BackgroundLoop
 from starlette.types import Receive, Scope, Send
 
 from puna.api.limits import Limits
+from puna.engine_process.client import Health
 from puna.server.body import BodyLimit
 from puna.server.connection import http_server
 from puna.server.gate import Gate
-from puna.worker.client import Health
 
 Connect = Callable[..., socket.socket]
 LIMITS = Limits(

@@ -16,11 +16,11 @@ import psutil
 import pytest
 from background_loop import BackgroundLoop
 
+from puna.engine_process.client import EngineClient, EngineStopped
+from puna.engine_process.messages import ModelSpec
 from puna.errors import RequestError
 from puna.inference.language_model import LanguageModel
 from puna.inference.request import Event, GenerationOptions, Request
-from puna.worker.client import EngineClient, EngineStopped
-from puna.worker.wire import ModelSpec
 
 Start = Callable[..., EngineClient]
 
@@ -85,10 +85,11 @@ def test_the_text_is_that_of_the_model_itself(
 
 def test_what_a_model_says_of_itself(client: EngineClient, tiny_llama: LanguageModel) -> None:
     served = client.models["tiny"]
-    assert (served.name, served.context_length, served.adapters) == ("tiny", 96, ())
+    loaded = served.loaded
+    assert (loaded.name, loaded.context_length, loaded.adapters) == ("tiny", 96, ())
     assert served.tokenizer.hash == tiny_llama.tokenizer.hash
     assert abs(served.created - time.time()) < 10_000
-    assert client.opened["tiny"].cache_tokens == 8 * 96
+    assert loaded.cache_tokens == 8 * 96
     assert client.max_running == 8
     assert client.health().ok
 
@@ -145,8 +146,8 @@ def test_leaving_early_ends_the_work(loop: BackgroundLoop, client: EngineClient)
         await asyncio.sleep(0.02)
         task.cancel()
         await until(lambda: figure(client, "puna_cancellations_total") == before + 2)
-        await until(lambda: figure(client, "puna_continuations_running") == 0)
-        assert not client._inboxes
+        await until(lambda: figure(client, "puna_sequences_running") == 0)
+        assert not client._requests
 
     late = figure(client, "puna_cancellation_late_steps_total")
     loop.run(leave())
@@ -186,7 +187,7 @@ def test_another_task_can_end_a_request_that_is_waited_for(
     async def end() -> None:
         asked = request(client, **LONG)
         reading = asyncio.create_task(all_of(client, asked))
-        await until(lambda: asked.id in client._inboxes)
+        await until(lambda: asked.id in client._requests)
         client.cancel(asked.id)
         await asyncio.wait_for(reading, 20)
         client.cancel(asked.id)  # nobody's any more
@@ -207,7 +208,7 @@ def test_a_reader_that_is_slow_keeps_nobody_waiting(
     loop.run(read())
 
 
-def test_signals_are_for_the_front(loop: BackgroundLoop, client: EngineClient) -> None:
+def test_signals_are_for_the_api_server(loop: BackgroundLoop, client: EngineClient) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         client._process.send_signal(number)
     assert loop.run(all_of(client, request(client, max_tokens=2)))
@@ -316,7 +317,7 @@ def faulty(self, pieces):
         {action}
     return run(self, pieces)
 TorchExecutor.run = faulty
-from puna.worker.process import main
+from puna.engine_process.process import main
 main()
 """
 
@@ -324,7 +325,7 @@ main()
 def faulty_process(monkeypatch: pytest.MonkeyPatch, fault: int, action: str) -> None:
     """Have the next process do something else than a step wherever the id `fault` is in it."""
     program = FAULTY.format(fault=fault, action=action)
-    monkeypatch.setattr("puna.worker.client.COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr("puna.engine_process.client.COMMAND", (sys.executable, "-c", program))
 
 
 def test_a_step_that_fails_fails_its_requests_and_not_the_next(
@@ -367,7 +368,7 @@ def test_a_step_that_fails_fails_its_requests_and_not_the_next(
     assert "ValueError: a fault" in capfd.readouterr().err
 
 
-def test_what_cannot_be_loaded_is_said_by_the_front(
+def test_the_api_server_reports_what_cannot_be_loaded(
     loop: BackgroundLoop,
     tiny_spec: ModelSpec,
     tmp_path: Path,
@@ -379,9 +380,10 @@ def test_what_cannot_be_loaded_is_said_by_the_front(
     with pytest.raises(EngineStopped, match="'cuda:99' cannot be used here"):
         loop.run(EngineClient.start([tiny_spec], device="cuda:99"))
     program = (
-        "import sys; sys.modules['torch'] = None; from puna.worker.process import main; main()"
+        "import sys; sys.modules['torch'] = None;"
+        " from puna.engine_process.process import main; main()"
     )
-    monkeypatch.setattr("puna.worker.client.COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr("puna.engine_process.client.COMMAND", (sys.executable, "-c", program))
     with pytest.raises(EngineStopped, match=r"ModuleNotFoundError: .*torch"):
         loop.run(EngineClient.start([tiny_spec]))
 
@@ -401,8 +403,8 @@ ORPHAN = """
 import asyncio, sys
 {setting}
 from puna.inference.request import GenerationOptions, Request
-from puna.worker.client import EngineClient
-from puna.worker.wire import ModelSpec
+from puna.engine_process.client import EngineClient
+from puna.engine_process.messages import ModelSpec
 async def main():
     client = await EngineClient.start([ModelSpec("tiny", {folder!r})], device="cpu", threads=1)
     print(client._process.pid, flush=True)
@@ -415,29 +417,29 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("hung", [False, True], ids=["idle", "amid a step that never ends"])
-def test_a_front_that_is_killed_leaves_no_orphan(hung: bool, tiny_spec: ModelSpec) -> None:
+def test_an_api_server_that_is_killed_leaves_no_orphan(hung: bool, tiny_spec: ModelSpec) -> None:
     program = FAULTY.format(fault=290, action="time.sleep(1000)")
     setting = (
-        f"import puna.worker.client as c; c.COMMAND = (sys.executable, '-c', {program!r})"
+        f"import puna.engine_process.client as c; c.COMMAND = (sys.executable, '-c', {program!r})"
         if hung
         else ""
     )
     command = [sys.executable, "-c", ORPHAN.format(setting=setting, folder=tiny_spec.folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as front:
-        assert front.stdout is not None
-        pid = int(front.stdout.readline())
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as api_server:
+        assert api_server.stdout is not None
+        pid = int(api_server.stdout.readline())
         time.sleep(0.3)  # into the step
         assert alive(pid)
-        os.kill(front.pid, signal.SIGKILL)
+        os.kill(api_server.pid, signal.SIGKILL)
     deadline = time.monotonic() + 20
     while alive(pid):
-        assert time.monotonic() < deadline, "the engine's process outlived its front"
+        assert time.monotonic() < deadline, "the engine process outlived its API server"
         time.sleep(0.01)
 
 
-def test_the_front_brings_no_torch() -> None:
+def test_the_api_server_imports_no_torch() -> None:
     program = (
-        "import sys, puna.worker.client, puna.server.gate, puna.server.connection; sys.exit('torch'"
-        " in sys.modules)"
+        "import sys, puna.engine_process.client, puna.server.gate, puna.server.connection;"
+        " sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0

@@ -8,8 +8,8 @@ import pytest
 from asgi_calls import Answer, call, echo, http_scope
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from puna.engine_process.client import Health
 from puna.server.gate import ABORT, Gate
-from puna.worker.client import Health
 
 OK = Health(True, "ok")
 

@@ -2,8 +2,8 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from puna.engine_process.metrics import Metrics
 from puna.inference.engine_stats import EngineStats
-from puna.worker.metrics import Metrics
 
 
 def figures(metrics: Metrics) -> dict[tuple[str, ...], float]:
@@ -37,22 +37,22 @@ def test_requests_are_counted_by_endpoint_and_status() -> None:
 
 def test_counts_of_the_engine_grow_by_what_is_new_and_levels_are_what_they_are() -> None:
     metrics = Metrics()
-    metrics.standing(
+    metrics.record_stats(
         "tiny",
         EngineStats(running=3, waiting=1, generated_tokens=10, preemptions=1, cached_tokens=4),
     )
-    metrics.standing(
+    metrics.record_stats(
         "tiny",
         EngineStats(running=2, waiting=0, generated_tokens=25, preemptions=1, cached_tokens=4),
     )
-    metrics.standing("other", EngineStats(generated_tokens=5))
+    metrics.record_stats("other", EngineStats(generated_tokens=5))
     found = figures(metrics)
     assert found["puna_generated_tokens_total", "tiny"] == 25
     assert found["puna_generated_tokens_total", "other"] == 5
     assert found["puna_preemptions_total", "tiny"] == 1
     assert found["puna_cached_prompt_tokens_total", "tiny"] == 4
-    assert found["puna_continuations_running", "tiny"] == 2
-    assert found["puna_continuations_waiting", "tiny"] == 0
+    assert found["puna_sequences_running", "tiny"] == 2
+    assert found["puna_sequences_waiting", "tiny"] == 0
 
 
 def test_times_are_per_token() -> None:
@@ -73,7 +73,7 @@ def test_every_count_of_the_engine_is_shown_or_is_known_to_be_shown_otherwise() 
     """A count that the engine gains must find its way to the page."""
     from dataclasses import fields
 
-    from puna.worker.metrics import _COUNTS, _LEVELS
+    from puna.engine_process.metrics import _COUNTS, _LEVELS
 
     shown_otherwise = {"steps", "batch_tokens"}  # by the histogram of steps
     assert {field.name for field in fields(EngineStats)} == set(_COUNTS) | set(

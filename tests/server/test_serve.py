@@ -21,8 +21,8 @@ import pytest
 
 from puna.cli.main import main
 from puna.cli.serve import model_specs, parse_bytes
+from puna.engine_process.messages import ModelSpec
 from puna.errors import ConfigError
-from puna.worker.wire import ModelSpec
 
 PROGRAM = (sys.executable, "-c", "from puna.cli.main import main; main()", "serve")
 LONG = {
@@ -242,8 +242,7 @@ def test_it_ends_with_its_engine_and_says_why(serve: Callable[..., Served], mode
     code, errors = served.wait()
     assert code == 1
     assert (
-        errors
-        == "error: the engine's process was killed by SIGKILL; the server's log may say why\n"
+        errors == "error: the engine process was killed by SIGKILL; the server's log may say why\n"
     )
 
 

@@ -26,9 +26,9 @@ nothing, because the allocator keeps what the largest answers that met took at o
 one waits, the more of them meet.
 """
 THREADS = 2 + min(32, (os.cpu_count() or 1) + 4) + (os.cpu_count() or 1)
-"""Of the front at most: its own, one that waits for the engine's end, asyncio's pool for encoding
-texts, and the pool of the tokenizers library. A pool grows when all of it is busy, so there may be
-more in the end than before.
+"""Of the API server at most: its own, one that waits for the engine's end, asyncio's pool for
+encoding texts, and the pool of the tokenizers library. A pool grows when all of it is busy, so
+there may be more in the end than before.
 """
 SHORT = ("request_seconds=6", "header_seconds=1", "body_seconds=1", "streams=22", "queue=40")
 ENOUGH = ("requests_per_minute=1000000", "burst=1000000")
@@ -74,10 +74,13 @@ def test_everything_is_where_it_was(server: ServerProcess, seconds: float) -> No
     report = asyncio.run(soak(server, seconds, warm_up=max(5, seconds / 10)))
     sys.stdout.write(f"\n{report.text}\n")
     before, after = report.before, report.after
-    assert (after.front.files, after.engine.files) == (before.front.files, before.engine.files)
+    assert (after.api_server.files, after.engine.files) == (
+        before.api_server.files,
+        before.engine.files,
+    )
     assert after.engine.threads == before.engine.threads
-    assert after.front.threads <= THREADS
-    assert after.front.memory - before.front.memory < MEMORY_BYTES
+    assert after.api_server.threads <= THREADS
+    assert after.api_server.memory - before.api_server.memory < MEMORY_BYTES
     assert after.engine.memory - before.engine.memory < MEMORY_BYTES
     assert report.tally.right > seconds
     assert report.tally.slowest_health < 10

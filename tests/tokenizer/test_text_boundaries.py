@@ -16,6 +16,7 @@ from puna.api.generation import prompt_of
 from puna.api.service import ChosenModel
 from puna.api.texts import encode_prompt
 from puna.data.encode import encode_batches
+from puna.engine_process.client import ServedModel
 from puna.eval.addition import addition_exact_match
 from puna.inference.constrain import ConstraintCompiler
 from puna.inference.engine import Engine
@@ -25,7 +26,6 @@ from puna.model.config import ModelConfig
 from puna.model.transformer import Transformer, build_transformer
 from puna.tokenizer.chat_template import Message
 from puna.tokenizer.tokenizer import Tokenizer
-from puna.worker.client import ServedModel
 
 TEXTS = ["In 2024", "", "two\nlines 🦙"]
 

@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 from puna.api.limits import TooManyRequests
 from puna.api.refusal import kind_of
 from puna.api.responses import ErrorDetail, ErrorResponse
+from puna.engine_process.client import EngineStopped
 from puna.errors import PunaError
-from puna.worker.client import EngineStopped
 
 log = logging.getLogger("puna.server")
 

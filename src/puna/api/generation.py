@@ -203,7 +203,7 @@ async def engine_events(
     """What the engine makes of a request. Leaving early ends the work. Raises ApiError if the
     engine failed at it.
     """
-    events = service.client.generate(model.served.name, request)
+    events = service.client.generate(model.served.loaded.name, request)
     async with contextlib.aclosing(events):
         async for event in events:
             if event.finish == "error":

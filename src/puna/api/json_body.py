@@ -5,9 +5,6 @@ of a surrogate pair, nothing but UTF-8. Size, time and nesting were checked befo
 Cost, measured on one core: 0.01 ms for a short chat, 13 ms for 100,000 ids.
 """
 
-import json
-import math
-import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -16,6 +13,7 @@ from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from puna import strict_json
 from puna.api.errors import ApiError
 from puna.api.fields import CONTEXT_LENGTH
 from puna.api.service import Service
@@ -23,8 +21,6 @@ from puna.config import Config
 
 B = TypeVar("B", bound=Config)
 
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _CODES = {
     "not_supported": "unsupported_field",
     "extra_forbidden": "unsupported_field",
@@ -80,66 +76,18 @@ async def read_json(request: Request) -> Any:
 
 
 def parse_json(body: bytes) -> Any:
-    """A JSON value from UTF-8. Raises ApiError, a 400 that says what is wrong with it."""
+    """A JSON value from UTF-8. Raises ApiError, a 400 with the reason."""
     try:
-        value = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_constant=_refuse_constant,
-            parse_float=_number,
-        )
+        return strict_json.parse(body.decode("utf-8"), whole_numbers=True, max_keys=_MOST_KEYS)
     except UnicodeDecodeError as error:
-        raise ApiError(
-            400,
-            f"the body is not UTF-8: byte {error.start} is no part of a character",
-            code="invalid_json",
-        ) from None
+        message = f"the body is not UTF-8: byte {error.start} is no part of a character"
     except RecursionError:
-        raise ApiError(400, "the body nests too deep", code="invalid_json") from None
+        message = "the body nests too deep"
+    except strict_json.LoneSurrogateError:
+        message = "a text in the body holds half of a surrogate pair, which is no character"
     except ValueError as error:
-        raise ApiError(400, f"the body is not valid JSON: {error}", code="invalid_json") from None
-    if _ESCAPED_SURROGATE.search(body) and _has_surrogate(value):
-        raise ApiError(
-            400,
-            "a text in the body holds half of a surrogate pair, which is no character",
-            code="invalid_json",
-        )
-    return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) > _MOST_KEYS:
-        raise ValueError(f"an object has {len(pairs)} keys, more than {_MOST_KEYS}")
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key[:_SHOWN]!r} stands twice in an object")
-        found[key] = value
-    return found
-
-
-def _number(digits: str) -> float:
-    """In JSON 2.0 is the same number as 2, so it is a whole one here too."""
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError(f"{digits[:_SHOWN]} is more than a double holds")
-    return int(number) if number.is_integer() and abs(number) < 2**53 else number
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _has_surrogate(value: Any) -> bool:
-    match value:
-        case str():
-            return _SURROGATE.search(value) is not None
-        case list():
-            return any(map(_has_surrogate, value))
-        case dict():
-            return any(_has_surrogate(part) for pair in value.items() for part in pair)
-        case _:
-            return False
+        message = f"the body is not valid JSON: {error}"
+    raise ApiError(400, message, code="invalid_json")
 
 
 def broken_field(error: ValidationError, values: Any) -> ApiError:

@@ -15,8 +15,8 @@ from puna.api.errors import ApiError
 from puna.api.fields import MESSAGES, TOKEN_ID
 from puna.api.limits import Admission, Limits
 from puna.api.responses import Model, ModelList
+from puna.engine_process.client import EngineClient, ServedModel
 from puna.tokenizer.tokenizer import Tokenizer
-from puna.worker.client import EngineClient, ServedModel
 
 _MESSAGE_TOKENS = 4
 """What the least message takes: the two marks around its role, the role, the mark of its end."""
@@ -44,7 +44,7 @@ class ChosenModel:
             object="model",
             created=served.created,
             owned_by="puna",
-            max_model_len=served.context_length,
+            max_model_len=served.loaded.context_length,
         )
 
 
@@ -60,10 +60,12 @@ class Service:
         """What requests can name, by name."""
         chosen = [
             ChosenModel(
-                served.name if adapter is None else f"{served.name}:{adapter}", served, adapter
+                served.loaded.name if adapter is None else f"{served.loaded.name}:{adapter}",
+                served,
+                adapter,
             )
-            for served in self.client.models.values()
-            for adapter in (None, *served.adapters)
+            for name, served in self.client.models.items()
+            for adapter in (None, *served.loaded.adapters)
         ]
         return {model.name: model for model in chosen}
 
@@ -79,7 +81,8 @@ class Service:
         """Tokens that a prompt and its continuation may have together: the context, if the cache
         holds it.
         """
-        return min(model.served.context_length, self.client.opened[model.served.name].cache_tokens)
+        loaded = model.served.loaded
+        return min(loaded.context_length, loaded.cache_tokens)
 
     def model_list(self) -> ModelList:
         """What /v1/models says."""
@@ -94,7 +97,7 @@ class Service:
         models = self.models()
         asked = [models[model]] if model in models else list(models.values())
         largest = max((chosen.tokenizer.vocab_size for chosen in asked), default=1) - 1
-        context = max((chosen.served.context_length for chosen in asked), default=1)
+        context = max((chosen.served.loaded.context_length for chosen in asked), default=1)
         return {**self.limits.model_dump(), TOKEN_ID: largest, MESSAGES: context // _MESSAGE_TOKENS}
 
     @asynccontextmanager

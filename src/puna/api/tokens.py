@@ -48,7 +48,7 @@ def routes(service: Service) -> APIRouter:
                 answer=body.add_generation_prompt is not False,
             )
         return TokenizeResponse(
-            tokens=ids, count=len(ids), max_model_len=model.served.context_length
+            tokens=ids, count=len(ids), max_model_len=model.served.loaded.context_length
         )
 
     async def _tokenized_text(request: Request, body: TokenizeTextRequest) -> TokenizeResponse:
@@ -57,7 +57,7 @@ def routes(service: Service) -> APIRouter:
             text = await encode_prompt(model.tokenizer, body.prompt)
         ids = text.ids[int(text.opened and body.add_special_tokens is False) :]
         return TokenizeResponse(
-            tokens=ids, count=len(ids), max_model_len=model.served.context_length
+            tokens=ids, count=len(ids), max_model_len=model.served.loaded.context_length
         )
 
     @router.post(

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 from pydantic_core import from_json
 
+from puna.api.partial_json import PartialObject
+
 
 @dataclass(frozen=True, slots=True)
 class Words:
@@ -135,83 +137,87 @@ _KEYS = frozenset({"type", "name", "parameters", "arguments"})
 class PossibleCalls:
     """The text is words or calls, as the model chose. names: of the tools. single: the answer ends
     with its first call.
+
+    A call is parsed when it is whole; before, each piece is parsed behind the short text of
+    `PartialObject`. So the cost grows with the length of the text, not with its square.
     """
 
     def __init__(self, names: Collection[str], single: bool = False) -> None:
         self.called = self.enough = False
         self._names, self._single = names, single
-        self._text = ""
-        self._read = 0  # characters of it that are whole calls
+        self._pieces: list[str] = []
+        self._length = self._read = 0  # in characters: all, and up to the last whole call
         self._calls: list[dict[str, Any]] = []
+        self._separated = True
+        self._begun: PartialObject | None = None  # the call that is not whole yet, and its text
+        self._begun_pieces: list[str] = []
         self._is_words = False
 
     def feed(self, text: str) -> list[Part]:
         """Nothing while the text may be calls; then all of it, and the rest as it comes."""
         if self._is_words:
             return [Words(text)] if text else []
-        self._text += text
-        if self._may_be_calls():
+        self._pieces.append(text)
+        self._length += len(text)
+        if self._may_be_calls(text):
             return self._given_calls() if self.enough else []
         self._is_words = True
-        return [Words(self._text)] if self._text else []
+        return self._given_words()
 
     def end(self) -> list[Part]:
         """The calls, or the text if they are not whole."""
         if self._is_words or self.enough:
             return []
-        if self._calls and not self._text[self._read :].strip("; \t\r\n"):
+        if self._calls and not "".join(self._pieces)[self._read :].strip("; \t\r\n"):
             return self._given_calls()
-        return [Words(self._text)] if self._text else []
+        return self._given_words()
 
-    def _may_be_calls(self) -> bool:
-        """Read on; whether the text is calls, or the beginning of some."""
+    def _may_be_calls(self, text: str) -> bool:
+        """Read on; False once the text can be neither calls nor the beginning of some."""
         while True:
-            rest = self._text[self._read :].lstrip()
-            if self._calls and rest:
-                if not rest.startswith(";"):
+            if self._begun is None:
+                text = text.lstrip()
+                if text and not self._separated:
+                    if text[0] != ";":
+                        return False
+                    self._separated, text = True, text[1:].lstrip()
+                if not text:
+                    return True
+                if text[0] != "{":
                     return False
-                rest = rest[1:].lstrip()
-            if not rest:
-                return True
-            call, size = self._whole_call(rest)
+                self._begun, self._begun_pieces = PartialObject(), []
+            beginning = self._begun.text + text
+            end = self._begun.feed(text)
+            self._begun_pieces.append(text[:end])
+            if end is None:
+                return not self._begun.broken and self._may_become_call(beginning)
+            call = self._whole_call("".join(self._begun_pieces))
             if call is None:
-                return size == 0 and self._may_become_call(rest)
+                return False
             self._calls.append(call)
-            self._read = len(self._text) - len(rest) + size
+            text = text[end:]
+            self._begun, self._separated, self._read = None, False, self._length - len(text)
             if self._single:
                 self.enough = True
                 return True
 
-    def _whole_call(self, text: str) -> tuple[dict[str, Any] | None, int]:
-        """The call that the text begins with and its length; None and 0 if no value is whole yet,
-        None and a length if it is no call.
-        """
+    def _whole_call(self, text: str) -> dict[str, Any] | None:
+        """The call that a text is; None if it is none."""
         try:
-            value, size = json.JSONDecoder().raw_decode(text)
-        except (ValueError, RecursionError):
-            return None, 0
-        try:
+            value = json.loads(text)
             # Python takes NaN and half a surrogate pair for JSON
-            from_json(text[:size], allow_inf_nan=False)
-        except ValueError:
-            return None, size
-        if (
-            not isinstance(value, dict)
-            or not _KEYS.issuperset(value)
-            or value.get("type", "function") != "function"
-        ):
-            return None, size
+            from_json(text, allow_inf_nan=False)
+        except (ValueError, RecursionError):
+            return None
+        if not _KEYS.issuperset(value) or value.get("type", "function") != "function":
+            return None
         arguments = [value[key] for key in ("parameters", "arguments") if key in value]
-        if (
-            value.get("name") in self._names
-            and len(arguments) == 1
-            and isinstance(arguments[0], dict)
-        ):
-            return {
-                "name": value["name"],
-                "arguments": json.dumps(arguments[0], ensure_ascii=False),
-            }, size
-        return None, size
+        name = value.get("name")
+        if not isinstance(name, str) or name not in self._names:
+            return None
+        if len(arguments) != 1 or not isinstance(arguments[0], dict):
+            return None
+        return {"name": name, "arguments": json.dumps(arguments[0], ensure_ascii=False)}
 
     def _may_become_call(self, text: str) -> bool:
         first = _FIRST_KEY.match(text)
@@ -231,6 +237,10 @@ class PossibleCalls:
             and "function".startswith(kind)
             and isinstance(value.get("parameters", {}), dict)
         )
+
+    def _given_words(self) -> list[Part]:
+        text = "".join(self._pieces)
+        return [Words(text)] if text else []
 
     def _given_calls(self) -> list[Part]:
         self.called = True

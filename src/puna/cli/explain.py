@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from puna.cli.figures import padding
+from puna.cli.columns import padding
 from puna.errors import TokenizerError
 from puna.tokenizer.bpe import BpeLearner, count_words
 from puna.tokenizer.pretokenize import encode_utf8

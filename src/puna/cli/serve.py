@@ -14,9 +14,9 @@ import typer
 from puna.errors import ConfigError
 
 if TYPE_CHECKING:
+    from puna.engine_process.client import EngineClient
+    from puna.engine_process.messages import ModelSpec
     from puna.server.serve import Address
-    from puna.worker.client import EngineClient
-    from puna.worker.wire import ModelSpec
 
 _UNITS = {
     "": 1,
@@ -201,7 +201,7 @@ def model_specs(
     """What to serve: folders with their names, and the adapters of each. Raises ConfigError where
     these do not fit together.
     """
-    from puna.worker.wire import ModelSpec
+    from puna.engine_process.messages import ModelSpec
 
     if names and len(names) != len(folders):
         raise ConfigError(
@@ -269,13 +269,14 @@ def parse_bytes(text: str) -> int:
 
 def _announce(address: "Address", client: "EngineClient", needs_key: bool) -> None:
     """One line for each model, and a request to try."""
-    for name, model in client.opened.items():
+    for name, served in client.models.items():
+        model = served.loaded
         adapters = "".join(f", adapter {name}:{adapter}" for adapter in model.adapters)
         typer.echo(
             f"serving {name} at {address}  ({model.device}, {model.dtype}; cache of"
             f" {model.cache_tokens:,} tokens{adapters})"
         )
-    body = json.dumps({"model": next(iter(client.opened)), "prompt": "The", "max_tokens": 20})
+    body = json.dumps({"model": next(iter(client.models)), "prompt": "The", "max_tokens": 20})
     key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
     here = str(address).replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
     typer.echo(

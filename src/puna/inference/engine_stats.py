@@ -1,4 +1,4 @@
-"""Statistics of an engine: plain numbers, without torch."""
+"""EngineStats of an engine: plain numbers, without torch."""
 
 from dataclasses import dataclass
 

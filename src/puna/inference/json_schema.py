@@ -12,14 +12,14 @@ comma or a colon, and only the escapes of `SPELLING` are written.
 """
 
 import difflib
-import json
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from math import isinf, lcm
+from math import lcm
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
+from puna import strict_json
 from puna.errors import RequestError
 from puna.inference.constraint_limits import (
     ConstraintLimits,
@@ -60,18 +60,12 @@ def read_schema(text: str, limits: ConstraintLimits) -> dict[str, Any]:
 def _parse(text: str, limits: ConstraintLimits) -> Any:
     """The value of a JSON text, of which no part is ignored."""
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_without_repeats,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
-        json.dumps(value, ensure_ascii=False).encode()
+        return strict_json.parse(text)
     except RecursionError:
         raise RequestError(
             f"the schema is nested too deeply; at most {limits.max_depth} levels are allowed here"
         ) from None
-    except UnicodeEncodeError:
+    except strict_json.LoneSurrogateError:
         raise RequestError(
             "the schema holds half of a surrogate pair, which is no character; write the character"
             " itself"
@@ -80,26 +74,6 @@ def _parse(text: str, limits: ConstraintLimits) -> Any:
         raise RequestError(
             f"the schema is not JSON: {error}; send the schema itself as JSON"
         ) from error
-    return value
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    read: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in read:
-            raise ValueError(f"{name[:80]!r} stands twice in one object")
-        read[name] = value
-    return read
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(digits: str) -> float:
-    if isinf(value := float(digits)):
-        raise ValueError(f"{digits[:30]} is larger than any number that JSON readers hold")
-    return value
 
 
 class _Reader:

@@ -20,10 +20,10 @@ from puna.api.limits import Admission, Limits
 from puna.api.openapi import describe, gives, refusals
 from puna.api.responses import Answer, HealthResponse, Model, ModelList
 from puna.api.service import Service
+from puna.engine_process.client import EngineClient
+from puna.engine_process.metrics import CONTENT_TYPE, Metrics
 from puna.server.auth import HostCheck, KeyCheck
 from puna.server.body import BodyLimit
-from puna.worker.client import EngineClient
-from puna.worker.metrics import CONTENT_TYPE, Metrics
 
 
 def create_app(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from puna.api.refusal import CLOSE, refuse
-from puna.worker.client import Health
+from puna.engine_process.client import Health
 
 ALWAYS_OPEN = frozenset({"/health", "/metrics"})
 ABORT = "puna.abort"

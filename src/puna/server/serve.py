@@ -1,8 +1,8 @@
-"""The server as a process: binds, starts the engine's process, serves until a signal or the
+"""The server as a process: binds, starts the engine process, serves until a signal or the
 engine's end, and drains.
 
 A first SIGTERM or SIGINT lets what is in progress end, up to `drain_seconds`, while /health says
-"draining" and new requests get a 503. A second one ends at once. Where the engine's process ends by
+"draining" and new requests get a 503. A second one ends at once. Where the engine process ends by
 itself, requests in progress get an error, and the server ends too: whoever restarts servers can
 then do so. Not here: options and their texts (cli/serve.py), endpoints (app.py).
 """
@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from puna.api.limits import Limits
+from puna.engine_process.client import CLOSE_SECONDS, EngineClient, EngineStopped
+from puna.engine_process.messages import Dtype, ModelSpec
+from puna.engine_process.metrics import Metrics
 from puna.errors import ConfigError
 from puna.inference.engine_config import EngineConfig
 from puna.server.app import create_app
 from puna.server.auth import check_exposure, reaches_only_here
 from puna.server.connection import http_server
 from puna.server.gate import Gate
-from puna.worker.client import CLOSE_SECONDS, EngineClient, EngineStopped
-from puna.worker.metrics import Metrics
-from puna.worker.wire import Dtype, ModelSpec
 
 FAREWELL_SECONDS = 2.0
 """For the last answers to reach their readers once the engine has ended."""
@@ -69,7 +69,7 @@ def serve(
     after a second one.
 
     announce: called once the models are loaded. Raises ConfigError for an address that cannot be
-    had or that would expose the models, EngineStopped where the engine's process could not load
+    had or that would expose the models, EngineStopped where the engine process could not load
     them or ended.
     """
     check_exposure(options.host, options.api_keys, options.anyone)

@@ -18,14 +18,14 @@ from live_server import live_server
 from openai import OpenAI
 
 from puna.api.limits import Limits
+from puna.engine_process.client import EngineClient
+from puna.engine_process.messages import ModelSpec
 from puna.inference.engine_config import EngineConfig
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
 from puna.model.weights import write_model, write_tensors
 from puna.tokenizer.tokenizer import Tokenizer
-from puna.worker.client import EngineClient
-from puna.worker.wire import ModelSpec
 
 CONTEXT = 4096
 TEXT = (

@@ -12,9 +12,9 @@ from background_loop import BackgroundLoop
 from live_server import live_server
 
 from puna.api.limits import Limits
+from puna.engine_process.client import EngineClient
 from puna.tokenizer.chat_template import Message, ToolCall, encode_chat
 from puna.tokenizer.tokenizer import Tokenizer
-from puna.worker.client import EngineClient
 
 HELLO = [{"role": "user", "content": "Hello"}]
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"

@@ -15,9 +15,9 @@ from background_loop import BackgroundLoop
 from live_server import live_server
 
 from puna.api.limits import Limits
+from puna.engine_process.client import EngineClient
+from puna.engine_process.messages import ModelSpec
 from puna.inference.engine_config import EngineConfig
-from puna.worker.client import EngineClient
-from puna.worker.wire import ModelSpec
 
 HELLO = [{"role": "user", "content": "Hello"}]
 ENDLESS: dict[str, Any] = {"model": "noise", "prompt": "x", "max_tokens": 1400, "ignore_eos": True}
@@ -56,7 +56,7 @@ def generated(noise: EngineClient) -> float:
 
 def running(noise: EngineClient) -> float:
     page = noise.metrics.render().decode()
-    return float(page.partition('puna_continuations_running{model="noise"} ')[2].partition("\n")[0])
+    return float(page.partition('puna_sequences_running{model="noise"} ')[2].partition("\n")[0])
 
 
 def wait_until(reached: Callable[[], bool]) -> None:

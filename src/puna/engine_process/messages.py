@@ -1,5 +1,5 @@
-"""What crosses between the server's front and the engine's process: commands one way, reports the
-other, one line of JSON each.
+"""Messages between the API server and the engine process: commands one way, reports the other, one
+line of JSON each.
 
 Not here: the socket (client.py, process.py). No pickle: whatever is written into the socket,
 reading it runs nothing. NaN and the infinities cross as Python's `json` spells them, which no other
@@ -36,8 +36,8 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedModel:
-    """What the engine's process says of a model that it has loaded."""
+class LoadedModel:
+    """A model as the engine process has loaded it."""
 
     name: str
     context_length: int
@@ -49,7 +49,7 @@ class OpenedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class Load:
     """The first command: load these models. threads: of torch; None leaves it the choice, which is
     all cores.
     """
@@ -63,7 +63,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """Continue this request with this model."""
+    """Generate for this request with this model."""
 
     model: str
     request: Request
@@ -71,7 +71,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Forget a request, or one of its continuations. asked: when, by `time.monotonic`, whose zero
+    """End a request, or one of its sequences. asked: the time of it by `time.monotonic`, whose zero
     all processes of a machine share.
     """
 
@@ -87,22 +87,22 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class Ready:
     """All models are loaded; commands are taken from now on."""
 
-    models: tuple[OpenedModel, ...]
+    models: tuple[LoadedModel, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """Last words: why the process ends on its own."""
+class Fatal:
+    """The last report: the reason why the process ends on its own."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """The engine can never serve this request; nothing more comes of it."""
+class Rejected:
+    """The engine can never serve this request; no event of it follows."""
 
     request: str
     message: str
@@ -110,7 +110,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One step of one model: everything that it did."""
+    """One step of one model: its time, its batch size, its events."""
 
     model: str
     seconds: float
@@ -121,53 +121,53 @@ class Stepped:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Continuations have left. steps: those of this model that began after the front had asked,
+    """Sequences have left. steps: those of this model that began after the API server had asked,
     while the command was on its way.
     """
 
     model: str
-    continuations: int
+    sequences: int
     steps: int
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How an engine stands."""
+class Stats:
+    """Counters and gauges of an engine, as they are now."""
 
     model: str
     statistics: EngineStats
 
 
 @dataclass(frozen=True, slots=True)
-class Alive:
-    """Nothing to report."""
+class Heartbeat:
+    """A sign of life where there is nothing else to report."""
 
 
-Command = Open | Add | Cancel | Close
-Report = Opened | Broken | Refused | Stepped | Cancelled | Standing | Alive
+Command = Load | Add | Cancel | Close
+Report = Ready | Fatal | Rejected | Stepped | Cancelled | Stats | Heartbeat
 
 _CODECS: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
     {
         kind.__name__: TypeAdapter(kind)
         for kind in (
-            Open,
+            Load,
             Add,
             Cancel,
             Close,
-            Opened,
-            Broken,
-            Refused,
+            Ready,
+            Fatal,
+            Rejected,
             Stepped,
             Cancelled,
-            Standing,
-            Alive,
+            Stats,
+            Heartbeat,
         )
     }
 )
 
 
 def encode(message: Command | Report) -> bytes:
-    """One line, its end included. Values that a reader fills in by itself are left out."""
+    """The message as one line, its end included. Default values are left out."""
     kind = type(message).__name__
     values = _CODECS[kind].dump_python(message, mode="json", exclude_defaults=True)
     return json.dumps([kind, values], separators=(",", ":")).encode("ascii") + b"\n"

@@ -1,13 +1,14 @@
-"""The process that owns torch: loads the models, steps their engines in turn, and takes commands
-between steps.
+"""The engine process, which owns torch: loads the models, steps their engines in turn, and takes
+commands between steps.
 
-Run as `python -m puna.worker.process FD`, where FD is one end of a pair of sockets; client.py does,
-and holds the other. It speaks wire.py and nothing else. It ends when it is told to, when the other
-end is closed (so a front that was killed leaves nothing behind, even if a step hangs), or when the
-engine cannot go on. SIGINT and SIGTERM are for the front, which drains; here they are ignored.
+Run as `python -m puna.engine_process.process FD`, where FD is one end of a pair of sockets;
+client.py does, and holds the other. It speaks messages.py and nothing else. It ends when it is told
+to, when the other end is closed (so an API server that was killed leaves nothing behind, even if a
+step hangs), or when the engine cannot go on. SIGINT and SIGTERM are for the API server, which
+drains; here they are ignored.
 
 Cost, measured on one core beside a step's milliseconds: looking for commands and reporting take
-0.02 ms a step with one continuation, 0.22 ms with 64.
+0.02 ms a step with one sequence, 0.22 ms with 64.
 """
 
 import logging
@@ -22,40 +23,40 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from puna.errors import PunaError, RequestError
-from puna.inference.request import Event
-from puna.worker.wire import (
+from puna.engine_process.messages import (
     Add,
-    Alive,
-    Broken,
     Cancel,
     Cancelled,
     Close,
+    Fatal,
+    Heartbeat,
     LineSplitter,
-    Open,
-    Opened,
-    OpenedModel,
-    Refused,
+    Load,
+    LoadedModel,
+    Ready,
+    Rejected,
     Report,
-    Standing,
+    Stats,
     Stepped,
     decode,
     encode,
 )
+from puna.errors import PunaError, RequestError
+from puna.inference.request import Event
 
 if TYPE_CHECKING:
     from puna.inference.engine import Engine
 
 HEARTBEAT_SECONDS = 1.0
-STANDING_SECONDS = 0.2
+STATS_SECONDS = 0.2
 FAILURES_IN_A_ROW = 3
-"""Steps without one that works in between, after which an engine is given up: what broke it, as a
-lost device, is not in a request.
+"""Failed steps in a row after which an engine is given up: the cause, such as a lost device, is not
+in a request.
 """
 
 SPIN_COUNT = "10000"
-"""How often a thread of torch that waits for the others looks again (libgomp's turns) before it
-gives up its core.
+"""Polls of a thread of torch that waits for the others (libgomp's spin count) before it gives up
+its core.
 
 libgomp's own 300,000 keep a core for a whole time slice, for want of which the thread waited for
 may stand still. Measured with 2 threads on 2 cores and 16 streams of a small model: 2,500 tokens a
@@ -67,8 +68,8 @@ log = logging.getLogger("puna.server")
 
 
 class Channel:
-    """The child's end of the sockets. Reading never blocks but where it is told to; writing waits
-    for the front to read.
+    """The engine process's end of the sockets. Reading never blocks but for a given `timeout`;
+    writing waits for the API server to read.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -79,7 +80,7 @@ class Channel:
 
     def receive(self, timeout: float = 0.0) -> list[Any]:
         """The commands that are there, after up to `timeout` seconds of waiting for one. Raises
-        EOFError where the front has gone.
+        EOFError where the API server has gone.
         """
         if timeout:
             self._readable.poll(timeout * 1000)
@@ -96,7 +97,7 @@ class Channel:
             commands += map(decode, self._lines.feed(data))
 
     def send(self, report: Report) -> None:
-        """Raises EOFError where the front has gone."""
+        """Send one report. Raises EOFError where the API server has gone."""
         try:
             self._connection.sendall(encode(report))
         except OSError as error:
@@ -116,8 +117,8 @@ class EngineHost:
         self._changed: set[str] = set(engines)
 
     def run(self) -> None:
-        """Serve until a Close or the end of the front. Raises what an engine raised that cannot go
-        on.
+        """Serve until a Close or the end of the API server. Raises the exception of an engine that
+        cannot go on.
         """
         try:
             while self._serve_once():
@@ -134,20 +135,20 @@ class EngineHost:
                 if not self._take_commands():
                     return False
         now = time.monotonic()
-        if self._changed and now - self._reported >= STANDING_SECONDS:
-            self._report_standing(now)
+        if self._changed and now - self._reported >= STATS_SECONDS:
+            self._report_stats(now)
         if now - self._channel.last_sent >= HEARTBEAT_SECONDS:
-            self._channel.send(Alive())
+            self._channel.send(Heartbeat())
         return True
 
     def _patience(self) -> float:
         """Seconds to wait for a command: none while there is work."""
         if any(engine.busy for engine in self._engines.values()):
             return 0.0
-        return STANDING_SECONDS if self._changed else HEARTBEAT_SECONDS
+        return STATS_SECONDS if self._changed else HEARTBEAT_SECONDS
 
     def _take_commands(self, timeout: float = 0.0) -> bool:
-        """Whether to go on."""
+        """Carry out the commands that are there; False after a Close."""
         for command in self._channel.receive(timeout):
             match command:
                 case Add():
@@ -163,7 +164,7 @@ class EngineHost:
         try:
             engine.add(request)
         except RequestError as error:
-            self._channel.send(Refused(request.id, str(error)))
+            self._channel.send(Rejected(request.id, str(error)))
         except Exception:
             log.exception("the engine of %s failed to take a request in", command.model)
             engine.cancel(request.id)
@@ -186,8 +187,10 @@ class EngineHost:
 
     def _step(self, name: str, engine: "Engine") -> None:
         begun = time.monotonic()
-        if begun - self._channel.last_sent >= STANDING_SECONDS:
-            self._channel.send(Alive())  # whoever watches for a hung step counts from its beginning
+        if begun - self._channel.last_sent >= STATS_SECONDS:
+            self._channel.send(
+                Heartbeat()
+            )  # whoever watches for a hung step counts from its beginning
         self._begun[name].append(begun)
         self._changed.add(name)
         try:
@@ -203,16 +206,16 @@ class EngineHost:
             Stepped(name, time.monotonic() - begun, engine.statistics().batch_tokens, tuple(events))
         )
 
-    def _report_standing(self, now: float) -> None:
+    def _report_stats(self, now: float) -> None:
         for name in self._changed:
-            self._channel.send(Standing(name, self._engines[name].statistics()))
+            self._channel.send(Stats(name, self._engines[name].statistics()))
         self._changed.clear()
         self._reported = now
 
 
-def open_engines(command: Open) -> "tuple[dict[str, Engine], tuple[OpenedModel, ...]]":
-    """Load what a server serves. Raises PunaError, or whatever torch raises as it is imported or
-    finds too little memory.
+def load_engines(command: Load) -> "tuple[dict[str, Engine], tuple[LoadedModel, ...]]":
+    """Load the models to serve. Raises PunaError, or any exception of torch, as where there is too
+    little memory.
     """
     import torch
 
@@ -222,13 +225,13 @@ def open_engines(command: Open) -> "tuple[dict[str, Engine], tuple[OpenedModel, 
         torch.set_num_threads(command.threads)
     dtype = None if command.dtype is None else getattr(torch, command.dtype)
     engines: dict[str, Engine] = {}
-    opened = []
+    loaded_models = []
     for spec in command.models:
         loaded = load(spec.folder, command.device, dtype, command.options, spec.adapters)
         engines[spec.name], weight = loaded.engine, loaded.model.output_weight
         executor = loaded.engine.executor
-        opened.append(
-            OpenedModel(
+        loaded_models.append(
+            LoadedModel(
                 spec.name,
                 executor.context_length,
                 tuple(sorted(spec.adapters)),
@@ -237,7 +240,7 @@ def open_engines(command: Open) -> "tuple[dict[str, Engine], tuple[OpenedModel, 
                 str(weight.dtype).removeprefix("torch."),
             )
         )
-    return engines, tuple(opened)
+    return engines, tuple(loaded_models)
 
 
 def main() -> None:
@@ -248,22 +251,24 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT  # read when torch is imported, which it is not yet
     connection = socket.socket(fileno=int(sys.argv[1]))
-    threading.Thread(target=_end_with_the_front, args=(connection.fileno(),), daemon=True).start()
+    threading.Thread(
+        target=_end_with_the_api_server, args=(connection.fileno(),), daemon=True
+    ).start()
     channel = Channel(connection)
     try:
         (command,) = channel.receive(timeout=60.0)
-        engines, opened = open_engines(command)
-        channel.send(Opened(opened))
+        engines, models = load_engines(command)
+        channel.send(Ready(models))
         EngineHost(channel, engines).run()
     except PunaError as error:
-        channel.send(Broken(str(error)))
+        channel.send(Fatal(str(error)))
         sys.exit(1)
     except Exception as error:
-        channel.send(Broken(f"{type(error).__name__}: {error}"))
+        channel.send(Fatal(f"{type(error).__name__}: {error}"))
         raise
 
 
-def _end_with_the_front(descriptor: int) -> None:
+def _end_with_the_api_server(descriptor: int) -> None:
     """Wait, for as long as it takes, until the other end of the sockets is closed; then end the
     process, even amid a step.
     """

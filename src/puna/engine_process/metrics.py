@@ -1,10 +1,10 @@
-"""What the server counts, for Prometheus: named after what happened, kept in a registry of its own.
+"""Prometheus metrics of the server, in a registry of their own.
 
-Not here: when things happen. The client of the engine reports what the model does, the application
-what became of requests.
+Not here: the events themselves. The client of the engine reports what the model does, the
+application the results of requests.
 
 Cost, measured on one core: an observation takes about 2 microseconds; a step of the engine makes
-two, and one for each continuation.
+two, and one for each sequence.
 """
 
 from collections.abc import Mapping
@@ -38,25 +38,25 @@ _TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _COUNTS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "prompt_tokens": ("puna_prompt_tokens", "Tokens of prompts that were begun"),
-        "cached_tokens": ("puna_cached_prompt_tokens", "Of them, those that were known already"),
+        "cached_tokens": ("puna_cached_prompt_tokens", "Of them, those in the prefix cache"),
         "generated_tokens": ("puna_generated_tokens", "New tokens"),
         "preemptions": (
             "puna_preemptions",
-            "Continuations that gave up their memory for older ones",
+            "Sequences that gave up their memory for older ones",
         ),
-        "cancelled": ("puna_cancellations", "Continuations that left early"),
-        "proposed": ("puna_speculated_tokens_proposed", "Tokens that were guessed"),
-        "accepted": ("puna_speculated_tokens_accepted", "Of them, those that were right"),
+        "cancelled": ("puna_cancellations", "Sequences that left early"),
+        "proposed": ("puna_speculated_tokens_proposed", "Draft tokens"),
+        "accepted": ("puna_speculated_tokens_accepted", "Of them, those accepted"),
     }
 )
 _LEVELS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "waiting": ("puna_continuations_waiting", "Continuations that wait for memory or a place"),
-        "running": ("puna_continuations_running", "Continuations that hold memory"),
+        "waiting": ("puna_sequences_waiting", "Sequences that wait for memory or a slot"),
+        "running": ("puna_sequences_running", "Sequences that hold memory"),
         "blocks": ("puna_cache_blocks", "Blocks of the key/value cache"),
         "used_blocks": (
             "puna_cache_blocks_used",
-            "Of them, those in use; the others may hold beginnings to share",
+            "Of them, those in use; the others are free or evictable",
         ),
     }
 )
@@ -82,7 +82,7 @@ class Metrics:
         )
         self._gaps = Histogram(
             "puna_time_per_output_token_seconds",
-            "Between the tokens of a continuation",
+            "Between the tokens of a sequence",
             model,
             buckets=_SECONDS,
             registry=registry,
@@ -114,30 +114,28 @@ class Metrics:
         self._before: dict[str, EngineStats] = {}
 
     def request_finished(self, endpoint: str, status: int) -> None:
-        """An answer was given. endpoint: the route's path, never the caller's, of which there is no
-        end.
-        """
+        """Count an answer. endpoint: the route's path, never the caller's, which may be any."""
         self._requests.labels(endpoint, str(status)).inc()
 
     def first_token(self, model: str, seconds: float) -> None:
-        """A continuation's first token came this long after it was asked for."""
+        """Record the time from the request of a sequence to its first token."""
         self._first.labels(model).observe(seconds)
 
     def token_gap(self, model: str, seconds: float, tokens: int) -> None:
-        """`tokens` of a continuation came together, this long after those before them."""
+        """Record `tokens` of a sequence that came together, `seconds` after those before them."""
         self._gaps.labels(model).observe(seconds / tokens)
 
     def stepped(self, model: str, seconds: float, tokens: int) -> None:
-        """A step computed this many tokens."""
+        """Record one step and the number of tokens that it computed."""
         self._steps.labels(model).observe(seconds)
         self._batches.labels(model).observe(tokens)
 
     def cancelled(self, model: str, late_steps: int) -> None:
-        """A request left early; `late_steps` of its model began after that was known here."""
+        """Record a request that left early; `late_steps` of its model began after that."""
         self._late_steps.labels(model).inc(late_steps)
 
-    def standing(self, model: str, now: EngineStats) -> None:
-        """How an engine stands; its counts must be those of one engine, growing."""
+    def record_stats(self, model: str, now: EngineStats) -> None:
+        """Record the state of an engine; its counts must be those of one engine, growing."""
         before = self._before.get(model, EngineStats())
         for key, counter in self._counts.items():
             counter.labels(model).inc(getattr(now, key) - getattr(before, key))

@@ -1,4 +1,4 @@
-"""What crosses between the processes comes out as it went in, however the stream is cut."""
+"""Messages between the processes: each is read as it was written, however the stream is cut."""
 
 import json
 import math
@@ -8,27 +8,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.inference.engine_config import EngineConfig
-from puna.inference.engine_stats import EngineStats
-from puna.inference.request import Constraint, Event, GenerationOptions, Request, TokenLogprobs
-from puna.worker.wire import (
+from puna.engine_process.messages import (
     Add,
-    Alive,
-    Broken,
     Cancel,
     Cancelled,
     Close,
+    Fatal,
+    Heartbeat,
     LineSplitter,
+    Load,
+    LoadedModel,
     ModelSpec,
-    Open,
-    Opened,
-    OpenedModel,
-    Refused,
-    Standing,
+    Ready,
+    Rejected,
+    Stats,
     Stepped,
     decode,
     encode,
 )
+from puna.inference.engine_config import EngineConfig
+from puna.inference.engine_stats import EngineStats
+from puna.inference.request import Constraint, Event, GenerationOptions, Request, TokenLogprobs
 
 ids = st.integers(min_value=0, max_value=2**31)
 id_tuples = st.lists(ids, max_size=8).map(tuple)
@@ -84,7 +84,7 @@ events = st.builds(
 )
 messages = st.one_of(
     st.builds(
-        Open,
+        Load,
         models=st.lists(
             st.builds(ModelSpec, texts, texts, st.dictionaries(texts, texts, max_size=2)),
             max_size=2,
@@ -101,15 +101,15 @@ messages = st.one_of(
     ),
     st.just(Close()),
     st.builds(
-        Opened,
+        Ready,
         st.lists(
             st.builds(
-                OpenedModel, texts, ids, st.lists(texts, max_size=2).map(tuple), ids, texts, texts
+                LoadedModel, texts, ids, st.lists(texts, max_size=2).map(tuple), ids, texts, texts
             )
         ).map(tuple),
     ),
-    st.builds(Broken, texts),
-    st.builds(Refused, texts, texts),
+    st.builds(Fatal, texts),
+    st.builds(Rejected, texts, texts),
     st.builds(
         Stepped,
         model=texts,
@@ -117,11 +117,11 @@ messages = st.one_of(
         tokens=ids,
         events=st.lists(events, max_size=3).map(tuple),
     ),
-    st.builds(Cancelled, model=texts, continuations=ids, steps=ids),
+    st.builds(Cancelled, model=texts, sequences=ids, steps=ids),
     st.builds(
-        Standing, model=texts, statistics=st.builds(EngineStats, waiting=ids, generated_tokens=ids)
+        Stats, model=texts, statistics=st.builds(EngineStats, waiting=ids, generated_tokens=ids)
     ),
-    st.just(Alive()),
+    st.just(Heartbeat()),
 )
 
 
