@@ -15,8 +15,8 @@ import torch
 from puna.config import validate
 from puna.device import choose_device, measure_matmul_peak
 from puna.model.accounting import count_parameters, training_flops_per_token
-from puna.train.recipe import Recipe
-from puna.train.step_time import StepTimer
+from puna.training.recipe import Recipe
+from puna.training.step_time import StepTimer
 
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

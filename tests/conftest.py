@@ -14,8 +14,8 @@ import yaml
 
 if TYPE_CHECKING:
     from puna.inference.language_model import LanguageModel
-    from puna.train.recipe import Recipe
-    from puna.train.trainer import RunInputs
+    from puna.training.recipe import Recipe
+    from puna.training.trainer import RunInputs
 
 TEXT = (
     "the llama reads old pages über naïve 東京 мир 🦙 is was near far a of and to in river stone"
@@ -98,7 +98,7 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_recipe_file(tiny_corpus: Path) -> Path:
     """A recipe of 40 steps, whose tokenizer (300 entries) and data are prepared already."""
-    from puna.train.recipe import read_recipe
+    from puna.training.recipe import read_recipe
     from puna.workflow.run_data import make_missing_data
 
     home = tiny_corpus.parent
@@ -119,7 +119,7 @@ def tiny_recipe_file(tiny_corpus: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_recipe(tiny_recipe_file: Path) -> "Callable[..., Recipe]":
     """The recipe with overrides such as "train.steps=3"."""
-    from puna.train.recipe import read_recipe
+    from puna.training.recipe import read_recipe
 
     return lambda *overrides: read_recipe(tiny_recipe_file, list(overrides))
 
@@ -129,7 +129,7 @@ def tiny_inputs(tiny_recipe: "Callable[..., Recipe]") -> "Iterator[RunInputs]":
     """What a trainer needs of the data; while it is in use, no trainer spends half a second on the
     matmul peak.
     """
-    from puna.train import trainer
+    from puna.training import trainer
     from puna.workflow.run_data import open_data
 
     with pytest.MonkeyPatch.context() as patch:

@@ -11,9 +11,9 @@ from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
 from puna.model.weights import read_model, write_model
-from puna.train.optimizer import build_optimizers
-from puna.train.recipe import OptimizerRecipe
-from puna.train.step import train_step
+from puna.training.optimizer import build_optimizers
+from puna.training.recipe import OptimizerRecipe
+from puna.training.step import train_step
 
 pytestmark = [
     pytest.mark.gpu,

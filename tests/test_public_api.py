@@ -4,8 +4,6 @@ described and typed.
 
 import importlib
 import inspect
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -111,18 +109,6 @@ def test_the_parts_are_sorted_and_importable() -> None:
     assert list(nn.__all__) == sorted(nn.__all__)
     for name in nn.__all__:
         assert inspect.getdoc(getattr(nn, name)), f"puna.nn.{name} has no docstring"
-
-
-def test_train_is_the_function_whatever_was_imported_before() -> None:
-    """A package `puna.train` exists too; importing from it must not take the function's name."""
-    program = (
-        "from puna.train.schedule import SCHEDULES\nimport puna\nfrom puna.train import step\n"
-        "assert puna.train.__module__ == 'puna.workflow.training_run', puna.train\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_version_is_the_installed_one() -> None:

@@ -8,7 +8,7 @@ import pytest
 from puna.report.study_report import write_study_report
 from puna.study.definition import read_study, resolve_arms
 from puna.study.results import read_results
-from puna.train.stored_recipe import recipe_hash
+from puna.training.stored_recipe import recipe_hash
 
 ROOT = Path(__file__).parents[1]
 # the reader's

@@ -52,13 +52,6 @@ _HOMES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# `puna.train` is the function, and there is a package of that name too. The first import of a
-# package, and only the first, binds its name here: so it happens now, while it costs nothing (its
-# __init__ is empty), and the name is freed for `__getattr__`. `from puna.train.trainer import ...`
-# works as ever.
-importlib.import_module("puna.train")
-del globals()["train"]
-
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from puna.train import recipe
+from puna.training import recipe
 
 Puna = Callable[..., Any]
 

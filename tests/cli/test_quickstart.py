@@ -15,8 +15,8 @@ import pytest
 from puna.cli import quickstart
 from puna.config import overlay, validate
 from puna.model.weights import read_model
-from puna.train.recipe import Recipe
-from puna.train.trainer import RunInputs, Trainer
+from puna.training.recipe import Recipe
+from puna.training.trainer import RunInputs, Trainer
 
 Puna = Callable[..., Any]
 

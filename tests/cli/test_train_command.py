@@ -12,10 +12,10 @@ from said import said
 
 from puna.model.accounting import count_parameters
 from puna.model.weights import read_model
-from puna.train import checkpoint
-from puna.train.recipe import Recipe
-from puna.train.stored_recipe import read_stored_recipe, recipe_hash
-from puna.train.trainer import RunInputs
+from puna.training import checkpoint
+from puna.training.recipe import Recipe
+from puna.training.stored_recipe import read_stored_recipe, recipe_hash
+from puna.training.trainer import RunInputs
 
 Puna = Callable[..., Any]
 

@@ -16,7 +16,7 @@ from page_examples import run, trainings
 from pages import ROOT, read_page
 
 from puna.errors import ConfigError
-from puna.train.recipe import read_recipe
+from puna.training.recipe import read_recipe
 
 PAGE = read_page("docs/parts/add-your-own.md")
 

@@ -13,7 +13,7 @@ from pages import ADDED_KEYS, PAGES, ROOT, named, read_page
 
 from puna.cli.main import app
 from puna.config import dotted_keys
-from puna.train.recipe import Recipe
+from puna.training.recipe import Recipe
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = frozenset(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE))

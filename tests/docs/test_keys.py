@@ -20,7 +20,7 @@ from puna.inference.request import GenerationOptions
 from puna.model.presets import PRESETS
 from puna.study.definition import Study, read_study, resolve_arms
 from puna.study.run_metrics import METRICS
-from puna.train.recipe import Recipe, read_recipe
+from puna.training.recipe import Recipe, read_recipe
 
 RECIPES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "studies").glob("*/recipe.yaml")])
 SECTIONS = frozenset(key for key in dotted_keys(Recipe) if "." not in key)

@@ -13,7 +13,7 @@ from page_examples import run, trainings
 from pages import DOCS, ROOT, Page, read_page
 
 from puna.model.parts import FEED_FORWARDS, NORMS, PLACEMENTS, POSITIONS, ROPE_SCALINGS
-from puna.train.recipe import read_recipe
+from puna.training.recipe import read_recipe
 
 PARTS = DOCS / "parts"
 PICTURES = PARTS / "pictures"

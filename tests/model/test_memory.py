@@ -30,9 +30,9 @@ from puna.device import autocast
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
-from puna.train.optimizer import build_optimizers
-from puna.train.recipe import OptimizerRecipe
-from puna.train.step import train_step
+from puna.training.optimizer import build_optimizers
+from puna.training.recipe import OptimizerRecipe
+from puna.training.step import train_step
 
 
 def train(config, batch, context):

@@ -29,8 +29,8 @@ from puna.model.parts import (
 from puna.model.transformer import Transformer, build_transformer
 from puna.model.weights import read_model, write_model
 from puna.nn import CenterNorm, linear_cross_entropy
-from puna.train.recipe import OPTIMIZERS
-from puna.train.schedule import SCHEDULES
+from puna.training.recipe import OPTIMIZERS
+from puna.training.schedule import SCHEDULES
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 40,

@@ -21,7 +21,7 @@ from puna.study.cluster import ClusterExecutor
 from puna.study.definition import read_study
 from puna.study.results import read_results
 from puna.study.runner import Job, run_study
-from puna.train.checkpoint import checkpoints
+from puna.training.checkpoint import checkpoints
 
 LONGER = [
     "train.steps=60",

@@ -52,7 +52,7 @@ def test_the_code_hash_follows_what_is_computed_and_no_prose(tmp_path: Path) -> 
     assert code_hash(tmp_path) != before
 
 
-@pytest.mark.parametrize("file", ["device.py", "study/run_metrics.py", "train/step.py"])
+@pytest.mark.parametrize("file", ["device.py", "study/run_metrics.py", "training/step.py"])
 def test_the_code_hash_covers_device_metrics_and_packages(file: str, tmp_path: Path) -> None:
     before = code_hash(tmp_path)
     (tmp_path / file).parent.mkdir(exist_ok=True)

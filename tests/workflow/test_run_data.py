@@ -8,7 +8,7 @@ import pytest
 
 from puna.data.shards import open_split
 from puna.errors import DataError
-from puna.train.recipe import Recipe
+from puna.training.recipe import Recipe
 from puna.workflow.run_data import make_missing_data, open_data
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import puna
 from puna.errors import ConfigError, DataError, TrainingError
-from puna.train.recipe import Recipe
-from puna.train.trainer import RunInputs
+from puna.training.recipe import Recipe
+from puna.training.trainer import RunInputs
 from puna.workflow.observer import RunObserver
 from puna.workflow.training_run import read_summary, resolve_recipe
 

@@ -22,7 +22,7 @@ from puna.workflow.observer import RunObserver
 if TYPE_CHECKING:
     from puna.data.manifest import Manifest
     from puna.tokenizer.tokenizer import Tokenizer
-    from puna.train.trainer import Trainer
+    from puna.training.trainer import Trainer
 
 SECONDS_BETWEEN_LINES = 5.0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from puna.train.recipe import Recipe
+    from puna.training.recipe import Recipe
 
 
 def quickstart(
@@ -35,7 +35,7 @@ def quickstart(
     from puna.cli.progress import RunProgress
     from puna.cli.run import print_result, run_recipe
     from puna.errors import TrainingError
-    from puna.train.stored_recipe import read_stored_recipe
+    from puna.training.stored_recipe import read_stored_recipe
     from puna.workflow.run_data import make_missing_data
     from puna.workflow.training_run import read_summary
 
@@ -121,7 +121,7 @@ def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
     optimum.
     """
     from puna.config import validate
-    from puna.train.recipe import Recipe
+    from puna.training.recipe import Recipe
 
     values: dict[str, Any] = {
         "run": str(run),
@@ -163,7 +163,7 @@ def steps_within(recipe: "Recipe", minutes: float) -> int:
 
     import torch
 
-    from puna.train.step_time import fastest_step_seconds
+    from puna.training.step_time import fastest_step_seconds
     from puna.workflow.run_data import open_data
 
     begin = time.perf_counter()

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 
 from puna.cli.progress import RunProgress
-from puna.train.recipe import Recipe
+from puna.training.recipe import Recipe
 from puna.workflow.observer import RunObserver
 from puna.workflow.training_run import train
 
 if TYPE_CHECKING:
-    from puna.train.trainer import Trainer
+    from puna.training.trainer import Trainer
 
 
 class StopSignals(RunObserver):

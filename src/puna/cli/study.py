@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from puna.report.section import StudyResults
     from puna.study.run_metrics import FinishedRun
     from puna.study.runner import JobExecutor
-    from puna.train.recipe import Recipe
-    from puna.train.trainer import RunInputs
+    from puna.training.recipe import Recipe
+    from puna.training.trainer import RunInputs
 
 app = typer.Typer(
     name="study",

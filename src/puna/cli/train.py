@@ -9,8 +9,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from puna.train.recipe import Recipe
-    from puna.train.trainer import Trainer
+    from puna.training.recipe import Recipe
+    from puna.training.trainer import Trainer
 
 RecipeFile = Annotated[
     Path, typer.Argument(help="A recipe, such as recipes/tiny.yaml.", show_default=False)
@@ -49,7 +49,7 @@ def train(
     """
     from rich.console import Console
 
-    from puna.train.recipe import read_recipe
+    from puna.training.recipe import read_recipe
 
     console = Console()
     resolved = read_recipe(recipe, overrides or [])
@@ -145,9 +145,9 @@ def verify_resume(
 
     from puna.cli.progress import RunProgress
     from puna.run_log import read_run_log
-    from puna.train.checkpoint import optimizer_tensors
-    from puna.train.recipe import read_recipe
-    from puna.train.trainer import Trainer
+    from puna.training.checkpoint import optimizer_tensors
+    from puna.training.recipe import read_recipe
+    from puna.training.trainer import Trainer
     from puna.workflow.run_data import make_missing_data, open_data
 
     console = Console()

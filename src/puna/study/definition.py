@@ -27,7 +27,7 @@ from puna.model.config import ModelConfig
 from puna.study.probes import PROBES
 from puna.study.run_metrics import METRICS
 from puna.study.statistics import DecisionRule
-from puna.train.recipe import Recipe
+from puna.training.recipe import Recipe
 
 FILE = "study.yaml"
 # an arm whose parameters or FLOPs are further from the baseline's than this does not count as

@@ -24,7 +24,7 @@ from puna.study.definition import Study
 FILE = "results.jsonl"
 # The code that decides what a run finds: what is computed, on what, and what is measured
 HASHED = (
-    *(f"{package}/*.py" for package in ("nn", "model", "tokenizer", "data", "train", "eval")),
+    *(f"{package}/*.py" for package in ("nn", "model", "tokenizer", "data", "training", "eval")),
     "device.py",
     "study/run_metrics.py",
     "study/probes.py",

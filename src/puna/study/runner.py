@@ -28,9 +28,9 @@ from puna.study.definition import Arm, Study, resolve_arms, seeded
 from puna.study.probes import PROBES
 from puna.study.results import append_result, code_hash, read_results
 from puna.study.run_metrics import METRICS, FinishedRun
-from puna.train.recipe import Recipe
-from puna.train.stored_recipe import recipe_hash
-from puna.train.trainer import RunInputs, Trainer
+from puna.training.recipe import Recipe
+from puna.training.stored_recipe import recipe_hash
+from puna.training.trainer import RunInputs, Trainer
 
 OpenInputs = Callable[[Recipe], tuple[RunInputs, Callable[..., FinishedRun]]]
 """From a recipe to what its run needs, and to the validation text for the finished model."""

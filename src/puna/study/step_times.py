@@ -23,8 +23,8 @@ import torch
 from puna.device import choose_device, processor_name, watch_others
 from puna.errors import DataError
 from puna.study.definition import Arm
-from puna.train.recipe import Recipe
-from puna.train.step_time import StepTimer, random_batch
+from puna.training.recipe import Recipe
+from puna.training.step_time import StepTimer, random_batch
 
 FILE = "step_times.json"
 ROUNDS = 15

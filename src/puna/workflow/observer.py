@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from puna.data.manifest import Manifest
     from puna.data.prepare import PreparationProgress
     from puna.tokenizer.tokenizer import Tokenizer
-    from puna.train.trainer import Trainer
+    from puna.training.trainer import Trainer
 
 
 class RunObserver:

@@ -23,8 +23,8 @@ from puna.eval.bits_per_byte import score_tokens
 from puna.model.transformer import Transformer
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.tokenizer.training import take_turns
-from puna.train.recipe import CorpusRecipe, Recipe
-from puna.train.trainer import RunInputs, Validation
+from puna.training.recipe import CorpusRecipe, Recipe
+from puna.training.trainer import RunInputs, Validation
 from puna.workflow.observer import RunObserver
 
 

@@ -29,9 +29,9 @@ from puna.inference.language_model import LanguageModel
 from puna.model.accounting import count_parameters
 from puna.model.weights import write_model
 from puna.run_log import read_run_log
-from puna.train.recipe import Recipe, read_recipe
-from puna.train.stored_recipe import recipe_hash
-from puna.train.trainer import Trainer
+from puna.training.recipe import Recipe, read_recipe
+from puna.training.stored_recipe import recipe_hash
+from puna.training.trainer import Trainer
 from puna.workflow.evaluation import Evaluation, score_beside_baselines
 from puna.workflow.observer import RunObserver
 from puna.workflow.run_data import RunData, make_missing_data, open_data

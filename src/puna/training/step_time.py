@@ -16,9 +16,9 @@ from torch import Tensor
 from puna.device import autocast, choose_device, choose_precision, synchronise
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
-from puna.train.optimizer import build_optimizers
-from puna.train.recipe import Recipe
-from puna.train.step import train_step
+from puna.training.optimizer import build_optimizers
+from puna.training.recipe import Recipe
+from puna.training.step import train_step
 
 
 class StepTimer:

@@ -31,12 +31,12 @@ from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
 from puna.nn.mask import document_numbers
 from puna.run_log import RunLog
-from puna.train import checkpoint
-from puna.train.checkpoint import Progress
-from puna.train.optimizer import build_optimizers
-from puna.train.recipe import Recipe
-from puna.train.step import StepResult, train_step
-from puna.train.stored_recipe import differences, dump_recipe, read_stored_recipe, recipe_hash
+from puna.training import checkpoint
+from puna.training.checkpoint import Progress
+from puna.training.optimizer import build_optimizers
+from puna.training.recipe import Recipe
+from puna.training.step import StepResult, train_step
+from puna.training.stored_recipe import differences, dump_recipe, read_stored_recipe, recipe_hash
 
 MAX_NON_FINITE_STEPS = 20  # in a row, before the run gives up
 

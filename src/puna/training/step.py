@@ -11,7 +11,7 @@ from torch import Tensor
 
 from puna.model.transformer import Transformer
 from puna.nn.loss import IGNORE, linear_cross_entropy
-from puna.train.optimizer import Optimizers
+from puna.training.optimizer import Optimizers
 
 HiddenStates = Callable[[Int[Tensor, "B T"]], Float[Tensor, "B T D"]]
 

@@ -19,11 +19,11 @@ from puna.errors import ConfigError, ModelFolderError, PunaError, TrainingError
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model
 from puna.run_log import read_run_log
-from puna.train import trainer as trainer_module
-from puna.train.checkpoint import checkpoints, optimizer_tensors
-from puna.train.schedule import learning_rate_factor
-from puna.train.stored_recipe import read_stored_recipe
-from puna.train.trainer import MAX_NON_FINITE_STEPS, RunInputs, Trainer, Validation
+from puna.training import trainer as trainer_module
+from puna.training.checkpoint import checkpoints, optimizer_tensors
+from puna.training.schedule import learning_rate_factor
+from puna.training.stored_recipe import read_stored_recipe
+from puna.training.trainer import MAX_NON_FINITE_STEPS, RunInputs, Trainer, Validation
 
 Make = Callable[..., Trainer]
 

@@ -17,9 +17,9 @@ import pytest
 from safetensors.torch import load_file
 
 from puna.run_log import read_run_log
-from puna.train.checkpoint import checkpoints
-from puna.train.recipe import Recipe
-from puna.train.trainer import RunInputs, Trainer
+from puna.training.checkpoint import checkpoints
+from puna.training.recipe import Recipe
+from puna.training.trainer import RunInputs, Trainer
 
 DISK = 3 * 2**20
 LONG = (

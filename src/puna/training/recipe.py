@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from puna.choices import Choice, ChoosingConfig, Table, named, with_options
 from puna.config import Config, apply_overrides, read_yaml, validate
 from puna.model.config import ModelConfig
-from puna.train.schedule import SCHEDULES, learning_rate_factor
+from puna.training.schedule import SCHEDULES, learning_rate_factor
 
 
 class TokenizerRecipe(Config):
@@ -57,14 +57,14 @@ OPTIMIZERS: Mapping[str, Choice] = MappingProxyType(
     {
         "adamw": Choice(
             "",
-            "puna.train.optimizer:adamw",
+            "puna.training.optimizer:adamw",
             learning_rate=3e-4,
             betas=(0.9, 0.95),
             weight_decay=0.1,
         ),
         "muon": Choice(
             "",
-            "puna.train.optimizer:muon_and_adamw",
+            "puna.training.optimizer:muon_and_adamw",
             learning_rate=3e-4,
             muon_learning_rate=0.02,
             betas=(0.9, 0.95),

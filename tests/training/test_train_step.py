@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
 from puna.nn.loss import IGNORE
-from puna.train.checkpoint import optimizer_tensors
-from puna.train.optimizer import Optimizers, build_optimizers
-from puna.train.recipe import Recipe
-from puna.train.step import StepResult, train_step
+from puna.training.checkpoint import optimizer_tensors
+from puna.training.optimizer import Optimizers, build_optimizers
+from puna.training.recipe import Recipe
+from puna.training.step import StepResult, train_step
 
 Pair = tuple[Transformer, Optimizers]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.train.schedule import SCHEDULES, learning_rate_factor, wsd
+from puna.training.schedule import SCHEDULES, learning_rate_factor, wsd
 
 ROOT_HALF = math.sqrt(0.5)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from puna.model.transformer import Transformer
-from puna.train.recipe import OPTIMIZERS, OptimizerRecipe
+from puna.training.recipe import OPTIMIZERS, OptimizerRecipe
 
 
 def orthogonalise(gradient: Float[Tensor, "R C"], iterations: int = 5) -> Float[Tensor, "R C"]:

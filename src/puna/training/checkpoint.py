@@ -24,7 +24,7 @@ from puna.durable import new_folder, write_json
 from puna.errors import ModelFolderError, TrainingError
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model, write_model, write_tensors
-from puna.train.optimizer import Optimizers
+from puna.training.optimizer import Optimizers
 
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "training.json"
 NAME = re.compile(r"step-(\d{8})")

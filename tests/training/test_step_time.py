@@ -8,11 +8,11 @@ import torch
 from puna.device import autocast
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
-from puna.train import step_time
-from puna.train.optimizer import build_optimizers
-from puna.train.recipe import Recipe
-from puna.train.step import train_step
-from puna.train.step_time import StepTimer, fastest_step_seconds, random_batch
+from puna.training import step_time
+from puna.training.optimizer import build_optimizers
+from puna.training.recipe import Recipe
+from puna.training.step import train_step
+from puna.training.step_time import StepTimer, fastest_step_seconds, random_batch
 
 
 def test_a_timed_step_changes_the_weights_as_a_training_step_does(

@@ -8,8 +8,8 @@ import torch
 from puna.model.accounting import count_parameters
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
-from puna.train.optimizer import Muon, build_optimizers, orthogonalise
-from puna.train.recipe import OptimizerRecipe, Recipe
+from puna.training.optimizer import Muon, build_optimizers, orthogonalise
+from puna.training.recipe import OptimizerRecipe, Recipe
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import torch
 from puna.inference.language_model import load
 from puna.model.parts import FEED_FORWARDS, NORMS, PLACEMENTS, POSITIONS
 from puna.nn import document_numbers
-from puna.train.checkpoint import checkpoints
-from puna.train.trainer import Trainer
+from puna.training.checkpoint import checkpoints
+from puna.training.trainer import Trainer
 
 CHANGES = [
     *(f"model.norm={name}" for name in NORMS),

@@ -5,7 +5,7 @@ from typing import Any
 
 from puna.config import dump_yaml, read_yaml, validate
 from puna.errors import ConfigError, TrainingError
-from puna.train.recipe import Recipe
+from puna.training.recipe import Recipe
 
 
 def recipe_hash(recipe: Recipe) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from puna.train.recipe import Recipe
-from puna.train.trainer import RunInputs, Trainer
+from puna.training.recipe import Recipe
+from puna.training.trainer import RunInputs, Trainer
 
 
 @pytest.fixture

@@ -43,10 +43,10 @@ def wsd(progress: float, final_factor: float) -> float:
 # called with the progress, from 0 after warm-up to 1
 SCHEDULES: Mapping[str, Choice] = MappingProxyType(
     {
-        "cosine": Choice("", "puna.train.schedule:cosine", final_factor=0.1),
-        "linear": Choice("", "puna.train.schedule:linear", final_factor=0.1),
-        "wsd": Choice("", "puna.train.schedule:wsd", final_factor=0.1),
-        "constant": Choice("", "puna.train.schedule:constant"),
+        "cosine": Choice("", "puna.training.schedule:cosine", final_factor=0.1),
+        "linear": Choice("", "puna.training.schedule:linear", final_factor=0.1),
+        "wsd": Choice("", "puna.training.schedule:wsd", final_factor=0.1),
+        "constant": Choice("", "puna.training.schedule:constant"),
     }
 )
 

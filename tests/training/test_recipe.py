@@ -8,8 +8,8 @@ import pytest
 from said import said
 
 from puna.errors import ConfigError
-from puna.train.recipe import Recipe, read_recipe
-from puna.train.stored_recipe import differences, dump_recipe, recipe_hash
+from puna.training.recipe import Recipe, read_recipe
+from puna.training.stored_recipe import differences, dump_recipe, recipe_hash
 
 
 @pytest.mark.parametrize(
