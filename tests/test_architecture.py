@@ -52,7 +52,9 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "report": "durable errors number_format run_log plan plots study",
             "server": "errors inference engine_process api",
             "cli": (
-                "durable errors nn number_format run_log strict_json config device plan plots spawn tokenizer choices data model eval inference training engine_process study workflow api report server cli puna"
+                "durable errors nn number_format run_log strict_json config device plan plots"
+                " spawn tokenizer choices data model eval inference training engine_process"
+                " study workflow api report server"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",
