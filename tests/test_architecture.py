@@ -47,7 +47,9 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "training": "durable errors nn run_log config device choices model",
             "engine_process": "errors tokenizer inference",
             "study": "errors nn run_log config device spawn tokenizer data model eval training",
-            "workflow": "durable errors run_log config tokenizer data model eval inference training",
+            "workflow": (
+                "durable errors run_log config tokenizer data model eval inference training"
+            ),
             "api": "errors strict_json config tokenizer inference engine_process",
             "report": "durable errors number_format run_log plan plots study",
             "server": "errors inference engine_process api",
