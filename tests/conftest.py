@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import yaml
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from puna.inference.language_model import LanguageModel
     from puna.training.recipe import Recipe
     from puna.training.trainer import RunInputs
+
+# A deadline of hypothesis is a test of the machine: one fails where other programs run
+settings.register_profile("puna", deadline=None)
+settings.load_profile("puna")
 
 TEXT = (
     "the llama reads old pages über naïve 東京 мир 🦙 is was near far a of and to in river stone"

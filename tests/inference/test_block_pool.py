@@ -286,5 +286,5 @@ class PoolBesideItsModel(RuleBasedStateMachine):
 
 TestPoolBesideItsModel = PoolBesideItsModel.TestCase
 TestPoolBesideItsModel.settings = settings(
-    max_examples=100, stateful_step_count=30, deadline=None, derandomize=True
+    max_examples=100, stateful_step_count=30, derandomize=True
 )

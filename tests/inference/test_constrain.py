@@ -202,7 +202,7 @@ def test_a_text_that_a_normalizer_would_change_is_forced_as_it_is() -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_after_going_back_everything_is_as_if_one_had_never_gone_on(data: st.DataObject) -> None:
     """k tokens on, j back, and on again: the masks are those of a fresh matcher with the same
     text.

@@ -515,7 +515,7 @@ SCHEDULES = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     schedule=SCHEDULES,
     blocks=st.sampled_from([13, 20, 60]),

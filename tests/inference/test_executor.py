@@ -153,7 +153,7 @@ def test_token_by_token_gives_the_rows_of_the_whole(kind: str, batch_invariant: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     seed=st.integers(0, 2**31),
     number=st.integers(1, 6),
@@ -324,7 +324,7 @@ def bits(
 @pytest.mark.parametrize(
     "kind", ["LLaMA", "multi-head", "multi-query", "learned", "window", "window and slopes"]
 )
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=2)
 @given(seed=st.integers(0, 2**31))
 def test_batch_invariant_rows_are_the_same_bits_in_any_company(kind: str, seed: int) -> None:
     """One text alone and at once; in chunks; behind a known beginning; after a preemption,

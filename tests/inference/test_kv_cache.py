@@ -118,7 +118,7 @@ def scattered(
 
 @pytest.mark.parametrize("seen", SEEN)
 @pytest.mark.parametrize("sharing", SHARING)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_mixture_of_runs_is_attention_by_its_definition(
     sharing: str, seen: str, data: st.DataObject
@@ -278,7 +278,7 @@ def groups_of(lengths: Sequence[int], config: ModelConfig, block_size: int = 16)
     return [list(lengths[group.tokens]) for group in groups]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(lengths=st.lists(st.integers(1, 4000), min_size=1, max_size=60).map(sorted))
 def test_groups_are_bounded_in_copies_and_padding(lengths: list[int]) -> None:
     config = shape((4, 4))

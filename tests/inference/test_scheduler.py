@@ -812,6 +812,4 @@ class RandomSchedules(RuleBasedStateMachine):
 
 
 TestRandomSchedules = RandomSchedules.TestCase
-TestRandomSchedules.settings = settings(
-    max_examples=100, stateful_step_count=20, deadline=None, derandomize=True
-)
+TestRandomSchedules.settings = settings(max_examples=100, stateful_step_count=20, derandomize=True)

@@ -36,7 +36,7 @@ def configs(draw: Any) -> ModelConfig:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(config=configs())
 def test_parameters_by_part_equal_the_model_s(config: ModelConfig) -> None:
     model = build_transformer(config, "meta")
@@ -98,7 +98,7 @@ def test_a_large_model_costs_six_flops_a_parameter_and_two_percent_of_attention(
     ) == pytest.approx(0.996 + 0.0206, abs=1e-3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(config=configs(), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
 def test_cache_bytes_equal_a_real_cache_s(config: ModelConfig, dtype: torch.dtype) -> None:
     cache = PagedCache(config, num_blocks=3, block_size=7, dtype=dtype)

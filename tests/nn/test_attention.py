@@ -100,7 +100,7 @@ def test_blocks_are_for_bfloat16_on_the_cpu_and_middling_lengths() -> None:
     assert not trains_in_blocks("cuda", 512, half=True)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     steps=st.integers(1, 40),
     past=st.integers(0, 40),

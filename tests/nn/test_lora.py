@@ -52,7 +52,7 @@ def by_the_formula(base: nn.Linear, x: Tensor, names: list[str | None]) -> Tenso
     return torch.stack(rows)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     runs=st.lists(
         st.tuples(st.sampled_from([None, *UPDATES]), st.integers(1, 5)), min_size=1, max_size=8

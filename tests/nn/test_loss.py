@@ -73,7 +73,7 @@ def test_the_chunk_that_ships_is_smaller_than_a_batch() -> None:
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(cut=st.integers(1, 39), seed=st.integers(0, 2**31))
 def test_the_loss_of_parts_adds_up(cut: int, seed: int) -> None:
     """What micro-batches and ranks rely on: the sum over a batch is the sum of the sums over its

@@ -31,9 +31,7 @@ def random_model(shape: dict[str, Any], seed: int) -> LlamaForCausalLM:
     return theirs
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), seed=st.integers(0, 2**31))
 def test_same_logits_and_same_text(
     data: st.DataObject,

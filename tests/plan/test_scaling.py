@@ -114,7 +114,7 @@ def test_epoch_expects_2_05_of_llama_13b_and_2_01_of_gpt_3() -> None:
     ) == ("2.05", "2.01")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(law=laws, flops=st.floats(1e15, 1e27))
 def test_the_closed_form_of_the_compute_optimum_is_where_search_finds_it(
     law: ScalingLaw, flops: float
@@ -134,7 +134,7 @@ def test_the_closed_form_of_the_compute_optimum_is_where_search_finds_it(
         )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(law=laws, above=st.floats(0.01, 3), served=st.floats(1e3, 1e18))
 def test_the_lifetime_optimum_is_where_search_finds_it(
     law: ScalingLaw, above: float, served: float

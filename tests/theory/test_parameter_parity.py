@@ -96,7 +96,7 @@ def test_the_table_has_every_placement() -> None:
     assert NORMS_PER_BLOCK.keys() == PLACEMENTS.keys()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(config=configs())
 def test_any_configuration_has_the_parameters_of_the_formula_part_by_part(
     config: ModelConfig,

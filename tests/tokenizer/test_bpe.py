@@ -307,7 +307,7 @@ def test_byte_level_merges_equal_the_shipped_trainer_ties_included(stdlib_texts:
     assert sum(earlier.count == later.count for earlier, later in pairwise(merges)) > 100
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text("ab é🦙\n1", min_size=1, max_size=30), min_size=1, max_size=4))
 def test_byte_level_merges_equal_the_shipped_trainer_on_any_text(texts: list[str]) -> None:
     merges = takewhile(lambda merge: merge.count >= 2, learn(count_pieces(texts), "none", "oldest"))

@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from puna.eval.held_out import text_tokens
 
 from puna.api.generation import prompt_of
 from puna.api.service import ChosenModel
@@ -18,6 +17,7 @@ from puna.api.texts import encode_prompt
 from puna.data.encode import encode_batches
 from puna.engine_process.client import ServedModel
 from puna.eval.addition import addition_exact_match
+from puna.eval.bits_per_byte import text_tokens
 from puna.inference.constrain import ConstraintCompiler
 from puna.inference.engine import Engine
 from puna.inference.language_model import LanguageModel
