@@ -4,7 +4,7 @@ epoch.
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from said import said
 
@@ -90,7 +90,6 @@ def test_llamas_epochs() -> None:
 
 
 @given(weight_maps, st.integers(1, 9), st.integers(0, 2**63), st.data())
-@settings(deadline=None)
 def test_each_window_comes_once_an_epoch(
     weights: dict[str, int], context: int, seed: int, data: st.DataObject
 ) -> None:
@@ -111,7 +110,6 @@ def test_each_window_comes_once_an_epoch(
 
 
 @given(weight_maps, st.integers(0, 2**40), st.integers(0, 1000))
-@settings(deadline=None)
 def test_a_sample_depends_on_its_index_alone(
     weights: dict[str, int], first: int, seed: int
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from puna.inference.logits_processors import (
@@ -440,7 +440,6 @@ ONE_ROW = st.builds(
 
 
 @given(st.data(), st.lists(ONE_ROW, min_size=1, max_size=7), st.integers(0, 2**31))
-@settings(deadline=None)
 def test_a_row_is_drawn_without_regard_to_its_neighbours(
     data: st.DataObject, rows: list[SamplingRow], seed: int
 ) -> None:

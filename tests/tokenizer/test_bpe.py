@@ -238,7 +238,6 @@ def test_counts_past_64_bits_are_exact() -> None:
     assert counts_by_symbol(merges) == [("cd", 2**64 + 1), ("ab", 2**64)]
 
 
-@settings(deadline=None)
 @given(FEW_LETTERS, ENDS, TIES)
 def test_the_learner_equals_the_algorithm_that_recounts_everything(
     words: dict[str, int], end: End, ties: Ties
@@ -246,7 +245,6 @@ def test_the_learner_equals_the_algorithm_that_recounts_everything(
     assert learn(words, end, ties) == learn_by_recounting(words, end, ties)
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text("ab</>w", min_size=1, max_size=12).filter(lambda word: "</w>" not in word),
@@ -270,7 +268,6 @@ def test_every_merge_makes_one_new_symbol_and_none_is_made_twice(
     assert len(set(learner.symbols)) == len(learner.symbols)
 
 
-@settings(deadline=None)
 @given(FEW_LETTERS, ENDS, TIES, st.integers(0, 10))
 def test_the_learner_cuts_its_own_words_as_segment_does(
     words: dict[str, int], end: End, ties: Ties, number: int
@@ -282,7 +279,6 @@ def test_the_learner_cuts_its_own_words_as_segment_does(
     assert all("".join(cut) == word + spelled for word, cut in learner.cuts.items())
 
 
-@settings(deadline=None)
 @given(FEW_LETTERS, TIES)
 def test_no_merge_crosses_the_end_of_a_word(words: dict[str, int], ties: Ties) -> None:
     for end in ("separate", "attached"):

@@ -16,6 +16,7 @@ from puna.api.service import ChosenModel
 from puna.api.texts import encode_prompt
 from puna.data.encode import encode_batches
 from puna.engine_process.client import ServedModel
+from puna.engine_process.messages import LoadedModel
 from puna.eval.addition import addition_exact_match
 from puna.eval.bits_per_byte import text_tokens
 from puna.inference.constrain import ConstraintCompiler
@@ -115,7 +116,8 @@ def test_chat_serve_and_constraints_end_at_the_same_ids(
     llama = model_of(tokenizer)
     llama.chat([Message("user", "Hello")])
     llama.stream(llama.encode_prompt("Hello"))
-    served = ChosenModel("m", ServedModel("m", tokenizer, 64, (), 0))
+    loaded = LoadedModel("m", 64, (), 640, "cpu", "float32")
+    served = ChosenModel("m", ServedModel(loaded, tokenizer, created=0))
     asked.append(prompt_of([1], GenerationOptions(), served).request)
     assert [request.ends for request in asked] == [tokenizer.end_ids] * 3
 
