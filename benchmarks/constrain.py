@@ -7,7 +7,7 @@ Vocabularies are trained here, on the standard library's source. Times are those
 so that other programs count little, and medians of `--rounds`, in which the libraries take turns. A
 step is a mask and then a token accepted, along the tokens of a document that keeps to its schema.
 Each keyword has a text that breaks it and one that keeps to it; what becomes of both says whether
-the keyword is enforced, refused or ignored. The hostile part gives each constraint a process with
+the keyword is enforced, rejected or ignored. The hostile part gives each constraint a process with
 20 s and 8 GiB: the time to the first mask, then the worst of 3 x 40 steps of tokens drawn at
 random. The libraries run with their own limits, Puna with its own. Results go to
 benchmarks/results/, dated.
@@ -211,7 +211,7 @@ def spelled(one: Contestants, schema: Any, text: str) -> list[int]:
 
 
 def keyword(one: Contestants, schema: Any, breaks: str, keeps: str) -> dict[str, str]:
-    """What each makes of a schema: refuses it, lets through a text that breaks it, stops one that
+    """What each makes of a schema: rejects it, lets through a text that breaks it, stops one that
     keeps to it, or does as it says.
     """
     verdicts = {}
@@ -224,7 +224,7 @@ def keyword(one: Contestants, schema: Any, breaks: str, keeps: str) -> dict[str,
                 (False, False): "stops both",
             }.get(tuple(lets), "TURNED ROUND")
         except (ValueError, RuntimeError, RequestError):
-            verdicts[name] = "refused"
+            verdicts[name] = "rejected"
     return verdicts
 
 
@@ -337,7 +337,7 @@ def suffer(one: Contestants, name: str, kind: str, given: Any, sender: Any) -> N
         outcome = "out of memory"
     except Exception as error:
         said.setdefault("first", round(time.process_time() - begin, 3))
-        outcome = "refused" if worst == 0 else "refused later"
+        outcome = "rejected" if worst == 0 else "rejected later"
         said["why"] = str(error).strip().splitlines()[0][:200]
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
     sender.send(said | {"outcome": outcome, "worst": round(1e3 * worst, 1), "mib": grown})

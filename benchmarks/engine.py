@@ -1,5 +1,5 @@
 """How fast the engine continues one prompt and many, beside transformers' generate, and what
-guessing buys and costs.
+speculation buys and costs.
 
     python benchmarks/engine.py [MODEL] [--rounds 3] [--new 128]
 
@@ -57,7 +57,7 @@ def main() -> None:
         )
     for text, (prompt, chosen) in TEXTS.items():
         for speculate in (False, True):
-            rows[f"{text} text, guessing {'on' if speculate else 'off'}"] = (
+            rows[f"{text} text, speculation {'on' if speculate else 'off'}"] = (
                 lambda prompt=prompt, chosen=chosen, speculate=speculate: ours(
                     options.model, [prompt], options.new, speculate=speculate, **chosen
                 )
@@ -84,8 +84,8 @@ def main() -> None:
             medians["puna, 8 streams"] / medians["transformers, 8 streams"]
         ),
         **{
-            f"guessing on to off, {text} text": (
-                medians[f"{text} text, guessing on"] / medians[f"{text} text, guessing off"]
+            f"speculation on to off, {text} text": (
+                medians[f"{text} text, speculation on"] / medians[f"{text} text, speculation off"]
             )
             for text in TEXTS
         },
@@ -115,7 +115,7 @@ opened: dict[Any, Any] = {}
 def ours(folder: Path, made: Sequence[Sequence[int]], new: int, **chosen: Any) -> float:
     """Tokens a second of all streams together, prompts included in the time."""
     if folder not in opened:
-        opened[folder] = load(folder, options=EngineConfig(share_prefixes=False))
+        opened[folder] = load(folder, options=EngineConfig(prefix_caching=False))
     model: LanguageModel = opened[folder]
     options = GenerationOptions(
         **{"max_tokens": new, "temperature": 0.0, "speculate": False, "ignore_end": True, **chosen}

@@ -190,19 +190,19 @@ def measure(
     device: torch.device, rows: int, width: int, rounds: int
 ) -> tuple[dict[Key, Any], dict[Key, list[float]], dict[str, float]]:
     """Kernels and bytes of each eager pass, seconds of every pass in every round, bytes a second of
-    the two yardsticks at their best.
+    the two references at their best.
     """
     torch._dynamo.config.recompile_limit = 64  # one wrapper of torch's stands for all its modules
     # rather than eager times under the name of compiled ones
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     torch.manual_seed(0)
     x, y, z = (torch.ones(2**26, device=device) for _ in range(3))
-    yardsticks: dict[str, Callable[[], Any]] = {
+    references: dict[str, Callable[[], Any]] = {
         "y = x": lambda: y.copy_(x),
         "z = x + y": lambda: torch.add(x, y, out=z),
     }
     moved = {"y = x": 2 * x.nbytes, "z = x + y": 3 * x.nbytes}
-    bandwidth = dict.fromkeys(yardsticks, 0.0)
+    bandwidth = dict.fromkeys(references, 0.0)
     counted: dict[Key, Any] = {}
     seconds: dict[Key, list[float]] = {}
     variants = []
@@ -218,7 +218,7 @@ def measure(
                 key = (str(dtype).removeprefix("torch."), way, name)
                 variants.append((key, forward, arguments, [*arguments, *module.parameters()], dy))
     for number in range(-1, rounds):  # the first compiles and counts
-        for name, move in yardsticks.items():
+        for name, move in references.items():
             bandwidth[name] = max(bandwidth[name], moved[name] / timed(device, move)[0])
         for key, forward, arguments, wanted, dy in variants:
             passes: dict[str, Callable[[], Any]] = {"forward": lambda: forward(*arguments)}  # noqa: B023  (called at once)

@@ -4,7 +4,7 @@ ones, and beside `transformers serve`.
     python benchmarks/serving.py [MODEL] [--rounds 3] [--new 128] [--threads N] [--without-peers]
 
 MODEL is a model folder that transformers opens too; the quickstart's if left out. Greedy, prompts
-of their own, nothing shared or guessed. Everything runs on this machine, the clients too, so they
+of their own, nothing shared or drafted. Everything runs on this machine, the clients too, so they
 and the servers take the cores from each other. Rounds alternate, the medians are compared: the
 ratios travel, the figures belong to this machine. Results go to benchmarks/results/, dated.
 
@@ -129,7 +129,7 @@ def rows_of(
     stack: contextlib.ExitStack, folder: Path, new: int, peers: bool
 ) -> dict[str, Callable[[], float]]:
     """What is measured, by name; the servers run until the stack ends."""
-    alone = load(folder, options=EngineConfig(share_prefixes=False))
+    alone = load(folder, options=EngineConfig(prefix_caching=False))
     puna = stack.enter_context(puna_server(folder))
     servers = {"puna serve": puna}
     if peers:
@@ -322,14 +322,14 @@ async def beside_idle(server: Server, new: int) -> float:
     """Tokens a second of the busy streams beside idle connections, half of which wait for the
     server and half let it wait.
     """
-    before, continuations = await generated_by(server), 8
+    before, sequences = await generated_by(server), 8
     with contextlib.ExitStack() as stack:
         for number in range(IDLE):
             connection = stack.enter_context(contextlib.closing(narrow_connection(server.port)))
-            request = server.request(prompts(1)[0], new, n=continuations, logprobs=20)
+            request = server.request(prompts(1)[0], new, n=sequences, logprobs=20)
             connection.sendall(request if number % 2 else request[: len(request) // 2])
         # the engine has done with them
-        while await generated_by(server) < before + IDLE // 2 * continuations * new:
+        while await generated_by(server) < before + IDLE // 2 * sequences * new:
             await asyncio.sleep(0.1)
         return await over_http(server, STREAMS, new)
 

@@ -100,13 +100,11 @@ RIDDLES: frozenset[str] = frozenset(
         "src/puna/data/encode.py",
         "src/puna/data/mixture.py",
         "src/puna/data/sources.py",
-        "src/puna/inference/input_cache.py",
         "src/puna/server/app.py",
         "src/puna/server/auth.py",
         "src/puna/server/body.py",
         "src/puna/server/connection.py",
         "src/puna/server/serve.py",
-        "src/puna/strict_json.py",
         "src/puna/training/checkpoint.py",
     }
 )

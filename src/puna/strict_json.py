@@ -1,4 +1,4 @@
-"""JSON from outside, taken at its word: no key twice, no NaN, no number beyond a double, no half of
+"""JSON from outside, read strictly: no key twice, no NaN, no number beyond a double, no half of
 a surrogate pair.
 
 Python's `json` accepts all of these, and the last of two equal keys silently replaces the first.
@@ -12,7 +12,7 @@ from typing import Any
 
 _SHOWN = 60
 _HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
-"""What every text with a lone surrogate holds, and few others."""
+"""Occurs in every text with a lone surrogate, and in few others."""
 
 
 class LoneSurrogateError(ValueError):

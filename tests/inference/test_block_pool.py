@@ -169,7 +169,7 @@ def test_what_follows_an_evicted_block_is_out_of_reach_though_equal_text_comes_b
     assert pool.match([1, 2, 3, 4], None) == again
 
 
-def test_forgetting_frees_the_cached_and_leaves_the_used() -> None:
+def test_reset_frees_the_cached_and_leaves_the_used() -> None:
     pool = BlockPool(6, 2)
     pool.release(text(pool, [1, 2, 3, 4]))
     held = text(pool, [5, 6, 7, 8])
@@ -187,7 +187,7 @@ def test_a_text_that_grows_stays_in_one_piece_where_that_is_possible() -> None:
     assert pool.allocate(3) == [0, 1, 2]
     assert pool.allocate(2) == [3, 4]
     pool.release([0, 2])
-    assert pool.allocate(3) == [5, 6, 7], "the first place for three side by side"
+    assert pool.allocate(3) == [5, 6, 7], "the first position for three side by side"
     assert pool.allocate(1, after=7) == [8], "not the holes at 0 and 2"
     assert pool.allocate(1, after=4) == [0], "5 is taken"
     assert pool.allocate(4) == [2, 9, 10, 11], "no four stand side by side"

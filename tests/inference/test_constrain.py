@@ -1,4 +1,4 @@
-"""Masks against listed languages, end tokens, going back, expressions, grammars, threads.
+"""Masks against listed languages, end tokens, rewinding, regexes, grammars, threads.
 
 What a schema may say stands in `test_json_schema.py`, what a constraint may cost in
 `test_constraint_limits.py`; `test_random_schemas.py` holds drawn texts against drawn schemas.
@@ -243,7 +243,7 @@ def test_after_going_back_everything_is_as_if_one_had_never_gone_on(data: st.Dat
         assert len(PIECES.end_ids & allowed_ids(matcher)) in (0, 3)
 
 
-# Expressions and grammars
+# Regexes and grammars
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_after_going_back_everything_is_as_if_one_had_never_gone_on(data: st.Dat
         "(?i:yes|no)",
     ],
 )
-def test_drawn_texts_match_the_expression(pattern: str) -> None:
+def test_drawn_texts_match_the_regex(pattern: str) -> None:
     for seed in range(20):
         matcher = BY_PIECES.compile(regex(pattern))
         text = PIECES.decode(drawn(matcher, random.Random(seed), 40), skip_special=True)

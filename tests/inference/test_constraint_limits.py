@@ -1,4 +1,4 @@
-"""What a constraint may cost: every limit, and hostile constraints, refused or followed without
+"""What a constraint may cost: every limit, and hostile constraints, rejected or followed without
 delay.
 """
 
@@ -79,8 +79,8 @@ TWO, THREE = {"anyOf": [OBJECT, OBJECT]}, {"a": True, "b": True, "c": True}
             schema({"pattern": "a", "patternProperties": {"b": {}}}),
             schema({"allOf": [{"pattern": "a"}] * 3}),
         ),
-        ("max_expression", regex("aa"), regex("aaa")),
-        ("max_expression", schema({"pattern": "aa"}), schema({"pattern": "aaa"})),
+        ("max_regex", regex("aa"), regex("aaa")),
+        ("max_regex", schema({"pattern": "aa"}), schema({"pattern": "aaa"})),
         ("max_written_out", regex("a{2}"), regex("a{3}")),
         ("max_written_out", schema({"pattern": "a{2}"}), schema({"pattern": "(a{2}){2}"})),
         ("max_written_out", grammar("start: A\nA: /a/{2}"), grammar("start: A\nA: B{2}\nB: /c/~2")),
@@ -139,7 +139,7 @@ def test_limits(limit: str, within: Constraint, beyond: Constraint) -> None:
     ],
 )
 def test_what_the_limits_allow_is_followed(value: Any, text: str) -> None:
-    """Else a text would break off in the middle, where a refusal could have said at once what is
+    """Else a text would break off in the middle, where an error could have said at once what is
     too much.
     """
     for constraint in (schema(value), grammar(f"start: value\nvalue: %json {json.dumps(value)}")):
@@ -148,7 +148,7 @@ def test_what_the_limits_allow_is_followed(value: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expression", "size"),
+    ("pattern", "size"),
     [
         ("", 0),
         ("abc", 3),
@@ -183,8 +183,8 @@ def test_what_the_limits_allow_is_followed(value: Any, text: str) -> None:
         ("a{3}{4}", 12),
     ],
 )
-def test_sizes_of_expressions_written_out(expression: str, size: int) -> None:
-    assert written_out(expression) == size
+def test_sizes_of_regexes_written_out(pattern: str, size: int) -> None:
+    assert written_out(pattern) == size
 
 
 def doubled(levels: int, **siblings: Any) -> dict[str, Any]:
@@ -300,7 +300,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_constraints_cost_little(name: str) -> None:
-    """Refused or followed, but without delay. The bounds are ten times what was measured, since
+    """Rejected or followed, but without delay. The bounds are ten times what was measured, since
     tests share their machine.
     """
     began = time.process_time()

@@ -123,7 +123,7 @@ GREEDY = GenerationOptions(temperature=0.0, max_tokens=24)
 
 
 def requests_of(options: GenerationOptions) -> list[Request]:
-    return [Request(str(place), prompt, options) for place, prompt in enumerate(PROMPTS)]
+    return [Request(str(index), prompt, options) for index, prompt in enumerate(PROMPTS)]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def requests_of(options: GenerationOptions) -> list[Request]:
     [
         {},
         {"speculate": False},
-        {"share_prefixes": False},
+        {"prefix_caching": False},
         {"max_step_tokens": 16},
         {"max_step_tokens": 1},
         {"max_step_tokens": 7, "block_size": 3},
@@ -149,10 +149,10 @@ def test_greedy_text_is_that_of_the_definition(
 ) -> None:
     engine = engine_of(model, **options)
     found = run(engine, requests_of(GREEDY))
-    assert [ids_of(found[str(place)]) for place in range(len(PROMPTS))] == expected
+    assert [ids_of(found[str(index)]) for index in range(len(PROMPTS))] == expected
     again = run(engine, requests_of(GREEDY))
-    assert [ids_of(again[str(place)]) for place in range(len(PROMPTS))] == expected, (
-        "the second time much is known already"
+    assert [ids_of(again[str(index)]) for index in range(len(PROMPTS))] == expected, (
+        "the second time much is cached already"
     )
     assert all(events[-1].finish == "length" for events in found.values())
     assert engine.statistics().generated_tokens == 2 * 24 * len(PROMPTS)
@@ -162,7 +162,7 @@ def test_what_was_saved_and_what_was_lost_is_counted(model: Transformer) -> None
     roomy, tight, plain = (
         engine_of(model),
         engine_of(model, blocks=14),
-        engine_of(model, share_prefixes=False, speculate=False),
+        engine_of(model, prefix_caching=False, speculate=False),
     )
     for engine in (roomy, tight, plain):
         run(engine, requests_of(GREEDY))
@@ -178,18 +178,18 @@ def test_one_by_one_and_together_sampling_gives_the_same_text(model: Transformer
     options = [
         GenerationOptions(
             max_tokens=20,
-            seed=place,
-            temperature=0.5 + place / 4,
+            seed=index,
+            temperature=0.5 + index / 4,
             top_p=0.9,
             top_k=50,
             repetition_penalty=1.1,
-            n=1 + place % 3,
+            n=1 + index % 3,
         )
-        for place in range(len(PROMPTS))
+        for index in range(len(PROMPTS))
     ]
     requests = [
-        Request(str(place), prompt, chosen)
-        for place, (prompt, chosen) in enumerate(zip(PROMPTS, options, strict=True))
+        Request(str(index), prompt, chosen)
+        for index, (prompt, chosen) in enumerate(zip(PROMPTS, options, strict=True))
     ]
     together = run(engine_of(model), requests)
     for request in requests:
@@ -205,7 +205,7 @@ def test_one_by_one_and_together_sampling_gives_the_same_text(model: Transformer
 
 def test_batch_invariance_is_exact_where_it_is_asked_for(model: Transformer) -> None:
     """Log-probabilities equal to the bit, not only the tokens: alone and among others, whatever is
-    known, preempted or cut.
+    cached, preempted or cut.
     """
     options = GenerationOptions(max_tokens=12, temperature=0.0, logprobs=3)
     alone = [
@@ -216,12 +216,12 @@ def test_batch_invariance_is_exact_where_it_is_asked_for(model: Transformer) -> 
         engine = engine_of(model, batch_invariant=True, **settings_)
         for _ in range(2):
             together = run(engine, requests_of(options))
-            for place, events in enumerate(alone):
-                scores = [score for event in together[str(place)] for score in event.logprobs]
+            for index, events in enumerate(alone):
+                scores = [score for event in together[str(index)] for score in event.logprobs]
                 assert scores == [score for event in events for score in event.logprobs]
 
 
-def test_continuations_are_those_of_their_own_seeds(model: Transformer) -> None:
+def test_sequences_are_those_of_their_own_seeds(model: Transformer) -> None:
     together = run(
         engine_of(model), [Request("r", PROMPT, GenerationOptions(seed=11, n=3, max_tokens=12))]
     )["r"]
@@ -238,7 +238,7 @@ def test_continuations_are_those_of_their_own_seeds(model: Transformer) -> None:
     assert fresh[0] != fresh[1]
 
 
-def test_several_continuations_compute_their_prompt_once(model: Transformer) -> None:
+def test_several_sequences_compute_their_prompt_once(model: Transformer) -> None:
     engine = engine_of(model)
     events = run(
         engine, [Request("r", tuple(range(50)), GenerationOptions(seed=0, n=4, max_tokens=3))]
@@ -269,9 +269,9 @@ def test_logprobs_are_those_of_the_model(model: Transformer) -> None:
             *(score for event in events for score in event.logprobs),
         ]
         assert [score.id for score in found] == ids[1:]
-        for place, score in enumerate(found):
-            assert score.logprob == pytest.approx(wanted[place, ids[place + 1]].item(), abs=1e-4)
-            top = wanted[place].topk(2 if place < len(prompt) - 1 else 4)
+        for index, score in enumerate(found):
+            assert score.logprob == pytest.approx(wanted[index, ids[index + 1]].item(), abs=1e-4)
+            top = wanted[index].topk(2 if index < len(prompt) - 1 else 4)
             assert [value for _, value in score.top] == pytest.approx(top.values.tolist(), abs=1e-4)
         assert all(not event.prompt_logprobs for event in events[1:])
 
@@ -296,7 +296,7 @@ def test_ends(model: Transformer, expected: list[list[int]]) -> None:
     an end back.
     """
     free = expected[0]
-    end, place = free[5], free.index(free[5])
+    end, index = free[5], free.index(free[5])
 
     def generated(
         ends: frozenset[int] = frozenset(), **options: Any
@@ -305,13 +305,13 @@ def test_ends(model: Transformer, expected: list[list[int]]) -> None:
         events = run(engine_of(model), [Request("r", PROMPT, chosen, ends)])["r"]
         return ids_of(events), events[-1].finish
 
-    assert generated(frozenset([end])) == (free[: place + 1], "stop")
-    assert generated(stop_ids=(end,)) == (free[: place + 1], "stop")
+    assert generated(frozenset([end])) == (free[: index + 1], "stop")
+    assert generated(stop_ids=(end,)) == (free[: index + 1], "stop")
     assert generated(frozenset([end]), ignore_end=True) == (free, "length")
     assert generated(max_tokens=1) == (free[:1], "length")
-    ids, _ = generated(frozenset([end]), min_tokens=place + 3)
-    assert end not in ids[: place + 3]
-    assert len(ids) > place + 3
+    ids, _ = generated(frozenset([end]), min_tokens=index + 3)
+    assert end not in ids[: index + 3]
+    assert len(ids) > index + 3
     long = run(engine_of(model), [Request("r", (1,) * 90, GREEDY), Request("s", (1,) * 95, GREEDY)])
     assert (len(ids_of(long["r"])), long["r"][-1].finish) == (6, "length")
     assert (len(ids_of(long["s"])), long["s"][-1].finish) == (1, "length")
@@ -362,11 +362,11 @@ def test_a_step_that_failed_leaves_nothing_to_be_trusted(
     hook.remove()
     failed = engine.fail("the model ran out of memory")
     assert {(event.request, event.finish, event.message) for event in failed} == {
-        (str(place), "error", "the model ran out of memory") for place in range(len(PROMPTS))
+        (str(index), "error", "the model ran out of memory") for index in range(len(PROMPTS))
     }
     assert not engine.busy
     found = run(engine, requests_of(GREEDY))
-    assert [ids_of(found[str(place)]) for place in range(len(PROMPTS))] == expected
+    assert [ids_of(found[str(index)]) for index in range(len(PROMPTS))] == expected
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_a_step_that_failed_leaves_nothing_to_be_trusted(
         ),
     ],
 )
-def test_what_can_never_be_served_is_refused_at_once(
+def test_what_can_never_be_served_is_rejected_at_once(
     request_: Request, message: str, model: Transformer
 ) -> None:
     engine = engine_of(model, blocks=10)
@@ -501,7 +501,7 @@ def test_a_constraint_that_fails_ends_its_own_request_only(
     monkeypatch.setattr(Matcher, "allowed", too_costly)
     found = run(engine, requests_of(GREEDY))
     assert (found["c"][-1].finish, found["c"][-1].message) == ("error", "too costly")
-    assert [ids_of(found[str(place)]) for place in range(len(PROMPTS))] == expected
+    assert [ids_of(found[str(index)]) for index in range(len(PROMPTS))] == expected
 
 
 SCHEDULES = st.lists(
@@ -532,13 +532,13 @@ def test_any_schedule_gives_the_same_text_and_leaks_no_block(
     found: dict[str, list[Event]] = defaultdict(list)
     prompts: dict[str, int] = {}
     cancelled: set[str] = set()
-    for number, (action, place, n, speculate) in enumerate(schedule):
+    for number, (action, prompt, n, speculate) in enumerate(schedule):
         if action == "add":
-            prompts[str(number)] = place
+            prompts[str(number)] = prompt
             options = GenerationOptions(temperature=0.0, max_tokens=10, n=n, speculate=speculate)
-            engine.add(Request(str(number), PROMPTS[place], options))
+            engine.add(Request(str(number), PROMPTS[prompt], options))
         elif action == "cancel" and prompts:
-            name = list(prompts)[place % len(prompts)]
+            name = list(prompts)[prompt % len(prompts)]
             cancelled.add(name)
             engine.cancel(name)
         else:
@@ -547,10 +547,10 @@ def test_any_schedule_gives_the_same_text_and_leaks_no_block(
     for name, events in finish(engine).items():
         assert name not in cancelled
         found[name] += events
-    for name, place in prompts.items():
+    for name, prompt in prompts.items():
         if name not in cancelled:
             for index in {event.index for event in found[name]}:
-                assert ids_of(found[name], index) == expected[place][:10]
+                assert ids_of(found[name], index) == expected[prompt][:10]
 
 
 @pytest.fixture(autouse=True)

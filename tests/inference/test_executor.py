@@ -146,8 +146,8 @@ def test_token_by_token_gives_the_rows_of_the_whole(kind: str, batch_invariant: 
     (text,) = texts_of(random.Random(0), 1)
     executor = spoilt(model_of(kind), 6, batch_invariant=batch_invariant)
     rows = [
-        executor.run([piece_of(text, place, place + 1, [3, 1, 0, 5, 4, 2])]).logits
-        for place in range(LENGTH)
+        executor.run([piece_of(text, position, position + 1, [3, 1, 0, 5, 4, 2])]).logits
+        for position in range(LENGTH)
     ]
     assert_near(torch.cat(rows), uncached(kind, text))
 
@@ -174,7 +174,7 @@ def test_any_mixture_of_pieces_gives_the_rows_of_each_text_alone(
         chunks, expected = [], []
         for index in now:
             count = min(rng.choice((1, 1, 1, 3, 9, LENGTH)), LENGTH - done[index])
-            # the first one's blocks are known, or will be in this step
+            # the first one's blocks are cached, or will be in this step
             if index and done[index] == 0 and done[0] >= shared:
                 blocks[index][: shared // BLOCK] = blocks[0][: shared // BLOCK]
                 done[index] = shared
@@ -327,7 +327,7 @@ def bits(
 @settings(max_examples=2)
 @given(seed=st.integers(0, 2**31))
 def test_batch_invariant_rows_are_the_same_bits_in_any_company(kind: str, seed: int) -> None:
-    """One text alone and at once; in chunks; behind a known beginning; after a preemption,
+    """One text alone and at once; in chunks; behind a cached prefix; after a preemption,
     elsewhere; in a batch of others.
     """
     rng = random.Random(seed)
@@ -363,8 +363,8 @@ def test_without_batch_invariance_bits_differ_in_company() -> None:
     executor = spoilt(model_of("LLaMA"), 12)
     alone = torch.cat(
         [
-            executor.run([piece_of(texts[0], place, place + 1, blocks[0])]).logits
-            for place in range(LENGTH)
+            executor.run([piece_of(texts[0], position, position + 1, blocks[0])]).logits
+            for position in range(LENGTH)
         ]
     )
     assert not torch.equal(

@@ -174,7 +174,7 @@ def test_an_escaped_name_does_not_pass_for_another() -> None:
     assert not accepts(constraint, r'{"\u0061":1}')
 
 
-# What is refused
+# What is rejected
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_an_escaped_name_does_not_pass_for_another() -> None:
     ],
 )
 @pytest.mark.parametrize("inside", [False, True])
-def test_a_keyword_that_would_not_be_enforced_is_refused_by_name(
+def test_a_keyword_that_would_not_be_enforced_is_rejected_by_name(
     keyword: str, inside: bool
 ) -> None:
     faulty = {"type": ["array", "object"], keyword: True}
@@ -326,6 +326,6 @@ def test_faults_are_named(constraint: Constraint, message: str) -> None:
         grammar("start: a\na: a"),
     ],
 )
-def test_what_no_text_matches_is_refused_before_the_first_token(constraint: Constraint) -> None:
+def test_what_no_text_matches_is_rejected_before_the_first_token(constraint: Constraint) -> None:
     with pytest.raises(RequestError):
         BY_PIECES.compile(constraint)

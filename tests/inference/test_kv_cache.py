@@ -184,9 +184,9 @@ def test_a_run_reads_what_another_one_writes_in_the_same_step(
     tables, num_blocks = scattered(random.Random(1), (20, 20, 20), 4)
     cache = spoilt(config, num_blocks, 4)
     texts = [Text.of(config, 20, blocks) for blocks in tables]
-    for text, known in zip(texts[1:], (8, 12), strict=True):
-        prefix_of(text, texts[0], known, 4)
-        text.heads, text.done = [text.expected(config)[:, :known]], known
+    for text, cached in zip(texts[1:], (8, 12), strict=True):
+        prefix_of(text, texts[0], cached, 4)
+        text.heads, text.done = [text.expected(config)[:, :cached]], cached
     advance(cache, [texts[index] for index in order], [(12, 5, 1)[index] for index in order])
     advance(cache, texts, [1, 1, 1])
     assert_by_definition(config, texts)
@@ -327,6 +327,6 @@ def test_a_layer_is_a_cache_as_attention_knows_it() -> None:
 
 
 @pytest.mark.parametrize("run", [Run(0, 9, [0, 1]), Run(3, 0, [0, 1]), Run(-1, 2, [0, 1])], ids=str)
-def test_a_run_without_room_or_tokens_is_a_bug(run: Run) -> None:
+def test_a_run_without_blocks_or_tokens_is_a_bug(run: Run) -> None:
     with pytest.raises(AssertionError, match="lacks tokens or blocks"):
         PagedCache(shape(), 2, 4).step([run])

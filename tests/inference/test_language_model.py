@@ -89,17 +89,17 @@ def test_a_stop_text_across_tokens_ends_the_text_before_it(
     """From a real generation, a stop text that spans two of its tokens."""
     (free,) = tiny_llama.complete(PROMPT, seed=seed, max_tokens=40)
     pieces = [tiny_llama.tokenizer.decode([id_]) for id_ in free.ids]
-    place = next(
+    index = next(
         i
         for i in range(8, 39)
         if len(pieces[i]) > 1 and pieces[i + 1] and "�" not in pieces[i] + pieces[i + 1]
     )
-    stop = pieces[place][-1] + pieces[place + 1]
+    stop = pieces[index][-1] + pieces[index + 1]
     expected = free.text[: free.text.index(stop)]
     (stopped,) = tiny_llama.complete(PROMPT, seed=seed, max_tokens=40, stop=[stop, "never said"])
     assert (stopped.text, stopped.finish) == (expected, "stop")
     assert stopped.ids == free.ids[: len(stopped.ids)]
-    assert len(stopped.ids) <= place + 2
+    assert len(stopped.ids) <= index + 2
     streamed = [
         text
         for _, text in tiny_llama.stream(
@@ -174,14 +174,14 @@ def test_streams_may_be_read_by_turns(tiny_llama: LanguageModel) -> None:
     streams = [tiny_llama.stream(prompt, seed=9, max_tokens=25) for prompt in prompts]
     texts = ["", "", ""]
     while streams_left := [
-        (place, stream) for place, stream in enumerate(streams) if stream is not None
+        (index, stream) for index, stream in enumerate(streams) if stream is not None
     ]:
-        for place, stream in streams_left:
+        for index, stream in streams_left:
             piece = next(stream, None)
             if piece is None:
-                streams[place] = None  # type: ignore[call-overload]
+                streams[index] = None  # type: ignore[call-overload]
             else:
-                texts[place] += piece[1]
+                texts[index] += piece[1]
     assert texts == alone
 
 
@@ -196,7 +196,7 @@ def test_a_stream_that_is_left_or_never_read_costs_nothing_more(tiny_llama: Lang
     assert tiny_llama.engine.pool.in_use == 0
 
 
-def test_an_interruption_leaves_nothing_half_known(tiny_llama: LanguageModel) -> None:
+def test_an_interruption_leaves_nothing_half_cached(tiny_llama: LanguageModel) -> None:
     """Ctrl-C inside a step, after its blocks were planned and before they are written."""
     text = "old pages and stone light " * 3
     expected = LanguageModel(tiny_llama.model, tiny_llama.tokenizer).generate(
@@ -259,7 +259,9 @@ def test_a_wrong_option_is_named(
         tiny_llama.complete(PROMPT, **options)
 
 
-def test_a_prompt_that_fills_the_context_is_refused_with_numbers(tiny_llama: LanguageModel) -> None:
+def test_a_prompt_that_fills_the_context_is_rejected_with_numbers(
+    tiny_llama: LanguageModel,
+) -> None:
     with pytest.raises(
         RequestError, match=r"the prompt has \d+ tokens, but the model's context of 96"
     ):

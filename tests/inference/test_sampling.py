@@ -74,7 +74,8 @@ def distribution(values: torch.Tensor, *rows: SamplingRow) -> torch.Tensor:
         ({"min_p": 0.6}, [0, 4 / 7, 0, 3 / 7]),  # at least 0.24
         ({"min_p": 1.0}, [0, 1, 0, 0]),
         ({"min_p": 0.2}, FOUR),
-        # Surprises 2.30, 0.92, 1.61, 1.20 with the mean 1.28: from the closest on ids 3, 2, 1, 0,
+        # Negative log-probabilities 2.30, 0.92, 1.61, 1.20, mean 1.28: from the closest on ids
+        # 3, 2, 1, 0,
         # and the likeliest comes third
         ({"typical_p": 0.25}, [0, 0, 0, 1]),
         ({"typical_p": 0.45}, [0, 0, 2 / 5, 3 / 5]),
@@ -83,15 +84,15 @@ def distribution(values: torch.Tensor, *rows: SamplingRow) -> torch.Tensor:
         # the squares: 0.53 falls short
         ({"temperature": 0.5, "top_p": 0.6}, [0, 16 / 25, 0, 9 / 25]),
         ({"top_k": 3, "top_p": 0.7}, [0, 4 / 7, 0, 3 / 7]),  # of what top-k leaves, 7/9 crosses
-        # of what min-p leaves the entropy is 0.68, the surprises 0.56 and 0.85
+        # of what min-p leaves the entropy is 0.68, the negative log-probabilities 0.56 and 0.85
         ({"min_p": 0.6, "typical_p": 0.25}, [0, 1, 0, 0]),
-        # of what top-k leaves the entropy is 1.06, the surprises 0.81, 1.50, 1.10
+        # of what top-k leaves the entropy is 1.06, the negative log-probabilities 0.81, 1.50, 1.10
         ({"top_k": 3, "typical_p": 0.2}, [0, 0, 0, 1]),
         ({"logit_bias": {0: math.log(4), 2: -100}}, [4 / 11, 4 / 11, 0, 3 / 11]),
         # added before the temperature divides
         ({"logit_bias": {0: math.log(4)}, "temperature": 0.5}, [16 / 45, 16 / 45, 4 / 45, 9 / 45]),
         ({"banned": (1, 3)}, [1 / 3, 0, 2 / 3, 0]),
-        ({"banned": (1,), "top_k": 1}, [0, 0, 0, 1]),  # what is ruled out takes no place
+        ({"banned": (1,), "top_k": 1}, [0, 0, 0, 1]),  # what is ruled out is not counted
         ({"allowed": torch.tensor([True, False, True, False])}, [1 / 3, 0, 2 / 3, 0]),
         # half of 1 and of 3
         ({"output": (1, 1, 3), "presence_penalty": math.log(2)}, [2 / 13, 4 / 13, 4 / 13, 3 / 13]),
@@ -218,7 +219,7 @@ def test_each_row_has_a_parameter_of_its_own(
     together = change(values, parameters)
     assert together.equal(
         torch.cat(
-            [change(values[place : place + 1], parameters[place : place + 1]) for place in range(3)]
+            [change(values[index : index + 1], parameters[index : index + 1]) for index in range(3)]
         )
     )
     assert together.isfinite().sum(-1).unique().numel() == (1 if change is with_temperature else 3)
@@ -356,7 +357,7 @@ def test_noise_is_below_one_and_belongs_to_seed_and_position(
     assert 0 <= noise < 1
     assert (noise * 2**53).is_integer()
     assert noise == uniform(seed + index, 0, position), (
-        "a continuation has the seed `index` after the first one's"
+        "a sequence has the seed `index` after the first one's"
     )
     assert noise != uniform(seed, index, position + 1)
 
@@ -448,15 +449,15 @@ def test_a_row_is_drawn_without_regard_to_its_neighbours(
     before = values.clone()
     tokens = choose(values, rows)
     some = data.draw(st.lists(st.sampled_from(range(len(rows))), min_size=1, unique=True))
-    assert choose(values[some], [rows[place] for place in some]) == [
-        tokens[place] for place in some
+    assert choose(values[some], [rows[index] for index in some]) == [
+        tokens[index] for index in some
     ]
-    warm = [place for place in range(len(rows)) if rows[place].options.temperature > 0]
-    some = [place for place in some if place in warm]
+    warm = [index for index in range(len(rows)) if rows[index].options.temperature > 0]
+    some = [index for index in some if index in warm]
     if some:
-        together = distribution(values[warm], *(rows[place] for place in warm))
-        alone = distribution(values[some], *(rows[place] for place in some))
-        assert alone.equal(together[[warm.index(place) for place in some]])
+        together = distribution(values[warm], *(rows[index] for index in warm))
+        alone = distribution(values[some], *(rows[index] for index in some))
+        assert alone.equal(together[[warm.index(index) for index in some]])
     assert values.equal(before), "the input is left alone"
 
 
@@ -479,9 +480,9 @@ def test_a_lone_row_of_a_large_vocabulary_is_summed_as_in_a_batch(width: int) ->
         row(seed=3, temperature=1.3, min_p=0.01),
     ]
     together = distribution(values, *rows)
-    for place, one in enumerate(rows):
-        assert distribution(values[place : place + 1], one).equal(together[place : place + 1])
-        assert choose(values[place : place + 1], [one]) == choose(values, rows)[place : place + 1]
+    for index, one in enumerate(rows):
+        assert distribution(values[index : index + 1], one).equal(together[index : index + 1])
+        assert choose(values[index : index + 1], [one]) == choose(values, rows)[index : index + 1]
 
 
 def test_without_penalties_a_draw_knows_only_how_many_tokens_came_before() -> None:

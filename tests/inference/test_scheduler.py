@@ -157,7 +157,7 @@ def test_a_newcomer_waits_until_its_tokens_and_one_more_fit_and_nobody_overtakes
     assert step(line) == [(1, 0, 8, 0), (2, 0, 2, 0)]
 
 
-def test_a_newcomer_that_will_get_no_token_wants_no_room_for_one() -> None:
+def test_a_newcomer_that_will_get_no_token_wants_no_block_for_one() -> None:
     line = scheduler(num_blocks=2)
     embedded = sequence(0, 8, output=0)
     line.add(embedded)
@@ -305,7 +305,7 @@ def test_drafts_that_hold_are_taken_in_and_their_full_blocks_become_cached() -> 
     assert (one.tokens[9:], one.computed) == ([7, 7], 10)
     one.draft = [70, 71, 72]
     assert step(line, accept=0) == [(0, 10, 4, 3)]
-    assert len(one.tokens) == 12, "its last token stands where a wrong guess was computed"
+    assert len(one.tokens) == 12, "its last token stands where a rejected draft token was computed"
     assert (
         line._pool.match(one.tokens, None)
         == line._pool.match([*one.tokens[:11], 70], None)
@@ -428,7 +428,7 @@ def test_equal_hashes_do_not_make_texts_equal() -> None:
     assert step(line) == [(0, 0, 5, 0), (1, 0, 5, 0), (2, 4, 1, 0)]
 
 
-def test_a_refused_newcomer_is_not_looked_up_again_before_its_memory_is_free(
+def test_a_rejected_newcomer_is_not_matched_again_before_its_memory_is_free(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     line = scheduler(num_blocks=6)
@@ -450,7 +450,7 @@ def test_a_refused_newcomer_is_not_looked_up_again_before_its_memory_is_free(
     assert len(looked_up) == 2
 
 
-def test_memory_that_holds_a_refused_newcomers_beginning_is_not_counted_as_free_for_the_rest(
+def test_memory_that_holds_a_rejected_newcomers_prefix_is_not_counted_as_free_for_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     line = scheduler(num_blocks=6)
@@ -472,7 +472,7 @@ def test_memory_that_holds_a_refused_newcomers_beginning_is_not_counted_as_free_
     assert step(line) == [(2, 12, 2, 0)]
 
 
-def test_whoever_comes_after_a_refused_newcomer_that_left_is_not_held_to_its_wants() -> None:
+def test_whoever_comes_after_a_rejected_newcomer_that_left_is_not_held_to_its_wants() -> None:
     line = scheduler(num_blocks=6)
     line.add(sequence(0, 12, output=12))
     line.add(large := sequence(1, 8, output=8))
@@ -544,7 +544,7 @@ class Cache:
         self.numbers: dict[tuple[int | str | None, int], int] = {}
 
     def texts(self, one: Sequence) -> list[int]:
-        """For each token and guess of a sequence, the number of the text up to it."""
+        """For each token and draft token of a sequence, the number of the text up to it."""
         numbers: list[int] = []
         for token in one.tokens + one.draft:
             before = numbers[-1] if numbers else one.adapter
@@ -634,12 +634,12 @@ class Simulation:
         assert sum(work.count for work in works) <= self.max_step_tokens
         for work in works:
             one = work.sequence
-            known = work.start + work.count - work.drafts
+            certain = work.start + work.count - work.drafts
             assert work.start == one.computed
-            assert one.computed < known <= len(one.tokens)
-            assert work.samples == (known == len(one.tokens))
+            assert one.computed < certain <= len(one.tokens)
+            assert work.samples == (certain == len(one.tokens))
             assert 0 <= work.drafts <= len(one.draft)
-            assert not work.drafts or (work.samples and known + work.drafts < one.max_length)
+            assert not work.drafts or (work.samples and certain + work.drafts < one.max_length)
         assert set(self.alive[:1]) <= planned, "the oldest goes on in every step, so all end"
         if self.max_step_tokens >= self.max_running + self.pool.block_size:
             assert {one for one in left if left[one] == 1 and one.blocks} <= planned, (

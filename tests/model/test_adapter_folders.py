@@ -109,7 +109,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
     ],
     ids=str,
 )
-def test_what_would_change_the_result_is_refused(
+def test_what_would_change_the_result_is_rejected(
     changes: dict[str, Any], message: str, copied: Path, base: Path
 ) -> None:
     rewrite(copied, **changes)
@@ -143,7 +143,7 @@ def test_unknown_keys_that_are_empty_say_nothing(copied: Path, base: Path) -> No
 @pytest.mark.parametrize(
     "options", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}], ids=str
 )
-def test_what_peft_itself_writes_of_these_is_refused(
+def test_what_peft_itself_writes_of_these_is_rejected(
     options: dict[str, Any], base: Path, tmp_path: Path
 ) -> None:
     save_adapter(tmp_path / "adapter", base, **PLAIN, **options)
@@ -298,7 +298,7 @@ def test_a_file_that_is_overwritten_later_changes_nothing(copied: Path, base: Pa
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
-def test_pickles_are_refused_with_the_reason(name: str, copied: Path, base: Path) -> None:
+def test_pickles_are_rejected_with_the_reason(name: str, copied: Path, base: Path) -> None:
     (copied / TENSORS).rename(copied / name)
     with pytest.raises(
         ModelFolderError,

@@ -1,4 +1,4 @@
-"""Adapters that PEFT made: the same logits attached, merged and mixed in a batch. What is refused
+"""Adapters that PEFT made: the same logits attached, merged and mixed in a batch. What is rejected
 is in test_adapter_folders.py.
 """
 

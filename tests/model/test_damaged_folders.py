@@ -88,7 +88,7 @@ def test_weights_that_were_cut_off_or_overwritten(
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
-def test_pickles_are_refused_with_the_reason(folder: Path, name: str) -> None:
+def test_pickles_are_rejected_with_the_reason(folder: Path, name: str) -> None:
     (folder / WEIGHTS).rename(folder / name)
     with pytest.raises(
         ModelFolderError,

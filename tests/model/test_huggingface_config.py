@@ -1,4 +1,4 @@
-"""config.json of others: both generations of transformers, defaults, and what Puna refuses rather
+"""config.json of others: both generations of transformers, defaults, and what Puna rejects rather
 than misreads.
 """
 
@@ -140,7 +140,7 @@ def test_an_explicit_head_width_is_kept() -> None:
         ),
     ],
 )
-def test_what_puna_has_not_is_refused_by_name(changes: dict[str, Any], reason: str) -> None:
+def test_what_puna_has_not_is_rejected_by_name(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(
         ModelFolderError, match=r"^config.json describes a model that Puna cannot read: .*" + reason
     ):
@@ -221,7 +221,7 @@ def test_what_llama_cannot_express_is_another_type_that_comes_back_whole(
     ("model", "message"),
     [(None, "holds no configuration under the key model"), ({"width": 3}, "is required")],
 )
-def test_a_folder_of_our_type_that_is_damaged_is_refused(model: Any, message: str) -> None:
+def test_a_folder_of_our_type_that_is_damaged_is_rejected(model: Any, message: str) -> None:
     with pytest.raises(ModelFolderError, match=message):
         from_huggingface({"model_type": "puna", "model": model}, "config.json")
 

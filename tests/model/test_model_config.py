@@ -1,4 +1,4 @@
-"""The shape of a model: what is derived, what is refused, and in which words."""
+"""The shape of a model: what is derived, what is rejected, and in which words."""
 
 import pytest
 from pydantic import ValidationError
@@ -77,7 +77,7 @@ def test_is_frozen() -> None:
         ),
     ],
 )
-def test_impossible_shapes_are_refused_with_the_value_and_the_rule(
+def test_impossible_shapes_are_rejected_with_the_value_and_the_rule(
     changes: dict, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=r"a recipe: .*" + message):

@@ -339,7 +339,7 @@ def test_every_name_says_what_it_is() -> None:
         ),
     ],
 )
-def test_the_impossible_is_refused_with_the_rule(changes: dict[str, Any], message: str) -> None:
+def test_the_impossible_is_rejected_with_the_rule(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config_of(changes)
 

@@ -91,7 +91,7 @@ def test_the_first_model_is_left_as_it_was() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_converted_is_refused(changes: dict[str, Any]) -> None:
+def test_what_cannot_be_converted_is_rejected(changes: dict[str, Any]) -> None:
     model = build_transformer(ModelConfig.model_validate({**SHAPE, **changes}), "meta")
     with pytest.raises(
         ConfigError, match="it takes layernorm, placement pre or parallel, and no qk_norm"

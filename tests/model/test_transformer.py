@@ -51,7 +51,7 @@ def test_a_cache_changes_nothing_at_any_split(small_model: Any, shape: str) -> N
             torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-4, atol=1e-4)
 
 
-def test_documents_with_a_cache_are_refused(small_model: Any) -> None:
+def test_documents_with_a_cache_are_rejected(small_model: Any) -> None:
     model, ids = small_model(), torch.zeros(1, 3, dtype=torch.long)
     cache = PagedCache(model.config, 1, 4).step([Run(0, 3, [0])])
     with pytest.raises(

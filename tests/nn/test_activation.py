@@ -157,7 +157,7 @@ def test_a_float32_beta_does_not_widen_bfloat16(swish: Swish) -> None:
 
 
 @pytest.mark.parametrize(("width", "learned"), [(4, False), (0, True), (-1, True)])
-def test_a_width_without_betas_to_learn_is_refused(width: int, learned: bool) -> None:
+def test_a_width_without_betas_to_learn_is_rejected(width: int, learned: bool) -> None:
     with pytest.raises(ValueError, match=f"width {width}: a width counts the betas to learn"):
         Swish(width, learned=learned)
 

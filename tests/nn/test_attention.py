@@ -226,6 +226,6 @@ def test_values_are_not_rotated() -> None:
         )
 
 
-def test_uneven_groups_are_refused() -> None:
+def test_uneven_groups_are_rejected() -> None:
     with pytest.raises(ValueError, match="6 query heads cannot be shared out evenly over 4"):
         Attention(12, 6, 4, 2)

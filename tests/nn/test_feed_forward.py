@@ -258,7 +258,7 @@ def test_from_linears_passes_every_option_on() -> None:
 @pytest.mark.parametrize(
     "biases", [(True, False, False), (True, True, False), (False, False, True), (False, True, True)]
 )
-def test_a_bias_on_some_linears_is_refused_not_dropped(biases: tuple[bool, ...]) -> None:
+def test_a_bias_on_some_linears_is_rejected_not_dropped(biases: tuple[bool, ...]) -> None:
     names = " and ".join(
         name for name, each in zip(("gate", "up", "down"), biases, strict=True) if each
     )
@@ -283,14 +283,14 @@ def test_a_bias_on_some_linears_is_refused_not_dropped(biases: tuple[bool, ...])
         ((5, 7), (4, 7), (7, 4)),
     ],
 )
-def test_linears_that_do_not_fit_are_refused(sizes: tuple[tuple[int, int], ...]) -> None:
+def test_linears_that_do_not_fit_are_rejected(sizes: tuple[tuple[int, int], ...]) -> None:
     with pytest.raises(
         ValueError, match=r"gate . -> 7, up 4 -> ., down . -> .: down must lead back from F to D"
     ):
         GatedFeedForward.from_linears(*linears(*sizes))
 
 
-def test_one_linear_as_up_and_down_is_refused() -> None:
+def test_one_linear_as_up_and_down_is_rejected() -> None:
     (up,) = linears((4, 7))
     with pytest.raises(ValueError, match="up 4 -> 7, down 4 -> 7: down must lead back"):
         FeedForward.from_linears(up, up, F.relu)

@@ -106,6 +106,6 @@ def test_palm_s_swiglu_of_4_d_has_half_as_many_parameters_again() -> None:
 
 
 @pytest.mark.parametrize("limit", [0.0, -7.0, float("nan")])
-def test_a_limit_that_is_not_above_0_is_refused(limit: float) -> None:
+def test_a_limit_that_is_not_above_0_is_rejected(limit: float) -> None:
     with pytest.raises(ValueError, match=f"limit {limit} must be above 0"):
         GatedFeedForward(4, 8, limit=limit)

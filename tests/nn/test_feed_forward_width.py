@@ -72,7 +72,7 @@ def test_is_never_0() -> None:
         ({"width": 4, "multiplier": math.inf}, "multiplier inf"),
     ],
 )
-def test_numbers_that_give_no_width_are_refused(arguments: dict[str, float], message: str) -> None:
+def test_numbers_that_give_no_width_are_rejected(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(
         ValueError, match=f"{message} gives no width: it must be above 0 and finite"
     ):

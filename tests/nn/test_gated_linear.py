@@ -99,7 +99,7 @@ def test_convolution_with_a_kernel_of_1_is_the_linear_unit(bias: bool) -> None:
 
 
 @pytest.mark.parametrize("kernel", [0, -2])
-def test_a_kernel_below_1_is_refused(kernel: int) -> None:
+def test_a_kernel_below_1_is_rejected(kernel: int) -> None:
     with pytest.raises(ValueError, match=rf"kernel {kernel} is below 1, .* use 1 or more"):
         CausalGatedConvolution(4, 4, kernel)
 

@@ -168,7 +168,7 @@ def test_delta_is_computed_in_float32_from_any_dtype() -> None:
 
 
 @pytest.mark.parametrize(("a", "b"), [((4, IN + 1), (OUT, 4)), ((4, IN), (OUT - 1, 4))])
-def test_matrices_that_do_not_fit_are_refused(a: tuple[int, int], b: tuple[int, int]) -> None:
+def test_matrices_that_do_not_fit_are_rejected(a: tuple[int, int], b: tuple[int, int]) -> None:
     _, layer, _ = layer_with({})
     with pytest.raises(
         ValueError, match=r"do not fit W \[20, 12\]: A must be \[r, I\] and B \[O, r\]"

@@ -150,7 +150,7 @@ def test_built_where_it_is_wanted() -> None:
     assert mask.is_meta
 
 
-def test_bad_values_are_refused() -> None:
+def test_bad_values_are_rejected() -> None:
     with pytest.raises(ValueError, match="a window of 0 positions"):
         attention_mask(4, 4, window=0)
     with pytest.raises(ValueError, match="5 queries are no last part of 4 positions"):

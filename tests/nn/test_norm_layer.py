@@ -179,7 +179,7 @@ def test_center_norm_takes_the_mean_of_bfloat16_in_float32() -> None:
 
 
 def test_scale_norm_has_one_parameter_of_one_entry() -> None:
-    """Not 0-dimensional: fully sharded training refuses those."""
+    """Not 0-dimensional: fully sharded training rejects those."""
     assert {name: parameter.shape for name, parameter in ScaleNorm(512).named_parameters()} == {
         "weight": (1,)
     }

@@ -186,7 +186,7 @@ def test_loads_state_dicts_that_say_scale_and_offset(make: Callable[..., nn.Modu
     assert torch.equal(alone.weight, torch.full((4,), 2.0))
 
 
-def test_an_offset_without_a_bias_to_take_it_is_refused() -> None:
+def test_an_offset_without_a_bias_to_take_it_is_rejected() -> None:
     with pytest.raises(RuntimeError, match="bias"):
         RMSNorm(4).load_state_dict({"scale": torch.ones(4), "offset": torch.ones(4)})
 
@@ -234,7 +234,7 @@ def _no_type_checks() -> Iterator[None]:
         ("rounding", "floor or ceil"),
     ],
 )
-def test_an_unknown_word_is_refused(option: str, remedy: str) -> None:
+def test_an_unknown_word_is_rejected(option: str, remedy: str) -> None:
     with pytest.raises(ValueError, match=f"{option} 'beside' is not known: say {remedy}"):
         PartialRMSNorm(8, 0.5, **{option: "beside"})
 

@@ -49,7 +49,7 @@ def test_floor_is_the_published_expression(width: int, fraction: float) -> None:
 
 
 @pytest.mark.parametrize(("fraction", "rounding"), [(0.1, "floor"), (0.0, "floor"), (0.0, "ceil")])
-def test_no_entry_is_refused_with_the_remedy(fraction: float, rounding: str) -> None:
+def test_no_entry_is_rejected_with_the_remedy(fraction: float, rounding: str) -> None:
     with pytest.raises(
         ValueError,
         match=rf"fraction {fraction:g} of 8 entries leaves none by {rounding}: take more than 1/8",

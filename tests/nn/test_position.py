@@ -28,7 +28,7 @@ def test_each_position_has_its_row_in_any_order_and_batch(kind: type[nn.Module])
 
 @BOTH
 @pytest.mark.parametrize("position", [-1, 12])
-def test_positions_outside_the_context_are_refused_on_a_cpu(
+def test_positions_outside_the_context_are_rejected_on_a_cpu(
     kind: type[nn.Module], position: int
 ) -> None:
     with pytest.raises(IndexError):
@@ -86,7 +86,7 @@ def test_a_shift_of_the_position_is_one_turn_of_the_vector(position: int, shift:
     """
     table = SinusoidalPositions(128, 16)
     here, there, turn = (
-        table(torch.tensor([place]))[0].view(8, 2) for place in (position, position + shift, shift)
+        table(torch.tensor([each]))[0].view(8, 2) for each in (position, position + shift, shift)
     )
     sin, cos = turn.unbind(-1)
     turned = torch.stack(
@@ -115,7 +115,7 @@ def test_built_on_the_meta_device(kind: type[nn.Module]) -> None:
         assert torch.equal(table(torch.arange(32)), kind(32, 8)(torch.arange(32)))
 
 
-def test_odd_width_is_refused() -> None:
+def test_odd_width_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"width 7 is odd.*use an even one"):
         SinusoidalPositions(16, 7)
 
@@ -158,6 +158,6 @@ def test_slopes_are_numbers_even_where_modules_are_built_without_memory() -> Non
         assert alibi_slopes(2).tolist() == [2**-4, 2**-8]
 
 
-def test_no_heads_are_refused() -> None:
+def test_no_heads_are_rejected() -> None:
     with pytest.raises(ValueError, match="0 heads have no slopes"):
         alibi_slopes(0)

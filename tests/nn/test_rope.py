@@ -197,7 +197,7 @@ def test_conversion_there_and_back_changes_nothing(heads: int, half: int, column
 
 @pytest.mark.parametrize("convert", [interleaved_to_half_split, half_split_to_interleaved])
 @pytest.mark.parametrize("heads", [0, 3, 8])
-def test_conversion_refuses_rows_that_are_no_such_heads(
+def test_conversion_rejects_rows_that_are_no_such_heads(
     convert: Callable[..., Tensor], heads: int
 ) -> None:
     with pytest.raises(ValueError, match=f"8 rows are no {heads} heads"):
@@ -240,7 +240,7 @@ def test_tables_stay_float32_and_exact_when_the_model_becomes_bfloat16() -> None
 
 
 @pytest.mark.parametrize("position", [-1, 8])
-def test_positions_outside_the_table_are_refused_on_a_cpu(position: int) -> None:
+def test_positions_outside_the_table_are_rejected_on_a_cpu(position: int) -> None:
     """Plain indexing would take -1 for the last row."""
     with pytest.raises(IndexError):
         RotaryEmbedding(8, 8)(torch.tensor([0, position]))
@@ -299,7 +299,7 @@ def test_a_view_of_transposed_heads_is_rotated_like_a_copy(form: Callable[..., T
     assert torch.equal(form(x, *rotary), form(x.contiguous(), *rotary))
 
 
-def test_odd_head_width_is_refused() -> None:
+def test_odd_head_width_is_rejected() -> None:
     with pytest.raises(ValueError, match="head width 7 is odd"):
         RotaryEmbedding(7, 16)
 

@@ -253,20 +253,20 @@ def test_is_a_value(scaling: FrequencyScaling) -> None:
 
 @pytest.mark.parametrize("factor", [0.5, 0.0, -2.0, float("nan")])
 @pytest.mark.parametrize("kind", range(4))
-def test_factors_below_one_are_refused(kind: int, factor: float) -> None:
+def test_factors_below_one_are_rejected(kind: int, factor: float) -> None:
     with pytest.raises(ValueError, match=f"scaling factor of {factor} shortens the context"):
         (LinearScaling, NTKScaling, Llama3Scaling, lambda factor: YaRNScaling(factor, 4096, BASE))[
             kind
         ](factor)
 
 
-def test_blends_that_end_before_they_begin_are_refused() -> None:
+def test_blends_that_end_before_they_begin_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"blends from low 4.0 to high 4.0"):
         Llama3Scaling(low_frequency_factor=4.0)
     with pytest.raises(ValueError, match=r"beta_slow 32.0 to beta_fast 1.0"):
         YaRNScaling(2.0, 4096, BASE, 1.0, 32.0)
 
 
-def test_yarn_refuses_frequencies_of_another_base() -> None:
+def test_yarn_rejects_frequencies_of_another_base() -> None:
     with pytest.raises(ValueError, match="built for base 10000"):
         RotaryEmbedding(128, 8, 500000.0, YaRNScaling(4.0, 4096, 10000.0))

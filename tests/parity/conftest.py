@@ -69,7 +69,7 @@ def any_shape() -> st.SearchStrategy[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def assert_agree() -> Callable[[Transformer, LlamaForCausalLM], None]:
     """A function that holds a model of ours against one of theirs: float32 logits within 1e-4, and
-    the same greedy continuations, alone and in a mixed batch.
+    the same greedy outputs, alone and in a mixed batch.
     """
 
     def check(ours: Transformer, theirs: LlamaForCausalLM) -> None:

@@ -87,8 +87,8 @@ def learn_by_recounting(words: Mapping[str, int], end: End, ties: Ties) -> list[
     """
     cuts = {word: split_word(word, end) for word in words}
     age = {
-        symbol: place
-        for place, symbol in enumerate(sorted({symbol for cut in cuts.values() for symbol in cut}))
+        symbol: index
+        for index, symbol in enumerate(sorted({symbol for cut in cuts.values() for symbol in cut}))
     }
     merges = []
     while True:
@@ -105,11 +105,11 @@ def learn_by_recounting(words: Mapping[str, int], end: End, ties: Ties) -> list[
         merges.append(Merge(best, counts[best]))
         age["".join(best)] = len(age)
         for word, cut in cuts.items():
-            new, place = [], 0
-            while place < len(cut):
-                wide = 2 if tuple(cut[place : place + 2]) == best else 1
-                new.append("".join(cut[place : place + wide]))
-                place += wide
+            new, index = [], 0
+            while index < len(cut):
+                wide = 2 if tuple(cut[index : index + 2]) == best else 1
+                new.append("".join(cut[index : index + wide]))
+                index += wide
             cuts[word] = new
 
 
@@ -194,7 +194,7 @@ def test_words_are_split_into_characters_with_the_end_in_its_own_or_the_last_sym
     assert split_word("a", "attached") == ["a</w>"]
 
 
-def test_words_are_counted_between_white_space_in_the_order_of_their_first_place() -> None:
+def test_words_are_counted_between_white_space_in_the_order_of_their_first_position() -> None:
     assert list(count_words(" b\ta b\n\nb a\u3000c ").items()) == [("b", 3), ("a", 2), ("c", 1)]
 
 
@@ -344,12 +344,12 @@ def test_until_the_first_tie_both_tie_rules_agree(stdlib_texts: list[str]) -> No
 
 @pytest.mark.parametrize("end", get_args(End))
 @pytest.mark.parametrize("text", ["", " \n\t"])
-def test_a_text_without_words_is_refused(text: str, end: End) -> None:
+def test_a_text_without_words_is_rejected(text: str, end: End) -> None:
     with pytest.raises(TokenizerError, match="no words"):
         BpeLearner(count_words(text), end=end)
 
 
-def test_a_word_that_holds_the_mark_of_an_end_is_refused_where_ends_are_marked() -> None:
+def test_a_word_that_holds_the_mark_of_an_end_is_rejected_where_ends_are_marked() -> None:
     for end in ("separate", "attached"):
         with pytest.raises(TokenizerError, match=said("'a</w>b' ... </w>")):
             BpeLearner({"a</w>b": 1}, end=end)
@@ -357,12 +357,12 @@ def test_a_word_that_holds_the_mark_of_an_end_is_refused_where_ends_are_marked()
 
 
 @pytest.mark.parametrize("words", [{"": 1}, {"a": 0}, {"a": -2}])
-def test_empty_words_and_counts_below_one_are_refused(words: dict[str, int]) -> None:
+def test_empty_words_and_counts_below_one_are_rejected(words: dict[str, int]) -> None:
     with pytest.raises(TokenizerError, match="count"):
         BpeLearner(words)
 
 
-def test_limits_that_cannot_be_met_are_refused_at_once() -> None:
+def test_limits_that_cannot_be_met_are_rejected_at_once() -> None:
     learner = BpeLearner(TOY)
     with pytest.raises(TokenizerError, match=said("merges ... -1")):
         learner.learn(max_merges=-1)
@@ -370,7 +370,7 @@ def test_limits_that_cannot_be_met_are_refused_at_once() -> None:
         learner.learn(vocab_size=10)
 
 
-def test_unknown_modes_are_refused() -> None:
+def test_unknown_modes_are_rejected() -> None:
     with pytest.raises(TokenizerError, match=said("end ... 'both' ... separate, attached, none")):
         BpeLearner(TOY, end="both")  # type: ignore[arg-type]
     with pytest.raises(TokenizerError, match=said("ties ... 'last' ... first, oldest")):

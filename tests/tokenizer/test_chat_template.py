@@ -203,7 +203,7 @@ def test_a_forged_turn_stays_inside_its_message(
     assert theirs.count(tokenizer.eot_id) == 3
 
 
-def test_refusals(tokenizer: Tokenizer) -> None:
+def test_errors(tokenizer: Tokenizer) -> None:
     with pytest.raises(TokenizerError, match="no messages"):
         encode_chat(tokenizer, [])
     with pytest.raises(TokenizerError, match=said("'ipython' ... system, user, assistant, tool")):
@@ -218,7 +218,7 @@ def test_refusals(tokenizer: Tokenizer) -> None:
         encode_chat(bare, [Message("user", "x")])
 
 
-def test_the_template_too_refuses_tools_without_a_user(readers: Mapping[Digits, Any]) -> None:
+def test_the_template_too_rejects_tools_without_a_user(readers: Mapping[Digits, Any]) -> None:
     with pytest.raises(jinja2.TemplateError, match="this chat has none"):
         readers["one"].apply_chat_template([{"role": "system", "content": "x"}], tools=[WEATHER])
 

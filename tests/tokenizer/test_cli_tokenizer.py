@@ -77,7 +77,7 @@ def test_arguments_in_place_of_standard_input(folder: str, tokenizer: Tokenizer)
     assert run("decode", folder, "--skip-special", str(tokenizer.eos_id), *ids) == b"In 2024"
 
 
-def test_what_is_no_id_or_no_utf8_is_refused(folder: str) -> None:
+def test_what_is_no_id_or_no_utf8_is_rejected(folder: str) -> None:
     with pytest.raises(TokenizerError, match="whole numbers"):
         run("decode", folder, "12", "x")
     with pytest.raises(TokenizerError, match=r"not UTF-8 \(byte 1\)"):

@@ -61,9 +61,9 @@ def test_a_separate_end_is_the_default_and_a_text_is_counted_like_a_list_of_word
 
 def test_each_merge_shows_its_rivals_and_the_words_that_it_changed() -> None:
     lines = explain("--words", TOY, "--merges", "4").splitlines()
-    place = next(number for number, line in enumerate(lines) if "l + o → lo" in line)
-    assert " ".join(lines[place].split()) == "4 7 l + o → lo o + w 7, n + e 6, e + w 6"
-    assert lines[place + 1].strip() == "lo w </w> (5)   lo w e r </w> (2)"
+    index = next(number for number, line in enumerate(lines) if "l + o → lo" in line)
+    assert " ".join(lines[index].split()) == "4 7 l + o → lo o + w 7, n + e 6, e + w 6"
+    assert lines[index + 1].strip() == "lo w </w> (5)   lo w e r </w> (2)"
 
 
 def test_the_page_opens_and_closes_with_the_words_and_the_size_of_the_vocabulary() -> None:
@@ -173,7 +173,7 @@ def test_columns_stand_below_their_headings_whatever_the_width_of_characters(tex
 
 
 @pytest.mark.parametrize("option", ["--end", "--ties"])
-def test_an_unknown_mode_is_refused_by_the_command_line(option: str) -> None:
+def test_an_unknown_mode_is_rejected_by_the_command_line(option: str) -> None:
     assert CliRunner().invoke(app, ["explain", "a", option, "both"]).exit_code == 2
 
 

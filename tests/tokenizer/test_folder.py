@@ -1,5 +1,5 @@
 """Folders: read by transformers with equal ids, other models' files understood, damaged ones
-refused with a reason.
+rejected with a reason.
 """
 
 import json
@@ -125,13 +125,13 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
 
 
-def test_a_file_that_is_cut_short_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_file_that_is_cut_short_is_rejected(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     file = tmp_path / "tokenizer.json"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(TokenizerError, match=r"(?s)not whole JSON.*again") as refusal:
+    with pytest.raises(TokenizerError, match=r"(?s)not whole JSON.*again") as caught:
         Tokenizer.load(tmp_path)
-    assert str(tmp_path) in str(refusal.value)
+    assert str(tmp_path) in str(caught.value)
     (tmp_path / "tokenizer_config.json").write_text("[]")
     with pytest.raises(TokenizerError, match=said("tokenizer_config.json ... JSON object")):
         Tokenizer.load(tmp_path)
@@ -160,14 +160,14 @@ def test_a_file_that_is_cut_short_is_refused(tokenizer: Tokenizer, tmp_path: Pat
         ),
     ],
 )
-def test_what_is_not_lossless_byte_level_bpe_is_refused(
+def test_what_is_not_lossless_byte_level_bpe_is_rejected(
     edited: Edit, change: Callable[[dict[str, Any]], None], reason: str
 ) -> None:
     with pytest.raises(TokenizerError, match=reason):
         Tokenizer.from_json(edited(change))
 
 
-def test_missing_bytes_and_foreign_characters_are_refused() -> None:
+def test_missing_bytes_and_foreign_characters_are_rejected() -> None:
     def with_vocab(vocab: dict[str, int]) -> str:
         backend = tokenizers.Tokenizer(models.BPE(vocab, []))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -119,6 +119,6 @@ def test_unknown_mode_names_the_known_ones() -> None:
         check_digits("two")
 
 
-def test_lone_surrogates_are_refused_with_their_place() -> None:
+def test_lone_surrogates_are_rejected_with_their_position() -> None:
     with pytest.raises(TokenizerError, match=r"U\+D800 at character 2"):
         encode_utf8("ab\ud800")

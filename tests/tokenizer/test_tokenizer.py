@@ -70,7 +70,7 @@ def test_a_long_text_has_the_ids_of_its_whole(
     assert tokenizer.encode_batch(["", text, "a"]) == [[], whole, tokenizer.encode("a")]
 
 
-def test_lone_surrogates_are_refused(tokenizer: Tokenizer) -> None:
+def test_lone_surrogates_are_rejected(tokenizer: Tokenizer) -> None:
     with pytest.raises(TokenizerError, match=r"U\+DC80 at character 3"):
         tokenizer.encode("abc\udc80")
     with pytest.raises(TokenizerError, match=r"U\+DC80 at character 3"):
@@ -84,7 +84,7 @@ def test_decoding_spells_special_tokens_or_leaves_them_out(tokenizer: Tokenizer)
 
 
 @pytest.mark.parametrize("unknown", [-1, 1000, 2**40])
-def test_unknown_ids_are_refused(tokenizer: Tokenizer, unknown: int) -> None:
+def test_unknown_ids_are_rejected(tokenizer: Tokenizer, unknown: int) -> None:
     with pytest.raises(TokenizerError, match=said(f"id {unknown} ... vocabulary of 1000")):
         tokenizer.decode([0, unknown])
     with pytest.raises(TokenizerError, match=f"id {unknown}"):

@@ -1,4 +1,4 @@
-"""Training: the same texts give the same vocabulary; sizes, samples and refusals."""
+"""Training: the same texts give the same vocabulary; sizes, samples and errors."""
 
 import os
 import subprocess
@@ -118,7 +118,7 @@ def test_an_error_of_the_source_reaches_the_caller() -> None:
 
 
 @pytest.mark.parametrize("max_bytes", [0, MAX_SAMPLE_BYTES + 1])
-def test_samples_past_the_32_bit_counts_are_refused(max_bytes: int) -> None:
+def test_samples_past_the_32_bit_counts_are_rejected(max_bytes: int) -> None:
     """A pair occurs at most once a byte, so a sample below 2^31 bytes cannot wrap a signed 32-bit
     count.
     """
@@ -128,12 +128,12 @@ def test_samples_past_the_32_bit_counts_are_refused(max_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", ""]])
-def test_no_text_is_refused(texts: list[str]) -> None:
+def test_no_text_is_rejected(texts: list[str]) -> None:
     with pytest.raises(TokenizerError, match="no text"):
         Tokenizer.train(texts, 300)
 
 
-def test_usual_mistakes_are_refused() -> None:
+def test_usual_mistakes_are_rejected() -> None:
     with pytest.raises(TokenizerError, match="letter by letter"):
         Tokenizer.train("one string", 300)
     with pytest.raises(TokenizerError, match="lone surrogate"):

@@ -166,7 +166,7 @@ def serve(
             "cache_bytes": None if cache_memory is None else parse_bytes(cache_memory),
             "max_running": max_running,
             "max_step_tokens": max_step_tokens,
-            "share_prefixes": not no_share,
+            "prefix_caching": not no_share,
             "speculate": not no_speculation,
             "batch_invariant": batch_invariant,
         },

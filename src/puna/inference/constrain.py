@@ -47,7 +47,7 @@ def check(constraint: Constraint, limits: ConstraintLimits = DEFAULT_LIMITS) -> 
     if fault := llguidance.LLMatcher.validate_grammar(
         _grammar(constraint, limits), limits=_parser_limits(constraint)
     ):
-        raise _refusal(constraint, fault)
+        raise _request_error(constraint, fault)
 
 
 class ConstraintCompiler:
@@ -84,7 +84,7 @@ class ConstraintCompiler:
             self._vocabulary, grammar, log_level=0, limits=_parser_limits(constraint)
         )
         if matcher.is_error():
-            raise _refusal(constraint, matcher.get_error())
+            raise _request_error(constraint, matcher.get_error())
         return Matcher(matcher, constraint, self._text, self._ends if ends is None else ends)
 
 
@@ -172,7 +172,7 @@ class Matcher:
     def _fault(self) -> RequestError:
         fault = self._matcher.get_error()
         if "NoExtension" in fault:
-            return _refusal(
+            return _request_error(
                 self._constraint,
                 (
                     f"no text matches it beyond the first {self._accepted} tokens"
@@ -180,7 +180,7 @@ class Matcher:
                     else "no text matches it"
                 ),
             )
-        return _refusal(
+        return _request_error(
             self._constraint,
             f"after {self._accepted} tokens, the next asks for too much work: {fault}",
         )
@@ -217,7 +217,7 @@ class _Vocabulary:
 
 
 def _grammar(constraint: Constraint, limits: ConstraintLimits) -> str:
-    """The constraint as the library takes it, always as an object, since it guesses what a bare
+    """The constraint as the library takes it, always as an object, since it infers what a bare
     text is.
     """
     check_text(constraint.text, limits, f"the {_NAMES[constraint.kind]}")
@@ -242,7 +242,7 @@ def _parser_limits(constraint: Constraint) -> llguidance.LLParserLimits:
     )
 
 
-def _refusal(constraint: Constraint, fault: str) -> RequestError:
+def _request_error(constraint: Constraint, fault: str) -> RequestError:
     """The library's message in a line: of an error in a regex its reason, of others the first
     line.
     """

@@ -47,7 +47,7 @@ class ConstraintLimits(Config):
     max_branches: int = Field(
         default=64,
         gt=0,
-        description="objects among which one place of a schema chooses, and arrays, which count 4",
+        description="objects among which one subschema chooses, and arrays, which count 4",
     )
     max_count: int = Field(
         default=1_000_000, gt=0, description="minItems, maxItems, minProperties, maxProperties"
@@ -64,9 +64,7 @@ class ConstraintLimits(Config):
         description="least common multiple of all multipleOf, in units of their last digit",
     )
     max_patterns: int = Field(default=64, gt=0, description="pattern and patternProperties in all")
-    max_expression: int = Field(
-        default=4_096, gt=0, description="characters of one regular expression"
-    )
+    max_regex: int = Field(default=4_096, gt=0, description="characters of one regular expression")
     max_written_out: int = Field(
         default=10_000, gt=0, description="the same with counted repetitions written out"
     )
@@ -81,39 +79,39 @@ class ConstraintLimits(Config):
 DEFAULT_LIMITS = ConstraintLimits()
 
 
-def check_size(given: int, name: str, limits: ConstraintLimits, place: str) -> None:
-    """Raise RequestError, naming the limit, if `given` is more than the limit `name` allows. place:
-    what asks for it.
+def check_size(given: int, name: str, limits: ConstraintLimits, subject: str) -> None:
+    """Raise RequestError, naming the limit, if `given` is more than the limit `name` allows.
+    subject: what asks for it.
     """
     allowed: int = getattr(limits, name)
     if given > allowed:
         asked = f"{given:,}" if given < 10**15 else "far more"
         rule = ConstraintLimits.model_fields[name].description
         raise RequestError(
-            f"{place} asks for {asked}, but at most {allowed:,} are allowed here ({name}: {rule});"
-            " ask for less"
+            f"{subject} asks for {asked}, but at most {allowed:,} are allowed here"
+            f" ({name}: {rule}); ask for less"
         )
 
 
-def check_text(text: str, limits: ConstraintLimits, place: str) -> None:
+def check_text(text: str, limits: ConstraintLimits, subject: str) -> None:
     """Raise RequestError for the text of a constraint that is too long, or none that UTF-8 can
     hold.
     """
     try:
-        check_size(len(text.encode()), "max_bytes", limits, place)
+        check_size(len(text.encode()), "max_bytes", limits, subject)
     except UnicodeEncodeError:
         raise RequestError(
-            f"{place} holds half of a surrogate pair, which is no character; write the character"
+            f"{subject} holds half of a surrogate pair, which is no character; write the character"
             " itself"
         ) from None
 
 
-def check_regex(regex: str, limits: ConstraintLimits, place: str) -> None:
+def check_regex(regex: str, limits: ConstraintLimits, subject: str) -> None:
     """Raise RequestError for a regular expression that is too long, as it stands or written out.
     Its syntax is the library's to check.
     """
-    check_size(len(regex), "max_expression", limits, place)
-    check_size(written_out(regex), "max_written_out", limits, place)
+    check_size(len(regex), "max_regex", limits, subject)
+    check_size(written_out(regex), "max_written_out", limits, subject)
 
 
 def check_definitions(definitions: Mapping[str, Schema], limits: ConstraintLimits) -> None:

@@ -45,7 +45,7 @@ class Engine:
             options or EngineConfig(),
             constraints,
         )
-        self.pool = BlockPool(executor.num_blocks, executor.block_size, self.options.share_prefixes)
+        self.pool = BlockPool(executor.num_blocks, executor.block_size, self.options.prefix_caching)
         self.scheduler = Scheduler(
             self.pool,
             max_running=self.options.max_running,
@@ -83,8 +83,8 @@ class Engine:
             raise RequestError(
                 "the prompt is empty, but a model continues something: give at least one token"
             )
-        room = context if request.embed else context - 1
-        if len(prompt) > room:
+        longest = context if request.embed else context - 1
+        if len(prompt) > longest:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens, but the model's context of {context} must"
                 " hold it and at least one more: shorten the prompt"
@@ -110,8 +110,8 @@ class Engine:
                 f"the id {strange[0]} in stop_ids or logit_bias is outside 0 to {vocabulary - 1}"
             )
         if options.adapter is not None and options.adapter not in self.executor.adapters:
-            known = ", ".join(sorted(self.executor.adapters)) or "none"
-            raise RequestError(f"there is no adapter {options.adapter!r} here; loaded: {known}")
+            loaded = ", ".join(sorted(self.executor.adapters)) or "none"
+            raise RequestError(f"there is no adapter {options.adapter!r} here; loaded: {loaded}")
         if options.constraint is not None and (options.ignore_end or options.min_tokens):
             raise RequestError(
                 "a constraint decides where the text ends: leave out ignore_end and min_tokens"

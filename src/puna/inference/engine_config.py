@@ -29,8 +29,8 @@ class EngineConfig(Config):
     max_running: int = Field(
         default=64, gt=0, description="sequences continued at once; others wait"
     )
-    share_prefixes: bool = Field(
-        default=True, description="compute a beginning that several prompts share once"
+    prefix_caching: bool = Field(
+        default=True, description="compute a prefix that several prompts share once"
     )
     speculate: bool = Field(
         default=True, description="let requests draft tokens from their own text and verify them"

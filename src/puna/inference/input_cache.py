@@ -41,7 +41,7 @@ class Windows:
 
     slots: Int[Tensor, "N kernel"]
     absent: Bool[Tensor, "N kernel 1"]
-    """Where a window reaches before the sequence's first token."""
+    """True where a window reaches before the sequence's first token."""
 
     @classmethod
     def of(

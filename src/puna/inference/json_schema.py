@@ -3,7 +3,7 @@ them. Nothing here knows tokens.
 
 The schema is read as draft 2020-12, whatever `$schema` says. The keywords that `_Reader` reads hold
 in every text that comes out; those that describe say nothing about the text and are left out; any
-other is refused by name, since a keyword that is accepted and ignored is worse than none.
+other is rejected by name, since a keyword that is accepted and ignored is worse than none.
 References are followed inside the schema only; nothing is ever fetched.
 
 Stricter than the draft, so that every text that comes out is valid: the properties of an object
@@ -45,7 +45,7 @@ def read_schema(text: str, limits: ConstraintLimits) -> dict[str, Any]:
     """The schema for llguidance: only what is enforced, every schema that is referred to in
     `$defs`, the whole one as "0".
 
-    Raises RequestError, naming the place, for what is no schema, is not supported or asks for too
+    Raises RequestError, naming the path, for what is no schema, is not supported or asks for too
     much.
     """
     try:
@@ -123,36 +123,36 @@ class _Reader:
 
     def read(self) -> dict[str, Any]:
         definitions: dict[str, Schema] = {}
-        for number, (place, schema) in enumerate(self._found):  # grows meanwhile
-            definitions[str(number)] = self._schema(schema, place, 0)
+        for number, (path, schema) in enumerate(self._found):  # grows meanwhile
+            definitions[str(number)] = self._schema(schema, path, 0)
         check_definitions(definitions, self._limits)
         return {"$ref": "#/$defs/0", "$defs": definitions, "x-guidance": SPELLING}
 
     # Schemas
 
-    def _schema(self, given: Any, place: str, depth: int) -> Schema:
-        self._limit(depth, "max_depth", place)
+    def _schema(self, given: Any, path: str, depth: int) -> Schema:
+        self._limit(depth, "max_depth", path)
         if isinstance(given, bool):
             return given
         if not isinstance(given, dict):
-            self._refuse(place, f"{given!r} is no schema; a schema is an object, true or false")
+            self._reject(path, f"{given!r} is no schema; a schema is an object, true or false")
         reduced: dict[str, Any] = {}
         for key, value in given.items():
             if key in self._keywords:
-                reduced[key] = self._keywords[key](value, f"{place}/{key}", depth)
+                reduced[key] = self._keywords[key](value, f"{path}/{key}", depth)
             elif key not in DESCRIPTIVE | IDENTIFYING and (key, value) != ("uniqueItems", False):
-                self._refuse(place, self._unknown(key))
-            elif key == "$id" and place != "#":
-                self._refuse(place, "an inner `$id` changes what references mean; leave it out")
+                self._reject(path, self._unknown(key))
+            elif key == "$id" and path != "#":
+                self._reject(path, "an inner `$id` changes what references mean; leave it out")
         if narrower := NARROWER.get(reduced.get("format", "")):
             reduced["allOf"] = [*reduced.get("allOf", ()), {"pattern": narrower}]
         listed, required = reduced.get("properties", {}).keys(), set(reduced.get("required", ()))
         self._add("max_properties", len(listed | required))
-        self._limit(len(listed - required), "max_optional", f"{place}/properties")
+        self._limit(len(listed - required), "max_optional", f"{path}/properties")
         # names that are not listed may come twice
         if reduced.get("minProperties", 0) > len(required) + 1:
-            self._refuse(
-                place,
+            self._reject(
+                path,
                 "`minProperties` can be at most one more than the names in `required`; name more of"
                 " them there",
             )
@@ -167,27 +167,27 @@ class _Reader:
             f" {f'did you mean `{near[0]}`?' if near else 'leave it out'}"
         )
 
-    def _inner(self, given: Any, place: str, depth: int) -> Schema:
-        return self._schema(given, place, depth + 1)
+    def _inner(self, given: Any, path: str, depth: int) -> Schema:
+        return self._schema(given, path, depth + 1)
 
-    def _inner_list(self, given: Any, place: str, depth: int) -> list[Schema]:
+    def _inner_list(self, given: Any, path: str, depth: int) -> list[Schema]:
         if not isinstance(given, list) or not given:
-            self._refuse(place, f"{given!r} is no list of schemas; give one or more")
-        return [self._inner(each, f"{place}/{number}", depth) for number, each in enumerate(given)]
+            self._reject(path, f"{given!r} is no list of schemas; give one or more")
+        return [self._inner(each, f"{path}/{number}", depth) for number, each in enumerate(given)]
 
-    def _inner_mapping(self, given: Any, place: str, depth: int) -> dict[str, Schema]:
+    def _inner_mapping(self, given: Any, path: str, depth: int) -> dict[str, Schema]:
         if not isinstance(given, dict):
-            self._refuse(place, f"{given!r} is no object of schemas")
+            self._reject(path, f"{given!r} is no object of schemas")
         for name in given:
-            if place.endswith("/patternProperties"):
-                self._pattern(name, place, depth)
-            self._limit(len(name), "max_text", place)
-        return {name: self._inner(each, f"{place}/{name}", depth) for name, each in given.items()}
+            if path.endswith("/patternProperties"):
+                self._pattern(name, path, depth)
+            self._limit(len(name), "max_text", path)
+        return {name: self._inner(each, f"{path}/{name}", depth) for name, each in given.items()}
 
-    def _reference(self, given: Any, place: str, _depth: int) -> str:
+    def _reference(self, given: Any, path: str, _depth: int) -> str:
         if not isinstance(given, str) or not (given == "#" or given.startswith("#/")):
-            self._refuse(
-                place,
+            self._reject(
+                path,
                 f"{given!r} leads out of the schema; nothing is fetched, so copy what it means into"
                 " `$defs`",
             )
@@ -205,8 +205,8 @@ class _Reader:
             elif isinstance(target, dict) and part in target:
                 target = target[part]
             else:
-                self._refuse(
-                    place, f"{given!r} leads nowhere: there is no {part!r}; define it in `$defs`"
+                self._reject(
+                    path, f"{given!r} leads nowhere: there is no {part!r}; define it in `$defs`"
                 )
         if parts not in self._numbers:
             self._numbers[parts] = len(self._found)
@@ -215,109 +215,109 @@ class _Reader:
 
     # Values
 
-    def _type(self, given: Any, place: str, _depth: int) -> Any:
+    def _type(self, given: Any, path: str, _depth: int) -> Any:
         names = given if isinstance(given, list) else [given]
         if not names or any(name not in TYPES for name in names) or len(set(names)) < len(names):
-            self._refuse(
-                place, f"{given!r} is none of {', '.join(TYPES)}, nor a list of different ones"
+            self._reject(
+                path, f"{given!r} is none of {', '.join(TYPES)}, nor a list of different ones"
             )
         return given
 
-    def _enum(self, given: Any, place: str, depth: int) -> list[Any]:
+    def _enum(self, given: Any, path: str, depth: int) -> list[Any]:
         if not isinstance(given, list) or not given:
-            self._refuse(place, f"{given!r} is no list of values; give one or more")
+            self._reject(path, f"{given!r} is no list of values; give one or more")
         self._add("max_values", len(given))
-        return [self._value(each, place, depth) for each in given]
+        return [self._value(each, path, depth) for each in given]
 
-    def _value(self, given: Any, place: str, depth: int) -> Any:
+    def _value(self, given: Any, path: str, depth: int) -> Any:
         """A value that the text is to spell: it must be one that can be spelled exactly."""
-        self._limit(depth, "max_depth", place)
+        self._limit(depth, "max_depth", path)
         if isinstance(given, str):
-            self._limit(len(given), "max_text", place)
+            self._limit(len(given), "max_text", path)
             if found := CONTROLS.intersection(given):
-                self._refuse(
-                    place, f"the control character {min(found)!r} is never written; leave it out"
+                self._reject(
+                    path, f"the control character {min(found)!r} is never written; leave it out"
                 )
         elif isinstance(given, list):
             self._add("max_values", len(given))
             for each in given:
-                self._value(each, place, depth + 1)
+                self._value(each, path, depth + 1)
         elif isinstance(given, dict):
             self._add("max_properties", len(given))
             for name, each in given.items():
-                self._limit(len(name), "max_text", place)
-                self._value(each, place, depth + 1)
+                self._limit(len(name), "max_text", path)
+                self._value(each, path, depth + 1)
         elif given is not None:
-            self._number(given, place, depth)
+            self._number(given, path, depth)
         return given
 
-    def _required(self, given: Any, place: str, _depth: int) -> list[str]:
+    def _required(self, given: Any, path: str, _depth: int) -> list[str]:
         if (
             not isinstance(given, list)
             or not all(isinstance(name, str) for name in given)
             or len(set(given)) < len(given)
         ):
-            self._refuse(place, f"{given!r} is no list of different names")
+            self._reject(path, f"{given!r} is no list of different names")
         for name in given:
-            self._limit(len(name), "max_text", place)
+            self._limit(len(name), "max_text", path)
         return given
 
-    def _count(self, given: Any, place: str, _depth: int) -> int:
+    def _count(self, given: Any, path: str, _depth: int) -> int:
         if (
             isinstance(given, bool)
             or not isinstance(given, int | float)
             or given < 0
             or given != int(given)
         ):
-            self._refuse(place, f"{given!r} is no count; give a whole number of 0 or more")
-        self._limit(int(given), "max_length" if place.endswith("Length") else "max_count", place)
+            self._reject(path, f"{given!r} is no count; give a whole number of 0 or more")
+        self._limit(int(given), "max_length" if path.endswith("Length") else "max_count", path)
         return int(given)
 
-    def _pattern(self, given: Any, place: str, _depth: int) -> str:
+    def _pattern(self, given: Any, path: str, _depth: int) -> str:
         if not isinstance(given, str):
-            self._refuse(place, f"{given!r} is no regular expression")
+            self._reject(path, f"{given!r} is no regular expression")
         self._add("max_patterns", 1)
-        check_regex(given, self._limits, f"the schema at {_shortened(place)}")
+        check_regex(given, self._limits, f"the schema at {_shortened(path)}")
         return given
 
-    def _format(self, given: Any, place: str, _depth: int) -> str:
+    def _format(self, given: Any, path: str, _depth: int) -> str:
         if given not in FORMATS:
-            self._refuse(
-                place,
+            self._reject(
+                path,
                 f"the format {given!r} is not enforced here, but only {', '.join(FORMATS)}; say it"
                 " with `pattern`",
             )
         return str(given)
 
-    def _number(self, given: Any, place: str, _depth: int) -> int | float:
-        if isinstance(given, bool) and place.rpartition("/")[2] not in ("const", "enum"):
-            self._refuse(place, f"{given!r} is no number")
+    def _number(self, given: Any, path: str, _depth: int) -> int | float:
+        if isinstance(given, bool) and path.rpartition("/")[2] not in ("const", "enum"):
+            self._reject(path, f"{given!r} is no number")
         if not isinstance(given, int | float):
-            self._refuse(place, f"{given!r} is no number")
+            self._reject(path, f"{given!r} is no number")
         if abs(given) > EXACT and given == int(given):
-            self._refuse(
-                place, f"{given} is beyond 2^53, where numbers are no longer exact; use a text"
+            self._reject(
+                path, f"{given} is beyond 2^53, where numbers are no longer exact; use a text"
             )
         return given
 
-    def _multiple_of(self, given: Any, place: str, depth: int) -> int | float:
-        if self._number(given, place, depth) <= 0:
-            self._refuse(place, f"{given!r} is not above 0")
+    def _multiple_of(self, given: Any, path: str, depth: int) -> int | float:
+        if self._number(given, path, depth) <= 0:
+            self._reject(path, f"{given!r} is not above 0")
         _, digits, exponent = Decimal(repr(given)).as_tuple()
         units = int("".join(map(str, digits))) * 10 ** max(int(exponent), 0)
         self._multiple = lcm(self._multiple, units, 10 ** max(-int(exponent), 0))
-        self._limit(self._multiple, "max_multiple", place)
+        self._limit(self._multiple, "max_multiple", path)
         return int(given) if given == int(given) else float(given)
 
     def _add(self, name: str, count: int) -> None:
         self._counts[name] += count
         self._limit(self._counts[name], name, "#")
 
-    def _limit(self, given: int, name: str, place: str) -> None:
-        check_size(given, name, self._limits, f"the schema at {_shortened(place)}")
+    def _limit(self, given: int, name: str, path: str) -> None:
+        check_size(given, name, self._limits, f"the schema at {_shortened(path)}")
 
-    def _refuse(self, place: str, reason: str) -> NoReturn:
-        raise RequestError(f"the schema at {_shortened(place)}: {_shortened(reason)}")
+    def _reject(self, path: str, reason: str) -> NoReturn:
+        raise RequestError(f"the schema at {_shortened(path)}: {_shortened(reason)}")
 
 
 def _shortened(text: str) -> str:

@@ -96,7 +96,7 @@ class LanguageModel:
         )
 
     def complete(self, prompt: str, **options: Any) -> list[CompletionOutput]:
-        """`n` continuations of `prompt`, with their ids and the reasons they ended."""
+        """`n` sequences that continue `prompt`, with their ids and the reasons they ended."""
         checked = generation_options(options)
         detokenizers = self._detokenizers(checked)
         for _ in self._texts(self._request(self.encode_prompt(prompt), checked), detokenizers):
@@ -112,7 +112,7 @@ class LanguageModel:
         return (text for _, text in self.stream(prompt, **options))
 
     def stream(self, prompt: Sequence[int], **options: Any) -> Iterator[tuple[int, str]]:
-        """Continue a prompt of ids; yields (which of the n continuations, new text) as soon as the
+        """Continue a prompt of ids; yields (which of the n sequences, new text) as soon as the
         text is certain.
 
         No piece ends in half a character or in what may become a stop text. Leaving the iterator

@@ -2,7 +2,7 @@
 syntax is checked beyond that.
 
 The notation is the library's variant of Lark's (rules in small letters, terminals in capitals,
-`/regexes/` as Rust's regex crate reads them). What it offers beyond text is refused: special
+`/regexes/` as Rust's regex crate reads them). What it offers beyond text is rejected: special
 tokens by name or number, since user text never yields one; what acts on sampling (`temperature`,
 `max_tokens`, `stop`, `capture`), since nothing here would act on it; parameters and options. A
 schema after `%json` is read like one that stands alone.
@@ -63,7 +63,7 @@ class _Scan:
         while self._position < len(self._text):
             piece = _PIECE.match(self._text, self._position)
             if piece is None or piece.lastgroup is None:
-                self._refuse(
+                self._reject(
                     f"{self._text[self._position :][:20]!r} is not supported (no special"
                     " tokens, parameters or other grammars)"
                 )
@@ -83,7 +83,7 @@ class _Scan:
             self._in_head = True
             self._in_terminal = piece.lstrip("!?_")[0].isupper()
         elif kind == "name" and self._in_head and piece not in _ATTRIBUTES:
-            self._refuse(
+            self._reject(
                 f"the attribute {piece!r} is not supported, but only {' and '.join(_ATTRIBUTES)};"
                 " leave it out"
             )
@@ -95,7 +95,7 @@ class _Scan:
         elif kind == "regex":
             body = piece[1 : piece.rindex("/")]
             if "x" in piece[piece.rindex("/") :]:
-                self._refuse(
+                self._reject(
                     f"the flag x of {piece[:80]} is not supported; write it without spaces"
                 )
             check_regex(body, self._limits, "the grammar")
@@ -124,7 +124,7 @@ class _Scan:
             self._in_terminal = True  # what is ignored is one
             return name
         if name not in ("%json", "%regex"):
-            self._refuse(f"{name} is not supported; leave it out")
+            self._reject(f"{name} is not supported; leave it out")
         start = end + len(self._text[end:]) - len(self._text[end:].lstrip())
         try:
             _, self._position = json.JSONDecoder().raw_decode(self._text, start)
@@ -137,6 +137,6 @@ class _Scan:
             inner = json.dumps(read_schema(inner, self._limits))
         return f"{name} {inner}"
 
-    def _refuse(self, reason: str) -> NoReturn:
+    def _reject(self, reason: str) -> NoReturn:
         line = self._text.count("\n", 0, self._position) + 1
         raise RequestError(f"the grammar, line {line}: {reason}")

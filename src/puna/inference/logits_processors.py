@@ -30,7 +30,7 @@ Logits = Float[Tensor, "R V"]
 class SamplingRow:
     """Input of one draw besides its logits.
 
-    index: which of the request's n continuations. output: the tokens before this draw, draft tokens
+    index: which of the request's n sequences. output: the tokens before this draw, draft tokens
     included; their number is the draw's position. seed: the request's. allowed: bool [V], where a
     constraint lets go on. banned: ids that may not come yet.
     """

@@ -118,7 +118,7 @@ class Request:
 
     ends: the ids that end the text (unless the options say `ignore_end`). The engine leaves
     `options.stop` to whoever makes text of ids. embed: give the mean of the prompt's final hidden
-    states instead of a continuation.
+    states instead of generating.
     """
 
     id: str

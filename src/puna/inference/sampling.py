@@ -66,8 +66,8 @@ def choose(logits: Logits, rows: Sequence[SamplingRow]) -> list[int]:
 def uniform(seed: int, index: int, position: int) -> float:
     """The noise of a draw: a multiple of 2^-53 in [0, 1), the same on every machine.
 
-    SequenceState `index` of a request has the seed `seed + index`, so it equals the only
-    continuation of a request with that seed. Formula: the first 53 bits of the 8-byte BLAKE2b of
+    Sequence `index` of a request has the seed `seed + index`, so it equals the only
+    sequence of a request with that seed. Formula: the first 53 bits of the 8-byte BLAKE2b of
     both numbers, unsigned and little-endian.
     """
     digest = hashlib.blake2b(struct.pack("<QQ", seed + index, position), digest_size=8).digest()

@@ -136,8 +136,8 @@ class Scheduler:
             self._waiting.remove(sequence)
 
     def plan(self) -> list[Work]:
-        """The works of the next step; empty only if there are no sequences. Drafts that find no
-        room are left out.
+        """The works of the next step; empty only if there are no sequences. Drafts that do not
+        fit are left out.
         """
         # A prompt under way, or a newcomer, is sure of this much of the budget, so that a crowd of
         # decoding sequences and their drafts cannot starve it
@@ -154,7 +154,7 @@ class Scheduler:
         # The tokens of `decoding` are paid for already; drafts take of what is left
         for sequence in decoding:
             drafts = (
-                self._room_for_drafts(sequence, for_drafts, may_grow=not newcomers)
+                self._drafts_that_fit(sequence, for_drafts, may_grow=not newcomers)
                 if sequence.draft
                 else 0
             )
@@ -230,7 +230,7 @@ class Scheduler:
         sequence.blocks += block
         return True
 
-    def _room_for_drafts(self, sequence: Sequence, budget: int, may_grow: bool) -> int:
+    def _drafts_that_fit(self, sequence: Sequence, budget: int, may_grow: bool) -> int:
         """Draft tokens that a sequence may verify; takes blocks for them if it may. The last token
         it may reach is never a draft.
         """

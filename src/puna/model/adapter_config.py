@@ -40,7 +40,7 @@ BY_PEFT = (
 V = TypeVar("V")
 
 
-def _expression(pattern: str) -> str:
+def _regex(pattern: str) -> str:
     try:
         re.compile(pattern)
     except re.error as error:
@@ -57,7 +57,7 @@ class AdapterConfig(Config):
     r: int = Field(gt=0, description="rank")
     lora_alpha: float
     target_modules: str | list[str] = Field(
-        description="an expression for whole names, ends of names, or all-linear"
+        description="a regex for whole names, ends of names, or all-linear"
     )
     exclude_modules: str | list[str] = Field(default=[])
     layers_to_transform: int | list[int] | None = None
@@ -66,7 +66,7 @@ class AdapterConfig(Config):
     )
     use_rslora: bool = Field(default=False, description="alpha / sqrt(r) in place of alpha / r")
     rank_pattern: dict[str, Annotated[int, Field(gt=0)]] = Field(
-        default={}, description="r by expressions for ends of names"
+        default={}, description="r by regexes for ends of names"
     )
     alpha_pattern: dict[str, float] = Field(default={}, description="lora_alpha likewise")
     bias: Literal["none"] = "none"
@@ -79,18 +79,18 @@ class AdapterConfig(Config):
     @field_validator("target_modules", "exclude_modules")
     @classmethod
     def _compiles(cls, modules: str | list[str]) -> str | list[str]:
-        return _expression(modules) if isinstance(modules, str) else modules
+        return _regex(modules) if isinstance(modules, str) else modules
 
     @field_validator("rank_pattern", "alpha_pattern")
     @classmethod
     def _all_compile(cls, patterns: dict[str, Any]) -> dict[str, Any]:
-        return {_expression(pattern): value for pattern, value in patterns.items()}
+        return {_regex(pattern): value for pattern, value in patterns.items()}
 
     @model_validator(mode="after")
     def _layers_of_a_list(self) -> "AdapterConfig":
         if isinstance(self.target_modules, str) and self.layers_to_transform is not None:
             raise ValueError(
-                "layers_to_transform goes with a list of target_modules, not with an expression,"
+                "layers_to_transform goes with a list of target_modules, not with a regex,"
                 " which can say it itself"
             )
         return self

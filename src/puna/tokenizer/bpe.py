@@ -107,10 +107,10 @@ def segment(word: str, pairs: Iterable[Pair], end: End = "separate") -> list[str
 class BpeLearner:
     """The words of a text as they are cut now, and the loop that merges them.
 
-        count of a pair = sum over words of (count of the word) * (places in the word where the pair
-            stands)
+        count of a pair = sum over words of (count of the word) * (positions in the word where
+            the pair stands)
 
-    A pair lies inside one word, so no merge crosses a word's end. Overlapping places count each:
+    A pair lies inside one word, so no merge crosses a word's end. Overlapping positions count each:
     "aaa" holds a a twice. That is how the paper's code, subword-nmt and `tokenizers` count, and
     only so is "aa" the most frequent pair of "aaabdaaabac", the usual example: 4 times against 2
     for "ab", where without overlaps both have 2. It says how often a pair is seen, not how many
@@ -118,8 +118,8 @@ class BpeLearner:
 
     Every merge makes a symbol that did not exist before, so the vocabulary always has as many
     symbols as at the start plus one for each merge. The reason: where a symbol stands, nothing was
-    ever merged across its edges, so inside it merging went as in every other place where the same
-    characters became one symbol.
+    ever merged across its edges, so inside it merging went as at every other position where the
+    same characters became one symbol.
     """
 
     def __init__(
@@ -178,10 +178,10 @@ class BpeLearner:
                 f"vocab_size is {vocab_size}; it must be at least {len(self.symbols)}, the"
                 " different symbols that the words are made of now"
             )
-        room = None if vocab_size is None else vocab_size - len(self.symbols)
+        remaining = None if vocab_size is None else vocab_size - len(self.symbols)
         return islice(
             self._merges(),
-            min((limit for limit in (max_merges, room) if limit is not None), default=None),
+            min((limit for limit in (max_merges, remaining) if limit is not None), default=None),
         )
 
     def most_frequent(self, number: int) -> list[Pair]:

@@ -2,7 +2,7 @@
 
 A byte-level vocabulary spells every byte as one printable character (GPT-2's table), so a token is
 a string of such characters and every text has a spelling. This file turns tokens back into bytes
-and refuses what would not be lossless: another kind of model (SentencePiece with byte fallback,
+and rejects what would not be lossless: another kind of model (SentencePiece with byte fallback,
 WordPiece, Unigram), a missing byte, a space put before every text. It does not encode;
 `tokenizer.py` does. Reading costs 0.3 s for a vocabulary of 32,000.
 """

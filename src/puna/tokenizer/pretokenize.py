@@ -107,7 +107,7 @@ def cut_text(text: str, characters: int) -> Iterator[str]:
     `tokenizers` needs about 150 bytes of memory for each byte of one text (measured: 1.1 GB for 7.2
     MB), so a book-sized document is encoded in pieces. A cut falls only between a letter or digit
     and the white space, comma or full stop after it: in all three patterns a run of letters or
-    digits ends there, whatever follows, and none looks back. A text without such a place stays
+    digits ends there, whatever follows, and none looks back. A text without such a position stays
     whole.
     """
     start = 0
