@@ -69,6 +69,7 @@ class BlockPool:
         found: list[int] = []
         parent: int | str | None = adapter
         size = self.block_size
+        # A chain: each key names the serial of the block before, so the first miss ends the match
         for end in range(size, len(ids) + 1, size):
             block = self._cached.get((parent, tuple(ids[end - size : end])))
             if block is None:
@@ -94,8 +95,10 @@ class BlockPool:
         """
         if count > self.available:
             return None
+        # One by one, and no more than needed: what is evicted has to be computed again
         while self._num_free < count:
             self._evict()
+        # `_free` is searched as a string of bytes for `count` free blocks side by side
         run = b"\1" * count
         first = after + 1 if self._free.startswith(run, after + 1) else self._free.find(run)
         taken = (
@@ -132,6 +135,7 @@ class BlockPool:
             block = blocks[index]
             key = (parent, tuple(ids[index * size : (index + 1) * size]))
             first = self._cached.setdefault(key, block)
+            # A block that is cached already keeps its key and its serial
             if first == block and self._keys[block] is None:
                 self._keys[block] = key
                 self._serials[block] = next(self._new_serials)
@@ -164,6 +168,7 @@ class BlockPool:
         """
         while self._evictable:
             self._evict()
+        # What is left is in use; without a key `release` frees it instead of keeping it evictable
         for block in self._cached.values():
             self._keys[block] = None
         self._cached.clear()

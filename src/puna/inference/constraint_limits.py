@@ -154,12 +154,13 @@ def written_out(regex: str) -> int:
                 if group["end"] == ")":
                     continue
             sums.append(0)
-            last = 0
+            last = 0  # a count right after a bracket repeats nothing
         elif character == ")" and len(sums) > 1:
             last = sums.pop()
             sums[-1] += last
         elif character == "{" and (count := _COUNT.match(regex, position - 1)):
             position = count.end()
+            # By the greater bound, at least 1: {0} counts the item once all the same
             more = last * (max(int(count[1] or 0), int(count[2] or 0), 1) - 1)
             sums[-1] += more
             last += more
@@ -178,6 +179,7 @@ def _end_of_item(regex: str, start: int) -> int:
         return escape.end()
     if regex[start] != "[":
         return start + 1
+    # Nested classes, [a[bc]], are counted by depth; an unclosed one reaches to the end
     depth, position = 0, start
     while position < len(regex):
         if escape := _ESCAPE.match(regex, position):
@@ -235,6 +237,7 @@ class _Measure:
         # how many hold at once
         together = int(bool(schema.keys() - {"anyOf", "oneOf", "allOf", "$ref"}))
         parts = []
+        # Branches are alternatives, so their sizes add up; parts hold together, so they multiply
         for key in schema.keys() & {"anyOf", "oneOf"}:
             branches = [self._size(each) for each in schema[key]]
             parts.append(_Size(*(sum(column) for column in zip(*branches, strict=True))))
@@ -243,6 +246,7 @@ class _Measure:
             parts.append(self._referred(schema["$ref"].rpartition("/")[2])._replace(nodes=1))
         for part in parts:
             objects, arrays = objects * part.objects, arrays * part.arrays
+        # `combined`: every choice of every part is written out, with references copied into it
         inlined = own + sum(part.inlined for part in parts)
         combined = together + len(parts) > 1
         nodes = (
@@ -251,6 +255,7 @@ class _Measure:
             else own + sum(part.nodes for part in parts)
         )
         self.branches = max(self.branches, objects + 4 * arrays)
+        # Capped, since products of products outgrow machine words; far above any limit
         return _Size(
             *(min(count, 10**15) for count in (objects, arrays, nodes, max(nodes, inlined)))
         )

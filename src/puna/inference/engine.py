@@ -83,6 +83,7 @@ class Engine:
             raise RequestError(
                 "the prompt is empty, but a model continues something: give at least one token"
             )
+        # An embedding samples no token, so its prompt may fill the context
         longest = context if request.embed else context - 1
         if len(prompt) > longest:
             raise RequestError(
@@ -124,7 +125,10 @@ class Engine:
         self.check(request)
         assert request.id not in self._requests, f"{request.id} is in progress already"
         options = request.options
+        # All are compiled before any state changes: a constraint that no text matches raises here
         matchers = [self._matcher(request) for _ in range(options.n)]
+        # One seed for the request, to which each sequence adds its index. 62 bits leave the sum far
+        # from the 64 of `uniform`
         seed = options.seed if options.seed is not None else secrets.randbits(62)
         drafts = self.options.speculate and options.speculate and not request.embed
         self._requests[request.id] = []
@@ -176,6 +180,7 @@ class Engine:
         """
         for sequence, state in self._of.items():
             sequence.draft = state.propose_draft()
+        # From here on blocks count as cached that the executor has yet to write
         works = self.scheduler.plan()
         if not works:
             return []
@@ -217,6 +222,8 @@ class Engine:
             sequence.tokens[work.start : work.start + work.count - work.drafts]
             + sequence.draft[: work.drafts]
         )
+        # After the last certain token and after each draft: a row verifies the draft that follows
+        # it, and the last row samples
         rows = work.drafts + 1 if work.samples and not request.embed else 0
         if request.options.prompt_logprobs is not None and work.start < sequence.prompt_length:
             rows = len(ids)
@@ -246,7 +253,7 @@ class Engine:
         self, done: list[tuple[Work, SequenceState, ScheduledChunk]], output: StepOutput
     ) -> None:
         """Hand each sequence what was computed of its prompt: hidden states and logits."""
-        row = 0
+        row = 0  # of the logits, which hold the chunks' rows one after the other
         for (work, state, chunk), pooled in zip(done, output.pooled, strict=True):
             if pooled is not None:
                 state.add_pooled(pooled, work.start)
@@ -283,6 +290,7 @@ class Engine:
         logprobs = [scored for _, scored in draws[: len(ids)] if scored is not None]
         self._stats.generated_tokens += len(ids)
         self._stats.proposed += work.drafts
+        # Of these the last counts as drawn, those before it as accepted drafts
         self._stats.accepted += max(len(ids) - 1, 0)
         self.scheduler.complete(work, ids)
         event = state.event(ids, logprobs, finish)

@@ -122,6 +122,8 @@ class TorchExecutor:
         return self._run_singly(chunks) if self._batch_invariant else self._run_together(chunks)
 
     def _run_together(self, chunks: Sequence[ScheduledChunk]) -> StepOutput:
+        # Computed in this order, answered in the caller's: `ends` says where each chunk stops in
+        # the flattened step
         order = sorted(range(len(chunks)), key=lambda index: _likeness(chunks[index]))
         hidden = self._hidden_states([chunks[index] for index in order])
         ends = dict(zip(order, accumulate(len(chunks[index].ids) for index in order), strict=True))
@@ -130,10 +132,12 @@ class TorchExecutor:
             for index, chunk in enumerate(chunks)
             for row in range(ends[index] - chunk.rows, ends[index])
         ]
+        # Views: nothing is copied for a chunk that wants no sum
         own = [
             hidden[ends[index] - len(chunk.ids) : ends[index]] if chunk.pooled else None
             for index, chunk in enumerate(chunks)
         ]
+        # Only the wanted rows: with V rows the output matrix is the largest of all
         logits = self._logits(
             hidden.index_select(0, torch.tensor(wanted, dtype=torch.long, device=hidden.device))
         )
@@ -181,6 +185,7 @@ class TorchExecutor:
         if self._attached is None:
             yield
             return
+        # Neighbours, not all of an adapter: `groupby` relies on the order by `_likeness`
         segments, token = [], 0
         for adapter, members in groupby(chunks, key=lambda chunk: chunk.adapter):
             count = sum(len(chunk.ids) for chunk in members)
@@ -189,7 +194,7 @@ class TorchExecutor:
         self._attached.select(segments)
         try:
             yield
-        finally:
+        finally:  # after an error too, the model is as it is without adapters
             self._attached.select([])
 
     def _logits(self, states: Float[Tensor, "R D"]) -> Float[Tensor, "R V"]:

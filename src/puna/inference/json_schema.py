@@ -83,7 +83,7 @@ class _Reader:
 
     def __init__(self, root: Any, limits: ConstraintLimits) -> None:
         self._root, self._limits = root, limits
-        # of the definitions, by where they stand
+        # Number of each definition in `$defs`, by its JSON pointer in parts; () is the whole schema
         self._numbers: dict[tuple[str, ...], int] = {(): 0}
         self._found: list[tuple[str, Any]] = [("#", root)]
         self._counts = {"max_properties": 0, "max_values": 0, "max_patterns": 0}
@@ -136,6 +136,7 @@ class _Reader:
             return given
         if not isinstance(given, dict):
             self._reject(path, f"{given!r} is no schema; a schema is an object, true or false")
+        # Only keywords that are enforced enter `reduced`; all others describe, or are rejected
         reduced: dict[str, Any] = {}
         for key, value in given.items():
             if key in self._keywords:
@@ -144,6 +145,7 @@ class _Reader:
                 self._reject(path, self._unknown(key))
             elif key == "$id" and path != "#":
                 self._reject(path, "an inner `$id` changes what references mean; leave it out")
+        # For these formats the library accepts more than the standard does
         if narrower := NARROWER.get(reduced.get("format", "")):
             reduced["allOf"] = [*reduced.get("allOf", ()), {"pattern": narrower}]
         listed, required = reduced.get("properties", {}).keys(), set(reduced.get("required", ()))
@@ -191,6 +193,7 @@ class _Reader:
                 f"{given!r} leads out of the schema; nothing is fetched, so copy what it means into"
                 " `$defs`",
             )
+        # RFC 6901: ~1 before ~0, else ~01 would become a slash
         parts = tuple(
             unquote(part).replace("~1", "/").replace("~0", "~") for part in given.split("/")[1:]
         )
@@ -208,6 +211,7 @@ class _Reader:
                 self._reject(
                     path, f"{given!r} leads nowhere: there is no {part!r}; define it in `$defs`"
                 )
+        # Registered, not read: `read` comes to it later, so a schema may refer to itself
         if parts not in self._numbers:
             self._numbers[parts] = len(self._found)
             self._found.append((given, target))
@@ -303,6 +307,7 @@ class _Reader:
     def _multiple_of(self, given: Any, path: str, depth: int) -> int | float:
         if self._number(given, path, depth) <= 0:
             self._reject(path, f"{given!r} is not above 0")
+        # From the shortest decimal spelling: 0.1 is 1 unit of 10^-1, not the double's binary value
         _, digits, exponent = Decimal(repr(given)).as_tuple()
         units = int("".join(map(str, digits))) * 10 ** max(int(exponent), 0)
         self._multiple = lcm(self._multiple, units, 10 ** max(-int(exponent), 0))

@@ -105,6 +105,7 @@ class PagedCache:
             assert 0 <= run.start < run.end <= len(run.blocks) * self.block_size, (
                 f"{run} lacks tokens or blocks"
             )
+        # `token` counts through the flattened step, so that groups cover it without a gap
         groups: list[Group] = []
         written: list[NDArray[np.int64]] = []
         token = 0
@@ -140,6 +141,7 @@ class PagedCache:
         longest = total = 0  # of the positions that the group reads
         for run in runs:
             length = self._read(run)
+            # Positions that the group would copy: every row as long as its longest run
             padded = (len(group) + 1) * max(longest, length)
             if group and (
                 run.count != group[0].count
@@ -185,6 +187,7 @@ class PagedCache:
         """
         tables = [run.blocks[self._skipped(run) : -(-run.end // self.block_size)] for run in runs]
         width = max(map(len, tables))
+        # Filled up with block 0: `_group` writes over what lies beyond a run's own positions
         blocks = np.array(
             [[*table, *[0] * (width - len(table))] for table in tables], dtype=np.int64
         )
@@ -204,6 +207,7 @@ class PagedCache:
             - steps
             + np.arange(steps, dtype=np.float32)
         )
+        # Positions are counted from the first one read; only differences matter, [G, 1, T, S]
         distance = (queries[:, :, None] - np.arange(longest, dtype=np.float32))[:, None]
         visible = distance >= 0
         if self._window is not None:
@@ -252,6 +256,7 @@ class Group:
     ) -> Float[Tensor, "G*T H C"]:
         """Attention of this group's queries, token by token, in the dtype of q."""
         heads, kv_heads, width = q.shape[0], keys.shape[1], q.shape[2]
+        # One gather for all runs of the group: [G S, K, C] to [G, K, S, C]
         k, v = (
             _at(held, self.read).to(q.dtype).view(self.runs, -1, kv_heads, width).transpose(1, 2)
             for held in (keys, values)

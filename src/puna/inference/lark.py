@@ -59,6 +59,7 @@ class _Scan:
         self._longest = 1
 
     def pieces(self) -> Iterator[str]:
+        # Comments are dropped, blanks shortened: neither changes a grammar's meaning
         begins_line = True
         while self._position < len(self._text):
             piece = _PIECE.match(self._text, self._position)
@@ -76,6 +77,7 @@ class _Scan:
             begins_line = piece.lastgroup == "line" or (begins_line and piece.lastgroup == "space")
 
     def _check(self, kind: str, piece: str, begins_line: bool) -> None:
+        # A bracket counts as the unnamed rule that it is
         if (kind == "name" and begins_line) or piece in ("(", "["):
             self._rules += 1
             check_size(self._rules, "max_rules", self._limits, "the grammar")
@@ -103,12 +105,14 @@ class _Scan:
         elif kind == "text":
             self._lengthen(len(piece), 1)
         elif kind == "number" and self._in_terminal and not self._in_head:
+            # a repeat count; 20 digits are beyond any limit, and cheap to read
             self._lengthen(1, max(abs(int(piece[:20])), 1))
 
     def _lengthen(self, length: int, repeats: int) -> None:
         """A terminal is one regex with those that it names written out; each may repeat the
         others.
         """
+        # An upper bound over all terminals, since which names which is not resolved here
         self._longest = max(self._longest, length)
         self._repeats *= repeats
         check_size(

@@ -124,11 +124,13 @@ def typical_p(logits: Logits, p: Float[Tensor, "R 1"]) -> Logits:
     """
     nll = -logits.log_softmax(-1)
     probabilities = logits.softmax(-1)
+    # Tokens ruled out have p = 0 and nll = inf: they add 0, as the limit of -p ln p. In nats
     entropy = torch.where(probabilities > 0, probabilities * nll, 0.0).double().cumsum_(-1)[:, -1:]
     distance = (nll - entropy.float()).abs()
     # One sort gives distances and ids, and orders equal distances by id on every device
     ids = ids_of_keys(_ascending(sort_keys(distance)))
     cumulative = probabilities.gather(1, ids).double().cumsum_(-1)
+    # Index of the token that reaches p; the clamp is for sums that rounding leaves below it
     last = torch.searchsorted(cumulative, p.double()).clamp(max=logits.shape[-1] - 1)
     return logits.masked_fill(distance > distance.gather(1, ids.gather(1, last)), -torch.inf)
 
@@ -152,6 +154,7 @@ _Processor = tuple[Callable[[SamplingRow], bool], Callable[[Logits, Sequence[Sam
 
 
 def _in_turn(steps: Iterable[_Processor], logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
+    # A row that does not ask for a processor never passes through it: its bits stay as they are
     for wanted, step in steps:
         indices = [index for index, row in enumerate(rows) if wanted(row)]
         if len(indices) == len(rows):
@@ -171,6 +174,7 @@ def _with_bias(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
         for token, bias in row.options.logit_bias.items()
     ]
     indices, tokens, biases = zip(*cells, strict=True)
+    # A cell occurs once, since logit_bias is a dict; accumulate adds instead of assigning
     values = torch.tensor(biases, dtype=logits.dtype, device=logits.device)
     return logits.index_put((torch.tensor(indices), torch.tensor(tokens)), values, accumulate=True)
 

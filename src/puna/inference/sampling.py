@@ -39,6 +39,7 @@ def choose(logits: Logits, rows: Sequence[SamplingRow]) -> list[int]:
         return []
     with torch.inference_mode():
         logits = process_logits(_exact(logits), rows)
+        # The greatest logit shows both faults: -inf where all are ruled out, nan where any is nan
         dead = [
             index
             for index, greatest in enumerate(logits.amax(-1).tolist())
@@ -56,6 +57,7 @@ def choose(logits: Logits, rows: Sequence[SamplingRow]) -> list[int]:
             chosen |= zip(greedy, _taken(logits, greedy).argmax(-1).tolist(), strict=True)
         if random:
             drawn = [rows[index] for index in random]
+            # By position in the output, not by step: a batch or a rejected draft changes no draw
             noise = [uniform(row.seed, row.index, len(row.output)) for row in drawn]
             chosen |= zip(
                 random, draw(filter_logits(_taken(logits, random), drawn), noise), strict=True
@@ -71,6 +73,7 @@ def uniform(seed: int, index: int, position: int) -> float:
     both numbers, unsigned and little-endian.
     """
     digest = hashlib.blake2b(struct.pack("<QQ", seed + index, position), digest_size=8).digest()
+    # 64 bits - 11 = the 53 of a double's significand, so the product is exact and below 1
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
@@ -89,6 +92,7 @@ def draw(logits: Logits, noise: Sequence[float]) -> list[int]:
     heights = (
         torch.tensor(noise, dtype=torch.float64, device=logits.device)[:, None] * cumulative[:, -1:]
     )
+    # right: the first sum above the height, so an id of weight 0 is passed over even at height 0
     tokens: list[int] = torch.searchsorted(cumulative, heights, right=True)[:, 0].tolist()
     return tokens
 
@@ -111,6 +115,7 @@ def log_probabilities(
         scores = _taken(_exact(logits), indices).log_softmax(-1)
         ids = [chosen[index] for index in indices]
         own = scores.gather(1, torch.tensor(ids, device=scores.device)[:, None])[:, 0].tolist()
+        # One topk for all rows, as wide as the largest demand; each row takes its share below
         most = min(max(top for _, top in asked), scores.shape[-1])
         likeliest = ids_of_keys(sort_keys(-scores).topk(most, largest=False).values)
         tokens, values = likeliest.tolist(), scores.gather(1, likeliest).tolist()

@@ -177,16 +177,20 @@ class Scheduler:
         sequence, as it does where a work that samples is to give no token at all.
         """
         sequence = work.sequence
+        # A work completed twice, or late, would count tokens that the cache does not hold
         assert sequence.computed == work.start, (
             "each work is completed once, and before the next plan"
         )
         assert len(new_tokens) <= (work.drafts + 1 if work.samples else 0)
         sequence.tokens += new_tokens
         certain = work.start + work.count - work.drafts
+        # The last of new_tokens was only sampled: its keys and values come with the next
+        # step. Those of rejected drafts stay in the blocks until that step writes over them
         sequence.computed = certain + max(len(new_tokens) - 1, 0)
         if sequence.draft:
             sequence.draft = []
         if work.drafts:
+            # `_work` left these out: only now are the accepted ones certain
             self._insert(sequence, certain, sequence.computed)
             surplus = sequence.blocks[self._blocks_for(len(sequence.tokens)) :]
             if surplus:  # taken for drafts that were rejected
@@ -219,10 +223,12 @@ class Scheduler:
         """Give a sequence one more block, at the cost of younger ones; False if it was the
         youngest, and is preempted itself.
         """
+        # Ends: at the latest when the sequence has preempted itself
         while (block := self._pool.allocate(1, sequence.blocks[-1])) is None:
             youngest = self._running.pop()
             self._release(youngest)
             youngest.computed = 0
+            # In front: it is older than all that wait, which keeps the queue in order of age
             self._waiting.appendleft(youngest)
             self.preemptions += 1
             if youngest is sequence:
@@ -235,6 +241,7 @@ class Scheduler:
         it may reach is never a draft.
         """
         length = len(sequence.tokens)
+        # - 1: a verified draft is always followed by one more sampled token
         drafts = max(min(len(sequence.draft), budget, sequence.max_length - length - 1), 0)
         missing = self._blocks_for(length + drafts) - len(sequence.blocks)
         if missing > 0 and may_grow:
@@ -260,16 +267,19 @@ class Scheduler:
             if sequence.match_prefix
             else []
         )
+        # Before allocating, which could evict the very blocks that were matched
         pool.acquire(blocks)
         missing = self._blocks_for(min(length + 1, sequence.max_length)) - len(blocks)
         own = pool.allocate(missing, blocks[-1] if blocks else -1)
         if own is None:
+            # `free` counted the matched blocks that were evictable; acquiring made them unavailable
             self._blocked, self._wanted = sequence, missing + free - pool.available
             pool.release(blocks)
             return None
         self._running.append(self._waiting.popleft())
         sequence.blocks = blocks + own
         sequence.computed = len(blocks) * pool.block_size
+        # Once: a preempted sequence that finds its own blocks again shares with nobody
         if sequence.cached is None:
             sequence.cached = sequence.computed
             self.shared_tokens += sequence.computed
