@@ -50,6 +50,7 @@ def count_parameters(config: ModelConfig) -> Parameters:
         block = build_block(config)
         final = build_norm(config) if block.final_norm else nn.Identity()
         positions = build_added_positions(config) or nn.Identity()
+    # What is neither attention nor feed-forward in a block is its norms
     attention, feed_forward = _size(block.self_attn), _size(block.mlp)
     table = config.vocab_size * config.width
     return Parameters(
@@ -133,6 +134,7 @@ def activation_bytes(
     LLaMA's parts and tables smaller than their activations. For other parts it is coarser: every
     norm counts as two RMSNorms a block do.
     """
+    # From here on bytes per token and layer
     element = 2 if half else 4
     residual = 4 * config.width
     heads = config.num_heads * config.head_width
@@ -155,7 +157,7 @@ def activation_bytes(
         element * (2 if config.feed_forward in UNGATED else 4) * config.feed_forward_width
     )
     layer = batch * context * (norms + inputs + attention + feed_forward)
-    if half:
+    if half:  # autocast's copies of the layer's matrices, which no token count multiplies
         layer += (
             element * (_matrices(config) - config.vocab_size * config.width) / config.num_layers
         )
@@ -189,6 +191,7 @@ def weight_bytes(config: ModelConfig, bits: Literal[4, 16]) -> int:
         return everything
     with torch.device("meta"):
         block = build_block(config).bfloat16()
+    # Quantized on the meta device, so the difference in bytes costs no memory
     full = _bytes(block)
     quantize_linears(block)
     return everything - config.num_layers * (full - _bytes(block))

@@ -58,11 +58,14 @@ def read_adapter(folder: Path, model: Transformer) -> dict[str, LowRankUpdate]:
         )
     config = read_adapter_config(folder)
     tensors = _read_tensors(folder)
+    # All problems are collected before the first is reported; tensors that are used are popped, so
+    # that what is left at the end is unexpected
     problems = []
     updates = {}
     for name in _targeted(config, model, folder):
         linear, rank = cast(nn.Linear, model.get_submodule(name)), config.rank(f"model.{name}")
         found = []
+        # A [r, I] projects down to the rank, B [O, r] back up
         for letter, shape in (
             ("A", [rank, linear.in_features]),
             ("B", [linear.out_features, rank]),
@@ -99,6 +102,7 @@ def _targeted(config: AdapterConfig, model: Transformer, folder: Path) -> list[s
         *(f"model.{name}" for name, _ in model.named_modules() if name not in ("", "lm_head")),
         "lm_head",
     ]
+    # Matched as PEFT does, over all modules, so that a target outside the blocks is seen
     targets = [name for name in everything if config.targets(name, linear=name in inside)]
     outside = [name for name in targets if name not in inside]
     if outside:
@@ -179,6 +183,7 @@ class Adapters:
                 f"there is no adapter {unknown[0]!r}; the model has"
                 f" {', '.join(self.names) or 'none'}"
             )
+        # Sorted bounds mean segments in order and apart
         bounds = [bound for _, start, stop in chosen for bound in (start, stop)]
         assert bounds == sorted(bounds), f"segments overlap or are out of order: {chosen}"
         assert not bounds or bounds[0] >= 0, f"a segment begins before the first row: {chosen}"
@@ -196,6 +201,7 @@ def attach(model: Transformer, folders: Mapping[str, Path | str]) -> Adapters:
     if any(isinstance(module, LoRALinear) for module in model.modules()):
         raise ModelFolderError("the model has adapters already: attach all of them in one call")
     adapters = {name: read_adapter(Path(folder), model) for name, folder in folders.items()}
+    # One object in all layers: `Adapters.select` changes it, and every layer sees the change
     selection = Selection()
     for target in sorted({target for updates in adapters.values() for target in updates}):
         parent, _, child = target.rpartition(".")
@@ -247,6 +253,7 @@ def write_merged(source: Path, adapter: Path, out: Path) -> list[str]:
         }
     with new_folder(out) as aside:
         write_model(aside, model, provenance={"merged": merged})
+        # After the weights: the source's config.json takes the place of the one just written
         for pattern in KEPT:
             for kept in filter(Path.is_file, source.glob(pattern)):
                 shutil.copyfile(kept, aside / kept.name)

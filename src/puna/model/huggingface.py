@@ -72,6 +72,7 @@ def to_huggingface(config: ModelConfig) -> dict[str, Any]:
             "model": config.model_dump(mode="json"),
         }
     scaling, base = config.rope_scaling, config.rope_base
+    # NTK scaling is one larger base, factor^(C/(C-2)) base, so it needs no kind of its own
     if scaling and scaling.kind == "ntk":
         base, scaling = base * scaling.factor ** (config.head_width / (config.head_width - 2)), None
     return {
@@ -122,6 +123,7 @@ def from_huggingface(values: dict[str, Any], origin: str) -> ModelConfig:
             )
         return _validated(shape, origin)
     rope = _rope(values)
+    # `type` is the older spelling
     kind = rope.get("rope_type", rope.get("type", "default"))
     unsupported = _unsupported(values, rope, kind)
     if unsupported:
@@ -185,6 +187,7 @@ def _unsupported(values: dict[str, Any], rope: dict[str, Any], kind: Any) -> lis
                 " supported)"
             ),
         ]
+    # These change the paper's factor on cos and sin, 0.1 ln(factor) + 1
     factors = ("attention_factor", "mscale", "mscale_all_dim")
     unsupported += [
         f"rope scaling with {key} = {rope[key]!r}"

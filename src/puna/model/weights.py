@@ -62,6 +62,7 @@ def write_model(
     write_json(
         folder / "puna.json", {"model": model.config.model_dump(mode="json"), **(provenance or {})}
     )
+    # Views of the parameters, no copies; a tied output layer is no parameter of its own
     shards = list(_shards({name: p.detach() for name, p in named_tensors(model)}, shard_bytes))
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
@@ -95,6 +96,7 @@ def _shards(tensors: dict[str, Tensor], limit: int) -> Iterator[dict[str, Tensor
     shard: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors.items():
+        # A tensor is never split: one larger than the limit is a shard of its own
         if shard and size + tensor.nbytes > limit:
             yield shard
             shard, size = {}, 0
@@ -136,6 +138,7 @@ def read_model(
     Raises one ModelFolderError that lists every missing, unexpected and misshapen tensor.
     """
     config = read_config(folder)
+    # Shapes without memory, to check the files against before anything is read
     model = build_transformer(config, "meta")
     wanted = dict(named_tensors(model))
     ignored = {"lm_head.weight"} if config.tie_embeddings else set()
@@ -145,6 +148,7 @@ def read_model(
     for path in weight_files(folder):
         with _opened(path) as file:
             for name in file.keys():  # noqa: SIM118  (not a dict)
+                # older folders hold RoPE's frequencies, which follow from the configuration
                 if name in ignored or name.endswith("rotary_emb.inv_freq"):
                     continue
                 if name not in wanted:
@@ -162,6 +166,7 @@ def read_model(
         raise ModelFolderError(
             f"the weights in {folder} do not fit its config.json: {'; '.join(problems)}"
         )
+    # A mixture of dtypes is read in float32, which holds float16 and bfloat16 exactly
     if dtype is None:
         dtype = (
             {"F16": torch.float16, "BF16": torch.bfloat16}.get(kinds.pop(), torch.float32)
@@ -171,6 +176,7 @@ def read_model(
     model = model.to(dtype).to_empty(device=device)
     with torch.no_grad():
         parameters = dict(named_tensors(model))
+        # File by file, tensor by tensor: beside the model, memory holds one tensor
         for path in sorted(set(found.values())):
             with _opened(path) as file:
                 for name in (name for name, owner in found.items() if owner == path):
@@ -192,6 +198,7 @@ def weight_files(folder: Path) -> list[Path]:
             raise ModelFolderError(
                 f"{folder / INDEX} is not an index of weights: {error!r}"
             ) from error
+        # A name with a folder in it could lead out of the model's
         missing = [
             name for name in names if Path(name).name != name or not (folder / name).is_file()
         ]

@@ -56,9 +56,11 @@ def attention_scores(
     Source: Vaswani et al. 2017, section 3.2.1; Ainslie et al. 2023, GQA, section 2.2. Usual
     mistake: a mask that is right for T = S and lets a cached query see nothing, or the future.
     """
+    # Head k serves H / K neighbouring query heads: repeat_interleave, never repeat
     scores: Tensor = q @ k.repeat_interleave(q.shape[1] // k.shape[1], dim=1).transpose(-1, -2)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * q.shape[-1] ** -0.5
     if mask is None:
+        # the diagonal S - T lets query t see key t + S - T, its own position
         steps, seen = scores.shape[-2:]
         mask = torch.ones(steps, seen, dtype=torch.bool, device=q.device).tril(seen - steps)
     return scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, -torch.inf)
@@ -94,12 +96,14 @@ def blocked_attention(
     about B H T^2 / 2 elements a layer, for the backward pass.
     """
     future = torch.full((BLOCK, BLOCK), -torch.inf, device=q.device).triu(1)
+    # Scaled once, here, instead of each block's larger scores
     q = q * q.shape[-1] ** -0.5
     blocks = []
     for start in range(0, q.shape[2], BLOCK):
         rows = q[:, :, start : start + BLOCK]
         size = rows.shape[2]
         scores = (rows @ k[:, :, : start + size].transpose(-1, -2)).float()
+        # only the square on the diagonal has keys that a query must not see
         scores[..., start:] += future[:size, :size]
         blocks.append(scores.softmax(-1).to(v.dtype) @ v[:, :, : start + size])
     return torch.cat(blocks, dim=2)
@@ -138,10 +142,11 @@ def causal_attention(
         return blocked_attention(
             q, k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
         )
-    if steps == 1:
+    if steps == 1:  # the last position sees all
         return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped)
     if steps == seen:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+    # is_causal aligns queries with the first keys; here they are the last positions
     visible = torch.ones(steps, seen, dtype=torch.bool, device=q.device).tril(seen - steps)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=grouped)
 

@@ -49,6 +49,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight)
         for start in range(0, hidden.shape[0], CHUNK):
             rows, wanted = hidden[start : start + CHUNK], targets[start : start + CHUNK]
+            # An index of 0 in place of IGNORE keeps the gather legal; `valid` takes its term out
             valid = wanted != IGNORE
             wanted = wanted.where(valid, 0).unsqueeze(1)
             log_probabilities = F.linear(rows, weight).float().log_softmax(-1)
@@ -57,6 +58,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # zeroed where they are narrow
             grad = log_probabilities.exp_()
             grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=grad.dtype))
+            # Products in the dtype of the hidden states, sums over chunks in that of the weight
             grad = grad.to(rows.dtype)
             counts = valid.unsqueeze(1).to(rows.dtype)
             grad_hidden[start : start + CHUNK] = (grad @ weight) * counts
@@ -67,4 +69,5 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
+        # The loss is a scalar, so its incoming gradient only scales what `forward` computed
         return grad_hidden * gradients[0], grad_weight * gradients[0], None

@@ -108,6 +108,7 @@ class Linear4bit(nn.Module):
                 kind=kind,
                 group=group,
             )
+        # Built on the meta device: the empty buffers never took memory
         rounded.codes, rounded.scales = _quantize(linear.weight.detach(), kind, group)
         rounded.bias = linear.bias
         return rounded.train(linear.training)
@@ -142,8 +143,10 @@ def _quantize(
         .contiguous()
         .view(weight.shape[0], -1, group)
     )
+    # Rounded before the codes are chosen, so that these make up for the rounding
     scales = (groups.abs().amax(-1) / levels[-1]).bfloat16()
     units = groups / scales.float().masked_fill(scales == 0, 1.0).unsqueeze(-1)
+    # The borders are the midpoints of neighbouring levels: the bucket is the nearest level
     codes = (
         torch.bucketize(units, (levels[1:] + levels[:-1]) / 2, out_int32=True)
         .to(torch.uint8)

@@ -166,16 +166,18 @@ class YaRNScaling:
 
     def __call__(self, frequencies: Float[Tensor, "half"]) -> Float[Tensor, "half"]:
         half = frequencies.numel()
+        # theta_1 = base^(-2/C) with half = C/2: one frequency is enough to tell the base
         second = self.base ** (-1 / half)
         if half > 1 and not math.isclose(float(frequencies[1]), second, rel_tol=1e-6):
             raise ValueError(
                 f"YaRN was built for base {self.base:g}, but these frequencies have another: give"
                 " both the same"
             )
+        # Fewer turns are slower, at a higher index: beta_fast gives the lower bound
         low = max(math.floor(self._index(self.beta_fast, half)), 0)
         high = min(math.ceil(self._index(self.beta_slow, half)), 2 * half - 1)
         index = torch.arange(half, dtype=torch.float32, device=frequencies.device)
-        # 0 keeps, 1 divides, between blends
+        # 0 keeps, 1 divides, between blends; 0.001 where the bounds meet, as in the published code
         divided = ((index - low) / max(high - low, 0.001)).clamp(0, 1)
         return (1 - divided) * frequencies + divided * frequencies / self.factor
 

@@ -144,6 +144,7 @@ class BpeLearner:
                     f"the word {word[:40]!r} holds {END_OF_WORD}, which marks the end of a word;"
                     " remove it, or mark no ends (none)"
                 )
+        # A copy, in the given order, which is the order of the walk for `ties="first"`
         self.words = dict(words)
         self.ties = ties
         self.cuts = {word: split_word(word, end) for word in words}
@@ -186,9 +187,11 @@ class BpeLearner:
 
     def most_frequent(self, number: int) -> list[Pair]:
         """The pairs that are first in line, at most `number`, the next to be merged in front."""
+        # The smallest count that can be among the first `number`: no pair below it is sorted
         least = min(heapq.nlargest(number, self.counts.values()), default=0)
         candidates = {pair for pair, count in self.counts.items() if count >= least}
         if self.ties == "first":
+            # a dict keeps the first occurrence of each pair, and their order
             by_rule = list(
                 dict.fromkeys(
                     pair
@@ -207,6 +210,8 @@ class BpeLearner:
         while self.counts:
             (pair,) = self.most_frequent(1)
             merge = Merge(pair, self.counts[pair])
+            # Off with the counts of the old cut, on with those of the new: words without the pair
+            # are not touched
             for word in self._words_with.pop(pair):
                 self._count_pairs(word, -self.words[word])
                 self.cuts[word] = merge_pair(self.cuts[word], pair)
@@ -219,7 +224,7 @@ class BpeLearner:
         for pair in pairwise(self.cuts[word]):
             self.counts[pair] += times
             self._words_with[pair].add(word)
-            if not self.counts[pair]:
+            if not self.counts[pair]:  # with entries of 0 left, `_merges` would never end
                 del self.counts[pair]
 
 

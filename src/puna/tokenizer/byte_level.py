@@ -74,12 +74,16 @@ def read_definition(text: str) -> Definition:
         raise TokenizerError(
             f"the tokenizer file is damaged ({error}); copy or train it again"
         ) from error
+    # What a file may have left on from training: it would cut texts short, lengthen them, or cut
+    # them at random
     backend.no_truncation()
     backend.no_padding()
     backend.model.dropout = None
+    # Special tokens enter by id alone: spelled in a text they are text
     backend.encode_special_tokens = True
 
     added = {token["id"]: token for token in content.get("added_tokens") or []}
+    # The library renumbers added tokens in silence where the file's ids leave a gap
     for id_, token in added.items():
         if backend.token_to_id(token["content"]) != id_:
             raise TokenizerError(
@@ -114,6 +118,7 @@ def _check_byte_level(content: Mapping[str, Any]) -> None:
     model = content["model"]
     kind = model.get("type", "BPE" if "merges" in model else "unknown")
     step = content.get("pre_tokenizer") or {}
+    # The step itself, or one of a Sequence's
     byte_level = next(
         (s for s in step.get("pretokenizers", [step]) if s.get("type") == "ByteLevel"), None
     )
@@ -141,7 +146,7 @@ def _token_pieces(
     pieces = {id_: token["content"].encode("utf-8") for id_, token in added.items()}
     for token, id_ in vocab.items():
         if id_ in added:
-            continue
+            continue  # some files list added tokens here too, not spelled in byte characters
         try:
             pieces[id_] = bytes(table[ord(character)] for character in token)
         except KeyError as error:

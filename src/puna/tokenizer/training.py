@@ -69,9 +69,11 @@ def train_definition(
     backend.pre_tokenizer = build_pre_tokenizer(mode)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
+        # the special tokens are added behind what is learned, as in Llama 3's file
         vocab_size=vocab_size - len(LLAMA3_SPECIAL_TOKENS),
         min_frequency=2,  # a pair seen once is a memory of one text, not a pattern
         show_progress=False,
+        # all 256, seen or not, in a fixed order: lossless, and the same file on every run
         initial_alphabet=sorted(byte_characters()),
     )
     read = 0
@@ -81,6 +83,7 @@ def train_definition(
         for piece in _sample(texts, max_bytes):
             read += len(piece.encode("utf-8"))
             yield piece
+            # after the yield: the trainer has taken the piece
             if on_progress is not None:
                 on_progress(read)
 
@@ -107,6 +110,7 @@ def take_turns(streams: Iterable[Iterable[str]]) -> Iterator[str]:
     """One text from each stream in turn until all are empty, so that a size cap does not keep only
     the first stream.
     """
+    # The inner loop takes one text, if there is one, and breaks; an empty stream drops out
     waiting = [iter(stream) for stream in streams]
     while waiting:
         still_open = []
@@ -126,6 +130,7 @@ def _sample(texts: Iterable[str], max_bytes: int) -> Iterator[str]:
     for text in texts:
         encoded = encode_utf8(text)
         if len(encoded) > left:
+            # a character cut in two at the end is left out
             text = encoded[:left].decode("utf-8", errors="ignore")
         yield from (piece for piece in cut_text(text, _PIECE_CHARACTERS) if piece)
         left -= len(encoded)
