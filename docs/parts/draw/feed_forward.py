@@ -24,19 +24,19 @@ def activations() -> Figure:
     """The four ungated activations and their derivatives."""
     x = torch.linspace(-3.5, 2.2, 229, dtype=torch.float64, requires_grad=True)
     figure, (value, slope) = panels(2, 2.9)
-    looks = {
+    styles = {
         "relu": (RED, (1.52, 2.05), (1.75, 0.9)),
         "relu2": (GOLD, (0.72, 1.75), (0.3, 1.75)),
         "gelu": (GREEN, (-1.15, -0.34), (1.15, 1.28)),
         "swish": (BLUE, (-3.3, -0.29), (-3.3, -0.19)),
     }
     for name in UNGATED:
-        colour, *places = looks[name]
+        colour, *positions = styles[name]
         y = activation(name)(x)
         (derivative,) = torch.autograd.grad(y.sum(), x)
-        for axes, values, place in zip((value, slope), (y, derivative), places, strict=True):
+        for axes, values, position in zip((value, slope), (y, derivative), positions, strict=True):
             axes.plot(x.detach(), values.detach(), color=colour)
-            label(axes, *place, name, colour)
+            label(axes, *position, name, colour)
     for axes in (value, slope):
         label(axes, -3.4, 0.09, "relu, relu2", GREY)
     value.set(title="f(x)", xlabel="x", xlim=(-3.5, 2.2), ylim=(-0.5, 2.2))
@@ -53,17 +53,17 @@ def swish() -> Figure:
     """Swish for several beta, and its largest distance from ReLU."""
     x = torch.linspace(-4, 2, 301, dtype=torch.float64)
     figure, (curves, distance) = panels(2, 2.9, width_ratios=[1.35, 1])
-    looks = (
+    styles = (
         (0.0, GOLD, (-2.0, -1.3)),
         (0.5, PURPLE, (-3.9, -0.67)),
         (1.0, BLUE, (-3.9, -0.29)),
         (5.0, GREEN, (-1.5, 0.13)),
     )
-    for beta, colour, place in looks:
+    for beta, colour, position in styles:
         curves.plot(x, Swish(beta=beta)(x), color=colour)
         label(
             curves,
-            *place,
+            *position,
             {0.0: "β = 0: x/2", 1.0: "β = 1: SiLU"}.get(beta, f"β = {beta:g}"),
             colour,
         )

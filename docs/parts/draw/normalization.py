@@ -21,7 +21,7 @@ def shift() -> Figure:
         "RMSNorm: every entry tends to 1": RMSNorm(len(row)).double(),
     }
     figure, axes = panels(2, 2.7, sharey=True)
-    colours = [WARM_COLD(place) for place in (0.0, 0.1, 0.2, 0.8, 0.9, 1.0)]
+    colours = [WARM_COLD(value) for value in (0.0, 0.1, 0.2, 0.8, 0.9, 1.0)]
     for each, (title, norm) in zip(axes, norms.items(), strict=True):
         outputs = norm(shifted).detach()
         for entry, colour in enumerate(colours):

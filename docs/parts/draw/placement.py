@@ -72,21 +72,21 @@ class Diagram:
         self, y: float, names: tuple[str, ...], *, before: bool, after: bool, on_stream: bool
     ) -> float:
         """One branch off the stream and back; returns where the next may begin."""
-        places = [1.95] if len(names) == 1 else [1.2, 3.2]
-        middle, top = sum(places) / len(places), y + 3.9
+        columns = [1.95] if len(names) == 1 else [1.2, 3.2]
+        middle, top = sum(columns) / len(columns), y + 3.9
         words = {"mlp": "feed-forward" if len(names) == 1 else "feed-\nforward"}
         half = 0.31 if len(names) == 1 else 0.55
-        for place, name in zip(places, names, strict=True):
+        for column, name in zip(columns, names, strict=True):
             self.box(
-                place,
+                column,
                 y + 2.1,
                 words.get(name, name),
                 BLUE,
                 2.6 if len(names) == 1 else 1.85,
                 2 * half,
             )
-            self.line((middle, y + (1.3 if before else 0.3)), (place, y + 2.1 - half))
-            self.line((place, y + 2.1 + half), (place, y + 2.9 if after else top))
+            self.line((middle, y + (1.3 if before else 0.3)), (column, y + 2.1 - half))
+            self.line((column, y + 2.1 + half), (column, y + 2.9 if after else top))
         if before:
             self.line((middle, y + 0.3), (middle, y + 0.7))
             self.box(middle, y + 1.0, "norm", GREEN)
@@ -94,7 +94,7 @@ class Diagram:
             self.line((middle, y + 3.5), (middle, top))
             self.box(middle, y + 3.2, "norm", GREEN)
         self.line((0, y + 0.3), (middle, y + 0.3))
-        self.arrow((max(places), top), (0.25, top))
+        self.arrow((max(columns), top), (0.25, top))
         self.axes.plot(
             self.left,
             top,
@@ -125,7 +125,7 @@ class Diagram:
     ) -> None:
         """A part."""
         corner = (self.left + x - width / 2, y - height / 2)
-        look = {
+        style = {
             "facecolor": "white",
             "edgecolor": colour,
             "linewidth": 1.1,
@@ -133,7 +133,7 @@ class Diagram:
         }
         self.axes.add_patch(
             FancyBboxPatch(
-                corner, width, height, boxstyle="round,pad=0,rounding_size=0.15", zorder=3, **look
+                corner, width, height, boxstyle="round,pad=0,rounding_size=0.15", zorder=3, **style
             )
         )
         label(

@@ -98,7 +98,7 @@ def scalings() -> Figure:
         ("llama3", BLUE, Llama3Scaling(factor, original_context=original), (36.1, 6.6)),
     )
     figure, (axes,) = panels(1, 2.9)
-    for name, colour, scaling, place in ways:
+    for name, colour, scaling, position in ways:
         axes.plot(
             range(HEAD // 2),
             frequencies / scaling(frequencies),
@@ -106,7 +106,7 @@ def scalings() -> Figure:
             color=colour,
             markersize=5,
         )
-        label(axes, *place, name, colour, ha="left")
+        label(axes, *position, name, colour, ha="left")
     divided = frequencies / scaling(frequencies)
     kept, whole = int((divided <= 1).sum()), int((divided >= factor * (1 - 1e-6)).sum())
     ends = (

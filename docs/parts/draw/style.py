@@ -106,5 +106,5 @@ def _words(axes: Axes) -> Iterator[str]:
 def _some(values: Any) -> list[float]:
     """At most `POINTS` of the values, evenly spread, the last among them, to four digits."""
     flat = np.ravel(np.asarray(values, dtype=float))
-    places = np.linspace(0, flat.size - 1, min(flat.size, POINTS)).round().astype(int)
-    return [float(f"{value:.4g}") for value in flat[places]]
+    indices = np.linspace(0, flat.size - 1, min(flat.size, POINTS)).round().astype(int)
+    return [float(f"{value:.4g}") for value in flat[indices]]

@@ -78,7 +78,7 @@ class TorchExecutor:
 
     batch_invariant: compute every token by itself, with shapes that depend on its own position
     alone. A row of logits is then the same to the last bit whatever else the step computes,
-    wherever a prompt is cut and whether its beginning was in the cache already. It costs a forward
+    wherever a prompt is cut and whether its prefix was in the cache already. It costs a forward
     pass for each token of the prompt. Sums of hidden states still depend on the cuts, in their last
     bits.
 
