@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from puna.training.recipe import Recipe
 
 
@@ -34,8 +36,6 @@ def quickstart(
 
     from puna.cli.progress import RunProgress
     from puna.cli.run import print_result, run_recipe
-    from puna.errors import TrainingError
-    from puna.training.stored_recipe import read_stored_recipe
     from puna.workflow.run_data import make_missing_data
     from puna.workflow.training_run import read_summary
 
@@ -56,12 +56,7 @@ def quickstart(
     summary = read_summary(run)
     begun = (run / "recipe.yaml").exists()
     if begun:
-        recipe = read_stored_recipe(run)
-        if recipe.data.mixture[0].sources != (source,):
-            raise TrainingError(
-                f"{run} was trained on {recipe.data.mixture[0].sources[0]}, not on {source}: choose"
-                " another --run"
-            )
+        recipe = _begun_recipe(run, source)
         state = "is finished" if summary else "is unfinished and goes on"
         console.print(f"{run} {state}; --run OTHER starts a new one", highlight=False)
     if summary is None:
@@ -87,6 +82,24 @@ def quickstart(
         summary = run_recipe(recipe, StagedProgress(console), resume=begun, again="once more")
     _explain(console, "4/4", "Done", "your own LLaMA:")
     print_result(summary, run, console)
+    _print_next_steps(run, console)
+
+
+def _begun_recipe(run: Path, source: str) -> "Recipe":
+    """The recipe of a run that exists. Raises TrainingError where its text is another one."""
+    from puna.errors import TrainingError
+    from puna.training.stored_recipe import read_stored_recipe
+
+    recipe = read_stored_recipe(run)
+    if recipe.data.mixture[0].sources != (source,):
+        raise TrainingError(
+            f"{run} was trained on {recipe.data.mixture[0].sources[0]}, not on {source}: choose"
+            " another --run"
+        )
+    return recipe
+
+
+def _print_next_steps(run: Path, console: "Console") -> None:
     console.print(
         f"\nWhat next:\n  puna generate {run / 'model'} 'import '      generate text\n"
         f"  puna eval {run / 'model'} --text README.md    measure it on any text\n"

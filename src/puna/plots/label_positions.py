@@ -43,7 +43,7 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     """Positions as near to the wanted ones as can be (least squares), in their order, at least
     `gap` apart and between low and high.
 
-    Where there is no room for all, they go beyond `high`.
+    Where there is no space for all, they go beyond `high`.
 
     With x_k the position of rank k, y_k = x_k - k gap has only to rise: an isotonic regression,
     solved by pooling adjacent violators. Source: Barlow et al. 1972, Statistical Inference under
