@@ -164,7 +164,8 @@ def _rows(
         }
         yield from _lifetime_rows(best, inference_tokens, flops_per_hour)
         yield (
-            f"\nlifetime optimum: the same loss, and {amount(inference_tokens)} tokens of inference",
+            f"\nlifetime optimum: the same loss, and {amount(inference_tokens)} tokens of"
+            " inference",
         )
         yield from _model_rows(laws, longer, flops_per_hour)
         yield from _lifetime_rows(longer, inference_tokens, flops_per_hour)
