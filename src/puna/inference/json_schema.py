@@ -251,7 +251,7 @@ class _Reader:
             for name, each in given.items():
                 self._limit(len(name), "max_text", path)
                 self._value(each, path, depth + 1)
-        elif given is not None:
+        elif given is not None:  # a number, true or false
             self._number(given, path, depth)
         return given
 

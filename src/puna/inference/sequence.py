@@ -103,10 +103,12 @@ class SequenceState:
         A draw stands while every draft token before it equals its draw: so the text is what drawing
         one by one would have given. After a fault none does, and the sequence ends with an error.
         """
+        # drawn[i] was drawn at the position of draft i, given all drafts before it
         accepted = 0
         while accepted < drafts and drawn[accepted] == self.sequence.draft[accepted]:
             accepted += 1
         if self.lookup is not None and drafts:
+            # the text's length with the token after the accepted drafts
             self.lookup.learn(drafts, accepted, len(self.sequence.tokens) + accepted + 1)
         taken: list[int] = []
         for token in drawn[: accepted + 1]:

@@ -162,6 +162,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             f"{path} holds {type(values).__name__}, but an {CONFIG} is one object of keys and"
             " values"
         )
+    # PEFT writes every key that it has, most of them at a value that means nothing
     said = {
         key: value
         for key, value in values.items()

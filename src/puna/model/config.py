@@ -133,6 +133,7 @@ class ModelConfig(ChoosingConfig):
     def _derive(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+        # What is given counts over the preset, the preset over what is derived here
         start = preset(values["preset"]) if values.get("preset") is not None else {}
         values = cls.with_defaults(values, start)
         width, heads = values.get("width"), values.get("num_heads")

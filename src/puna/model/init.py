@@ -18,6 +18,7 @@ def init_weights(model: Transformer, seed: int) -> None:
 
     Source: Radford et al. 2019, GPT-2, section 2.3 (the scaled residual projections).
     """
+    # Drawn on the CPU in float32 and in the order of the modules, whatever the model's device
     generator = torch.Generator().manual_seed(seed)
     residual = STD / (2 * model.config.num_layers) ** 0.5
     for name, module in model.named_modules():

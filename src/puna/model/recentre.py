@@ -38,6 +38,7 @@ def layernorm_to_rmsnorm(model: Transformer) -> Transformer:
     position = "learned" if config.position == "sinusoidal" else config.position
     changes = {"norm": "rmsnorm", "position": position, "tie_embeddings": False, "preset": None}
     weights = dict(model.state_dict()) | {"lm_head.weight": model.output_weight}
+    # The new model's positions are learned, so it has no scale: the table takes it
     weights["embed_tokens.weight"] = model.embedding_scale * model.embed_tokens.weight
     if model.embed_positions is not None:
         every = torch.arange(config.context_length, device=model.output_weight.device)
@@ -45,6 +46,7 @@ def layernorm_to_rmsnorm(model: Transformer) -> Transformer:
             model.output_weight.dtype
         )
     for name, weight in weights.items():
+        # Tables hold one row a token, over D; W is [D, I] and b is [D], so D is their first
         if name.startswith("embed_"):
             weights[name] = weight - weight.mean(-1, keepdim=True)
         elif "o_proj." in name or "down_proj." in name:

@@ -90,8 +90,9 @@ class Transformer(nn.Module):
             )
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
+        # Once for all layers
         rotary = self.rotary(positions) if self.rotary is not None else None
-        mask = self._mask(ids, documents) if cache is None else None
+        mask = self._mask(ids, documents) if cache is None else None  # a cache makes its own
         x = self.embed_tokens(ids)
         if self.embed_positions is not None:
             x = self.embedding_scale * x + self.embed_positions(positions).to(x.dtype)

@@ -68,6 +68,7 @@ def attention_mask(
         )
     if documents is None and slopes is None and (window is None or window >= seen):
         return None
+    # From the query back to the key, in positions [T, S]; negative for the future
     positions = torch.arange(seen, device=device)
     distance = positions[seen - steps :, None] - positions
     visible = (distance >= 0)[None, None]
@@ -77,5 +78,6 @@ def attention_mask(
         visible = visible & (documents[:, None, :, None] == documents[:, None, None, :])
     if slopes is None:
         return visible
+    # Rules become -inf in the bias, so that one tensor says all
     bias = -slopes.to(distance.device)[:, None, None] * distance
     return bias.masked_fill(~visible, -torch.inf)

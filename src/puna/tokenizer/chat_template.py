@@ -160,6 +160,8 @@ def encode_chat(
         (_describe(tools) if index == tells_tools else "") + _words(message)
         for index, message in enumerate(messages)
     ]
+    # Headers are given to the model, never learned; an assistant's words and the <|eot_id|> that
+    # ends them are
     ids, loss_mask = [begin], [False]
     for message, encoded in zip(messages, _encoded(tokenizer, texts), strict=True):
         opening = header("ipython" if message.role == "tool" else message.role)

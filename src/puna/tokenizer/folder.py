@@ -42,6 +42,7 @@ def read_folder(path: Path) -> tuple[str, dict[str, Any] | None]:
         )
         if not isinstance(config, dict | None):
             raise ValueError(f"{CONFIG_FILE} is no JSON object")
+        # The file wins over an entry of the configuration, as in transformers
         if config is not None and template_file.is_file():
             config["chat_template"] = template_file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

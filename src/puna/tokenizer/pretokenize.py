@@ -80,6 +80,7 @@ def recognise_digits(pre_tokenizer: Mapping[str, Any]) -> Digits | None:
     """The mode of a `tokenizer.json`'s `pre_tokenizer` entry, or None for a pattern that is not
     among the three.
     """
+    # GPT-2's file has its pattern inside ByteLevel; later ones split first, and ByteLevel only maps
     match pre_tokenizer:
         case {"type": "ByteLevel"}:
             return "off" if pre_tokenizer.get("use_regex", True) else None
