@@ -20,19 +20,19 @@ from pydantic.json_schema import models_json_schema
 
 from puna.api import formats, messages, protocol, responses
 from puna.api.fields import BOUND, NotSupported
-from puna.api.limits import Limits
 from puna.config import Config
 from puna.engine_process.client import EngineClient, Health
 from puna.errors import RequestError
 from puna.inference.constraint_limits import DEFAULT_LIMITS
 from puna.inference.json_schema import read_schema
 from puna.inference.request import GenerationOptions
+from puna.server.http_limits import HttpLimits
 
 PAGE = read_page("docs/api.md")
 README = read_page("README.md").section("Serve it")
 ENDPOINTS = PAGE.section("API")
 SOURCES = [
-    path for package in ("api", "server") for path in (ROOT / "src" / "puna" / package).glob("*.py")
+    path for package in ("api", "server") for path in (ROOT / "src" / "puna" / package).rglob("*.py")
 ]
 
 OF: Mapping[str, tuple[type[Config], ...]] = {
@@ -176,7 +176,7 @@ def range_of(kind: type[Config], name: str) -> str | None:
             return "true, false"
         case "number" | "integer":
             most = (
-                getattr(Limits(), schema[BOUND])
+                getattr(HttpLimits(), schema[BOUND])
                 if BOUND in schema
                 else schema.get("maximum", schema.get("exclusiveMaximum"))
             )
@@ -191,7 +191,7 @@ def range_of(kind: type[Config], name: str) -> str | None:
 
 
 def test_lists_have_the_lengths_that_the_tables_say() -> None:
-    limits = Limits()
+    limits = HttpLimits()
     cells = {
         code: row[1]
         for heading in OF

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from puna.api.errors import ApiError
+from puna.api.error_response import ApiError
 from puna.api.generation import (
     Choice,
     Piece,

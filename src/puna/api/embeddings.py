@@ -17,7 +17,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from puna.api.errors import ApiError
+from puna.api.error_response import ApiError
 from puna.api.generation import engine_events, room_for
 from puna.api.json_body import JsonBody
 from puna.api.openapi import gives, takes

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
-from puna.api.errors import ApiError
+from puna.api.error_response import ApiError
 from puna.api.limits import Limits
 from puna.api.protocol import GenerationRequest
 from puna.api.service import ChosenModel, Service

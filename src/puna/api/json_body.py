@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from puna import strict_json
-from puna.api.errors import ApiError
+from puna.api.error_response import ApiError
 from puna.api.fields import CONTEXT_LENGTH
 from puna.api.service import Service
 from puna.config import Config

@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from puna.api.error_response import ErrorResponse
 from puna.api.fields import BOUND, MODEL_NAME, TOKEN_ID
 from puna.api.protocol import (
     ChatRequest,
@@ -22,7 +23,7 @@ from puna.api.protocol import (
     TokenizeChatRequest,
     TokenizeTextRequest,
 )
-from puna.api.responses import Answer, ChatCompletionChunk, ErrorResponse
+from puna.api.responses import Answer, ChatCompletionChunk
 from puna.api.service import Service
 from puna.config import Config
 

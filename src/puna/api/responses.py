@@ -24,25 +24,6 @@ class Answer(BaseModel):
         return self.model_dump_json(exclude_unset=True).encode("utf-8")
 
 
-class ErrorDetail(Answer):
-    """What went wrong, for people and for programs."""
-
-    message: str
-    type: str = Field(
-        description=(
-            "invalid_request_error, or server_error where the caller can do nothing about it"
-        )
-    )
-    param: str | None = Field(description="the field at fault")
-    code: str | None = Field(description="a word for programs, such as context_length_exceeded")
-
-
-class ErrorResponse(Answer):
-    """The answer to a request that cannot be served."""
-
-    error: ErrorDetail
-
-
 class PromptTokensDetails(Answer):
     """Of the prompt's tokens: those that were known already, so cost nothing."""
 

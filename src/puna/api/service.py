@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from puna.api.errors import ApiError
+from puna.api.error_response import ApiError
 from puna.api.fields import MESSAGES, TOKEN_ID
 from puna.api.limits import Admission, Limits
 from puna.api.responses import Model, ModelList

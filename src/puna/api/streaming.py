@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from puna.api.errors import ApiError, as_api_error
+from puna.api.error_response import ApiError, as_api_error
 from puna.api.responses import Answer
 
 T = TypeVar("T")

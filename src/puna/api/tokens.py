@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from puna.api.chat import chat_ids
-from puna.api.errors import ApiError
+from puna.api.error_response import ApiError
 from puna.api.json_body import JsonBody, read_json
 from puna.api.openapi import gives, takes
 from puna.api.protocol import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
