@@ -13,10 +13,10 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from puna.api import chat, completions, embeddings, tokens
+from puna.api import chat_completions, completions, embeddings, tokens
 from puna.api.error_response import handle_errors
 from puna.api.limits import Admission
-from puna.api.openapi import describe, gives, refusals
+from puna.api.openapi import describe, error_responses, gives
 from puna.api.responses import Answer, HealthResponse, Model, ModelList
 from puna.api.service import Service
 from puna.engine_process.client import EngineClient
@@ -47,7 +47,13 @@ def create_app(
     app = FastAPI(
         title="Puna", version=version("puna"), docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    for routes in (chat.routes, completions.routes, embeddings.routes, tokens.routes, model_routes):
+    for routes in (
+        chat_completions.routes,
+        completions.routes,
+        embeddings.routes,
+        tokens.routes,
+        model_routes,
+    ):
         app.include_router(routes(service))
     app.include_router(state_routes(client, metrics))
     handle_errors(app)
@@ -108,7 +114,8 @@ def state_routes(client: EngineClient, counted: Metrics) -> APIRouter:
 
     @router.get(
         "/metrics",
-        responses=refusals() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses=error_responses()
+        | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
         response_class=Response,
     )
     async def measure() -> Response:
