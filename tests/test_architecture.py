@@ -74,46 +74,16 @@ LONG_FILES: frozenset[str] = frozenset()
 LONG_FUNCTIONS: frozenset[str] = frozenset()
 RIDDLES: frozenset[str] = frozenset(
     {
-        "src/puna/api/chat.py",
-        "src/puna/api/completions.py",
-        "src/puna/api/errors.py",
-        "src/puna/api/fields.py",
-        "src/puna/api/formats.py",
-        "src/puna/api/generation.py",
-        "src/puna/api/limits.py",
-        "src/puna/api/messages.py",
-        "src/puna/api/openapi.py",
-        "src/puna/api/protocol.py",
-        "src/puna/api/responses.py",
-        "src/puna/api/rules.py",
-        "src/puna/api/service.py",
-        "src/puna/api/texts.py",
-        "src/puna/api/tool_calls.py",
-        "src/puna/api/tool_schema.py",
-        "src/puna/api/usage.py",
-        "src/puna/cli/serve.py",
         "src/puna/data/encode.py",
         "src/puna/data/mixture.py",
         "src/puna/data/sources.py",
-        "src/puna/server/app.py",
-        "src/puna/server/auth.py",
-        "src/puna/server/body.py",
-        "src/puna/server/connection.py",
-        "src/puna/server/serve.py",
     }
 )
 """Files with a docstring that opens with an interrogative."""
-SHARED_CLASS_NAMES: frozenset[str] = frozenset(
-    {
-        "Choice",
-        "ToolCall",
-    }
-)
+SHARED_CLASS_NAMES: frozenset[str] = frozenset()
 SHARED_FILE_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "__init__.py": "every package has one",
-        "errors.py": "puna/errors.py is the tree of exceptions, api/errors.py their form over HTTP",
-        "messages.py": "of a chat in api, between two processes in engine_process",
         "config.py": "puna/config.py is the mechanism, model/config.py the shape of a model",
     }
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 _SHOWN = 60
 _HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
-"""Occurs in every text with a lone surrogate, and in few others."""
+"""Spelling that every text with a lone surrogate holds, and few others."""
 
 
 class LoneSurrogateError(ValueError):

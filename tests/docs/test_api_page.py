@@ -18,21 +18,23 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import models_json_schema
 
-from puna.api import formats, messages, protocol, responses
+from puna.api import chat_messages, error_response, protocol, response_format, responses
 from puna.api.fields import BOUND, NotSupported
-from puna.api.limits import Limits
 from puna.config import Config
 from puna.engine_process.client import EngineClient, Health
 from puna.errors import RequestError
 from puna.inference.constraint_limits import DEFAULT_LIMITS
 from puna.inference.json_schema import read_schema
 from puna.inference.request import GenerationOptions
+from puna.server.http_limits import HttpLimits
 
 PAGE = read_page("docs/api.md")
 README = read_page("README.md").section("Serve it")
 ENDPOINTS = PAGE.section("API")
 SOURCES = [
-    path for package in ("api", "server") for path in (ROOT / "src" / "puna" / package).glob("*.py")
+    path
+    for package in ("api", "server")
+    for path in (ROOT / "src" / "puna" / package).rglob("*.py")
 ]
 
 OF: Mapping[str, tuple[type[Config], ...]] = {
@@ -176,7 +178,7 @@ def range_of(kind: type[Config], name: str) -> str | None:
             return "true, false"
         case "number" | "integer":
             most = (
-                getattr(Limits(), schema[BOUND])
+                getattr(HttpLimits(), schema[BOUND])
                 if BOUND in schema
                 else schema.get("maximum", schema.get("exclusiveMaximum"))
             )
@@ -191,7 +193,7 @@ def range_of(kind: type[Config], name: str) -> str | None:
 
 
 def test_lists_have_the_lengths_that_the_tables_say() -> None:
-    limits = Limits()
+    limits = HttpLimits()
     cells = {
         code: row[1]
         for heading in OF
@@ -215,7 +217,7 @@ def test_every_field_without_support_is_listed_with_its_reason() -> None:
     ]
     kinds += [
         kind
-        for kind in vars(messages).values()
+        for kind in vars(chat_messages).values()
         if isinstance(kind, type) and issubclass(kind, Config) and kind is not Config
     ]
     marked = {
@@ -224,7 +226,7 @@ def test_every_field_without_support_is_listed_with_its_reason() -> None:
         for name, field in kind.model_fields.items()
         for why in reasons(field)
     }
-    found = PAGE.section("What is refused").rows("field", "of", "takes only", "because")
+    found = PAGE.section("Unsupported fields").rows("field", "of", "takes only", "because")
     assert {
         (codes_in(first)[0], frozenset(codes_in(only)), why) for first, _, only, why in found
     } == marked
@@ -257,10 +259,10 @@ def test_messages_formats_and_choices_are_those_of_the_code() -> None:
             if name != "role" and not reasons(field)
         }
         for kind in (
-            messages.SystemMessage,
-            messages.UserMessage,
-            messages.AssistantMessage,
-            messages.ToolMessage,
+            chat_messages.SystemMessage,
+            chat_messages.UserMessage,
+            chat_messages.AssistantMessage,
+            chat_messages.ToolMessage,
         )
         for role in literals(kind.model_fields["role"].annotation)
     }
@@ -271,7 +273,12 @@ def test_messages_formats_and_choices_are_those_of_the_code() -> None:
     }
     assert shown == roles
     written = PAGE.section("Messages").codes
-    for kind in (messages.CalledTool, messages.CalledFunction, messages.Tool, messages.Function):
+    for kind in (
+        chat_messages.CalledTool,
+        chat_messages.CalledFunction,
+        chat_messages.Tool,
+        chat_messages.Function,
+    ):
         assert set(kind.model_fields) <= set(written), (
             f"the section on messages leaves out a field of {kind.__name__}"
         )
@@ -281,10 +288,12 @@ def test_messages_formats_and_choices_are_those_of_the_code() -> None:
     }
     expected = {
         literals(kind.model_fields["type"].annotation)[0]: kind
-        for kind in get_args(get_args(formats.ResponseFormat)[0])
+        for kind in get_args(get_args(response_format.ResponseFormat)[0])
     }
     assert kinds.keys() == expected.keys()
-    named = {field.alias or name for name, field in formats.NamedSchema.model_fields.items()}
+    named = {
+        field.alias or name for name, field in response_format.NamedSchema.model_fields.items()
+    }
     for name, kind in expected.items():
         assert kinds[name] == (set(kind.model_fields) - {"type"}) | (
             named if name == "json_schema" else set()
@@ -293,7 +302,7 @@ def test_messages_formats_and_choices_are_those_of_the_code() -> None:
         codes_in(cells[0])[0] for cells in PAGE.section("Tools").rows("`tool_choice`", "the answer")
     }
     assert {choice for choice in choices if not choice.startswith("{")} == set(
-        literals(get_args(messages.ToolChoice)[0])
+        literals(get_args(chat_messages.ToolChoice)[0])
     )
 
 
@@ -319,7 +328,8 @@ def test_every_field_of_an_answer_is_shown() -> None:
     """In an example, or by its name."""
     kinds = [
         kind
-        for kind in vars(responses).values()
+        for module in (responses, error_response)
+        for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, BaseModel)
     ]
     text = PAGE.text + read_page("docs/serving.md").section("Health").text

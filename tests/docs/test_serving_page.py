@@ -19,7 +19,6 @@ from live_server import live_server
 from page_examples import Reader, examples, same_kind
 from pages import codes_in, read_page
 
-from puna.api.limits import Limits
 from puna.cli.main import app
 from puna.cli.serve import _announce, model_specs, parse_bytes
 from puna.config import apply_overrides, validate
@@ -29,6 +28,7 @@ from puna.inference.engine_config import EngineConfig
 from puna.inference.request import Event
 from puna.model.accounting import kv_bytes_per_token
 from puna.model.config import ModelConfig
+from puna.server.http_limits import HttpLimits
 from puna.server.serve import Address
 
 PAGE = read_page("docs/serving.md")
@@ -80,7 +80,7 @@ def test_every_command_line_fits_together(line: str) -> None:
         [Path(folder) for folder in given["models"]], given["name"] or [], given["adapter"] or []
     )
     assert {spec.name for spec in specs} <= {"quickstart", "llama", "chat"}
-    validate(Limits, apply_overrides({}, given["limit"] or []), "--limit")
+    validate(HttpLimits, apply_overrides({}, given["limit"] or []), "--limit")
     assert given["host"] == "127.0.0.1" or words[0].startswith("PUNA_API_KEY=")
 
 
@@ -106,11 +106,11 @@ def test_every_option_has_its_row() -> None:
 
 def test_every_limit_has_its_row() -> None:
     found = PAGE.section("Limits").rows("key", "default")
-    assert [codes_in(cells[0])[0] for cells in found] == list(Limits.model_fields)
+    assert [codes_in(cells[0])[0] for cells in found] == list(HttpLimits.model_fields)
     for first, default, _ in found:
-        assert float(default.replace(",", "")) == Limits.model_fields[codes_in(first)[0]].default, (
-            first
-        )
+        assert (
+            float(default.replace(",", "")) == HttpLimits.model_fields[codes_in(first)[0]].default
+        ), first
 
 
 def test_every_metric_has_its_row(reader: Reader) -> None:
@@ -162,8 +162,8 @@ def test_the_sizes_on_the_page() -> None:
 
 def test_the_proxy_allows_what_the_limits_allow() -> None:
     block = PAGE.block("nginx")
-    assert f"proxy_read_timeout {Limits().request_seconds:.0f}s;" in block
-    assert f"client_max_body_size {Limits().body_bytes >> 20}m;" in block
+    assert f"proxy_read_timeout {HttpLimits().request_seconds:.0f}s;" in block
+    assert f"client_max_body_size {HttpLimits().body_bytes >> 20}m;" in block
 
 
 def test_the_service_runs_a_command_that_exists() -> None:
@@ -181,7 +181,7 @@ def test_the_service_runs_a_command_that_exists() -> None:
 
 def test_an_address_in_a_header_is_not_believed(loop: BackgroundLoop, client: EngineClient) -> None:
     """Else every request could come from another caller, and no limit would hold."""
-    limits = Limits(burst=1, requests_per_minute=1)
+    limits = HttpLimits(burst=1, requests_per_minute=1)
     with live_server(loop, client, limits) as url:
         statuses = [
             httpx.post(

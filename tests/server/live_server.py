@@ -11,24 +11,25 @@ from typing import Any
 import uvicorn
 from background_loop import BackgroundLoop
 
-from puna.api.limits import Limits
 from puna.engine_process.client import EngineClient
 from puna.server.app import create_app
 from puna.server.connection import http_server
-from puna.server.gate import Gate
+from puna.server.http_limits import HttpLimits
+from puna.server.middleware.readiness import ReadinessMiddleware
+from puna.server.middleware.timeout import TimeoutMiddleware
 
 
 @contextmanager
 def live_server(
-    loop: BackgroundLoop, client: EngineClient, limits: Limits | None = None, **options: Any
+    loop: BackgroundLoop, client: EngineClient, limits: HttpLimits | None = None, **options: Any
 ) -> Iterator[str]:
     """Serve the client's models; gives the address, such as http://127.0.0.1:43210. options: of
     create_app.
     """
-    limits = limits or Limits()
+    limits = limits or HttpLimits()
     app = create_app(client, limits, metrics=client.metrics, **options)
-    gate = Gate(app, client.health, limits.request_seconds)
-    server = http_server(gate, limits)
+    timed = TimeoutMiddleware(app, limits.request_seconds)
+    server = http_server(ReadinessMiddleware(timed, client.health), limits)
     # asyncio sends at once where it says TCP
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

@@ -13,14 +13,15 @@ import pytest
 from background_loop import BackgroundLoop
 from starlette.types import Receive, Scope, Send
 
-from puna.api.limits import Limits
 from puna.engine_process.client import Health
-from puna.server.body import BodyLimit
 from puna.server.connection import http_server
-from puna.server.gate import Gate
+from puna.server.http_limits import HttpLimits
+from puna.server.middleware.body_limit import BodyLimitMiddleware
+from puna.server.middleware.readiness import ReadinessMiddleware
+from puna.server.middleware.timeout import TimeoutMiddleware
 
 Connect = Callable[..., socket.socket]
-LIMITS = Limits(
+LIMITS = HttpLimits(
     header_bytes=2000,
     header_seconds=0.4,
     body_bytes=5000,
@@ -46,12 +47,14 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.fixture(scope="module")
-def gate() -> Gate:
-    return Gate(BodyLimit(application, LIMITS), lambda: Health(True, "ok"), LIMITS.request_seconds)
+def gate() -> ReadinessMiddleware:
+    bounded = BodyLimitMiddleware(application, LIMITS)
+    timed = TimeoutMiddleware(bounded, LIMITS.request_seconds)
+    return ReadinessMiddleware(timed, lambda: Health(True, "ok"))
 
 
 @pytest.fixture(scope="module")
-def port(loop: BackgroundLoop, gate: Gate) -> Iterator[int]:
+def port(loop: BackgroundLoop, gate: ReadinessMiddleware) -> Iterator[int]:
     server, listener = http_server(gate, LIMITS), socket.create_server(("127.0.0.1", 0))
 
     async def begin() -> "asyncio.Task[None]":
@@ -251,7 +254,9 @@ def test_a_body_that_is_refused_is_not_read_to_its_end(connect: Connect) -> None
     assert (status_of(answer), error_of(answer)["code"]) == (413, "body_too_large")
 
 
-def test_a_reader_that_stalls_is_cut(connect: Connect, gate: Gate, loop: BackgroundLoop) -> None:
+def test_a_reader_that_stalls_is_cut(
+    connect: Connect, gate: ReadinessMiddleware, loop: BackgroundLoop
+) -> None:
     """It takes nothing; the server writes until every buffer is full, and then waits for the limit
     and no longer.
     """
@@ -263,7 +268,7 @@ def test_a_reader_that_stalls_is_cut(connect: Connect, gate: Gate, loop: Backgro
 
 
 def test_a_reader_that_leaves_is_noticed(
-    connect: Connect, gate: Gate, loop: BackgroundLoop
+    connect: Connect, gate: ReadinessMiddleware, loop: BackgroundLoop
 ) -> None:
     connection = connect(b"GET /hold HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert connection.recv(100)

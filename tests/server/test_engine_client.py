@@ -439,7 +439,7 @@ def test_an_api_server_that_is_killed_leaves_no_orphan(hung: bool, tiny_spec: Mo
 
 def test_the_api_server_imports_no_torch() -> None:
     program = (
-        "import sys, puna.engine_process.client, puna.server.gate, puna.server.connection;"
+        "import sys, puna.engine_process.client, puna.server.app, puna.server.connection;"
         " sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0

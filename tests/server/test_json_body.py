@@ -7,8 +7,8 @@ import time
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from puna.api.errors import ApiError
-from puna.api.json_body import broken_field, parse_json
+from puna.api.error_response import ApiError
+from puna.api.json_body import field_error, parse_json
 from puna.api.limits import Limits
 from puna.api.protocol import ChatRequest, CompletionRequest
 
@@ -55,7 +55,7 @@ def read(kind: type[BaseModel], body: bytes) -> BaseModel:
     try:
         return kind.model_validate(values, context={"most": BOUNDS})
     except ValidationError as error:
-        raise broken_field(error, values) from None
+        raise field_error(error, values) from None
 
 
 @pytest.mark.parametrize(

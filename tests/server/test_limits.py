@@ -1,4 +1,4 @@
-"""Who may wait for the model: rates, streams and the queue, by a clock that the test turns."""
+"""Admission control: rates, concurrent requests and the queue, by a clock that the test turns."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -8,6 +8,7 @@ import pytest
 from puna.api.limits import Admission, Limits, TooManyRequests
 from puna.config import validate
 from puna.errors import ConfigError
+from puna.server.http_limits import HttpLimits
 
 
 class Clock:
@@ -84,7 +85,7 @@ def test_a_full_queue_refuses_until_a_place_is_free() -> None:
             for number in range(4):
                 await inside.enter_async_context(gate.enter(f"caller {number}"))
             async with gate.enter("pair", 2):
-                with pytest.raises(TooManyRequests, match="6 continuations") as refused:
+                with pytest.raises(TooManyRequests, match="6 sequences") as refused:
                     await once(gate, "late")
                 assert refused.value.retry_after >= 1
             await once(gate, "late")
@@ -116,9 +117,9 @@ def test_more_at_once_than_there_are_places_enters_alone() -> None:
     asyncio.run(ask())
 
 
-def test_one_caller_cannot_hold_all_streams() -> None:
+def test_one_caller_has_at_most_so_many_requests_in_progress() -> None:
     async def ask() -> None:
-        gate = admission(running=100, streams=2)
+        gate = admission(running=100, max_concurrent_requests=2)
         async with gate.enter("a"), gate.enter("a"):
             with pytest.raises(TooManyRequests, match="2 of your requests"):
                 await once(gate, "a")
@@ -151,6 +152,6 @@ def test_what_is_remembered_of_callers_is_bounded(monkeypatch: pytest.MonkeyPatc
 
 def test_a_limit_that_does_not_exist_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean body_bytes"):
-        validate(Limits, {"body_byte": 5}, "--limit")
+        validate(HttpLimits, {"body_byte": 5}, "--limit")
     with pytest.raises(ConfigError, match="queue = -1"):
-        validate(Limits, {"queue": -1}, "--limit")
+        validate(HttpLimits, {"queue": -1}, "--limit")

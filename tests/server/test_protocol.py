@@ -28,12 +28,7 @@ from openai.types.shared_params import function_definition
 from openai.types.shared_params.response_format_json_schema import JSONSchema
 from pydantic import ValidationError
 
-from puna.api.errors import ApiError
-from puna.api.fields import NotSupported
-from puna.api.formats import NamedSchema
-from puna.api.json_body import broken_field
-from puna.api.limits import Limits
-from puna.api.messages import (
+from puna.api.chat_messages import (
     AssistantMessage,
     Function,
     SystemMessage,
@@ -43,8 +38,14 @@ from puna.api.messages import (
     UserMessage,
     as_turns,
 )
+from puna.api.cross_field_rules import broken_rule
+from puna.api.error_response import ApiError
+from puna.api.fields import NotSupported
+from puna.api.json_body import field_error
+from puna.api.limits import Limits
 from puna.api.openapi import numbers_up_to
 from puna.api.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, StreamOptions
+from puna.api.response_format import NamedSchema
 from puna.config import Config
 from puna.tokenizer import chat_template
 
@@ -96,7 +97,7 @@ def check(kind: type[Config], values: Any) -> Config:
     try:
         return kind.model_validate(values, context={"most": BOUNDS})
     except ValidationError as error:
-        raise broken_field(error, values) from None
+        raise field_error(error, values) from None
 
 
 def refused(kind: type[Config], **more: Any) -> ApiError:
@@ -299,7 +300,7 @@ TOOLS = [{"type": "function", "function": {"name": "f"}}]
 def test_fields_that_do_not_fit_each_other_are_named(more: dict[str, Any], param: str) -> None:
     body = check(ChatRequest, {**LEAST[ChatRequest], **more})
     assert isinstance(body, ChatRequest)
-    broken = body.broken_rule()
+    broken = broken_rule(ChatRequest.rules, {**LEAST[ChatRequest], **more})
     assert broken is not None
     assert broken[0] == param
 
@@ -323,7 +324,7 @@ def test_fields_that_do_not_fit_each_other_are_named(more: dict[str, Any], param
 def test_fields_that_fit_each_other_are_taken(more: dict[str, Any]) -> None:
     body = check(ChatRequest, {**LEAST[ChatRequest], **more})
     assert isinstance(body, ChatRequest)
-    assert body.broken_rule() is None
+    assert broken_rule(ChatRequest.rules, {**LEAST[ChatRequest], **more}) is None
 
 
 def test_messages_become_turns() -> None:

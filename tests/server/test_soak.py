@@ -30,7 +30,13 @@ THREADS = 2 + min(32, (os.cpu_count() or 1) + 4) + (os.cpu_count() or 1)
 encoding texts, and the pool of the tokenizers library. A pool grows when all of it is busy, so
 there may be more in the end than before.
 """
-SHORT = ("request_seconds=6", "header_seconds=1", "body_seconds=1", "streams=22", "queue=40")
+SHORT = (
+    "request_seconds=6",
+    "header_seconds=1",
+    "body_seconds=1",
+    "max_concurrent_requests=22",
+    "queue=40",
+)
 ENOUGH = ("requests_per_minute=1000000", "burst=1000000")
 
 

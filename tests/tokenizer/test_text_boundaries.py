@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from puna.api.generation import prompt_of
+from puna.api.generation import engine_request
 from puna.api.service import ChosenModel
-from puna.api.texts import encode_prompt
 from puna.data.encode import encode_batches
 from puna.engine_process.client import ServedModel
 from puna.engine_process.messages import LoadedModel
@@ -69,10 +68,16 @@ def test_prompts_of_a_language_model_begin_as_documents(either: Tokenizer) -> No
     assert model_of(either).encode_prompt(TEXTS[0]) == either.encode_document(TEXTS[0])
 
 
+def served(tokenizer: Tokenizer) -> ChosenModel:
+    """A model with this tokenizer as the API server knows it."""
+    loaded = LoadedModel("m", 64, (), 64, "cpu", "float32")
+    return ChosenModel("m", ServedModel(loaded, tokenizer, 0))
+
+
 def test_prompts_over_http_begin_as_documents(either: Tokenizer) -> None:
     """An empty one without a begin token begins where a document has ended."""
     for text in TEXTS:
-        prompt = asyncio.run(encode_prompt(either, text))
+        prompt = asyncio.run(served(either).encode_prompt(text))
         assert prompt.ids == (either.encode_document(text) or [either.eos_id])
         assert prompt.opened == (len(prompt.ids) > len(either.encode(text)))
 
@@ -116,9 +121,7 @@ def test_chat_serve_and_constraints_end_at_the_same_ids(
     llama = model_of(tokenizer)
     llama.chat([Message("user", "Hello")])
     llama.stream(llama.encode_prompt("Hello"))
-    loaded = LoadedModel("m", 64, (), 640, "cpu", "float32")
-    served = ChosenModel("m", ServedModel(loaded, tokenizer, created=0))
-    asked.append(prompt_of([1], GenerationOptions(), served).request)
+    asked.append(engine_request([1], GenerationOptions(), served(tokenizer)))
     assert [request.ends for request in asked] == [tokenizer.end_ids] * 3
 
     compiler = ConstraintCompiler(tokenizer, tokenizer.vocab_size)

@@ -1,8 +1,7 @@
 """/v1/embeddings: texts in, vectors out: the mean of the model's final hidden states over the text,
 scaled to length 1.
 
-A model that was trained to continue texts was not trained for this: its vectors tell apart what it
-tells apart.
+A language model was not trained for this: its vectors differ where its states do, no more.
 """
 
 import asyncio
@@ -17,15 +16,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from puna.api.errors import ApiError
-from puna.api.generation import engine_events, room_for
+from puna.api.error_response import ApiError
+from puna.api.fields import prompts_in
+from puna.api.generation import engine_events
 from puna.api.json_body import JsonBody
 from puna.api.openapi import gives, takes
 from puna.api.protocol import EmbeddingRequest
 from puna.api.responses import Embedding, EmbeddingList, PromptUsage
 from puna.api.service import ChosenModel, Service
 from puna.api.streaming import WholeAnswer
-from puna.api.texts import encode_prompt, prompts_in
 from puna.inference.request import GenerationOptions
 from puna.inference.request import Request as EngineRequest
 
@@ -53,9 +52,9 @@ async def embedded(
     """A vector for each input, in order."""
     inputs = prompts_in(body.input)
     async with service.admit(request, len(inputs)):
-        texts = [await encode_prompt(model.tokenizer, given) for given in inputs]
+        texts = [await model.encode_prompt(given) for given in inputs]
         for text in texts:
-            room_for(text.ids, model, service, "input")
+            service.room_for(text.ids, model, "input")
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(_vector(service, model, text.ids)) for text in texts]

@@ -1,21 +1,23 @@
-"""What a field of a request may hold beyond its type: at most what this server's limits allow, or
-nothing, because Puna does not do it.
+"""Types of fields with rules beyond their type: bounds by this server's limits, ids of a
+vocabulary, fields without support.
 
 Markers for `Annotated`. Each both checks a value and describes itself in the OpenAPI document.
 Bounds that depend on the server are given when a request is read, as `context={"most": {...}}` from
 a bound's name to its number (`Service.bounds` makes it); the document gets them from openapi.py.
-What is large is looked at as a whole first, so that the time to refuse a body does not grow with
-what is wrong.
+Large values are checked as a whole first, so that the time to reject a body does not grow with the
+number of its errors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import (
+    Discriminator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    Tag,
     ValidationError,
     ValidationInfo,
 )
@@ -28,14 +30,16 @@ MESSAGES = "messages"
 """The bound's name of the number of messages that a context may hold."""
 
 CONTEXT_LENGTH = "context_length_exceeded"
-"""What OpenAI calls the problem of a prompt that is too long."""
+"""OpenAI's name of the problem of a prompt that is too long."""
 
 BOUND = "x-bound"
-"""Where the description of a field names its bound, until openapi.py puts the number there."""
+"""The key at which a field's description names its bound, until openapi.py puts the
+number there.
+"""
 
 
 MODEL_NAME = "x-model-name"
-"""Where a field says that it names a model, until openapi.py lists them."""
+"""The key that marks a field as the name of a model, until openapi.py lists them."""
 
 
 def _most(info: ValidationInfo, bound: str) -> int:
@@ -49,7 +53,7 @@ class AtMost:
     """A number up to the bound of this name; of a text, a list or an object, its length, which is
     looked at before anything in it.
 
-    problem: what pydantic is to call it where there is too much.
+    problem: the type of pydantic's error where there is too much.
     """
 
     bound: str
@@ -156,3 +160,52 @@ SomeProbability = Annotated[float, Field(gt=0, le=1)]
 StopText = Annotated[str, Field(min_length=1), AtMost("stop_characters")]
 ModelName = Annotated[str, Field(json_schema_extra={MODEL_NAME: True})]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+# Prompts that are texts or ids, one or several in one field
+Text = Annotated[str, Field(min_length=1)]
+Ids = Annotated[
+    list[TokenId],
+    Field(min_length=1, fail_fast=True),
+    KnownIds(),
+    AtMost("prompt_tokens", CONTEXT_LENGTH),
+]
+_Several = (Field(min_length=1, fail_fast=True), AtMost("prompts"))
+
+
+def _kind(value: Any) -> str:
+    """The kind that such a field is meant to be, by its first entry, so that a long list is checked
+    as one kind only.
+    """
+    if not isinstance(value, list):
+        return "text"
+    first = value[0] if value else None
+    if isinstance(first, list):
+        return "lists of ids"
+    return "ids" if isinstance(first, int | float) else "texts"
+
+
+Prompts = Annotated[
+    Annotated[str, Tag("text")]
+    | Annotated[list[str], *_Several, Tag("texts")]
+    | Annotated[Ids, Tag("ids")]
+    | Annotated[list[Ids], *_Several, Tag("lists of ids")],
+    Discriminator(_kind),
+]
+"""The prompts of completions: a text may be empty."""
+
+Inputs = Annotated[
+    Annotated[Text, Tag("text")]
+    | Annotated[list[Text], *_Several, Tag("texts")]
+    | Annotated[Ids, Tag("ids")]
+    | Annotated[list[Ids], *_Several, Tag("lists of ids")],
+    Discriminator(_kind),
+]
+"""The inputs of embeddings."""
+
+
+def prompts_in(field: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
+    """Every prompt that a field holds."""
+    if isinstance(field, str):
+        return [field]
+    ids = [id_ for id_ in field if isinstance(id_, int)]
+    return [ids] if ids else [one for one in field if not isinstance(one, int)]

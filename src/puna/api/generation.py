@@ -1,7 +1,7 @@
-"""From a checked request to pieces of text: options for the engine, and each continuation's ids to
-text with log-probabilities in place.
+"""From a checked request to text as it comes: options for the engine, and the events of each
+sequence as deltas of text with log-probabilities.
 
-What chats and completions have in common. Not here: their shapes (chat.py, completions.py) and
+Common to chats and completions. Not here: their shapes (chat_completions.py, completions.py) and
 bytes (streaming.py).
 """
 
@@ -9,98 +9,83 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from puna.api.errors import ApiError
+from puna.api.error_response import ApiError
 from puna.api.limits import Limits
 from puna.api.protocol import GenerationRequest
+from puna.api.responses import CompletionUsage, PromptTokensDetails
 from puna.api.service import ChosenModel, Service
 from puna.errors import RequestError
 from puna.inference.constrain import check
 from puna.inference.detokenizer import Detokenizer
 from puna.inference.request import Constraint, Event, GenerationOptions, Request, TokenLogprobs
-from puna.tokenizer.stream import StreamDecoder
 from puna.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredToken:
-    """A token of a continuation. offset: where its text begins, in characters of the
-    continuation's.
-    """
+class TextToken:
+    """A generated token. offset: the index of its first character in the sequence's text."""
 
-    score: TokenLogprobs
+    logprobs: TokenLogprobs
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """What is new in a continuation. tokens: with log-probabilities, if they were asked for; those
-    of the text that was given so far.
+class TextDelta:
+    """New text of a sequence. tokens: with log-probabilities, if they were asked for; those whose
+    text has begun. finish: the engine's reason, with the last one.
     """
 
     text: str
-    tokens: tuple[ScoredToken, ...] = ()
+    tokens: Sequence[TextToken] = ()
     finish: str | None = None
 
 
-@dataclass(eq=False)
-class Choice:
-    """One continuation while it runs. index: its place in the answer. enough: set by whoever reads
-    it and wants no more.
+class GeneratedSequence:
+    """One of the n sequences of a prompt, while it is generated.
+
+    index: its number in the answer. tokens: those that were given in deltas. enough: set by a
+    reader who wants no more. cached: tokens of its prompt in the prefix cache.
     """
 
-    index: int
-    tokenizer: Tokenizer
-    stop: Sequence[str] = ()
-    enough: bool = False
-    cached: int = 0
-    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    transcript: Detokenizer = field(init=False)
+    def __init__(self, index: int, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self.index = index
+        self.detokenizer = Detokenizer(tokenizer, stop)
+        self.tokens: list[TextToken] = []
+        self.enough = False
+        self.cached = 0
 
-    def __post_init__(self) -> None:
-        self.transcript = Detokenizer(self.tokenizer, self.stop)
-        self._decoder, self._characters = StreamDecoder(self.tokenizer, skip_special=True), 0
-        self._waiting: list[ScoredToken] = []
+    def take(self, event: Event) -> TextDelta:
+        """The delta that an event makes."""
+        self.cached = self.cached or event.cached
+        text = self.detokenizer.feed(event)
+        tokens = self._new_tokens()
+        self.tokens += tokens
+        return TextDelta(text, tokens, self.detokenizer.finish)
 
-    @property
-    def tokens(self) -> int:
-        """How many were generated, an end token included."""
-        return len(self.transcript.ids)
-
-    def take(self, event: Event) -> Piece:
-        """What an event adds."""
-        self.cached, self.prompt_logprobs = (
-            self.cached or event.cached,
-            self.prompt_logprobs or event.prompt_logprobs,
-        )
-        before = self.tokens
-        text = self.transcript.feed(event)
-        # what ends a text is none of it
-        texts = event.logprobs[:-1] if event.finish == "stop" else event.logprobs
-        for score in texts[: self.tokens - before]:
-            self._waiting.append(ScoredToken(score, self._characters))
-            self._characters += len(self._decoder.feed(score.id))
-        return Piece(text, self._given(), self.transcript.finish)
-
-    def _given(self) -> tuple[ScoredToken, ...]:
-        """The scored tokens whose text has begun in what was given. Those of a stop text never
-        are.
+    def _new_tokens(self) -> list[TextToken]:
+        """The tokens whose text has begun in what was given since. Those of a stop text never are,
+        nor is an end token, which has no text and so no offset.
         """
-        length = len(self.transcript.text)
-        given = 0
-        while given < len(self._waiting) and self._waiting[given].offset < length:
-            given += 1
-        tokens, self._waiting = tuple(self._waiting[:given]), self._waiting[given:]
-        return tokens
+        made, given = self.detokenizer, len(self.tokens)
+        return [
+            TextToken(logprobs, offset)
+            for logprobs, offset in zip(made.logprobs[given:], made.offsets[given:], strict=False)
+            if offset < len(made.text)
+        ]
+
+
+S = TypeVar("S", bound=GeneratedSequence)
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """What is continued, and the choices that continue it."""
+class Prompt(Generic[S]):
+    """A request to the engine, and the sequences that continue its prompt."""
 
     request: Request
-    choices: tuple[Choice, ...]
+    sequences: Sequence[S]
 
 
 def generation_options(
@@ -139,12 +124,11 @@ def generation_options(
     )
 
 
-async def checked(
-    constraint: Constraint | None, body: GenerationRequest, limits: Limits
-) -> Constraint | None:
-    """The constraint, if it is one that can be enforced. Raises ApiError, a 400, before the engine
-    has anything to do with it.
+async def checked_constraint(body: GenerationRequest, limits: Limits) -> Constraint | None:
+    """The constraint of the answer, if there is one. Raises ApiError, a 400, where it cannot be
+    enforced, before the engine has anything to do with it.
     """
+    constraint = body.constraint()
     if constraint is None:
         return None
     try:
@@ -155,53 +139,26 @@ async def checked(
             )
         await asyncio.to_thread(check, constraint)
     except RequestError as error:
-        raise _refusal(error, body.constrained_by) from error
+        raise _rejection(error, body.constrained_by) from error
     return constraint
 
 
-def _refusal(error: RequestError, field_: str | None) -> ApiError:
+def _rejection(error: RequestError, field_: str | None) -> ApiError:
     return ApiError(
         400, f"{field_}: {error}" if field_ else str(error), param=field_, code="invalid_value"
     )
 
 
-def room_for(ids: Sequence[int], model: ChosenModel, service: Service, field_: str) -> int:
-    """Tokens that may follow the prompt. Raises ApiError, a 400 with the numbers, if there is no
-    room for one.
-    """
-    context, limit = service.capacity(model), service.limits.prompt_tokens
-    most = min(context - 1, limit)
-    if len(ids) > most:
-        why = (
-            f"this model's context of {context} must hold it and at least one more"
-            if most < limit
-            else "that is this server's limit"
-        )
-        raise ApiError(
-            400,
-            f"{field_}: the prompt has {len(ids)} tokens, but may have at most {most}: {why}."
-            " Shorten it",
-            param=field_,
-            code="context_length_exceeded",
-        )
-    return context - len(ids)
-
-
-def prompt_of(
-    ids: Sequence[int], options: GenerationOptions, model: ChosenModel, first_index: int = 0
-) -> Prompt:
-    """A prompt with its n choices, numbered from `first_index`."""
-    choices = tuple(
-        Choice(first_index + index, model.tokenizer, options.stop) for index in range(options.n)
-    )
-    return Prompt(Request(uuid.uuid4().hex, tuple(ids), options, model.tokenizer.end_ids), choices)
+def engine_request(ids: Sequence[int], options: GenerationOptions, model: ChosenModel) -> Request:
+    """The engine's request for these ids, under an id of its own."""
+    return Request(uuid.uuid4().hex, tuple(ids), options, model.tokenizer.end_ids)
 
 
 async def engine_events(
     service: Service, model: ChosenModel, request: Request
 ) -> AsyncGenerator[Event]:
-    """What the engine makes of a request. Leaving early ends the work. Raises ApiError if the
-    engine failed at it.
+    """The events of a request. Leaving early ends the work. Raises ApiError if the engine failed at
+    it.
     """
     events = service.client.generate(model.served.loaded.name, request)
     async with contextlib.aclosing(events):
@@ -211,49 +168,49 @@ async def engine_events(
             yield event
 
 
-async def continued(
-    service: Service, model: ChosenModel, prompts: Sequence[Prompt], body: GenerationRequest
-) -> AsyncGenerator[tuple[Choice, Piece]]:
-    """The pieces of all choices as they come, until each has finished. Leaving early ends the work.
+async def generated(
+    service: Service, model: ChosenModel, prompts: Sequence[Prompt[S]], body: GenerationRequest
+) -> AsyncGenerator[tuple[S, TextDelta]]:
+    """The deltas of all sequences as they come, until each has finished. Leaving early ends the
+    work.
 
-    Raises ApiError for what the engine refuses, EngineStopped.
+    Raises ApiError for what the engine rejects, EngineStopped.
     """
-    sources = [_continued(service, model, prompt, body.constrained_by) for prompt in prompts]
-    pieces = sources[0] if len(sources) == 1 else _merged(sources)
-    async with contextlib.aclosing(pieces):
-        async for piece in pieces:
-            yield piece
+    sources = [_generated(service, model, prompt, body.constrained_by) for prompt in prompts]
+    deltas = sources[0] if len(sources) == 1 else _merged(sources)
+    async with contextlib.aclosing(deltas):
+        async for delta in deltas:
+            yield delta
 
 
-async def _continued(
-    service: Service, model: ChosenModel, prompt: Prompt, constrained_by: str | None
-) -> AsyncGenerator[tuple[Choice, Piece]]:
+async def _generated(
+    service: Service, model: ChosenModel, prompt: Prompt[S], constrained_by: str | None
+) -> AsyncGenerator[tuple[S, TextDelta]]:
     client, request = service.client, prompt.request
     async with contextlib.aclosing(engine_events(service, model, request)) as events:
         try:
             async for event in events:
-                choice = prompt.choices[event.index]
-                if choice.transcript.finish is None and not choice.enough:
-                    piece = choice.take(event)
-                    yield choice, piece
+                sequence = prompt.sequences[event.index]
+                if sequence.detokenizer.finish is None and not sequence.enough:
+                    delta = sequence.take(event)
+                    yield sequence, delta
                 # the engine knows nothing of stop texts
-                if choice.enough or choice.transcript.finish is not None:
+                if sequence.enough or sequence.detokenizer.finish is not None:
                     client.cancel(request.id, event.index)
         except RequestError as error:
-            raise _refusal(
-                error, constrained_by if request.options.constraint is not None else None
-            ) from error
+            field = constrained_by if request.options.constraint is not None else None
+            raise _rejection(error, field) from error
 
 
 async def _merged(
-    sources: Sequence[AsyncGenerator[tuple[Choice, Piece]]],
-) -> AsyncGenerator[tuple[Choice, Piece]]:
-    """What all sources give, as it comes. The first exception of one is raised, and all are
+    sources: Sequence[AsyncGenerator[tuple[S, TextDelta]]],
+) -> AsyncGenerator[tuple[S, TextDelta]]:
+    """The deltas of all sources, as they come. The first exception of one is raised, and all are
     closed.
     """
-    queue: asyncio.Queue[tuple[Choice, Piece] | Exception | None] = asyncio.Queue()
+    queue: asyncio.Queue[tuple[S, TextDelta] | Exception | None] = asyncio.Queue()
 
-    async def pump(source: AsyncGenerator[tuple[Choice, Piece]]) -> None:
+    async def pump(source: AsyncGenerator[tuple[S, TextDelta]]) -> None:
         try:
             async with contextlib.aclosing(source):
                 async for item in source:
@@ -277,3 +234,24 @@ async def _merged(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def usage_of(prompts: Sequence[Prompt[S]], *, completed: bool = True) -> CompletionUsage:
+    """The tokens of prompts and of their sequences. A prompt counts once, as does the part of it
+    that was cached when its first sequence began.
+
+    completed: false where none of the generated tokens is given.
+    """
+    read = sum(len(prompt.request.prompt) for prompt in prompts)
+    generated_ids = [
+        sequence.detokenizer.ids for prompt in prompts for sequence in prompt.sequences
+    ]
+    written = sum(map(len, generated_ids)) if completed else 0  # with their end tokens
+    return CompletionUsage(
+        prompt_tokens=read,
+        completion_tokens=written,
+        total_tokens=read + written,
+        prompt_tokens_details=PromptTokensDetails(
+            cached_tokens=sum(prompt.sequences[0].cached for prompt in prompts)
+        ),
+    )

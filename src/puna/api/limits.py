@@ -1,8 +1,7 @@
-"""How much a caller may ask for: the numbers, and `Admission`, which decides who may wait for the
-model.
+"""Limits of requests, and admission control: rates, concurrency and the queue.
 
-The others are kept to where they can be: headers in server/connection.py, bodies in server/body.py,
-time in server/gate.py, fields in protocol.py.
+The other limits are kept where they can be: time in streaming.py and server/middleware/timeout.py,
+fields in protocol.py. Not here: limits of connections and bodies (server/http_limits.py).
 """
 
 import math
@@ -20,19 +19,8 @@ _REMEMBERED = 10_000
 
 
 class Limits(Config):
-    """The most that one request, one caller or all together may ask for."""
+    """Upper bounds for one request, for one caller, and for all of them together."""
 
-    body_bytes: int = Field(default=4 << 20, gt=0, description="of a request's body; more is a 413")
-    body_seconds: float = Field(
-        default=30, gt=0, description="for a body to arrive; longer is a 408"
-    )
-    header_bytes: int = Field(
-        default=16 << 10, ge=512, description="of a request's first line and headers; more is a 431"
-    )
-    header_seconds: float = Field(
-        default=10, gt=0, description="for them to arrive, from the connection on; longer is a 408"
-    )
-    connections: int = Field(default=512, gt=0, description="open at once; one more is a 503")
     request_seconds: float = Field(
         default=600,
         gt=0,
@@ -46,13 +34,12 @@ class Limits(Config):
     burst: int = Field(
         default=300, gt=0, description="requests of one caller at once, after a pause"
     )
-    streams: int = Field(
+    max_concurrent_requests: int = Field(
         default=256, gt=0, description="requests of one caller in progress; more is a 429"
     )
     queue: int = Field(
-        default=256, ge=0, description="continuations that wait while others run; more is a 429"
+        default=256, ge=0, description="sequences that wait while others run; more is a 429"
     )
-    json_depth: int = Field(default=64, gt=0, description="brackets inside brackets in a body")
     prompt_tokens: int = Field(
         default=131072, gt=0, description="of one prompt, if the model's context is not shorter"
     )
@@ -60,7 +47,7 @@ class Limits(Config):
     prompts: int = Field(
         default=256, gt=0, description="texts in one request of completions or embeddings"
     )
-    n: int = Field(default=16, gt=0, description="continuations of one prompt")
+    n: int = Field(default=16, gt=0, description="sequences of one prompt")
     stops: int = Field(default=16, gt=0, description="stop texts, or ids")
     stop_characters: int = Field(default=256, gt=0, description="of one stop text")
     logit_bias: int = Field(default=1024, gt=0, description="entries of logit_bias")
@@ -72,9 +59,7 @@ class Limits(Config):
 
 
 class TooManyRequests(PunaError):  # noqa: N818  (HTTP's own name for it)
-    """There is no room for this request now. retry_after: whole seconds after which to ask
-    again.
-    """
+    """No capacity for this request now. retry_after: whole seconds after which to ask again."""
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
@@ -83,16 +68,16 @@ class TooManyRequests(PunaError):  # noqa: N818  (HTTP's own name for it)
 
 @dataclass(slots=True)
 class _Caller:
-    """What is remembered of a caller: requests in progress, and a token bucket."""
+    """State of a caller: requests in progress, and a token bucket."""
 
     tokens: float
     filled: float
-    streams: int = 0
+    requests: int = 0
 
 
 class Admission:
-    """Who may wait for the model. running: sequences that the engines continue at once;
-    `limits.queue` more may wait.
+    """Admission control. running: sequences that the engines compute at once; `limits.queue` more
+    may wait.
     """
 
     def __init__(
@@ -104,20 +89,20 @@ class Admission:
 
     @asynccontextmanager
     async def enter(self, key: str, sequences: int = 1) -> AsyncIterator[None]:
-        """Hold a place for a request of the caller `key` while the block runs; sequences: prompts
-        times n.
+        """Count a request of the caller `key` as in progress while the block runs; sequences:
+        prompts times n.
 
-        Raises TooManyRequests. A request with more sequences than there are places enters alone.
+        Raises TooManyRequests. A request with more sequences than may run and wait enters alone.
         """
         caller = self._caller(key)
         self._check(caller, sequences)
         caller.tokens -= 1
-        caller.streams += 1
+        caller.requests += 1
         self._sequences += sequences
         try:
             yield
         finally:
-            caller.streams -= 1
+            caller.requests -= 1
             self._sequences -= sequences
 
     def _caller(self, key: str) -> _Caller:
@@ -138,11 +123,11 @@ class Admission:
         )
 
     def _forget_idle(self, now: float) -> None:
-        """Drop callers that a fresh start would not favour."""
+        """Drop callers whose state is that of a new one."""
         keep = {
             key: one
             for key, one in self._callers.items()
-            if one.streams or self._refilled(one, now) < self._limits.burst
+            if one.requests or self._refilled(one, now) < self._limits.burst
         }
         self._callers = keep
 
@@ -154,15 +139,15 @@ class Admission:
                 f"more than {limits.requests_per_minute:g} requests a minute; ask again later",
                 math.ceil(wait),
             )
-        if caller.streams >= limits.streams:
+        if caller.requests >= limits.max_concurrent_requests:
             raise TooManyRequests(
-                f"{caller.streams} of your requests are in progress, as many as may be; wait for"
+                f"{caller.requests} of your requests are in progress, as many as may be; wait for"
                 " one to end",
                 1,
             )
         if self._sequences and self._sequences + sequences > self._running + limits.queue:
             raise TooManyRequests(
-                f"{self._sequences} continuations run or wait already, and the queue is full; ask"
+                f"{self._sequences} sequences run or wait already, and the queue is full; ask"
                 " again later",
                 1,
             )

@@ -1,5 +1,5 @@
-"""The OpenAPI document of a running server: what its endpoints take and give, with the numbers of
-its limits and the names of its models.
+"""The OpenAPI document of a running server, with the numbers of its limits and the names of its
+models.
 
 FastAPI describes paths and answers; bodies of requests are described here, since json_body.py reads
 them and not FastAPI.
@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from puna.api.error_response import ErrorResponse
 from puna.api.fields import BOUND, MODEL_NAME, TOKEN_ID
 from puna.api.protocol import (
     ChatRequest,
@@ -22,7 +23,7 @@ from puna.api.protocol import (
     TokenizeChatRequest,
     TokenizeTextRequest,
 )
-from puna.api.responses import Answer, ChatCompletionChunk, ErrorResponse
+from puna.api.responses import Answer, ChatCompletionChunk
 from puna.api.service import Service
 from puna.config import Config
 
@@ -35,7 +36,7 @@ DESCRIBED: tuple[type[BaseModel], ...] = (
     DetokenizeRequest,
     ChatCompletionChunk,
 )
-"""What FastAPI does not see: bodies of requests, and what stands in events."""
+"""Shapes that FastAPI does not see: bodies of requests, and events."""
 
 _REFERENCE = "#/components/schemas/{model}"
 _LENGTHS = {
@@ -69,7 +70,7 @@ def takes(*bodies: type[Config]) -> dict[str, Any]:
 def gives(
     answer: type[Answer], streams: type[Answer] | None = None
 ) -> dict[int | str, dict[str, Any]]:
-    """A route's description of its answers. streams: what each event of a stream holds."""
+    """A route's description of its answers. streams: the shape of each event of a stream."""
     described: dict[int | str, dict[str, Any]] = {
         200: {"model": answer, "description": "the answer"}
     }
@@ -87,16 +88,16 @@ def gives(
             "required": ["data"],
         }
         described[200]["content"] = {"text/event-stream": {"itemSchema": event}}
-    return described | refusals()
+    return described | error_responses()
 
 
-def refusals() -> dict[int | str, dict[str, Any]]:
+def error_responses() -> dict[int | str, dict[str, Any]]:
     """A route's description of its errors."""
     return {status: {"model": ErrorResponse, "description": why} for status, why in _ERRORS.items()}
 
 
 def describe(app: FastAPI, service: Service, *, keys: bool) -> dict[str, Any]:
-    """The document. keys: whether callers need an API key."""
+    """The document. keys: callers need an API key."""
     document = get_openapi(
         title="Puna",
         version=app.version,
@@ -126,7 +127,7 @@ def describe(app: FastAPI, service: Service, *, keys: bool) -> dict[str, Any]:
 
 
 def _settle(schema: Any, bounds: Mapping[str, int], models: Sequence[str]) -> None:
-    """Put numbers and names where the fields only said which."""
+    """Put in the numbers and names that the fields refer to."""
     if isinstance(schema, list):
         for part in schema:
             _settle(part, bounds, models)
@@ -151,11 +152,11 @@ def numbers_up_to(most: int) -> str:
     digits = str(most)
     shorter = [f"[1-9][0-9]{{{length - 1}}}" for length in range(1, len(digits))]
     same_length = []
-    for place, digit in enumerate(digits):  # equal up to here, smaller here, anything after
-        least = 1 if place == 0 else 0
+    for index, digit in enumerate(digits):  # equal up to here, smaller here, anything after
+        least = 1 if index == 0 else 0
         if int(digit) > least:
             same_length.append(
-                f"{digits[:place]}[{least}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
+                f"{digits[:index]}[{least}-{int(digit) - 1}][0-9]{{{len(digits) - index - 1}}}"
             )
     zero = [] if most == 0 else ["0"]
     return f"^({'|'.join([*zero, *shorter, *same_length, digits])})$"

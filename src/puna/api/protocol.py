@@ -1,40 +1,44 @@
-"""What may be asked: the bodies of requests, field by field.
+"""Bodies of requests, field by field.
 
 Every field of OpenAI's interface stands here. One that Puna does not serve is marked `NotSupported`
-and takes only values that change nothing; any other field is refused. So nothing is accepted and
+and takes only values that change nothing; any other field is rejected. So nothing is accepted and
 ignored. null means the default, as if the field were left out. Types are strict: true is no number,
-"1" neither. Each `broken_rule` says what no single field can; rules.py says it as JSON schemas.
+"1" neither.
 
-Not here: how JSON is read and errors are put (json_body.py), what an answer must look like
-(formats.py), messages and tools (messages.py).
+Not here: rules across fields (cross_field_rules.py), messages and tools (chat_messages.py), formats
+of the answer (response_format.py), reading JSON and wording errors (json_body.py).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from puna.api import messages, rules
+from puna.api.chat_messages import Function, Message, NamedTool, Tool, ToolChoice
+from puna.api.cross_field_rules import (
+    CHAT_RULES,
+    COMPLETION_RULES,
+    TOKENIZE_CHAT_RULES,
+    Rules,
+    in_json_schema,
+)
 from puna.api.fields import (
     CONTEXT_LENGTH,
     MESSAGES,
     AtMost,
+    Inputs,
     ModelName,
     NotSupported,
     Penalty,
     Probability,
+    Prompts,
     SomeProbability,
     StopText,
     TokenBiases,
     TokenIds,
 )
-from puna.api.formats import GrammarFormat, RegexFormat, ResponseFormat, TextFormat
-from puna.api.messages import Message, NamedTool, Tool, ToolChoice
-from puna.api.texts import Inputs, Prompts
+from puna.api.response_format import ResponseFormat, TextFormat, answer_constraint
 from puna.config import Config
-
-BrokenRule = tuple[str, str] | None
-"""The field at fault and why, or None."""
-
+from puna.inference.request import Constraint
 
 SeveralMessages = Annotated[
     list[Message], Field(min_length=1, fail_fast=True), AtMost(MESSAGES, CONTEXT_LENGTH)
@@ -42,8 +46,15 @@ SeveralMessages = Annotated[
 Tools = Annotated[list[Tool], Field(min_length=1, fail_fast=True), AtMost("tools")]
 
 
+class RequestBody(Config):
+    """Base of the bodies of requests."""
+
+    rules: ClassVar[Rules] = ()
+    """Rules across its fields."""
+
+
 class StreamOptions(Config):
-    """What a stream holds besides the answer."""
+    """Options of a stream."""
 
     include_usage: bool | None = Field(
         default=None, description="a last event with the usage; null in all before it"
@@ -53,8 +64,8 @@ class StreamOptions(Config):
     )
 
 
-class GenerationRequest(Config):
-    """What chats and completions have in common: how to choose tokens and when to end."""
+class GenerationRequest(RequestBody):
+    """Fields that chats and completions have in common: sampling, and the end of the answer."""
 
     model: ModelName = Field(
         description="a name from /v1/models; `name:adapter` chooses an adapter"
@@ -119,40 +130,23 @@ class GenerationRequest(Config):
 
     @property
     def constrained_by(self) -> str | None:
-        """The field that says what the answer has to look like, if one does."""
+        """The field that decides the form of the answer, if one does."""
         return (
             "response_format"
             if self.response_format is not None and not isinstance(self.response_format, TextFormat)
             else None
         )
 
-    def broken_rule(self) -> BrokenRule:
-        """The field and the reason, if fields do not fit each other."""
-        if self.stream_options is not None and not self.stream:
-            return "stream_options", "is for streams: set stream to true, or leave it out"
-        if self.constrained_by and self.ignore_eos:
-            return "ignore_eos", f"cannot be set where {self.constrained_by} decides the end"
-        if self.constrained_by and self.min_tokens:
-            return "min_tokens", f"cannot be set where {self.constrained_by} decides the end"
-        return None
+    def constraint(self) -> Constraint | None:
+        """The form that the engine holds the answer to, if there is one."""
+        return answer_constraint(self.response_format)
 
 
 class ChatRequest(GenerationRequest):
     """A chat to be answered."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                rules.STREAM_OPTIONS_NEED_A_STREAM,
-                rules.A_FORMAT_DECIDES_THE_END,
-                rules.A_FORCED_CALL_DECIDES_THE_END,
-                rules.A_STRICT_TOOL_DECIDES_THE_END,
-                rules.ALTERNATIVES_NEED_LOGPROBS,
-                rules.A_CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER,
-                rules.A_FORM_OF_TEXT_LEAVES_NO_CALLS,
-            ]
-        }
-    )
+    rules = CHAT_RULES
+    model_config = ConfigDict(json_schema_extra=in_json_schema(CHAT_RULES))
 
     messages: SeveralMessages
     max_completion_tokens: Annotated[int, Field(ge=1), AtMost("output_tokens")] | None = Field(
@@ -168,7 +162,7 @@ class ChatRequest(GenerationRequest):
     parallel_tool_calls: bool | None = Field(default=None, description="false: one call at most")
     safety_identifier: str | None = Field(default=None, description="like user")
     prompt_cache_key: str | None = Field(
-        default=None, description="like user: all equal beginnings are shared anyhow"
+        default=None, description="like user: all equal prefixes are cached anyhow"
     )
 
     # OpenAI's, of which only what changes nothing is taken
@@ -181,13 +175,15 @@ class ChatRequest(GenerationRequest):
         NotSupported("Puna answers in text"),
     ] = None
     moderation: Annotated[None, NotSupported("nothing here judges texts")] = None
-    prediction: Annotated[None, NotSupported("guesses come from the conversation itself")] = None
+    prediction: Annotated[None, NotSupported("draft tokens come from the conversation itself")] = (
+        None
+    )
     prompt_cache_options: Annotated[
-        None, NotSupported("beginnings are shared without being marked")
+        None, NotSupported("prefixes are cached without being marked")
     ] = None
     prompt_cache_retention: Annotated[
         Literal["in_memory"] | None,
-        NotSupported("beginnings are kept in memory while there is room"),
+        NotSupported("prefixes are kept in memory while there is space"),
     ] = None
     reasoning_effort: Annotated[
         Literal["none"] | None, NotSupported("no model here reasons apart from its answer")
@@ -206,12 +202,12 @@ class ChatRequest(GenerationRequest):
 
     @property
     def must_call(self) -> bool:
-        """Whether the answer has to be a call."""
+        """True if the answer has to be a call."""
         return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
 
     @property
     def constrained_by(self) -> str | None:
-        """The field that says what the answer has to look like, if one does."""
+        """The field that decides the form of the answer, if one does."""
         strict = any(tool.function.strict for tool in self.callable_tools)
         return (
             "tool_choice"
@@ -219,48 +215,31 @@ class ChatRequest(GenerationRequest):
             else super().constrained_by or ("tools" if strict else None)
         )
 
-    def broken_rule(self) -> BrokenRule:
-        """The field and the reason, if fields do not fit each other."""
-        if self.top_logprobs is not None and not self.logprobs:
-            return "top_logprobs", "needs logprobs: true"
-        return super().broken_rule() or self._tool_rule() or messages.broken_rule(self.messages)
+    def constraint(self) -> Constraint | None:
+        """The form that the engine holds the answer to, if there is one."""
+        return answer_constraint(self.response_format, self._functions, must_call=self.must_call)
 
-    def _tool_rule(self) -> BrokenRule:
-        names = [tool.function.name for tool in self.tools or ()]
-        if self.tool_choice is not None and not names:
-            return "tool_choice", "needs tools to choose from"
-        if len(set(names)) < len(names):
-            return (
-                "tools",
-                f"two of them are called {next(name for name in names if names.count(name) > 1)}",
-            )
-        if isinstance(self.tool_choice, NamedTool) and self.tool_choice.function.name not in names:
-            return (
-                "tool_choice",
-                f"there is no tool {self.tool_choice.function.name} among the tools",
-            )
-        if self.callable_tools and isinstance(self.response_format, RegexFormat | GrammarFormat):
-            return (
-                "response_format",
-                "cannot be a text's form where tools may be called: set tool_choice to none",
-            )
-        return _nobody_to_tell(self.messages) if names else None
+    @property
+    def _functions(self) -> list[Function]:
+        """The functions that the answer may call; only the named one, if one is."""
+        functions = [tool.function for tool in self.callable_tools]
+        if isinstance(self.tool_choice, NamedTool):
+            name = self.tool_choice.function.name
+            functions = [function for function in functions if function.name == name]
+        return functions
 
 
 class CompletionRequest(GenerationRequest):
     """Texts to be continued."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [rules.STREAM_OPTIONS_NEED_A_STREAM, rules.A_FORMAT_DECIDES_THE_END]
-        }
-    )
+    rules = COMPLETION_RULES
+    model_config = ConfigDict(json_schema_extra=in_json_schema(COMPLETION_RULES))
 
     prompt: Prompts | None = Field(
         description="texts, or ids that are taken as they are; null: from the beginning of a text"
     )
     max_tokens: Annotated[int, Field(ge=0), AtMost("output_tokens")] | None = Field(
-        default=None, description="tokens of a continuation at most; the context may end it sooner"
+        default=None, description="tokens of an answer at most; the context may end it sooner"
     )
     logprobs: Annotated[int, Field(ge=0), AtMost("logprobs")] | None = None
     echo: bool | None = Field(
@@ -273,7 +252,7 @@ class CompletionRequest(GenerationRequest):
     suffix: Annotated[None, NotSupported("no model here fills gaps")] = None
 
 
-class EmbeddingRequest(Config):
+class EmbeddingRequest(RequestBody):
     """Texts to be made into vectors."""
 
     model: ModelName = Field(
@@ -288,7 +267,7 @@ class EmbeddingRequest(Config):
     )
 
 
-class TokenizeTextRequest(Config):
+class TokenizeTextRequest(RequestBody):
     """A text to be turned into ids."""
 
     model: ModelName
@@ -298,12 +277,11 @@ class TokenizeTextRequest(Config):
     )
 
 
-class TokenizeChatRequest(Config):
+class TokenizeChatRequest(RequestBody):
     """A chat to be turned into ids, as it would be to be answered."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"allOf": [rules.A_CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER]}
-    )
+    rules = TOKENIZE_CHAT_RULES
+    model_config = ConfigDict(json_schema_extra=in_json_schema(TOKENIZE_CHAT_RULES))
 
     model: ModelName
     messages: SeveralMessages
@@ -312,20 +290,9 @@ class TokenizeChatRequest(Config):
         default=None, description="true, the default: end where the answer begins"
     )
 
-    def broken_rule(self) -> BrokenRule:
-        """The field and the reason, if fields do not fit each other."""
-        return (_nobody_to_tell(self.messages) if self.tools else None) or messages.broken_rule(
-            self.messages
-        )
 
-
-class DetokenizeRequest(Config):
+class DetokenizeRequest(RequestBody):
     """Ids to be turned into text."""
 
     model: ModelName
     tokens: Annotated[TokenIds, AtMost("prompt_tokens")]
-
-
-def _nobody_to_tell(of: list[Message]) -> BrokenRule:
-    user = any(message.role == "user" for message in of)
-    return None if user else ("tools", "are described in the first user message, but there is none")

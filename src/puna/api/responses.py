@@ -1,8 +1,8 @@
-"""What the endpoints answer, in OpenAI's shapes. Fields that were not set are left out, so that
-null means something where it stands.
+"""Shapes of answers, as OpenAI has them. Fields that were not set are left out, so that null means
+something where it stands.
 
-Not here: what may be asked (protocol.py) and how an answer comes about (chat.py, completions.py,
-embeddings.py, tokens.py).
+Not here: requests (protocol.py), errors (error_response.py), and the making of an answer
+(chat_completions.py, completions.py, embeddings.py, tokens.py).
 """
 
 from typing import Literal
@@ -24,33 +24,14 @@ class Answer(BaseModel):
         return self.model_dump_json(exclude_unset=True).encode("utf-8")
 
 
-class ErrorDetail(Answer):
-    """What went wrong, for people and for programs."""
-
-    message: str
-    type: str = Field(
-        description=(
-            "invalid_request_error, or server_error where the caller can do nothing about it"
-        )
-    )
-    param: str | None = Field(description="the field at fault")
-    code: str | None = Field(description="a word for programs, such as context_length_exceeded")
-
-
-class ErrorResponse(Answer):
-    """The answer to a request that cannot be served."""
-
-    error: ErrorDetail
-
-
 class PromptTokensDetails(Answer):
-    """Of the prompt's tokens: those that were known already, so cost nothing."""
+    """Of the prompt's tokens: those in the prefix cache, which cost nothing."""
 
     cached_tokens: int
 
 
 class CompletionUsage(Answer):
-    """What was computed. A prompt counts once, however many continuations it has; an end token
+    """The tokens of a request. A prompt counts once, however many sequences it has; an end token
     counts as completed.
     """
 
@@ -61,7 +42,7 @@ class CompletionUsage(Answer):
 
 
 class PromptUsage(Answer):
-    """What was read, where nothing is written."""
+    """The tokens that were read, where none are generated."""
 
     prompt_tokens: int
     total_tokens: int
@@ -86,15 +67,13 @@ class TopLogprob(Answer):
 
 
 class TokenLogprob(TopLogprob):
-    """The same, with the likeliest tokens at its place."""
+    """The same, with the likeliest tokens at its position."""
 
     top_logprobs: list[TopLogprob]
 
 
 class ChatLogprobs(Answer):
-    """Those of a message's tokens; none for an end token or what stands behind the end of the
-    text.
-    """
+    """Those of a message's tokens; none for an end token or tokens behind the end of the text."""
 
     content: list[TokenLogprob] | None
 
@@ -128,7 +107,7 @@ class FunctionCall(Answer):
     arguments: str
 
 
-class ToolCall(Answer):
+class ChatToolCall(Answer):
     """A call, with an id that the tool's answer has to name."""
 
     id: str
@@ -142,7 +121,7 @@ class ChatMessage(Answer):
     role: Literal["assistant"]
     content: str | None
     refusal: None
-    tool_calls: list[ToolCall] = Field(default_factory=list)
+    tool_calls: list[ChatToolCall] = Field(default_factory=list)
 
 
 class ChatChoice(Answer):
@@ -185,7 +164,7 @@ class ToolCallDelta(Answer):
 
 
 class ChatDelta(Answer):
-    """What is new in an answer."""
+    """The new part of an answer."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None = None
@@ -217,9 +196,9 @@ class ChatCompletionChunk(Answer):
 
 
 class CompletionChoice(Answer):
-    """One continuation, or a piece of it in a stream."""
+    """One text, or a piece of it in a stream."""
 
-    index: int = Field(description="continuation j of prompt i has i * n + j")
+    index: int = Field(description="text j of prompt i has i * n + j")
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: Literal["stop", "length"] | None
@@ -228,8 +207,8 @@ class CompletionChoice(Answer):
     )
 
 
-class Completion(Answer):
-    """Continuations of texts; in a stream, an event."""
+class TextCompletion(Answer):
+    """Texts that continue prompts; in a stream, an event."""
 
     id: str
     object: Literal["text_completion"]
@@ -293,7 +272,7 @@ class ModelList(Answer):
 
 
 class HealthResponse(Answer):
-    """Whether requests are served."""
+    """The state of the service."""
 
     status: Literal["ok", "loading", "stuck", "dead", "draining"]
     detail: str = ""

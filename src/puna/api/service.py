@@ -1,25 +1,40 @@
-"""What the endpoints share: the engine, the limits, who may enter, and the models by the names that
-requests call them.
+"""The objects that all endpoints share: the engine's client, the limits, admission control, and the
+models by the names that requests use.
 
 A request names a model as /v1/models does: `name`, or `name:adapter` for one of its adapters. A
 name is looked up among what was loaded and is never a path.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import Request
 
-from puna.api.errors import ApiError
+from puna.api.chat_messages import Message, Tool, as_turns
+from puna.api.error_response import ApiError
 from puna.api.fields import MESSAGES, TOKEN_ID
 from puna.api.limits import Admission, Limits
 from puna.api.responses import Model, ModelList
 from puna.engine_process.client import EngineClient, ServedModel
+from puna.errors import TokenizerError
+from puna.tokenizer.chat_template import encode_chat
 from puna.tokenizer.tokenizer import Tokenizer
 
 _MESSAGE_TOKENS = 4
-"""What the least message takes: the two marks around its role, the role, the mark of its end."""
+"""Of the shortest message: the two marks around its role, the role, the mark of its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt as ids, with its text. opened: the first id was put before it, and is not part of
+    it.
+    """
+
+    ids: list[int]
+    opened: bool
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +51,39 @@ class ChosenModel:
         """Its vocabulary."""
         return self.served.tokenizer
 
+    async def encode_prompt(self, given: str | list[int]) -> EncodedPrompt:
+        """A prompt as ids, of which there is at least one. A text is read as the model met texts in
+        training: behind the token that opens one. Ids are taken as they are.
+        """
+        tokenizer = self.tokenizer
+        if not isinstance(given, str):
+            return EncodedPrompt(given, False, tokenizer.decode(given))
+        # leaves the interpreter to others, as `encode` does not
+        (ids,) = await asyncio.to_thread(tokenizer.encode_documents, [given])
+        opened = tokenizer.bos_id is not None or not ids
+        return EncodedPrompt(ids or [tokenizer.eos_id], opened, given)
+
+    async def encode_chat(
+        self, messages: Sequence[Message], tools: Sequence[Tool], *, answer: bool
+    ) -> list[int]:
+        """A conversation as ids, `answer`: up to the beginning of the answer. Raises ApiError for a
+        model whose vocabulary holds no chats.
+        """
+        try:
+            laid_out = await asyncio.to_thread(
+                encode_chat,
+                self.tokenizer,
+                as_turns(messages),
+                tools=[tool.described() for tool in tools],
+                add_generation_prompt=answer,
+            )
+        except TokenizerError as error:
+            message = f"messages: {error}"
+            raise ApiError(400, message, param="messages", code="invalid_value") from error
+        return laid_out.ids
+
     def described(self) -> Model:
-        """What /v1/models says of it."""
+        """Its entry in /v1/models."""
         served = self.served
         return Model(
             id=self.name,
@@ -50,14 +96,14 @@ class ChosenModel:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Everything that an endpoint needs and does not own."""
+    """The objects that an endpoint needs and does not own."""
 
     client: EngineClient
     limits: Limits
     admission: Admission
 
     def models(self) -> dict[str, ChosenModel]:
-        """What requests can name, by name."""
+        """The models and adapters that requests can name, by name."""
         chosen = [
             ChosenModel(
                 served.loaded.name if adapter is None else f"{served.loaded.name}:{adapter}",
@@ -78,21 +124,42 @@ class Service:
         return models[name]
 
     def capacity(self, model: ChosenModel) -> int:
-        """Tokens that a prompt and its continuation may have together: the context, if the cache
-        holds it.
+        """Tokens that a prompt and its answer may have together: the context, if the cache holds
+        it.
         """
         loaded = model.served.loaded
         return min(loaded.context_length, loaded.cache_tokens)
 
+    def room_for(self, ids: Sequence[int], model: ChosenModel, field: str) -> int:
+        """Tokens that may follow the prompt in `field`. Raises ApiError, a 400 with the numbers, if
+        there is no room for one.
+        """
+        context, limit = self.capacity(model), self.limits.prompt_tokens
+        most = min(context - 1, limit)
+        if len(ids) > most:
+            why = (
+                f"this model's context of {context} must hold it and at least one more"
+                if most < limit
+                else "that is this server's limit"
+            )
+            raise ApiError(
+                400,
+                f"{field}: the prompt has {len(ids)} tokens, but may have at most {most}: {why}."
+                " Shorten it",
+                param=field,
+                code="context_length_exceeded",
+            )
+        return context - len(ids)
+
     def model_list(self) -> ModelList:
-        """What /v1/models says."""
+        """The answer of /v1/models."""
         return ModelList(
             object="list", data=[model.described() for model in self.models().values()]
         )
 
     def bounds(self, model: str | None = None) -> dict[str, int]:
-        """The numbers behind the bounds of fields: the limits, and what follows from this model, or
-        from all.
+        """The numbers behind the bounds of fields: the limits, and the bounds of this model, or of
+        all.
         """
         models = self.models()
         asked = [models[model]] if model in models else list(models.values())
@@ -102,8 +169,8 @@ class Service:
 
     @asynccontextmanager
     async def admit(self, request: Request, sequences: int = 1) -> AsyncIterator[None]:
-        """Hold a place while the block runs; raises TooManyRequests. `sequences` will run or
-        wait.
+        """Count the request as in progress while the block runs, with `sequences` that run or wait.
+        Raises TooManyRequests.
         """
         async with self.admission.enter(request.state.caller, sequences):
             yield

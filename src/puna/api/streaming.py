@@ -1,5 +1,4 @@
-"""Answers while the caller listens: server-sent events, and whole answers that nobody waits for any
-more.
+"""Answers while the caller listens: server-sent events, and whole answers whose caller may leave.
 
 A caller who goes away ends the work, streamed or not. A stream's status is sent with its first
 event, so what goes wrong before is an answer of its own; what goes wrong later is an event with
@@ -15,14 +14,14 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from puna.api.errors import ApiError, as_api_error
+from puna.api.error_response import ApiError, as_api_error
 from puna.api.responses import Answer
 
 T = TypeVar("T")
 
 SHARE_OF_THE_TIME = 0.95
-"""Of a request's time: then a stream is told that it is over, before the connection is cut
-(server/gate.py).
+"""Part of a request's time after which a stream is told that it is over, before the connection is
+cut (server/middleware/timeout.py).
 """
 
 log = logging.getLogger("puna.server")
@@ -64,8 +63,8 @@ class WholeAnswer(Response):
 
 
 class EventStream(Response):
-    """Server-sent events, one for each answer that `events` gives, and `[DONE]`. seconds: those
-    that a request may take.
+    """Server-sent events, one for each answer that `events` gives, and `[DONE]`. seconds: the time
+    of a request.
     """
 
     media_type = "text/event-stream"
@@ -76,7 +75,7 @@ class EventStream(Response):
         self._events, self._seconds = events, seconds * SHARE_OF_THE_TIME
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI's)
-        """Send the stream, or raise what came instead of its first event."""
+        """Send the stream, or raise the exception that came instead of its first event."""
         with contextlib.suppress(CallerGoneError):
             await while_listening(receive, self._send(send))
 
@@ -128,4 +127,4 @@ async def _end(task: "asyncio.Task[Any]") -> None:
     task.cancel()
     await asyncio.wait((task,))
     if not task.cancelled():
-        task.exception()  # what it ends with now is of no interest
+        task.exception()  # read, so that asyncio does not report it as never retrieved

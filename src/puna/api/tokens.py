@@ -7,14 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from puna.api.chat import chat_ids
-from puna.api.errors import ApiError
+from puna.api.error_response import ApiError
 from puna.api.json_body import JsonBody, read_json
 from puna.api.openapi import gives, takes
 from puna.api.protocol import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
 from puna.api.responses import DetokenizeResponse, TokenizeResponse
 from puna.api.service import Service
-from puna.api.texts import encode_prompt
 from puna.errors import TokenizerError
 
 
@@ -41,12 +39,8 @@ def routes(service: Service) -> APIRouter:
     async def _tokenized_chat(request: Request, body: TokenizeChatRequest) -> TokenizeResponse:
         model = service.model(body.model)
         async with service.admit(request):
-            ids = await chat_ids(
-                model,
-                body.messages,
-                body.tools or (),
-                answer=body.add_generation_prompt is not False,
-            )
+            answer = body.add_generation_prompt is not False
+            ids = await model.encode_chat(body.messages, body.tools or (), answer=answer)
         return TokenizeResponse(
             tokens=ids, count=len(ids), max_model_len=model.served.loaded.context_length
         )
@@ -54,7 +48,7 @@ def routes(service: Service) -> APIRouter:
     async def _tokenized_text(request: Request, body: TokenizeTextRequest) -> TokenizeResponse:
         model = service.model(body.model)
         async with service.admit(request):
-            text = await encode_prompt(model.tokenizer, body.prompt)
+            text = await model.encode_prompt(body.prompt)
         ids = text.ids[int(text.opened and body.add_special_tokens is False) :]
         return TokenizeResponse(
             tokens=ids, count=len(ids), max_model_len=model.served.loaded.context_length

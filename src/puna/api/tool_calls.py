@@ -1,12 +1,12 @@
-"""Calls of tools in what a model writes: `{"name": ..., "parameters": {...}}`, as Llama 3.1 writes
-them, several behind ";".
+"""Calls of tools in generated text: `{"name": ..., "parameters": {...}}`, as Llama 3.1 writes them,
+several behind ";".
 
 A reader takes an answer's text bit by bit and gives its parts: words, and calls with their
 arguments. There are three. `WordsReader` for answers without tools. `CallReader` for an answer that
 a constraint makes one call: its arguments are given as they come. `PossibleCalls` where the model
-may choose: it holds text back only while that may still turn out to be calls, and what is no whole
-call of a known tool, with an object for its arguments, stays text. Not here: what the model is told
-of tools (puna.tokenizer.chat_template), and the constraints (tool_schema.py).
+may choose: it holds text back only while that may still turn out to be calls, and all but whole
+calls of known tools, with an object for their arguments, stays text. Not here: the description of
+tools for the model (puna.tokenizer.chat_template), and the constraints (response_format.py).
 """
 
 import json
@@ -52,9 +52,9 @@ class Reader(Protocol):
     """One answer's text to its parts."""
 
     called: bool
-    """Whether there was a call."""
+    """True if there was a call."""
     enough: bool
-    """Whether nothing that may still come is of interest."""
+    """True if nothing that may still come is of interest."""
 
     def feed(self, text: str) -> list[Part]:
         """The parts that are certain now."""

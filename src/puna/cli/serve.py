@@ -1,4 +1,4 @@
-"""`puna serve`: model folders behind an HTTP API, and what its options say. The server itself is
+"""`puna serve`: model folders behind an HTTP API, and its options. The server itself is
 puna/server.
 """
 
@@ -48,7 +48,7 @@ def serve(
     name: Annotated[
         list[str] | None,
         typer.Option(
-            help="What requests call a model; one for each.",
+            help="The name of a model in requests; one for each.",
             show_default="its folder's name, or its run's",
         ),
     ] = None,
@@ -66,7 +66,7 @@ def serve(
         list[str] | None,
         typer.Option(
             help=(
-                "What callers must send as a bearer token; may be given several times. The"
+                "A key that callers must send as a bearer token; may be given several times. The"
                 " environment keeps it from other users."
             ),
             envvar="PUNA_API_KEY",
@@ -91,11 +91,11 @@ def serve(
         str | None,
         typer.Option(
             help="For keys and values of each model, such as 512MB or 2GiB.",
-            show_default="a context for each running continuation, at most a quarter of memory",
+            show_default="a context for each running sequence, at most a quarter of memory",
         ),
     ] = None,
     max_running: Annotated[
-        int, typer.Option(help="Continuations computed at once, by each model.", min=1)
+        int, typer.Option(help="Sequences computed at once, by each model.", min=1)
     ] = 64,
     max_step_tokens: Annotated[
         int,
@@ -105,7 +105,7 @@ def serve(
     ] = 256,
     queue: Annotated[
         int,
-        typer.Option(help="Continuations that may wait; more are told to come again (429).", min=0),
+        typer.Option(help="Sequences that may wait; more are told to come again (429).", min=0),
     ] = 256,
     drain_seconds: Annotated[
         float, typer.Option(help="After SIGTERM or Ctrl-C, for what is in progress.", min=0)
@@ -123,10 +123,10 @@ def serve(
     ] = None,
     no_share: Annotated[
         bool,
-        typer.Option("--no-share", help="Compute equal beginnings of prompts again each time."),
+        typer.Option("--no-share", help="No prefix caching: compute every prompt whole."),
     ] = False,
     no_speculation: Annotated[
-        bool, typer.Option("--no-speculation", help="Never guess tokens from what was said before.")
+        bool, typer.Option("--no-speculation", help="No speculative decoding (no draft tokens).")
     ] = False,
     batch_invariant: Annotated[
         bool,
@@ -154,9 +154,9 @@ def serve(
     Only this machine reaches the server unless --host says otherwise. SIGTERM and Ctrl-C let what
     is in progress end; a second one does not.
     """
-    from puna.api.limits import Limits
     from puna.config import apply_overrides, validate
     from puna.inference.engine_config import EngineConfig
+    from puna.server.http_limits import HttpLimits
     from puna.server.serve import ServerOptions
     from puna.server.serve import serve as run
 
@@ -183,7 +183,7 @@ def serve(
         device=device,
         dtype=dtype,
         threads=threads,
-        limits=validate(Limits, apply_overrides({"queue": queue}, limit or []), "--limit"),
+        limits=validate(HttpLimits, apply_overrides({"queue": queue}, limit or []), "--limit"),
     )
     code = run(
         model_specs(models, name or [], adapter or []),
@@ -198,8 +198,8 @@ def serve(
 def model_specs(
     folders: Sequence[Path], names: Sequence[str], adapters: Sequence[str]
 ) -> "list[ModelSpec]":
-    """What to serve: folders with their names, and the adapters of each. Raises ConfigError where
-    these do not fit together.
+    """The models to serve: folders with their names, and the adapters of each. Raises ConfigError
+    where these do not fit together.
     """
     from puna.engine_process.messages import ModelSpec
 

@@ -13,7 +13,8 @@ class Detokenizer:
     """Text of one sequence so far. Give it every event of its sequence, in order.
 
     text: what is certain. ids: what made it, an end token included and nothing after a stop text;
-    logprobs: theirs, if asked for. prompt_logprobs: the prompt's, if asked for. finish: why it
+    logprobs: theirs, if asked for. offsets: the index of the first character of each id but an
+    end token. prompt_logprobs: the prompt's, if asked for. finish: why it
     ended, or None. A stop text is found here and not in the engine, which knows ids only: whoever
     feeds the detokenizer then cancels the request.
     """
@@ -21,6 +22,7 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self.text, self.finish = "", None
         self.ids: list[int] = []
+        self.offsets: list[int] = []
         self.logprobs: list[TokenLogprobs] = []
         self.prompt_logprobs: tuple[TokenLogprobs, ...] = ()
         self._decoder, self._stop, self._held = (
@@ -44,7 +46,9 @@ class Detokenizer:
             self.ids.append(token)
             self.logprobs += event.logprobs[index : index + 1]
             is_end = event.finish == "stop" and index == len(event.ids) - 1
-            self._take("" if is_end else self._decoder.feed(token))
+            if not is_end:
+                self.offsets.append(len(self.text) + len(self._held))
+                self._take(self._decoder.feed(token))
         if event.finish is not None and self.finish is None:
             self._take(self._decoder.flush())
         if event.finish is not None and self.finish is None:

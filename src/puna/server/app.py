@@ -1,8 +1,8 @@
-"""The application: endpoints, errors, and the layers around them. What runs it is serve.py.
+"""The application: endpoints, error handlers, and the middleware around them. serve.py runs it.
 
 From the outside in: requests are counted; on a server for this machine only, the Host header is
-looked at (auth.py); browsers of allowed origins get their headers; keys are checked; bodies are
-read within their limits (body.py). Then the routes.
+checked; browsers of allowed origins get their headers; keys are checked; bodies are read within
+their limits. Then the routes. Around all of it serve.py puts readiness and timeout.
 """
 
 from collections.abc import Sequence
@@ -12,23 +12,25 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from puna.api import chat, completions, embeddings, tokens
-from puna.api.errors import answer_errors
-from puna.api.limits import Admission, Limits
-from puna.api.openapi import describe, gives, refusals
+from puna.api import chat_completions, completions, embeddings, tokens
+from puna.api.error_response import handle_errors
+from puna.api.limits import Admission
+from puna.api.openapi import describe, error_responses, gives
 from puna.api.responses import Answer, HealthResponse, Model, ModelList
 from puna.api.service import Service
 from puna.engine_process.client import EngineClient
 from puna.engine_process.metrics import CONTENT_TYPE, Metrics
-from puna.server.auth import HostCheck, KeyCheck
-from puna.server.body import BodyLimit
+from puna.server.http_limits import HttpLimits
+from puna.server.middleware.api_key import ApiKeyMiddleware
+from puna.server.middleware.body_limit import BodyLimitMiddleware
+from puna.server.middleware.host_name import HostNameMiddleware
+from puna.server.middleware.request_count import RequestCountMiddleware
 
 
 def create_app(
     client: EngineClient,
-    limits: Limits,
+    limits: HttpLimits,
     *,
     api_keys: Sequence[str] = (),
     allow_origins: Sequence[str] = (),
@@ -45,13 +47,19 @@ def create_app(
     app = FastAPI(
         title="Puna", version=version("puna"), docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    for routes in (chat.routes, completions.routes, embeddings.routes, tokens.routes, model_routes):
+    for routes in (
+        chat_completions.routes,
+        completions.routes,
+        embeddings.routes,
+        tokens.routes,
+        model_routes,
+    ):
         app.include_router(routes(service))
     app.include_router(state_routes(client, metrics))
-    answer_errors(app)
+    handle_errors(app)
     app.openapi = lambda: _described(app, service, keys=bool(api_keys))  # type: ignore[method-assign]
-    app.add_middleware(BodyLimit, limits=limits)
-    app.add_middleware(KeyCheck, keys=api_keys)
+    app.add_middleware(BodyLimitMiddleware, limits=limits)
+    app.add_middleware(ApiKeyMiddleware, keys=api_keys)
     if allow_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -61,8 +69,8 @@ def create_app(
             expose_headers=["Retry-After"],
         )
     if loopback_only:
-        app.add_middleware(HostCheck)
-    app.add_middleware(RequestCount, metrics=metrics)
+        app.add_middleware(HostNameMiddleware)
+    app.add_middleware(RequestCountMiddleware, metrics=metrics)
     return app
 
 
@@ -74,7 +82,7 @@ def _described(app: FastAPI, service: Service, *, keys: bool) -> dict[str, Any]:
 
 
 def model_routes(service: Service) -> APIRouter:
-    """What requests can name as their model."""
+    """The endpoints of the models that requests can name."""
     router = APIRouter()
 
     @router.get("/v1/models", responses=gives(ModelList))
@@ -91,7 +99,7 @@ def model_routes(service: Service) -> APIRouter:
 
 
 def state_routes(client: EngineClient, counted: Metrics) -> APIRouter:
-    """How the server is doing."""
+    """The endpoints of the server's state."""
     router = APIRouter()
 
     @router.get(
@@ -100,13 +108,14 @@ def state_routes(client: EngineClient, counted: Metrics) -> APIRouter:
         | {503: {"model": HealthResponse, "description": "not now"}},
     )
     async def health() -> Response:
-        """Whether requests are served. Needs no key."""
+        """The state of the service. Needs no key."""
         now = client.health()
         return _sent(HealthResponse(status=now.status, detail=now.detail), 200 if now.ok else 503)
 
     @router.get(
         "/metrics",
-        responses=refusals() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses=error_responses()
+        | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
         response_class=Response,
     )
     async def measure() -> Response:
@@ -114,29 +123,6 @@ def state_routes(client: EngineClient, counted: Metrics) -> APIRouter:
         return Response(counted.render(), headers={"content-type": CONTENT_TYPE})
 
     return router
-
-
-class RequestCount:
-    """Counts answers by path and status; 499 is a caller who went away before there was one."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request and count it."""
-        status = 499
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched)
-        finally:
-            if scope["type"] == "http":
-                self._metrics.request_finished(getattr(scope.get("route"), "path", "other"), status)
 
 
 def _sent(answer: Answer, status: int = 200) -> Response:

@@ -1,9 +1,10 @@
-"""One HTTP connection, bounded in time and size before there is a request to speak of: uvicorn's,
-with what it leaves out.
+"""One HTTP connection: uvicorn's, bounded in time and size before there is a request.
 
 uvicorn with httptools waits for ever for a first request or the rest of its headers, keeps headers
 and trailers of any size, and closes a connection only once its reader has taken what was written.
-Bodies and answers are bounded above this, in body.py and gate.py.
+Bodies and answers are bounded above this, in middleware/body_limit.py and middleware/timeout.py.
+uvicorn's private names that this file builds on are listed by
+tests/server/test_uvicorn_internals.py.
 """
 
 import asyncio
@@ -16,26 +17,28 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from puna.api.limits import Limits
-from puna.api.refusal import CLOSE, refusal_bytes, refuse
-from puna.server.gate import ABORT
+from puna.server.http_error import CLOSE, error_bytes, send_error
+from puna.server.http_limits import HttpLimits
+from puna.server.middleware.timeout import ABORT
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """What uvicorn makes of each connection; `http_server` gives a subclass its limits."""
+    """uvicorn's protocol of one connection, within limits; `http_server` sets them in a
+    subclass.
+    """
 
-    limits: Limits
+    limits: HttpLimits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
         super().connection_made(transport)
         self._head_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
-        self._refusal = (400, "this is no valid HTTP request", "invalid_http")
+        self._error = (400, "this is no valid HTTP request", "invalid_http")
         self._in_head, self._size, self._deaf = True, 0, False
         self._cycles: list[RequestResponseCycle] = []
         if len(self.connections) > self.limits.connections:
-            self._refuse(
+            self._reject(
                 503,
                 f"the server has {self.limits.connections} connections, the most that it holds:"
                 " come again",
@@ -63,11 +66,11 @@ class BoundedConnection(HttpToolsProtocol):
         if self._deaf or self.transport.is_closing():
             return
         if self._in_head and self._size > self.limits.header_bytes:
-            self._refuse(*_HEADERS_TOO_LARGE)  # without an end
+            self._reject(*_HEADERS_TOO_LARGE)  # without an end
         elif (
             not self._in_head and self._size > self.limits.header_bytes + 2 * self.limits.body_bytes
         ):
-            self._refuse(*_BODY_TOO_LARGE)  # with its frames, extensions and trailers
+            self._reject(*_BODY_TOO_LARGE)  # with its frames, extensions and trailers
         elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
 
@@ -79,19 +82,19 @@ class BoundedConnection(HttpToolsProtocol):
         self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
-        """All headers of a request are there. What is raised here, httptools turns into an invalid
-        request.
+        """All headers of a request are there. httptools turns an exception raised here into an
+        invalid request.
         """
         if (
             len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             > self.limits.header_bytes
         ):
-            self._refusal = _HEADERS_TOO_LARGE
+            self._error = _HEADERS_TOO_LARGE
             raise ValueError("headers")
         if self.parser.should_upgrade() and any(
             name in (b"content-length", b"transfer-encoding") for name, _ in self.headers
         ):
-            self._refusal = _UPGRADE  # the parser would drop the body
+            self._error = _UPGRADE  # the parser would drop the body
             raise ValueError("upgrade")
         self._stop_timers()
         self._in_head, self._size = False, 0
@@ -110,20 +113,20 @@ class BoundedConnection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn decides)
         """The parser gave up."""
-        self._refuse(*self._refusal)
+        self._reject(*self._error)
 
     def _too_slow(self) -> None:
-        self._refuse(
+        self._reject(
             408, f"no whole request came within {self.limits.header_seconds:g} seconds", "timeout"
         )
 
-    def _refuse(self, status: int, message: str, code: str) -> None:
+    def _reject(self, status: int, message: str, code: str) -> None:
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
-            self._answer_and_close(refusal_bytes(status, message, code))
+            self._answer_and_close(error_bytes(status, message, code))
         # the answer to a request before this one comes first
         elif self.pipeline and cycle.more_body:
-            self.pipeline[0] = (cycle, functools.partial(_refused, status, message, code))
+            self.pipeline[0] = (cycle, functools.partial(_send_rejection, status, message, code))
             self._last()
         # what follows a whole request is at fault: that one is still answered
         elif not cycle.more_body:
@@ -133,7 +136,7 @@ class BoundedConnection(HttpToolsProtocol):
                 # in the middle of its own answer there is no place for this one
                 self.transport.abort()
             else:
-                self._answer_and_close(refusal_bytes(status, message, code))
+                self._answer_and_close(error_bytes(status, message, code))
             cycle.disconnected = True  # nothing more is to be written
             cycle.message_event.set()
 
@@ -177,11 +180,11 @@ _UPGRADE = (
 )
 
 
-async def _refused(
+async def _send_rejection(
     status: int, message: str, code: str, _scope: Scope, _receive: Receive, send: Send
 ) -> None:
-    """The application of a request that is refused when its turn comes."""
-    await refuse(send, status, message, code, CLOSE)
+    """The application of a request that is rejected when its turn comes."""
+    await send_error(send, status, message, code, CLOSE)
 
 
 class HttpServer(uvicorn.Server):
@@ -195,7 +198,7 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def http_server(app: ASGIApp, limits: Limits) -> HttpServer:
+def http_server(app: ASGIApp, limits: HttpLimits) -> HttpServer:
     """A server of `app` within these limits; `serve([listener])` runs it until its `should_exit` is
     set.
     """

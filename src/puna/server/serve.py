@@ -1,10 +1,10 @@
-"""The server as a process: binds, starts the engine process, serves until a signal or the
-engine's end, and drains.
+"""The life of a server: binds, starts the engine process, serves until a signal or the engine's
+end, and drains.
 
 A first SIGTERM or SIGINT lets what is in progress end, up to `drain_seconds`, while /health says
 "draining" and new requests get a 503. A second one ends at once. Where the engine process ends by
-itself, requests in progress get an error, and the server ends too: whoever restarts servers can
-then do so. Not here: options and their texts (cli/serve.py), endpoints (app.py).
+itself, requests in progress get an error, and the server ends too, so that a supervisor can restart
+it. Not here: options and their texts (cli/serve.py), endpoints (app.py).
 """
 
 import asyncio
@@ -14,7 +14,6 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from puna.api.limits import Limits
 from puna.engine_process.client import CLOSE_SECONDS, EngineClient, EngineStopped
 from puna.engine_process.messages import Dtype, ModelSpec
 from puna.engine_process.metrics import Metrics
@@ -23,7 +22,9 @@ from puna.inference.engine_config import EngineConfig
 from puna.server.app import create_app
 from puna.server.auth import check_exposure, reaches_only_here
 from puna.server.connection import http_server
-from puna.server.gate import Gate
+from puna.server.http_limits import HttpLimits
+from puna.server.middleware.readiness import ReadinessMiddleware
+from puna.server.middleware.timeout import TimeoutMiddleware
 
 FAREWELL_SECONDS = 2.0
 """For the last answers to reach their readers once the engine has ended."""
@@ -31,7 +32,7 @@ FAREWELL_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Where the server is and whom it serves. anyone: a host that others reach needs no key.
+    """Address, access and limits of a server. anyone: a host that others reach needs no key.
     threads: of torch; None for its own choice.
     """
 
@@ -45,12 +46,12 @@ class ServerOptions:
     device: str = "auto"
     dtype: Dtype | None = None
     threads: int | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: HttpLimits = field(default_factory=HttpLimits)
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens."""
+    """Host and port of a listening server."""
 
     host: str
     port: int
@@ -103,15 +104,16 @@ async def _serve(
             metrics=metrics,
             loopback_only=reaches_only_here(options.host),
         )
-        gate = Gate(app, client.health, options.limits.request_seconds)
-        server = http_server(gate, options.limits)
+        timed = TimeoutMiddleware(app, options.limits.request_seconds)
+        outermost = ReadinessMiddleware(timed, client.health)
+        server = http_server(outermost, options.limits)
         serving = asyncio.create_task(server.serve([listener]))
         try:
             return await _until_the_end(
-                client, gate, options, signals, lambda: announce(_address(listener), client)
+                client, outermost, options, signals, lambda: announce(_address(listener), client)
             )
         finally:
-            cut = gate.in_progress > 0  # whoever is still waiting now has waited long enough
+            cut = outermost.in_progress > 0  # callers who still wait have waited for drain_seconds
             server.should_exit, server.force_exit = True, cut
             await client.close(seconds=0 if cut else CLOSE_SECONDS)
             await serving
@@ -119,7 +121,7 @@ async def _serve(
 
 async def _until_the_end(
     client: EngineClient,
-    gate: Gate,
+    outermost: ReadinessMiddleware,
     options: ServerOptions,
     signals: "asyncio.Queue[int]",
     announce: Callable[[], None],
@@ -137,7 +139,7 @@ async def _until_the_end(
         await asyncio.wait((stopped, signalled), return_when=asyncio.FIRST_COMPLETED)
         if signalled.done():
             client.drain()
-            idle = asyncio.create_task(gate.wait_until_idle())
+            idle = asyncio.create_task(outermost.wait_until_idle())
             signalled = asyncio.create_task(signals.get())
             await asyncio.wait(
                 (idle, stopped, signalled),
@@ -149,7 +151,7 @@ async def _until_the_end(
                 return 128 + signalled.result()
         if stopped.done():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(gate.wait_until_idle(), FAREWELL_SECONDS)
+                await asyncio.wait_for(outermost.wait_until_idle(), FAREWELL_SECONDS)
             raise EngineStopped(stopped.result())
         return 0
     finally:

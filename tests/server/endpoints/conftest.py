@@ -17,7 +17,6 @@ from background_loop import BackgroundLoop
 from live_server import live_server
 from openai import OpenAI
 
-from puna.api.limits import Limits
 from puna.engine_process.client import EngineClient
 from puna.engine_process.messages import ModelSpec
 from puna.inference.engine_config import EngineConfig
@@ -25,6 +24,7 @@ from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
 from puna.model.weights import write_model, write_tensors
+from puna.server.http_limits import HttpLimits
 from puna.tokenizer.tokenizer import Tokenizer
 
 CONTEXT = 4096
@@ -32,7 +32,7 @@ TEXT = (
     'the llama reads {"name": "weather", "parameters": {"type": "object"}} given functions please'
     " respond with JSON 東京 🦙"
 )
-LIMITS = Limits(output_tokens=64, n=4, requests_per_minute=10**6, burst=10**6)
+LIMITS = HttpLimits(output_tokens=64, n=4, requests_per_minute=10**6, burst=10**6)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import pytest
 from background_loop import BackgroundLoop
 from live_server import live_server
 
-from puna.api.limits import Limits
 from puna.engine_process.client import EngineClient
+from puna.server.http_limits import HttpLimits
 from puna.tokenizer.chat_template import Message, ToolCall, encode_chat
 from puna.tokenizer.tokenizer import Tokenizer
 
@@ -170,7 +170,7 @@ def test_keys_origins_and_hosts_are_looked_at(loop: BackgroundLoop, noise: Engin
 
 
 def test_limits_are_kept_and_told(loop: BackgroundLoop, noise: EngineClient) -> None:
-    limits = Limits(
+    limits = HttpLimits(
         body_bytes=2000,
         n=2,
         stops=1,
@@ -242,7 +242,7 @@ def test_limits_are_kept_and_told(loop: BackgroundLoop, noise: EngineClient) -> 
 def test_more_requests_than_allowed_are_a_429_that_says_when_to_come_again(
     loop: BackgroundLoop, noise: EngineClient
 ) -> None:
-    limits = Limits(burst=2, requests_per_minute=1)
+    limits = HttpLimits(burst=2, requests_per_minute=1)
     with live_server(loop, noise, limits) as url, httpx.Client(base_url=url) as http:
         answers = [http.post("/tokenize", json={"model": "noise", "prompt": "x"}) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]

@@ -16,10 +16,12 @@ import pytest
 from background_loop import BackgroundLoop
 from live_server import live_server
 
-from puna.api.limits import Limits
 from puna.engine_process.client import EngineClient
+from puna.server.http_limits import HttpLimits
 
-LIMITS = Limits(output_tokens=6, n=2, tools=2, prompts=3, requests_per_minute=10**6, burst=10**6)
+LIMITS = HttpLimits(
+    output_tokens=6, n=2, tools=2, prompts=3, requests_per_minute=10**6, burst=10**6
+)
 """Small, so that requests at the limits are quick and fit the model's context."""
 
 

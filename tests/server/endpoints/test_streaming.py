@@ -14,10 +14,10 @@ import pytest
 from background_loop import BackgroundLoop
 from live_server import live_server
 
-from puna.api.limits import Limits
 from puna.engine_process.client import EngineClient
 from puna.engine_process.messages import ModelSpec
 from puna.inference.engine_config import EngineConfig
+from puna.server.http_limits import HttpLimits
 
 HELLO = [{"role": "user", "content": "Hello"}]
 ENDLESS: dict[str, Any] = {"model": "noise", "prompt": "x", "max_tokens": 1400, "ignore_eos": True}
@@ -26,7 +26,7 @@ ENDLESS: dict[str, Any] = {"model": "noise", "prompt": "x", "max_tokens": 1400, 
 @pytest.fixture(scope="module")
 def patient(loop: BackgroundLoop, noise: EngineClient) -> Iterator[str]:
     """A server that lets texts get long."""
-    with live_server(loop, noise, Limits(requests_per_minute=10**6)) as url:
+    with live_server(loop, noise, HttpLimits(requests_per_minute=10**6)) as url:
         yield url
 
 
@@ -132,7 +132,7 @@ def test_a_stream_that_takes_too_long_says_so_and_ends(
     loop: BackgroundLoop, noise: EngineClient
 ) -> None:
     with (
-        live_server(loop, noise, Limits(request_seconds=0.5)) as url,
+        live_server(loop, noise, HttpLimits(request_seconds=0.5)) as url,
         httpx.Client(base_url=url) as http,
     ):
         *chunks, last = events(lines(http, "/v1/completions", {**ENDLESS, "stream": True}))

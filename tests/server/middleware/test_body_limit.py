@@ -1,4 +1,4 @@
-"""Bodies: whole and in one piece to the application, or refused before they cost anything."""
+"""Bodies: whole and in one piece to the application, or rejected before they cost anything."""
 
 import asyncio
 import json
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
-from puna.api.limits import Limits
-from puna.server.body import BodyLimit, json_depth
+from puna.server.http_limits import HttpLimits
+from puna.server.middleware.body_limit import BodyLimitMiddleware, json_depth
 
 CHUNKED = [(b"transfer-encoding", b"chunked")]
 
@@ -25,7 +25,7 @@ def parts(*bodies: bytes) -> list[Message]:
 
 
 def ask(scope: Scope, messages: list[Message], app: Any = echo, **limits: Any) -> Answer:
-    return asyncio.run(call(BodyLimit(app, Limits(**limits)), scope, messages))
+    return asyncio.run(call(BodyLimitMiddleware(app, HttpLimits(**limits)), scope, messages))
 
 
 def declared(size: int | bytes) -> Scope:

@@ -7,7 +7,7 @@ A logarithm below -9999 is given as -9999, as OpenAI does, since JSON knows no m
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from puna.api.generation import ScoredToken
+from puna.api.generation import TextToken
 from puna.api.responses import CompletionLogprobs, TokenLogprob, TopLogprob
 from puna.inference.request import TokenLogprobs
 from puna.tokenizer.stream import StreamDecoder
@@ -16,42 +16,42 @@ from puna.tokenizer.tokenizer import Tokenizer
 _LEAST = -9999.0
 
 
-def token_logprob(tokenizer: Tokenizer, score: TokenLogprobs) -> TokenLogprob:
-    """A token with the likeliest at its place."""
-    top = [_top_logprob(tokenizer, id_, logprob) for id_, logprob in score.top]
-    chosen = _top_logprob(tokenizer, score.id, score.logprob)
+def token_logprob(tokenizer: Tokenizer, token: TokenLogprobs) -> TokenLogprob:
+    """A token with the likeliest at its position."""
+    top = [_top_logprob(tokenizer, id_, logprob) for id_, logprob in token.top]
+    chosen = _top_logprob(tokenizer, token.id, token.logprob)
     return TokenLogprob(
         token=chosen.token, logprob=chosen.logprob, bytes=chosen.bytes, top_logprobs=top
     )
 
 
 def prompt_logprobs(
-    tokenizer: Tokenizer, scores: Iterable[TokenLogprobs], alternatives: int
+    tokenizer: Tokenizer, logprobs: Iterable[TokenLogprobs], alternatives: int
 ) -> list[TokenLogprob | None]:
-    """Those of a prompt; nothing comes before its first token, so that has none."""
+    """Those of a prompt; the first token has none, since nothing comes before it."""
     return [
         None,
         *(
-            token_logprob(tokenizer, replace(score, top=score.top[:alternatives]))
-            for score in scores
+            token_logprob(tokenizer, replace(token, top=token.top[:alternatives]))
+            for token in logprobs
         ),
     ]
 
 
 def completion_logprobs(
     tokenizer: Tokenizer,
-    tokens: Sequence[ScoredToken],
+    tokens: Sequence[TextToken],
     offset: int = 0,
     echoed: "EchoedPrompt | None" = None,
 ) -> CompletionLogprobs:
-    """Those of a piece of text. offset: characters of the answer before the continuation. echoed:
+    """Those of a piece of text. offset: characters of the answer before the generated text. echoed:
     the prompt, if it comes first.
     """
     lists = CompletionLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
-    for id_, score, place in echoed.scored(tokenizer) if echoed is not None else ():
-        _append(lists, tokenizer, id_, score, place)
+    for id_, logprobs, index in echoed.tokens(tokenizer) if echoed is not None else ():
+        _append(lists, tokenizer, id_, logprobs, index)
     for token in tokens:
-        _append(lists, tokenizer, token.score.id, token.score, offset + token.offset)
+        _append(lists, tokenizer, token.logprobs.id, token.logprobs, offset + token.offset)
     return lists
 
 
@@ -63,22 +63,24 @@ class EchoedPrompt:
     def __init__(
         self,
         ids: Sequence[int],
-        scores: Sequence[TokenLogprobs],
+        logprobs: Sequence[TokenLogprobs],
         alternatives: int,
         *,
         opened: bool,
     ) -> None:
         self._ids, self._opened = ids, opened
-        self._scores = [replace(score, top=score.top[:alternatives]) for score in scores]
+        self._logprobs = [replace(token, top=token.top[:alternatives]) for token in logprobs]
 
-    def scored(self, tokenizer: Tokenizer) -> list[tuple[int, TokenLogprobs | None, int]]:
-        """Each id of the text with its score, if it has one, and the place of its text."""
+    def tokens(self, tokenizer: Tokenizer) -> list[tuple[int, TokenLogprobs | None, int]]:
+        """Each id of the text with its logprobs, if it has any, and the index of its first
+        character.
+        """
         decoder, characters = StreamDecoder(tokenizer), 0
         found = []
-        for id_, score in list(zip(self._ids, (None, *self._scores), strict=True))[
+        for id_, token in list(zip(self._ids, (None, *self._logprobs), strict=True))[
             int(self._opened) :
         ]:
-            found.append((id_, score, characters))
+            found.append((id_, token, characters))
             characters += len(decoder.feed(id_))
         return found
 
@@ -87,17 +89,17 @@ def _append(
     lists: CompletionLogprobs,
     tokenizer: Tokenizer,
     id_: int,
-    score: TokenLogprobs | None,
+    token: TokenLogprobs | None,
     offset: int,
 ) -> None:
     lists.tokens.append(tokenizer.decode([id_]))
     lists.text_offset.append(offset)
-    lists.token_logprobs.append(None if score is None else max(score.logprob, _LEAST))
-    if score is None:
+    lists.token_logprobs.append(None if token is None else max(token.logprob, _LEAST))
+    if token is None:
         lists.top_logprobs.append(None)
         return
     top: dict[str, float] = {}
-    for other, logprob in (*score.top, (score.id, score.logprob)):
+    for other, logprob in (*token.top, (token.id, token.logprob)):
         text = tokenizer.decode([other])
         top[text] = max(top.get(text, _LEAST), logprob)
     lists.top_logprobs.append(top)

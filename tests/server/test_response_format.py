@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from puna.api.cross_field_rules import broken_rule
 from puna.api.limits import Limits
 from puna.api.protocol import ChatRequest
-from puna.api.tool_schema import answer_constraint
 from puna.errors import RequestError
 from puna.inference.constrain import ConstraintCompiler
 from puna.inference.request import Constraint
@@ -40,7 +40,7 @@ def asked(*functions: dict[str, Any], **more: Any) -> ChatRequest:
     tools = [{"type": "function", "function": function} for function in functions]
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": tools, **more}
     request = ChatRequest.model_validate(body, context={"most": BOUNDS})
-    assert request.broken_rule() is None
+    assert broken_rule(ChatRequest.rules, body) is None
     return request
 
 
@@ -69,7 +69,7 @@ def allows(
 def test_a_demanded_call_keeps_to_the_schema_of_its_tool(
     compiler: ConstraintCompiler, tokenizer: Tokenizer
 ) -> None:
-    constraint = answer_constraint(asked(WEATHER, STOP, tool_choice="required"))
+    constraint = asked(WEATHER, STOP, tool_choice="required").constraint()
     for text in (
         call("weather", {"place": "Lima"}),
         call("weather", {"place": "the coast"}),
@@ -88,9 +88,9 @@ def test_a_demanded_call_keeps_to_the_schema_of_its_tool(
 
 
 def test_a_named_tool_is_the_only_one(compiler: ConstraintCompiler, tokenizer: Tokenizer) -> None:
-    constraint = answer_constraint(
-        asked(WEATHER, STOP, tool_choice={"type": "function", "function": {"name": "stop"}})
-    )
+    constraint = asked(
+        WEATHER, STOP, tool_choice={"type": "function", "function": {"name": "stop"}}
+    ).constraint()
     assert allows(compiler, tokenizer, constraint, call("stop", {}))
     assert not allows(compiler, tokenizer, constraint, call("weather", {"place": "Lima"}))
 
@@ -111,7 +111,7 @@ def test_tools_that_refer_to_definitions_of_one_name_do_not_meet(
         "type": "json_schema",
         "json_schema": {"name": "x", "schema": {"$ref": "#/$defs/A", "$defs": {"A": {"const": 5}}}},
     }
-    constraint = answer_constraint(asked(*functions, response_format=format_))
+    constraint = asked(*functions, response_format=format_).constraint()
     assert allows(compiler, tokenizer, constraint, call("one", {"a": "one"}))
     assert allows(compiler, tokenizer, constraint, call("two", {"a": "two"}))
     assert allows(compiler, tokenizer, constraint, "5")
@@ -122,9 +122,7 @@ def test_a_recursive_schema_still_refers_to_itself(
     compiler: ConstraintCompiler, tokenizer: Tokenizer
 ) -> None:
     tree = {"type": "object", "properties": {"sub": {"$ref": "#"}}, "additionalProperties": False}
-    constraint = answer_constraint(
-        asked({"name": "grow", "parameters": tree}, tool_choice="required")
-    )
+    constraint = asked({"name": "grow", "parameters": tree}, tool_choice="required").constraint()
     assert allows(compiler, tokenizer, constraint, call("grow", {"sub": {"sub": {}}}))
     assert not allows(compiler, tokenizer, constraint, call("grow", {"sub": {"sub": 1}}))
 
@@ -132,7 +130,7 @@ def test_a_recursive_schema_still_refers_to_itself(
 def test_strict_tools_leave_words_free_and_calls_right(
     compiler: ConstraintCompiler, tokenizer: Tokenizer
 ) -> None:
-    constraint = answer_constraint(asked({**WEATHER, "strict": True}, ANY))
+    constraint = asked({**WEATHER, "strict": True}, ANY).constraint()
     lima, anything = call("weather", {"place": "Lima"}), call("any", {"a": 1})
     for text in ("", "words {", "the\ncoast", " \n the", lima, anything, f"{lima}; {anything}"):
         assert allows(compiler, tokenizer, constraint, text), text
@@ -141,16 +139,16 @@ def test_strict_tools_leave_words_free_and_calls_right(
 
 
 def test_nothing_is_demanded_of_an_answer_that_may_be_words() -> None:
-    assert answer_constraint(asked(WEATHER)) is None
-    assert answer_constraint(asked({**WEATHER, "strict": True}, tool_choice="none")) is None
+    assert asked(WEATHER).constraint() is None
+    assert asked({**WEATHER, "strict": True}, tool_choice="none").constraint() is None
 
 
 def test_a_schema_that_cannot_be_enforced_counts_only_where_it_would_be(
     compiler: ConstraintCompiler,
 ) -> None:
     odd = {"name": "odd", "parameters": {"type": "array", "uniqueItems": True}}
-    assert answer_constraint(asked(odd)) is None
-    constraint = answer_constraint(asked(odd, tool_choice="required"))
+    assert asked(odd).constraint() is None
+    constraint = asked(odd, tool_choice="required").constraint()
     assert constraint is not None
     with pytest.raises(RequestError, match="uniqueItems"):
         compiler.compile(constraint)

@@ -1,7 +1,7 @@
-"""A request's body, read before the application sees any of it: not more than the limit, not for
-longer, not nested deeper.
+"""Body limit middleware: reads a request's body before the application sees any of it, within
+bounds of size, time and nesting.
 
-An ASGI layer. Not here: what the body says (api/protocol.py).
+Not here: the contents of the body (api/protocol.py).
 """
 
 import asyncio
@@ -10,21 +10,21 @@ import re
 import numpy as np
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from puna.api.limits import Limits
-from puna.api.refusal import CLOSE, refuse
 from puna.server.auth import header
+from puna.server.http_error import CLOSE, send_error
+from puna.server.http_limits import HttpLimits
 
 
-class BodyLimit:
-    """Gives the application a body as one message, or answers 413, 408 or 400 itself. What is
-    beyond the limit is never kept.
+class BodyLimitMiddleware:
+    """Gives the application a body as one message, or answers 413, 408 or 400. Bytes beyond the
+    limit are never kept.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: HttpLimits) -> None:
         self._app, self._limits = app, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or say no."""
+        """Serve one request, or answer with an error."""
         if scope["type"] != "http" or not any(
             name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]
         ):
@@ -38,9 +38,9 @@ class BodyLimit:
                 f"the body has more than {limits.body_bytes} bytes, the most that this server"
                 " reads: send less at once"
             )
-            return await refuse(send, 413, message, "body_too_large", CLOSE)
+            return await send_error(send, 413, message, "body_too_large", CLOSE)
         except TimeoutError:
-            return await refuse(
+            return await send_error(
                 send,
                 408,
                 f"the body did not arrive within {limits.body_seconds:g} seconds",
@@ -50,7 +50,7 @@ class BodyLimit:
         if body is None:
             return None
         if json_depth(body) > limits.json_depth:
-            return await refuse(
+            return await send_error(
                 send,
                 400,
                 f"the body nests more than {limits.json_depth} brackets: flatten it",
@@ -82,7 +82,7 @@ class _TooLargeError(Exception):
 
 
 class _Replay:
-    """An ASGI `receive` that gives a body already read, and after it what the connection says."""
+    """An ASGI `receive` that gives a body already read, and then the messages of the connection."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:
         self._body: bytes | None = body
@@ -97,12 +97,14 @@ class _Replay:
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _NESTING = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in range(256))
-"""What each byte does to the depth, as int8."""
+"""The change of depth at each byte, as int8."""
 
 
 def json_depth(body: bytes) -> int:
     """The most brackets that are open at once, outside strings: linear in the body, which need not
     be valid JSON.
     """
+    # Without its strings, a body becomes +1 for each opening bracket, -1 for each closing one and 0
+    # for the rest; the depth at a byte is the sum up to it. 255 read as int8 is -1.
     steps = np.frombuffer(_STRING.sub(b"", body).translate(_NESTING), dtype=np.int8)
     return int(steps.cumsum(dtype=np.int64).max(initial=0))

@@ -1,7 +1,7 @@
-"""The messages of a chat as requests hold them, and the tools that they may speak of.
+"""Messages of a chat as requests hold them, and the tools that they may name.
 
-A message's `role` and a part's `type` decide what else they may hold. Not here: how a chat becomes
-ids (puna.tokenizer.chat_template).
+A message's `role` and a part's `type` decide their other fields. Not here: encoding a chat as ids
+(puna.tokenizer.chat_template).
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from puna.api import rules
+from puna.api.cross_field_rules import WORDS_OR_CALLS
 from puna.api.fields import AtMost, Name, NotSupported
 from puna.config import Config
 from puna.tokenizer import chat_template
@@ -29,7 +29,7 @@ class TextPart(Config):
     ]
     text: str
     prompt_cache_breakpoint: Annotated[
-        None, NotSupported("beginnings are shared without being marked")
+        None, NotSupported("prefixes are cached without being marked")
     ] = None
 
 
@@ -47,7 +47,7 @@ class SystemMessage(Config):
 
 
 class UserMessage(Config):
-    """What a person says."""
+    """A message of a person."""
 
     role: Literal["user"]
     content: Content
@@ -70,9 +70,9 @@ class CalledTool(Config):
 
 
 class AssistantMessage(Config):
-    """What the model said or called before: words, calls, or both."""
+    """An earlier answer of the model: words, calls, or both."""
 
-    model_config = ConfigDict(json_schema_extra=rules.WORDS_OR_CALLS)
+    model_config = ConfigDict(json_schema_extra=WORDS_OR_CALLS)
 
     role: Literal["assistant"]
     content: Content | None = None
@@ -90,7 +90,7 @@ class AssistantMessage(Config):
 
 
 class ToolMessage(Config):
-    """What a tool answered to the call of this id."""
+    """The answer of a tool to the call of this id."""
 
     role: Literal["tool"]
     content: Content
@@ -120,7 +120,7 @@ class Tool(Config):
     function: Function
 
     def described(self) -> dict[str, Any]:
-        """What the model is told of it."""
+        """The description for the model."""
         function = self.function.model_dump(exclude={"strict"}, exclude_none=True)
         return {"type": self.type, "function": function}
 
@@ -167,8 +167,8 @@ def _turn(message: Message) -> chat_template.Message:
 
 
 def _arguments(text: str) -> Any:
-    """The arguments as a JSON value, so that they read alike however they were spaced; what is no
-    JSON stays the text that it is.
+    """The arguments as a JSON value, so that they read alike however they were spaced; text that is
+    no JSON stays as it is.
     """
     try:
         value = json.loads(text)
@@ -177,19 +177,3 @@ def _arguments(text: str) -> Any:
     except (ValueError, RecursionError):
         return text
     return value
-
-
-def broken_rule(messages: Sequence[Message]) -> tuple[str, str] | None:
-    """The field and the reason, if a message does not fit those before it."""
-    called: set[str] = set()
-    for place, message in enumerate(messages):
-        if isinstance(message, AssistantMessage):
-            called |= {call.id for call in message.tool_calls or ()}
-            if message.content is None and not message.tool_calls:
-                return (
-                    f"messages[{place}].content",
-                    "an assistant's message has content, tool_calls, or both",
-                )
-        elif isinstance(message, ToolMessage) and message.tool_call_id not in called:
-            return f"messages[{place}].tool_call_id", "no message before calls a tool under this id"
-    return None

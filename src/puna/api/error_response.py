@@ -1,28 +1,47 @@
-"""Errors of the endpoints, in OpenAI's shape: {"error": {"message", "type", "param", "code"}}.
+"""Error responses, in OpenAI's shape: {"error": {"message", "type", "param", "code"}}.
 
-`message` is for people, `param` names the field at fault, `code` is a word for programs. Not here:
-refusals from below the application, such as a wrong key (refusal.py). Nothing of a traceback ever
-leaves: an error of our own is a 500 that says so, and the log has the rest.
+`message` is for people, `param` names the field at fault, `code` is a word for programs. Nothing of
+a traceback ever leaves: an error of our own is a 500 that says so, and the log has the rest. Not
+here: errors of the middleware, such as a wrong key (server/http_error.py).
 """
 
 import logging
 from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
+from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from puna.api.limits import TooManyRequests
-from puna.api.refusal import kind_of
-from puna.api.responses import ErrorDetail, ErrorResponse
+from puna.api.responses import Answer
 from puna.engine_process.client import EngineStopped
 from puna.errors import PunaError
 
 log = logging.getLogger("puna.server")
 
 
+class ErrorDetail(Answer):
+    """The error itself, for people and for programs."""
+
+    message: str
+    type: str = Field(
+        description=(
+            "invalid_request_error, or server_error where the caller can do nothing about it"
+        )
+    )
+    param: str | None = Field(description="the field at fault")
+    code: str | None = Field(description="a word for programs, such as context_length_exceeded")
+
+
+class ErrorResponse(Answer):
+    """The answer to a request that cannot be served."""
+
+    error: ErrorDetail
+
+
 class ApiError(PunaError):
-    """What an endpoint answers instead of what was asked. param: the field at fault, as in
+    """An error that an endpoint answers with. param: the field at fault, as in
     `messages[0].content`.
     """
 
@@ -39,16 +58,14 @@ class ApiError(PunaError):
         self.status, self.param, self.code, self.headers = status, param, code, headers
 
     def body(self) -> ErrorResponse:
-        """The JSON that says so."""
-        return ErrorResponse(
-            error=ErrorDetail(
-                message=str(self), type=kind_of(self.status), param=self.param, code=self.code
-            )
-        )
+        """Its JSON."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        detail = ErrorDetail(message=str(self), type=kind, param=self.param, code=self.code)
+        return ErrorResponse(error=detail)
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What any exception looks like from outside."""
+    """Any exception as callers see it."""
     match error:
         case ApiError():
             return error
@@ -82,17 +99,12 @@ def as_api_error(error: Exception) -> ApiError:
             )
 
 
-def error_response(error: Exception) -> Response:
-    """The answer to a request that ended so."""
-    shown = as_api_error(error)
-    return JSONResponse(shown.body().model_dump(), shown.status, shown.headers)
-
-
-def answer_errors(app: FastAPI) -> None:
-    """Let every exception that leaves an endpoint become an answer in this shape."""
+def handle_errors(app: FastAPI) -> None:
+    """Turn every exception that leaves an endpoint into an answer in this shape."""
 
     async def answer(_request: Request, error: Exception) -> Response:
-        return error_response(error)
+        shown = as_api_error(error)
+        return JSONResponse(shown.body().model_dump(), shown.status, shown.headers)
 
     for kind in (PunaError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)

@@ -1,0 +1,213 @@
+"""Cross-field validation of requests: each rule is a JSON schema, which the OpenAPI document shows
+and `holds` checks, with the field at fault and the reason that callers are told.
+
+Each schema is a choice ("either one is so, or the other"), the form that readers of such documents
+cope with best. Rules that no schema can express, such as that a named tool is among the tools, are
+functions beside them. The order of rules is that in which callers are told of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from pydantic.config import JsonDict
+
+BrokenRule = tuple[str, str] | None
+"""The field at fault and the reason, or None."""
+
+Values = Mapping[str, Any]
+"""The JSON object of a request, of which each field by itself is valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaRule:
+    """A rule as a JSON schema. field: the one at fault where it is broken. reason: the rest of the
+    sentence.
+    """
+
+    schema: JsonDict
+    field: str
+    reason: str
+
+    def __call__(self, values: Values) -> BrokenRule:
+        """The field and the reason, if the rule is broken."""
+        return None if holds(self.schema, values) else (self.field, self.reason)
+
+
+Rules = Sequence[SchemaRule | Callable[[Values], BrokenRule]]
+
+
+def broken_rule(rules: Rules, values: Values) -> BrokenRule:
+    """The first rule that is broken."""
+    return next((broken for rule in rules if (broken := rule(values)) is not None), None)
+
+
+def in_json_schema(rules: Rules) -> JsonDict:
+    """The addition to the JSON schema of a request."""
+    return {"allOf": [rule.schema for rule in rules if isinstance(rule, SchemaRule)]}
+
+
+def holds(schema: JsonDict, value: Any) -> bool:
+    """True if the value keeps to a schema of the keywords that are used here."""
+    return all(_KEYWORDS[keyword](given, value) for keyword, given in schema.items())
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)  # Python takes 0 for False
+
+
+_KEYWORDS: Mapping[str, Callable[[Any, Any], bool]] = MappingProxyType(
+    {
+        "anyOf": lambda schemas, value: any(holds(schema, value) for schema in schemas),
+        "not": lambda schema, value: not holds(schema, value),
+        "const": lambda constant, value: _same(constant, value),
+        "enum": lambda constants, value: any(_same(each, value) for each in constants),
+        "type": lambda name, value: value is None if name == "null" else isinstance(value, list),
+        "properties": lambda fields, value: all(
+            holds(schema, value[name]) for name, schema in fields.items() if name in value
+        ),
+        "required": lambda names, value: all(name in value for name in names),
+        "items": lambda schema, value: (
+            not isinstance(value, list) or all(holds(schema, item) for item in value)
+        ),
+        "contains": lambda schema, value: any(holds(schema, item) for item in value),
+    }
+)
+
+
+def _either(*choices: JsonDict) -> JsonDict:
+    """A schema: one of these holds, or several do."""
+    return {"anyOf": list(choices)}
+
+
+def _given(field: str, **described: Any) -> JsonDict:
+    """A schema: the field is there, and is so."""
+    return {**_where_given(field, **described), "required": [field]}
+
+
+def _where_given(field: str, **described: Any) -> JsonDict:
+    """A schema: the field is so, or left out."""
+    return {"properties": {field: described}}
+
+
+def _format_is(*types: str) -> JsonDict:
+    """A schema: response_format is of one of these types, null or left out."""
+    of_a_type = _given("type", enum=list(types))
+    return _where_given("response_format", anyOf=[{"type": "null"}, of_a_type])
+
+
+_NO_CALL = _given("tool_choice", const="none")
+
+WORDS_OR_CALLS = _either(
+    _given("content", **{"not": {"type": "null"}}), _given("tool_calls", type="array")
+)
+"""Of one message: an assistant's."""
+
+
+def _end_is_free(decider: str, unless: JsonDict) -> tuple[SchemaRule, SchemaRule]:
+    """Rules that nothing but the field `decider` decides the end of the answer; unless: a schema
+    of requests in which it does not.
+    """
+    reason = f"cannot be set where {decider} decides the end"
+    return (
+        SchemaRule(
+            _either(unless, _where_given("ignore_eos", enum=[False, None])), "ignore_eos", reason
+        ),
+        SchemaRule(
+            _either(unless, _where_given("min_tokens", enum=[0, None])), "min_tokens", reason
+        ),
+    )
+
+
+_STREAM_OPTIONS_NEED_A_STREAM = SchemaRule(
+    _either(_where_given("stream_options", type="null"), _given("stream", const=True)),
+    "stream_options",
+    "is for streams: set stream to true, or leave it out",
+)
+_FORCED_CALL = _end_is_free("tool_choice", _where_given("tool_choice", enum=["auto", "none", None]))
+_FORMAT = _end_is_free("response_format", _format_is("text"))
+_STRICT_TOOL = _end_is_free(
+    "tools",
+    _either(
+        _where_given(
+            "tools", items=_where_given("function", **_where_given("strict", enum=[False, None]))
+        ),
+        _NO_CALL,
+    ),
+)
+_ALTERNATIVES_NEED_LOGPROBS = SchemaRule(
+    _either(_where_given("top_logprobs", type="null"), _given("logprobs", const=True)),
+    "top_logprobs",
+    "needs logprobs: true",
+)
+_CHOICE_NEEDS_TOOLS = SchemaRule(
+    _either(_where_given("tool_choice", type="null"), _given("tools", type="array")),
+    "tool_choice",
+    "needs tools to choose from",
+)
+_TEXT_FORMS_LEAVE_NO_CALLS = SchemaRule(
+    _either(
+        _where_given("tools", type="null"),
+        _NO_CALL,
+        _format_is("text", "json_object", "json_schema"),
+    ),
+    "response_format",
+    "cannot be a text's form where tools may be called: set tool_choice to none",
+)
+_TOOLS_NEED_A_USER = SchemaRule(
+    _either(
+        _where_given("tools", type="null"),
+        _given("messages", contains=_given("role", const="user")),
+    ),
+    "tools",
+    "are described in the first user message, but there is none",
+)
+
+
+def _tools_have_names_of_their_own(values: Values) -> BrokenRule:
+    names = _tool_names(values)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    return None if twice is None else ("tools", f"two of them are called {twice}")
+
+
+def _named_tool_exists(values: Values) -> BrokenRule:
+    choice = values.get("tool_choice")
+    if not isinstance(choice, dict) or choice["function"]["name"] in _tool_names(values):
+        return None
+    return "tool_choice", f"there is no tool {choice['function']['name']} among the tools"
+
+
+def _tool_names(values: Values) -> list[str]:
+    return [tool["function"]["name"] for tool in values.get("tools") or ()]
+
+
+def _messages_fit_those_before(values: Values) -> BrokenRule:
+    called: set[str] = set()
+    for index, message in enumerate(values["messages"]):
+        if message["role"] == "assistant":
+            if not holds(WORDS_OR_CALLS, message):
+                reason = "an assistant's message has content, tool_calls, or both"
+                return f"messages[{index}].content", reason
+            called |= {call["id"] for call in message.get("tool_calls") or ()}
+        elif message["role"] == "tool" and message["tool_call_id"] not in called:
+            reason = "no message before calls a tool under this id"
+            return f"messages[{index}].tool_call_id", reason
+    return None
+
+
+# For each field the decider of the end that is named first is the strongest: a forced call comes
+# before a format, a format before the tools.
+COMPLETION_RULES: Rules = (_STREAM_OPTIONS_NEED_A_STREAM, *_FORMAT)
+CHAT_RULES: Rules = (
+    _ALTERNATIVES_NEED_LOGPROBS,
+    _STREAM_OPTIONS_NEED_A_STREAM,
+    *(pair[field] for field in (0, 1) for pair in (_FORCED_CALL, _FORMAT, _STRICT_TOOL)),
+    _CHOICE_NEEDS_TOOLS,
+    _tools_have_names_of_their_own,
+    _named_tool_exists,
+    _TEXT_FORMS_LEAVE_NO_CALLS,
+    _TOOLS_NEED_A_USER,
+    _messages_fit_those_before,
+)
+TOKENIZE_CHAT_RULES: Rules = (_TOOLS_NEED_A_USER, _messages_fit_those_before)
