@@ -37,7 +37,7 @@ def merge(
     Neither folder is changed. Tokenizer, configuration and generation defaults
     are the model's. PEFT writes `adapter_config.json` and
     `adapter_model.safetensors`; an adapter that is more than LoRA (DoRA, trained
-    biases or embeddings) is refused with the reason.
+    biases or embeddings) is rejected with the reason.
 
     Examples:
 

@@ -149,71 +149,74 @@ def _rows(
     inference_tokens: float | None,
     flops_per_hour: float | None,
 ) -> Iterator[Row]:
-    from puna.number_format import amount
+    """The table, with one column for each law: constants, optima, and published models."""
     from puna.plan.cost import Training
-
-    def hours(flops: float) -> str:
-        return amount(flops / flops_per_hour) if flops_per_hour else ""
-
-    def models(chosen: "dict[str, Training]") -> Iterator[Row]:
-        runs = chosen.values()
-        yield ("  parameters N", *(amount(run.parameters) for run in runs))
-        yield ("  tokens D", *(amount(run.tokens) for run in runs))
-        yield ("  tokens a parameter", *(f"{run.tokens / run.parameters:,.1f}" for run in runs))
-        yield (
-            "  loss",
-            *(f"{law.loss(run):.4f}" for law, run in zip(laws.values(), runs, strict=True)),
-        )
-        yield ("  training FLOPs", *(f"{run.flops:.4g}" for run in runs))
-        if flops_per_hour:
-            yield ("  training GPU hours", *(hours(run.flops) for run in runs))
-
-    def lives(chosen: "dict[str, Training]", served: float) -> Iterator[Row]:
-        yield (
-            "  lifetime FLOPs",
-            *(f"{run.lifetime_flops(served):.4g}" for run in chosen.values()),
-        )
-        if flops_per_hour:
-            yield (
-                "  lifetime GPU hours",
-                *(hours(run.lifetime_flops(served)) for run in chosen.values()),
-            )
 
     for constant in ("E", "A", "B", "alpha", "beta"):
         yield (constant, *(f"{getattr(law, constant):.6g}" for law in laws.values()))
     yield ("\ncompute optimum",)
-    yield from models(best)
+    yield from _model_rows(laws, best, flops_per_hour)
     if inference_tokens is not None:
-        longer = {
-            name: law.lifetime_optimum(law.loss(best[name]), inference_tokens)
-            for name, law in laws.items()
-        }
-        costs = {
-            name: (
-                longer[name].lifetime_flops(inference_tokens),
-                best[name].lifetime_flops(inference_tokens),
-            )
-            for name in laws
-        }
-        yield from lives(best, inference_tokens)
-        yield (
-            (
-                f"\nlifetime optimum: the same loss, and {amount(inference_tokens)} tokens of"
-                " inference"
-            ),
-        )
-        yield from models(longer)
-        yield from lives(longer, inference_tokens)
-        yield (
-            "  of the compute optimum's",
-            *(f"{cost / other:.2%}" for cost, other in costs.values()),
-        )
+        yield from _lifetime_optimum_rows(laws, best, inference_tokens, flops_per_hour)
     yield ("\nloss expected of",)
-    for name, known in {
+    for name, published in {
         "LLaMA-13B on 1T": Training(13e9, 1e12),
         "GPT-3 175B on 300B": Training(175e9, 300e9),
     }.items():
-        yield (f"  {name}", *(f"{law.loss(known):.2f}" for law in laws.values()))
+        yield (f"  {name}", *(f"{law.loss(published):.2f}" for law in laws.values()))
+
+
+def _model_rows(
+    laws: "dict[str, ScalingLaw]", chosen: "dict[str, Training]", flops_per_hour: float | None
+) -> Iterator[Row]:
+    from puna.number_format import amount
+
+    runs = chosen.values()
+    yield ("  parameters N", *(amount(run.parameters) for run in runs))
+    yield ("  tokens D", *(amount(run.tokens) for run in runs))
+    yield ("  tokens a parameter", *(f"{run.tokens / run.parameters:,.1f}" for run in runs))
+    yield (
+        "  loss",
+        *(f"{law.loss(run):.4f}" for law, run in zip(laws.values(), runs, strict=True)),
+    )
+    yield ("  training FLOPs", *(f"{run.flops:.4g}" for run in runs))
+    if flops_per_hour:
+        yield ("  training GPU hours", *(amount(run.flops / flops_per_hour) for run in runs))
+
+
+def _lifetime_optimum_rows(
+    laws: "dict[str, ScalingLaw]",
+    best: "dict[str, Training]",
+    inference_tokens: float,
+    flops_per_hour: float | None,
+) -> Iterator[Row]:
+    from puna.number_format import amount
+
+    # trained for longer than the compute optimum, to the same loss
+    longer = {
+        name: law.lifetime_optimum(law.loss(best[name]), inference_tokens)
+        for name, law in laws.items()
+    }
+    compute_costs = [best[name].lifetime_flops(inference_tokens) for name in laws]
+    lifetime_costs = [longer[name].lifetime_flops(inference_tokens) for name in laws]
+    yield from _lifetime_rows(compute_costs, flops_per_hour)
+    yield (
+        f"\nlifetime optimum: the same loss, and {amount(inference_tokens)} tokens of inference",
+    )
+    yield from _model_rows(laws, longer, flops_per_hour)
+    yield from _lifetime_rows(lifetime_costs, flops_per_hour)
+    yield (
+        "  of the compute optimum's",
+        *(f"{cost / other:.2%}" for cost, other in zip(lifetime_costs, compute_costs, strict=True)),
+    )
+
+
+def _lifetime_rows(costs: list[float], flops_per_hour: float | None) -> Iterator[Row]:
+    from puna.number_format import amount
+
+    yield ("  lifetime FLOPs", *(f"{cost:.4g}" for cost in costs))
+    if flops_per_hour:
+        yield ("  lifetime GPU hours", *(amount(cost / flops_per_hour) for cost in costs))
 
 
 def _draw(

@@ -73,6 +73,7 @@ def quickstart(
             " store ids.",
         )
         if not begun:
+            # one step is a placeholder: steps are timed on the prepared data, then chosen
             recipe = quickstart_recipe(run, source, steps=1)
             with RunProgress(console) as progress:
                 make_missing_data(recipe, [progress])
@@ -87,14 +88,7 @@ def quickstart(
         summary = run_recipe(recipe, StagedProgress(console), resume=begun, again="once more")
     _explain(console, "4/4", "Done", "your own LLaMA:")
     print_result(summary, run, console)
-    console.print(
-        f"\nWhat next:\n  puna generate {run / 'model'} 'import '      generate text\n"
-        f"  puna eval {run / 'model'} --text README.md    measure it on any text\n"
-        f"  puna tokenizer inspect {run / 'model'}        show its vocabulary\n"
-        "  puna quickstart --text FOLDER --run runs/mine   train one on your own text",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(_next_commands(run), highlight=False, soft_wrap=True)
 
 
 VOCABULARY = 2048
@@ -171,6 +165,15 @@ def steps_within(recipe: "Recipe", minutes: float) -> int:
     seconds = fastest_step_seconds(recipe, lambda step: torch.from_numpy(batch(step)))
     return max(
         2, round(100 * minutes), int((minutes * 60 - (time.perf_counter() - begin)) / seconds)
+    )
+
+
+def _next_commands(run: Path) -> str:
+    return (
+        f"\nWhat next:\n  puna generate {run / 'model'} 'import '      generate text\n"
+        f"  puna eval {run / 'model'} --text README.md    measure it on any text\n"
+        f"  puna tokenizer inspect {run / 'model'}        show its vocabulary\n"
+        "  puna quickstart --text FOLDER --run runs/mine   train one on your own text"
     )
 
 

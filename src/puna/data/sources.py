@@ -75,7 +75,7 @@ class Source:
     """As the user wrote it."""
 
     root: Path
-    """What the files' names are relative to in the fingerprint, so that a moved corpus keeps it."""
+    """The folder that the fingerprint's file names are relative to: a moved corpus keeps it."""
 
     files: tuple[SourceFile, ...]
 

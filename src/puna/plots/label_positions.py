@@ -43,7 +43,7 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     """Positions as near to the wanted ones as can be (least squares), in their order, at least
     `gap` apart and between low and high.
 
-    Where there is no room for all, they go beyond `high`.
+    Where the range is too short for all, they go beyond `high`.
 
     With x_k the position of rank k, y_k = x_k - k gap has only to rise: an isotonic regression,
     solved by pooling adjacent violators. Source: Barlow et al. 1972, Statistical Inference under
@@ -57,6 +57,7 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
         while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
             (mean, count), (last, more) = pools[-2], pools.pop()
             pools[-1] = [(mean * count + last * more) / (count + more), count + more]
+    # in y, every position shares one range, whose upper end is lower by the gaps above it
     most = max(low, high - (len(wanted) - 1) * gap)
     free = [min(max(mean, low), most) for mean, count in pools for _ in range(int(count))]
     positions = [0.0] * len(wanted)

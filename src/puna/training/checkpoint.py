@@ -32,7 +32,7 @@ NAME = re.compile(r"step-(\d{8})")
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands. steps: updates done, which is also the position in the data. seconds:
+    """The state of a run. steps: updates done, which is also the position in the data. seconds:
     spent in training steps.
     """
 

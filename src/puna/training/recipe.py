@@ -141,7 +141,7 @@ class TrainRecipe(Config):
     log_every: int = Field(default=10, gt=0, description="steps")
     validate_every: int = Field(default=100, gt=0, description="steps")
     validation_tokens: int = Field(
-        default=100_000, gt=0, description="at most, for each look during training"
+        default=100_000, gt=0, description="at most, for each validation during training"
     )
     checkpoint_every: int = Field(default=100, gt=0, description="steps")
     keep_last: int = Field(default=2, gt=0, description="checkpoints, besides the best one")
