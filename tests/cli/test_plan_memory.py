@@ -1,4 +1,4 @@
-"""`puna plan memory` and `puna plan data`: the parts, the epochs, and what is refused."""
+"""`puna plan memory` and `puna plan data`: the parts, the epochs, and what is rejected."""
 
 import re
 from collections.abc import Callable

@@ -176,7 +176,7 @@ def test_a_torn_line_is_skipped_at_the_end_and_where_a_resume_left_it_behind(mak
 
 
 def test_values_that_are_not_finite_are_left_out_and_counted(make_run):
-    """A diverged run logs NaN, or null where its writer refuses NaN."""
+    """A diverged run logs NaN, or null where its writer rejects NaN."""
     records = [train_record(step) for step in range(1, 10)]
     records += [
         train_record(10, loss=math.nan),

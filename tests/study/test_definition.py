@@ -1,4 +1,4 @@
-"""study.yaml: what it may say, how arms are matched, and what is refused with which rule."""
+"""study.yaml: what it may say, how arms are matched, and what is rejected with which rule."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Studies run for real, on a model that trains in a second: gone on with, refused, alone in their
+"""Studies run for real, on a model that trains in a second: gone on with, rejected, alone in their
 folder.
 """
 
@@ -150,7 +150,7 @@ def test_a_run_that_fails_costs_no_other(study_folder: Path, finished_study: Pat
 
 
 def test_a_diverged_run_is_recorded_as_one(tiny_recipe_file: Path, tmp_path: Path) -> None:
-    """Weights that overflow: no metric, no look inside at the end, the reason in the record."""
+    """Weights that overflow: no metric, no probe at the end, the reason in the record."""
     short = ["train.steps=40", "optimizer.warmup_steps=0"]
     wild = [*short, "optimizer.learning_rate=1e38", "optimizer.clip_norm=1e38"]
     folder = write_study(

@@ -40,7 +40,7 @@ class Encoded(NamedTuple):
     """Token ids [N] in the storage type; each document with its markers around it."""
 
     ends: list[int]
-    """Where the documents end in `ids`, in order, after a leading 0."""
+    """Ends of the documents in `ids`, in order, after a leading 0."""
 
     def documents(self) -> Iterator[npt.NDArray[Any]]:
         """The ids of each document, as views."""

@@ -34,9 +34,7 @@ class Sample(NamedTuple):
 
     source: str
     epoch: int
-    """How often all windows of the source were seen before this one's turn: 0 in the first
-    round.
-    """
+    """The number of times that all windows of the source were seen before: 0 in the first."""
     window: int
 
 
@@ -70,6 +68,7 @@ class Schedule:
         self.source = np.array(
             _earliest_deadline_first(shares), dtype=np.uint8 if len(shares) <= 256 else np.int64
         )
+        # rank: how many earlier steps of the period took the same source; 8 bytes a step
         self.rank = np.empty(self.period, dtype=np.int64)
         for number, share in enumerate(shares):
             self.rank[self.source == number] = np.arange(share)
@@ -175,7 +174,7 @@ def _fractions(weights: Mapping[str, float]) -> dict[str, Fraction]:
     exact = {}
     for name, weight in weights.items():
         try:
-            exact[name] = Fraction(str(weight))
+            exact[name] = Fraction(str(weight))  # 0.1 is 1/10, not its binary neighbour
         except ValueError:
             exact[name] = Fraction(0)
         if exact[name] <= 0:
@@ -189,6 +188,7 @@ def _fractions(weights: Mapping[str, float]) -> dict[str, Fraction]:
 def _shares(weights: Mapping[str, float]) -> list[int]:
     """The smallest integers in the same proportions."""
     exact = list(_fractions(weights).values())
+    # to integers by the common denominator, then without a common divisor: the shortest period
     scale = math.lcm(*(weight.denominator for weight in exact))
     shares = [int(weight * scale) for weight in exact]
     divisor = math.gcd(*shares)
@@ -211,6 +211,7 @@ def _earliest_deadline_first(shares: list[int]) -> list[int]:
     ready: list[tuple[int, int, int]] = []
     order = []
     for step in range(1, period + 1):
+        # steps count from 1, as in Tijdeman's bounds
         # all arithmetic is in integers: a rounded release or deadline could break the bound
         while waiting and waiting[0][0] <= step:
             _, number, count = heapq.heappop(waiting)

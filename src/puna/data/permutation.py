@@ -28,6 +28,7 @@ def permute(positions: npt.NDArray[np.int64], n: int, key: str) -> npt.NDArray[n
 
     The same key and n give the same permutation on every machine. Positions must be in [0, n).
     """
+    # two halves of nearly equal size: a = ceil(sqrt(n)), b = ceil(n / a), so a*b - n < a
     left_size = math.isqrt(n - 1) + 1
     right_size = -(-n // left_size)
     digest = hashlib.blake2b(key.encode(), digest_size=8 * _ROUNDS).digest()
@@ -44,6 +45,7 @@ def _network(
 ) -> npt.NDArray[np.uint64]:
     a, b = np.uint64(left_size), np.uint64(right_size)
     left, right = np.divmod(values, b)
+    # sums below 2^33 for halves below 2^32: uint64 cannot overflow before the modulo
     for number in range(0, _ROUNDS, 2):
         left = (left + _mix(right ^ keys[number]) % a) % a
         right = (right + _mix(left ^ keys[number + 1]) % b) % b

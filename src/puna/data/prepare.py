@@ -164,6 +164,7 @@ def _fill(
         shards[split].append(shard)
         write_journal(out, inputs, shards)
 
+    # the journal counts documents, so an interrupted call goes on at a document's border
     finished = {split: sum(shard.documents for shard in shards[split]) for split in SPLITS}
     writers = {
         split: ShardWriter(out, split, inputs.shard_tokens, len(shards[split]), remember)
@@ -192,6 +193,7 @@ def _fill(
         not_utf8=counts.skipped.not_utf8,
         empty=counts.skipped.empty,
     )
+    # the manifest makes the folder complete: after the last shard, and before the journal goes
     durable.write_json(out / MANIFEST_NAME, manifest.model_dump(mode="json"))
     (out / JOURNAL_NAME).unlink()
     return manifest
@@ -237,6 +239,7 @@ def _batches(
         if inputs.max_bytes is not None and counts.bytes >= inputs.max_bytes:
             break
         if volume >= _BATCH_BYTES:
+            # the position counts stored bytes, max_bytes those of the text: the nearer end counts
             done = max(
                 document.position / stored,
                 counts.bytes / inputs.max_bytes if inputs.max_bytes else 0.0,

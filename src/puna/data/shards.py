@@ -62,6 +62,7 @@ class ShardWriter:
         if len(self._ends) == 1:
             return
         name = f"{self._split}-{self._number:05d}"
+        # ends holds a leading 0, so documents + 1 offsets; little-endian on every machine
         offsets = np.asarray(self._ends, dtype=_OFFSET).tobytes()
         for suffix, content in ((".tokens", self._tokens), (".offsets", offsets)):
             with durable.new_file(self._folder / (name + suffix)) as aside:
@@ -117,6 +118,7 @@ class TokenStream:
         if start < 0 or count < 0 or start + count > self.num_tokens:
             raise IndexError(f"tokens {start} to {start + count} of a stream of {self.num_tokens}")
         ids = np.empty(count, dtype=np.int64)
+        # side="right": a start on a border belongs to the shard that begins there
         shard = int(np.searchsorted(self._ends, start, side="right"))
         filled = 0
         while filled < count:

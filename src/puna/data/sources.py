@@ -75,7 +75,7 @@ class Source:
     """As the user wrote it."""
 
     root: Path
-    """What the files' names are relative to in the fingerprint, so that a moved corpus keeps it."""
+    """The folder that the fingerprint's file names are relative to: a moved corpus keeps it."""
 
     files: tuple[SourceFile, ...]
 
@@ -132,7 +132,7 @@ def read_documents(
     no text at all. The usual mistake: to read the counts before the stream is exhausted.
     """
     skipped = Skipped() if skipped is None else skipped
-    base = 0
+    base = 0  # stored bytes of the files before this one
     for source in sources:
         found = False
         for file in source.files:
@@ -222,12 +222,14 @@ def _walk(folder: Path) -> Iterator[Path]:
     """
     try:
         with os.scandir(folder) as entries:
+            # the system's order differs between machines; ids must not
             ordered = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(
             f"the folder {folder} cannot be read: {error.strerror}; change its permissions or leave"
             " it out"
         ) from error
+    # what `datasets` saved lists its own files: a DatasetDict by split, a Dataset in row order
     names = {entry.name for entry in ordered}
     if "dataset_dict.json" in names:
         yield from _walk(_train_split(folder))

@@ -143,6 +143,7 @@ def fit_law(runs: Runs) -> ScalingLaw:
         key=lambda point: _objective(point, *logs)[0],
     )
     law = _law(best)
+    # at the smallest run, where a term is largest
     gains = {
         "parameters": (law.alpha, law.A / runs.parameters.min() ** law.alpha),
         "tokens": (law.beta, law.B / runs.tokens.min() ** law.beta),
@@ -196,6 +197,7 @@ def _starts(runs: Runs) -> list[Values]:
     for alpha in STARTS:
         for beta in STARTS:
             terms = np.stack([runs.parameters**-alpha, runs.tokens**-beta, np.ones(len(runs))])
+            # terms differ by orders of magnitude: scaled to 1 at most, so that nnls is well posed
             tops = terms.max(1)
             shares, _ = nnls((terms / tops[:, None] / runs.loss).T, np.ones(len(runs)))
             a, b, e = np.log(np.maximum(shares, 1e-3 * runs.loss.min()) / tops)

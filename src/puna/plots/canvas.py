@@ -148,6 +148,7 @@ def mark(axes: Axes, x: float, y: float, marker: str, colour: str, size: float =
 def shortened(name: str) -> str:
     """The name in one line, without its middle if it is too long."""
     name = " ".join(name.split())
+    # names often differ at their ends: the middle goes
     half = LONGEST_NAME // 2
     return name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
 

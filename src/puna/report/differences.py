@@ -206,6 +206,7 @@ def learning_curve(runs: StudyRuns, arm: str) -> CurveLine:
         for run in runs.by_arm[arm]
     ]
     longest = max(map(len, points))
+    # a run that diverged may still have every point, and counts as well
     short = sum(
         len(of_run) < longest or bool(run["diverged"])
         for of_run, run in zip(points, runs.by_arm[arm], strict=True)

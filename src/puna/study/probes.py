@@ -95,6 +95,7 @@ def gradient_norms(model: Transformer, ids: Int[Tensor, "B T"]) -> dict[str, flo
         for name, g in zip(parameters, gradients, strict=True)
     }
     layers = range(len(model.layers))
+    # the norm of a layer is the root of the sum of its parameters' squared norms
     whole = [
         math.hypot(*(norm for name, norm in norms.items() if name.startswith(f"{layer}.")))
         for layer in layers
@@ -123,6 +124,7 @@ def dead_units(model: Transformer, ids: Int[Tensor, "B T"]) -> dict[str, float |
     tolerance = 0.0 if model.config.feed_forward in EXACT_ZEROS else DEAD
 
     def share(_module: nn.Module, inputs: tuple[Any, ...], _output: Tensor) -> float:
+        # [B * T, F]: a unit is dead if its largest magnitude over all positions is
         hidden = _wide(inputs[0]).abs().flatten(0, -2)
         return _share(hidden.amax(0) <= tolerance * _rms(hidden))
 

@@ -122,6 +122,7 @@ def run_study(
         failed: dict[Job, Exception] = {}
         while pending:
             ended = [job for job, handle in pending.items() if handle.done()]
+            # a record is on disk before the run's folder goes: a kill between repeats no run
             for job in ended:
                 try:
                     record = pending.pop(job).result()
@@ -151,6 +152,7 @@ def check_unchanged(
     than a new one would be.
     """
     changed = set()
+    # arms without a run yet may change freely
     for name in {record["arm"] for record in records} & set(arms):
         hashes = {
             "code_hash": (code_hash(), "the code, or PyTorch's version"),
@@ -183,6 +185,7 @@ def run_job(
         recipe = seeded(arm.recipe, job.seed, run)
         inputs, finished_run = open_inputs(recipe)
         trainer = Trainer(recipe, run, inputs)
+        # the probes see the same batch at the start and at the end
         first = torch.from_numpy(inputs.batch(0)).to(trainer.device)
         probes = {
             "start": {name: PROBES[name](trainer.model, first) for name in study.probes},

@@ -194,12 +194,13 @@ def analyse(
     """Every arm against the baseline. values: the metric by arm and seed; a run that diverged has
     None, nan or inf there, never no entry.
 
-    A diverged arm keeps its place in Holm's family, as if its p-value were 1: how many arms were
+    A diverged arm stays in Holm's family, as if its p-value were 1: how many arms were
     asked about does not depend on the answers. If the baseline diverged, no arm has a test, and
     those that did not diverge themselves are undecided. Raises ConfigError for one seed, for arms
     with different seeds and for a baseline without arms.
     """
     seeds = _common_seeds(values, baseline)
+    # None becomes nan: all that diverged is then what is not finite
     runs = {
         arm: np.array([by_seed[seed] for seed in seeds], dtype=np.float64)
         for arm, by_seed in values.items()

@@ -25,8 +25,10 @@ def orthogonalise(gradient: Float[Tensor, "R C"], iterations: int = 5) -> Float[
     0.7 and 1.2, not at 1 exactly.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
+    # of a wide matrix X X^T is the smaller of the two squares
     tall = gradient.shape[0] > gradient.shape[1]
     x = gradient.mT if tall else gradient
+    # the Frobenius norm bounds the largest singular value, so all begin in [0, 1]
     x = x / (x.norm() + 1e-7)
     for _ in range(iterations):
         square = x @ x.mT
@@ -61,6 +63,7 @@ class Muon(Optimizer):
                 momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
                 momentum.lerp_(weight.grad, 1 - group["momentum"])
                 update = orthogonalise(weight.grad.lerp(momentum, group["momentum"]))
+                # decay is decoupled, as in AdamW: it does not pass through the momentum
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(
                     update, alpha=-group["lr"] * max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
@@ -105,6 +108,7 @@ def adamw(
     """
     others = {id(weight) for weight in without}
     owned = [weight for weight in model.parameters() if id(weight) not in others]
+    # vectors (norms) keep their scale: decay would pull them to 0
     groups = [
         {"params": [weight for weight in owned if weight.ndim > 1], "weight_decay": weight_decay},
         {"params": [weight for weight in owned if weight.ndim < 2], "weight_decay": 0.0},

@@ -259,6 +259,7 @@ class Trainer:
                 "seconds": self.progress.seconds,
             },
         )
+        # before pruning, which keeps the best checkpoint and deletes others
         if found.loss < checkpoint.best(self.run)[1]:
             write_json(self.run / "best.json", {"step": step, **asdict(found)})
         checkpoint.prune(self.run, self.recipe.train.keep_last)
@@ -310,6 +311,7 @@ class _Meter:
         self, loss: float, gradient_norm: float, learning_rate: float, applied: bool
     ) -> dict[str, Any]:
         trainer = self.trainer
+        # tokens a second over the steps since the last record
         rate = self.steps * trainer.recipe.tokens_per_step / self.seconds
         self.steps, self.seconds = 0, 0.0
         return {
