@@ -2,6 +2,8 @@
 out.
 """
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from puna.inference.detokenizer import Detokenizer
 from puna.inference.language_model import LanguageModel
 from puna.inference.request import Event, Finish
+from puna.tokenizer.stream import StreamDecoder
 from puna.tokenizer.tokenizer import Tokenizer
 
 
@@ -91,3 +94,22 @@ def test_cuts_change_nothing(data: st.DataObject, tiny_llama: LanguageModel) -> 
     assert (detokenizer.finish == "stop") == any(stop in text for stop in stops)
     if detokenizer.finish == "length":
         assert detokenizer.text == text
+
+
+@given(text=st.text(alphabet="ab é🦙", max_size=12), cuts=st.lists(st.integers(0, 40), max_size=5))
+def test_offsets_are_those_of_decoding_alone(
+    tokenizer: Tokenizer, text: str, cuts: list[int]
+) -> None:
+    """However the ids come, and whatever is held back for a stop text; an end token has none."""
+    ids = tokenizer.encode(text)
+    decoder, expected, characters = StreamDecoder(tokenizer), [], 0
+    for id_ in ids:
+        expected.append(characters)
+        characters += len(decoder.feed(id_))
+    detokenizer = Detokenizer(tokenizer, ["a🦙 never"])
+    ends = sorted({0, len(ids), *(cut % (len(ids) + 1) for cut in cuts)})
+    for begin, end in pairwise(ends):
+        detokenizer.feed(event(ids[begin:end]))
+    detokenizer.feed(event([tokenizer.eos_id], "stop"))
+    assert detokenizer.offsets == expected
+    assert len(detokenizer.ids) == len(ids) + 1

@@ -183,7 +183,7 @@ def test_a_kept_connection_gains_no_time_either(connect: Connect) -> None:
     ],
     ids=["one large", "many", "a long path", "one without an end", "a path without an end"],
 )
-def test_large_headers_are_refused(sent: bytes, connect: Connect) -> None:
+def test_large_headers_are_rejected(sent: bytes, connect: Connect) -> None:
     answer = read_to_end(connect(sent))
     assert (status_of(answer), error_of(answer)["code"]) == (431, "headers_too_large")
 
@@ -246,7 +246,7 @@ def test_a_trickling_body_is_not_waited_for(connect: Connect) -> None:
     assert (status_of(answer), error_of(answer)["code"]) == (408, "timeout")
 
 
-def test_a_body_that_is_refused_is_not_read_to_its_end(connect: Connect) -> None:
+def test_a_body_that_is_rejected_is_not_read_to_its_end(connect: Connect) -> None:
     """The answer reaches a client that is still writing."""
     connection = connect(HEAD + b"Content-Length: 1000000000\r\n\r\n" + b"x" * 20_000)
     with within(5):

@@ -154,7 +154,7 @@ def test_leaving_early_ends_the_work(loop: BackgroundLoop, client: EngineClient)
     assert figure(client, "puna_cancellation_late_steps_total") - late <= 2
 
 
-def test_one_continuation_can_leave_alone(loop: BackgroundLoop, client: EngineClient) -> None:
+def test_one_sequence_can_leave_alone(loop: BackgroundLoop, client: EngineClient) -> None:
     async def leave() -> list[Event]:
         asked = request(client, n=3, seed=3, **LONG)
         events = []
@@ -169,7 +169,7 @@ def test_one_continuation_can_leave_alone(loop: BackgroundLoop, client: EngineCl
     assert [len(ids_of(events, index)) for index in (0, 2)] == [80, 80]
 
 
-def test_all_continuations_can_leave_one_by_one(loop: BackgroundLoop, client: EngineClient) -> None:
+def test_all_sequences_can_leave_one_by_one(loop: BackgroundLoop, client: EngineClient) -> None:
     async def leave() -> list[Event]:
         asked = request(client, n=2, seed=3, **LONG)
         events = []

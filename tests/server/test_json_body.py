@@ -77,7 +77,7 @@ def read(kind: type[BaseModel], body: bytes) -> BaseModel:
         ),
     ],
 )
-def test_a_body_full_of_faults_is_refused_soon(begin: bytes, part: bytes, end: bytes) -> None:
+def test_a_body_full_of_faults_is_rejected_soon(begin: bytes, part: bytes, end: bytes) -> None:
     """Four megabytes of which every entry is wrong, as several things at once, once took a server
     19 seconds to describe.
     """

@@ -34,9 +34,9 @@ def test_a_burst_passes_and_then_the_rate_holds() -> None:
         gate = admission(clock, burst=3, requests_per_minute=60)
         for _ in range(3):
             await once(gate)
-        with pytest.raises(TooManyRequests, match="60 requests a minute") as refused:
+        with pytest.raises(TooManyRequests, match="60 requests a minute") as rejected:
             await once(gate)
-        assert refused.value.retry_after == 1
+        assert rejected.value.retry_after == 1
         clock.now += 0.99
         with pytest.raises(TooManyRequests):
             await once(gate)
@@ -56,10 +56,10 @@ def test_retry_after_says_when_it_will_pass() -> None:
         clock = Clock()
         gate = admission(clock, burst=1, requests_per_minute=2)
         await once(gate)
-        with pytest.raises(TooManyRequests) as refused:
+        with pytest.raises(TooManyRequests) as rejected:
             await once(gate)
-        assert refused.value.retry_after == 30
-        clock.now += refused.value.retry_after
+        assert rejected.value.retry_after == 30
+        clock.now += rejected.value.retry_after
         await once(gate)
 
     asyncio.run(ask())
@@ -76,7 +76,7 @@ def test_one_caller_does_not_use_up_the_rate_of_another() -> None:
     asyncio.run(ask())
 
 
-def test_a_full_queue_refuses_until_a_place_is_free() -> None:
+def test_a_full_queue_rejects_until_a_place_is_free() -> None:
     """Four run and two wait; the seventh is told to come again, whoever asks."""
 
     async def ask() -> None:
@@ -85,9 +85,9 @@ def test_a_full_queue_refuses_until_a_place_is_free() -> None:
             for number in range(4):
                 await inside.enter_async_context(gate.enter(f"caller {number}"))
             async with gate.enter("pair", 2):
-                with pytest.raises(TooManyRequests, match="6 sequences") as refused:
+                with pytest.raises(TooManyRequests, match="6 sequences") as rejected:
                     await once(gate, "late")
-                assert refused.value.retry_after >= 1
+                assert rejected.value.retry_after >= 1
             await once(gate, "late")
 
     asyncio.run(ask())

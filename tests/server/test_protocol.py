@@ -1,4 +1,4 @@
-"""Bodies of requests: every field of OpenAI's client is known, what is not supported is refused by
+"""Bodies of requests: every field of OpenAI's client is known, what is not supported is rejected by
 name.
 """
 
@@ -100,7 +100,7 @@ def check(kind: type[Config], values: Any) -> Config:
         raise field_error(error, values) from None
 
 
-def refused(kind: type[Config], **more: Any) -> ApiError:
+def rejected(kind: type[Config], **more: Any) -> ApiError:
     with pytest.raises(ApiError) as caught:
         check(kind, {**LEAST[kind], **more})
     assert caught.value.status == 400
@@ -136,7 +136,7 @@ def harmless(annotation: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(("kind", "name"), NOT_SUPPORTED)
-def test_an_unsupported_field_takes_what_changes_nothing_and_refuses_the_rest_by_name(
+def test_an_unsupported_field_takes_what_changes_nothing_and_rejects_the_rest_by_name(
     kind: type[Config], name: str
 ) -> None:
     accepted = harmless(kind.model_fields[name].annotation)
@@ -145,7 +145,7 @@ def test_an_unsupported_field_takes_what_changes_nothing_and_refuses_the_rest_by
         check(kind, {**LEAST[kind], name: value})
     for value in (None, True, 0, 1, 2, 0.5, "x", "high", ["x"], {"x": 1}):
         if not any(type(value) is type(other) and value == other for other in accepted):
-            error = refused(kind, **{name: value})
+            error = rejected(kind, **{name: value})
             assert (error.param, error.code) == (name, "unsupported_field")
             assert str(error).startswith(f"{name}: is not supported: ")
 
@@ -154,13 +154,13 @@ def test_there_are_fields_without_support() -> None:
     """The test above is not empty, and the wrapped lists are covered by hand."""
     assert len(NOT_SUPPORTED) >= 25
     assert check(ChatRequest, {**LEAST[ChatRequest], "modalities": ["text"]})
-    assert refused(ChatRequest, modalities=["text", "audio"]).param == "modalities"
+    assert rejected(ChatRequest, modalities=["text", "audio"]).param == "modalities"
     assert check(AssistantMessage, {**LEAST[AssistantMessage], "annotations": []})
 
 
 @pytest.mark.parametrize("kind", LEAST)
-def test_an_unknown_field_is_refused_by_name(kind: type[Config]) -> None:
-    error = refused(kind, no_such_field=1)
+def test_an_unknown_field_is_rejected_by_name(kind: type[Config]) -> None:
+    error = rejected(kind, no_such_field=1)
     assert (error.param, error.code) == ("no_such_field", "unsupported_field")
 
 
@@ -226,7 +226,7 @@ def test_an_unknown_field_is_refused_by_name(kind: type[Config]) -> None:
     ],
 )
 def test_a_wrong_value_is_a_400_that_names_its_place(more: dict[str, Any], param: str) -> None:
-    assert refused(ChatRequest, **more).param == param
+    assert rejected(ChatRequest, **more).param == param
 
 
 @pytest.mark.parametrize("prompt", ["", "x", ["x", ""], [0, 4999], [[1], [2, 3]], None])
@@ -250,8 +250,8 @@ def test_prompts_may_be_texts_or_ids(prompt: Any) -> None:
         (["x"] * 257, "prompt"),
     ],
 )
-def test_other_prompts_are_refused(prompt: Any, param: str) -> None:
-    assert refused(CompletionRequest, prompt=prompt).param == param
+def test_other_prompts_are_rejected(prompt: Any, param: str) -> None:
+    assert rejected(CompletionRequest, prompt=prompt).param == param
 
 
 CALL = {

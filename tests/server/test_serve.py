@@ -1,4 +1,4 @@
-"""`puna serve` as a process: it starts, serves, drains, dies with its engine, and refuses what
+"""`puna serve` as a process: it starts, serves, drains, dies with its engine, and rejects what
 would expose it.
 """
 
@@ -172,8 +172,8 @@ def test_it_loads_serves_and_drains(serve: Callable[..., Served], model: Path) -
     served = serve(model)
     wait_until(lambda: listening(served))
     assert served.health() == (503, "loading")
-    refused = httpx.post(f"{served.url}/v1/completions", json=LONG)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "loading")
+    rejected = httpx.post(f"{served.url}/v1/completions", json=LONG)
+    assert (rejected.status_code, rejected.json()["error"]["code"]) == (503, "loading")
 
     announced = served.announced()
     assert f"serving tiny at {served.url}  (cpu, float32; cache of 6,144 tokens)" in announced
@@ -190,8 +190,8 @@ def test_it_loads_serves_and_drains(serve: Callable[..., Served], model: Path) -
         served.engine.send_signal(signal.SIGSTOP)
         served.process.send_signal(signal.SIGTERM)
         wait_until(lambda: served.health() == (503, "draining"))
-        refused = httpx.post(f"{served.url}/v1/completions", json=LONG)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        rejected = httpx.post(f"{served.url}/v1/completions", json=LONG)
+        assert (rejected.status_code, rejected.json()["error"]["code"]) == (503, "draining")
         assert "[DONE]" not in stream.lines
         engine = served.engine
         engine.send_signal(signal.SIGCONT)
@@ -269,7 +269,7 @@ def test_a_key_guards_an_address_that_others_reach(
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def rejected(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """The message of a `puna serve` that does not even start, in this process."""
 
     def run(*arguments: object) -> str:
@@ -281,15 +281,17 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return run
 
 
-def test_what_would_expose_the_models_is_refused(refused: Callable[..., str], model: Path) -> None:
-    message = refused(model, "--host", "0.0.0.0")
+def test_what_would_expose_the_models_is_rejected(
+    rejected: Callable[..., str], model: Path
+) -> None:
+    message = rejected(model, "--host", "0.0.0.0")
     assert message.startswith("error: --host 0.0.0.0 lets the network in")
     assert "--allow-anyone-on-the-network" in message
 
 
-def test_a_taken_port_is_one_line(refused: Callable[..., str], model: Path) -> None:
+def test_a_taken_port_is_one_line(rejected: Callable[..., str], model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        message = refused(model, "--port", taken.getsockname()[1])
+        message = rejected(model, "--port", taken.getsockname()[1])
     assert "cannot listen on 127.0.0.1" in message
     assert "Address already in use" in message
 
@@ -315,9 +317,9 @@ def test_what_cannot_be_loaded_is_one_line(serve: Callable[..., Served], tmp_pat
     ],
 )
 def test_a_wrong_option_is_one_line(
-    arguments: list[str], message: str, refused: Callable[..., str], model: Path
+    arguments: list[str], message: str, rejected: Callable[..., str], model: Path
 ) -> None:
-    said = refused(model, *arguments)
+    said = rejected(model, *arguments)
     assert said.startswith("error: ")
     assert message in said
 

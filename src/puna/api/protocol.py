@@ -121,7 +121,8 @@ class GenerationRequest(RequestBody):
         default=None, description="ids that end the answer too"
     )
     prompt_logprobs: Annotated[int, Field(ge=0), AtMost("logprobs")] | None = Field(
-        default=None, description="score the prompt's tokens, with this many alternatives"
+        default=None,
+        description="log-probabilities of the prompt's tokens, with this many alternatives",
     )
 
     def stops(self) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ A schema is always enforced, whatever `strict` says. Besides OpenAI's three form
 our own: a regular expression, and a grammar in Lark's notation, as llguidance reads them. Answers
 that may or must be calls of tools are held to a JSON schema or a grammar made of the tools' own
 schemas. Such a schema may refer to its own definitions (`{"$ref": "#/$defs/Place"}`, as pydantic
-writes them); inside the schema of an answer it stands somewhere else, so its references are moved
-with it.
+writes them); inside the schema of an answer its references get the path to where it is
+there.
 """
 
 import json
@@ -159,17 +159,17 @@ def _words_or_calls(functions: Sequence[Function]) -> str:
     )
 
 
-def _moved(schema: Any, place: str) -> Any:
+def _moved(schema: Any, pointer: str) -> Any:
     """The schema with its references to itself pointing to where it stands now."""
     if isinstance(schema, dict):
         return {
             key: (
-                place + value[1:]
+                pointer + value[1:]
                 if key == "$ref" and isinstance(value, str) and value.startswith("#")
-                else _moved(value, place)
+                else _moved(value, pointer)
             )
             for key, value in schema.items()
         }
     if isinstance(schema, list):
-        return [_moved(part, place) for part in schema]
+        return [_moved(part, pointer) for part in schema]
     return schema

@@ -188,9 +188,8 @@ class EngineHost:
     def _step(self, name: str, engine: "Engine") -> None:
         begun = time.monotonic()
         if begun - self._channel.last_sent >= STATS_SECONDS:
-            self._channel.send(
-                Heartbeat()
-            )  # whoever watches for a hung step counts from its beginning
+            # a client that watches for a hung step counts from the step's beginning
+            self._channel.send(Heartbeat())
         self._begun[name].append(begun)
         self._changed.add(name)
         try:

@@ -2,7 +2,7 @@
 languages of their own.
 
 A schema allows a tool's answer to name any call, and any text as a regular expression; the server
-refuses those that lead nowhere, and says why. So requests that are meant to be right are made right
+rejects those that lead nowhere, and says why. So requests that are meant to be right are made right
 here before they are sent; wrong ones are sent as they are.
 
     SCHEMATHESIS_HOOKS=schemathesis_hooks schemathesis run http://127.0.0.1:8000/openapi.json

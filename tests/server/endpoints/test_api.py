@@ -1,5 +1,5 @@
 """The endpoints over plain HTTP: what they answer beside OpenAI's own client, and how they
-refuse.
+reject.
 """
 
 import json
@@ -26,7 +26,7 @@ def asked(http: httpx.Client, path: str, **body: Any) -> Any:
     return answer.json()
 
 
-def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
+def rejected(answer: httpx.Response, status: int) -> dict[str, Any]:
     """The error, in OpenAI's shape."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
@@ -43,7 +43,7 @@ def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
     "path", ["/", "/v1", "/v2/completions", "/v1/completions/", "/docs", "/redoc", "/v1/models/"]
 )
 def test_an_unknown_path_is_a_404(http: httpx.Client, path: str) -> None:
-    assert refused(http.post(path, json={}), 404)["code"] == "unknown_path"
+    assert rejected(http.post(path, json={}), 404)["code"] == "unknown_path"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_wrong_method_is_a_405_that_says_which_is_right(
     http: httpx.Client, method: str, path: str, allowed: str
 ) -> None:
     answer = http.request(method, path)
-    assert refused(answer, 405)["code"] == "method_not_allowed"
+    assert rejected(answer, 405)["code"] == "method_not_allowed"
     assert answer.headers["allow"] == allowed
 
 
@@ -80,7 +80,7 @@ def test_a_wrong_method_is_a_405_that_says_which_is_right(
 def test_another_content_type_is_a_415(http: httpx.Client, kind: str) -> None:
     body = json.dumps({"model": "noise", "prompt": "x", "max_tokens": 1}).encode()
     assert (
-        refused(http.post(COMPLETIONS, content=body, headers={"content-type": kind}), 415)["code"]
+        rejected(http.post(COMPLETIONS, content=body, headers={"content-type": kind}), 415)["code"]
         == "unsupported_media_type"
     )
     assert (
@@ -106,7 +106,7 @@ def test_another_content_type_is_a_415(http: httpx.Client, kind: str) -> None:
 )
 def test_what_is_no_object_is_a_400(http: httpx.Client, body: bytes) -> None:
     for path in (COMPLETIONS, CHAT, "/v1/embeddings", "/tokenize", "/detokenize"):
-        refused(http.post(path, content=body, headers={"content-type": "application/json"}), 400)
+        rejected(http.post(path, content=body, headers={"content-type": "application/json"}), 400)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_model_is_looked_up_by_its_name_alone(http: httpx.Client, name: str) -
         ("/tokenize", {"prompt": "x"}),
         ("/v1/embeddings", {"input": "x"}),
     ):
-        error = refused(http.post(path, json={"model": name, **body}), 404)
+        error = rejected(http.post(path, json={"model": name, **body}), 404)
         assert (error["code"], error["param"]) == ("model_not_found", "model")
         assert len(error["message"]) < 1000
 
@@ -141,9 +141,9 @@ def test_keys_origins_and_hosts_are_looked_at(loop: BackgroundLoop, noise: Engin
         live_server(loop, noise, api_keys=("secret",), allow_origins=(origin,)) as url,
         httpx.Client(base_url=url) as http,
     ):
-        assert refused(http.get("/v1/models"), 401)["code"] == "invalid_api_key"
-        assert refused(http.get("/openapi.json"), 401)
-        assert refused(http.get("/metrics"), 401)
+        assert rejected(http.get("/v1/models"), 401)["code"] == "invalid_api_key"
+        assert rejected(http.get("/openapi.json"), 401)
+        assert rejected(http.get("/metrics"), 401)
         assert http.get("/health").json() == {"status": "ok", "detail": ""}
         key = {"authorization": "Bearer secret"}
         answer = http.get("/v1/models", headers={**key, "origin": origin})
@@ -164,7 +164,7 @@ def test_keys_origins_and_hosts_are_looked_at(loop: BackgroundLoop, noise: Engin
         assert document["paths"]["/v1/models"]["get"]["security"] == [{"key": []}]
         assert document["paths"]["/health"]["get"]["security"] == []
         assert (
-            refused(http.get("/health", headers={"host": "page.example"}), 403)["code"]
+            rejected(http.get("/health", headers={"host": "page.example"}), 403)["code"]
             == "host_not_allowed"
         )
 
@@ -183,7 +183,7 @@ def test_limits_are_kept_and_told(loop: BackgroundLoop, noise: EngineClient) -> 
     )
     with live_server(loop, noise, limits) as url, httpx.Client(base_url=url) as http:
         assert (
-            refused(http.post(COMPLETIONS, json={"model": "noise", "prompt": "x" * 3000}), 413)[
+            rejected(http.post(COMPLETIONS, json={"model": "noise", "prompt": "x" * 3000}), 413)[
                 "code"
             ]
             == "body_too_large"
@@ -195,7 +195,7 @@ def test_limits_are_kept_and_told(loop: BackgroundLoop, noise: EngineClient) -> 
                 "has 21 tokens, but may have at most 20",
             ),
         ):
-            long = refused(http.post(COMPLETIONS, json={"model": "noise", "prompt": prompt}), 400)
+            long = rejected(http.post(COMPLETIONS, json={"model": "noise", "prompt": prompt}), 400)
             assert (long["code"], numbers in long["message"]) == ("context_length_exceeded", True)
         for name, value in {
             "n": 3,
@@ -206,7 +206,7 @@ def test_limits_are_kept_and_told(loop: BackgroundLoop, noise: EngineClient) -> 
             "min_tokens": 10,
             "response_format": {"type": "regex", "regex": "a" * 31},
         }.items():
-            error = refused(
+            error = rejected(
                 http.post(COMPLETIONS, json={"model": "noise", "prompt": "x", name: value}), 400
             )
             assert error["param"].partition(".")[0] == name
@@ -215,7 +215,7 @@ def test_limits_are_kept_and_told(loop: BackgroundLoop, noise: EngineClient) -> 
             "json_schema": {"name": "x", "schema": {"type": "string", "description": "long"}},
         }
         assert (
-            refused(
+            rejected(
                 http.post(
                     COMPLETIONS, json={"model": "noise", "prompt": "x", "response_format": schema}
                 ),
@@ -246,10 +246,10 @@ def test_more_requests_than_allowed_are_a_429_that_says_when_to_come_again(
     with live_server(loop, noise, limits) as url, httpx.Client(base_url=url) as http:
         answers = [http.post("/tokenize", json={"model": "noise", "prompt": "x"}) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
-        assert refused(answers[2], 429)["code"] == "rate_limit_exceeded"
+        assert rejected(answers[2], 429)["code"] == "rate_limit_exceeded"
         assert int(answers[2].headers["retry-after"]) >= 1
         streamed = http.post(COMPLETIONS, json={"model": "noise", "prompt": "x", "stream": True})
-        assert refused(streamed, 429), "a stream that cannot begin is an answer, not an event"
+        assert rejected(streamed, 429), "a stream that cannot begin is an answer, not an event"
 
 
 def test_requests_are_counted_by_route_and_status(http: httpx.Client) -> None:
@@ -310,9 +310,9 @@ def test_a_chat_is_counted_as_it_would_be_answered(
     )
 
 
-def test_a_text_and_a_chat_at_once_are_refused(http: httpx.Client) -> None:
+def test_a_text_and_a_chat_at_once_are_rejected(http: httpx.Client) -> None:
     answer = http.post("/tokenize", json={"model": "noise", "prompt": "x", "messages": HELLO})
-    assert refused(answer, 400)["param"] == "prompt"
+    assert rejected(answer, 400)["param"] == "prompt"
 
 
 # How to choose tokens, and when to end
@@ -406,7 +406,7 @@ def test_what_cannot_be_enforced_is_a_400(
     http: httpx.Client, format_: dict[str, Any], stream: bool
 ) -> None:
     for path, body in ((CHAT, {"messages": HELLO}), (COMPLETIONS, {"prompt": "x"})):
-        error = refused(
+        error = rejected(
             http.post(
                 path, json={"model": "noise", **body, "response_format": format_, "stream": stream}
             ),

@@ -115,7 +115,7 @@ def test_the_walk_finds_numbers() -> None:
 
 
 @pytest.mark.parametrize(("endpoint", "path", "schema"), CASES)
-def test_a_number_out_of_range_or_of_another_type_is_refused_by_name(
+def test_a_number_out_of_range_or_of_another_type_is_rejected_by_name(
     http: httpx.Client, endpoint: str, path: Path, schema: Mapping[str, Any]
 ) -> None:
     assert "maximum" in schema or "exclusiveMaximum" in schema or BOUND in schema, (

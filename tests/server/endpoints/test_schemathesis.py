@@ -1,5 +1,5 @@
 """The OpenAPI document is true: schemathesis sends what it allows, which is accepted, and what it
-does not, which is refused.
+does not, which is rejected.
 
 All of its checks: answers are as described, statuses and content types too, other methods are 405s,
 nothing is a 500.

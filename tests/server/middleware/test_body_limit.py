@@ -44,7 +44,7 @@ def test_the_limit_itself_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("size", [11, b"9" * 30, b"9" * 5000])
-def test_a_declared_size_beyond_the_limit_is_refused_unread(size: int | bytes) -> None:
+def test_a_declared_size_beyond_the_limit_is_rejected_unread(size: int | bytes) -> None:
     answer = ask(declared(size), [], body_bytes=10)
     assert (answer.status, answer.error["code"]) == (413, "body_too_large")
     assert answer.headers[b"connection"] == b"close"
@@ -87,7 +87,7 @@ def test_the_application_still_hears_of_the_callers_leaving() -> None:
     assert heard == ["http.request", "http.disconnect"]
 
 
-def test_deep_nesting_is_refused() -> None:
+def test_deep_nesting_is_rejected() -> None:
     deep = b"[" * 65 + b"]" * 65
     answer = ask(declared(len(deep)), parts(deep))
     assert (answer.status, answer.error["code"]) == (400, "json_too_deep")
