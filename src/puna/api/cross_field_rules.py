@@ -22,17 +22,20 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class SchemaRule:
-    """A rule as a JSON schema. field: the one at fault where it is broken. reason: the rest of the
-    sentence.
+    """A rule as a JSON schema. complaints: where it is broken, the first part that is broken too
+    gives the field at fault and the rest of the sentence; together the parts say the whole rule.
     """
 
     schema: JsonDict
-    field: str
-    reason: str
+    complaints: Sequence[tuple[JsonDict, str, str]]
 
     def __call__(self, values: Values) -> BrokenRule:
         """The field and the reason, if the rule is broken."""
-        return None if holds(self.schema, values) else (self.field, self.reason)
+        if holds(self.schema, values):
+            return None
+        return next(
+            (field, reason) for part, field, reason in self.complaints if not holds(part, values)
+        )
 
 
 Rules = Sequence[SchemaRule | Callable[[Values], BrokenRule]]
@@ -105,22 +108,31 @@ WORDS_OR_CALLS = _either(
 """Of one message: an assistant's."""
 
 
-def _end_is_free(decider: str, unless: JsonDict) -> tuple[SchemaRule, SchemaRule]:
-    """Rules that nothing but the field `decider` decides the end of the answer; unless: a schema
-    of requests in which it does not.
+def _rule(schema: JsonDict, field: str, reason: str) -> SchemaRule:
+    """A rule with one field at fault."""
+    return SchemaRule(schema, ((schema, field, reason),))
+
+
+_NO_EOS_IGNORED = _where_given("ignore_eos", enum=[False, None])
+_NO_LEAST_LENGTH = _where_given("min_tokens", enum=[0, None])
+
+
+def _end_is_free(decider: str, *unless: JsonDict) -> SchemaRule:
+    """The rule that nothing but the field `decider` decides the end of the answer; unless: schemas
+    of requests in which it does not. One schema for both fields: each more in a request doubles the
+    combinations that a generator of requests has to try.
     """
+    free: JsonDict = {
+        "properties": {**_NO_EOS_IGNORED["properties"], **_NO_LEAST_LENGTH["properties"]}  # type: ignore[dict-item]
+    }
     reason = f"cannot be set where {decider} decides the end"
-    return (
-        SchemaRule(
-            _either(unless, _where_given("ignore_eos", enum=[False, None])), "ignore_eos", reason
-        ),
-        SchemaRule(
-            _either(unless, _where_given("min_tokens", enum=[0, None])), "min_tokens", reason
-        ),
+    return SchemaRule(
+        _either(*unless, free),
+        ((_NO_EOS_IGNORED, "ignore_eos", reason), (_NO_LEAST_LENGTH, "min_tokens", reason)),
     )
 
 
-_STREAM_OPTIONS_NEED_A_STREAM = SchemaRule(
+_STREAM_OPTIONS_NEED_A_STREAM = _rule(
     _either(_where_given("stream_options", type="null"), _given("stream", const=True)),
     "stream_options",
     "is for streams: set stream to true, or leave it out",
@@ -129,24 +141,17 @@ _FORCED_CALL = _end_is_free("tool_choice", _where_given("tool_choice", enum=["au
 _FORMAT = _end_is_free("response_format", _format_is("text"))
 _STRICT_TOOL = _end_is_free(
     "tools",
-    _either(
-        _where_given(
-            "tools", items=_where_given("function", **_where_given("strict", enum=[False, None]))
-        ),
-        _NO_CALL,
+    _where_given(
+        "tools", items=_where_given("function", **_where_given("strict", enum=[False, None]))
     ),
+    _NO_CALL,
 )
-_ALTERNATIVES_NEED_LOGPROBS = SchemaRule(
+_ALTERNATIVES_NEED_LOGPROBS = _rule(
     _either(_where_given("top_logprobs", type="null"), _given("logprobs", const=True)),
     "top_logprobs",
     "needs logprobs: true",
 )
-_CHOICE_NEEDS_TOOLS = SchemaRule(
-    _either(_where_given("tool_choice", type="null"), _given("tools", type="array")),
-    "tool_choice",
-    "needs tools to choose from",
-)
-_TEXT_FORMS_LEAVE_NO_CALLS = SchemaRule(
+_TEXT_FORMS_LEAVE_NO_CALLS = _rule(
     _either(
         _where_given("tools", type="null"),
         _NO_CALL,
@@ -155,13 +160,28 @@ _TEXT_FORMS_LEAVE_NO_CALLS = SchemaRule(
     "response_format",
     "cannot be a text's form where tools may be called: set tool_choice to none",
 )
-_TOOLS_NEED_A_USER = SchemaRule(
-    _either(
-        _where_given("tools", type="null"),
-        _given("messages", contains=_given("role", const="user")),
-    ),
+_A_USER_ASKS = _given("messages", contains=_given("role", const="user"))
+_TOOLS_NEED_A_USER = _rule(
+    _either(_where_given("tools", type="null"), _A_USER_ASKS),
     "tools",
     "are described in the first user message, but there is none",
+)
+_CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER = SchemaRule(
+    _either(
+        {"properties": {"tools": {"type": "null"}, "tool_choice": {"type": "null"}}},
+        {
+            "properties": {"tools": {"type": "array"}, **_A_USER_ASKS["properties"]},  # type: ignore[dict-item]
+            "required": ["tools"],
+        },
+    ),
+    (
+        (
+            _either(_where_given("tool_choice", type="null"), _given("tools", type="array")),
+            "tool_choice",
+            "needs tools to choose from",
+        ),
+        *_TOOLS_NEED_A_USER.complaints,
+    ),
 )
 
 
@@ -196,18 +216,19 @@ def _messages_fit_those_before(values: Values) -> BrokenRule:
     return None
 
 
-# For each field the decider of the end that is named first is the strongest: a forced call comes
-# before a format, a format before the tools.
-COMPLETION_RULES: Rules = (_STREAM_OPTIONS_NEED_A_STREAM, *_FORMAT)
+# The decider of the end that is named first is the strongest: a forced call comes before a format,
+# a format before the tools.
+COMPLETION_RULES: Rules = (_STREAM_OPTIONS_NEED_A_STREAM, _FORMAT)
 CHAT_RULES: Rules = (
     _ALTERNATIVES_NEED_LOGPROBS,
     _STREAM_OPTIONS_NEED_A_STREAM,
-    *(pair[field] for field in (0, 1) for pair in (_FORCED_CALL, _FORMAT, _STRICT_TOOL)),
-    _CHOICE_NEEDS_TOOLS,
+    _FORCED_CALL,
+    _FORMAT,
+    _STRICT_TOOL,
+    _CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER,
     _tools_have_names_of_their_own,
     _named_tool_exists,
     _TEXT_FORMS_LEAVE_NO_CALLS,
-    _TOOLS_NEED_A_USER,
     _messages_fit_those_before,
 )
 TOKENIZE_CHAT_RULES: Rules = (_TOOLS_NEED_A_USER, _messages_fit_those_before)
