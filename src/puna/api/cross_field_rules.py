@@ -22,8 +22,8 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class SchemaRule:
-    """A rule as a JSON schema. complaints: where it is broken, the first part that is broken too
-    gives the field at fault and the rest of the sentence; together the parts say the whole rule.
+    """A rule as a JSON schema. complaints: where the rule is broken, the first part that is broken
+    too gives the field at fault and the rest of the sentence; there is always one.
     """
 
     schema: JsonDict
