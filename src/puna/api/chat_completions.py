@@ -169,12 +169,12 @@ class ChatGeneration:
     async def _prompt(self) -> Prompt[_ChatSequence]:
         body, model, limits = self._body, self._model, self._service.limits
         ids = await model.encode_chat(body.messages, body.callable_tools, answer=True)
-        room = self._service.room_for(ids, model, "messages")
+        left = self._service.tokens_left(ids, model, "messages")
         asked = [most for most in (body.max_completion_tokens, body.max_tokens) if most is not None]
         options = generation_options(
             body,
             model,
-            max_tokens=min(*asked, room) if asked else min(limits.output_tokens, room),
+            max_tokens=min(*asked, left) if asked else min(limits.output_tokens, left),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             constraint=await checked_constraint(body, limits),
         )

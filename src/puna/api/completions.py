@@ -121,11 +121,11 @@ class CompletionGeneration:
         wanted = limits.output_tokens if body.max_tokens is None else max(body.max_tokens, 1)
         prompts = []
         for number, text in enumerate(texts):
-            room = self._service.room_for(text.ids, model, "prompt")
+            left = self._service.tokens_left(text.ids, model, "prompt")
             options = generation_options(
                 body,
                 model,
-                max_tokens=min(wanted, room),
+                max_tokens=min(wanted, left),
                 logprobs=body.logprobs,
                 constraint=constraint,
             )

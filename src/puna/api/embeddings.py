@@ -54,7 +54,7 @@ async def embedded(
     async with service.admit(request, len(inputs)):
         texts = [await model.encode_prompt(given) for given in inputs]
         for text in texts:
-            service.room_for(text.ids, model, "input")
+            service.tokens_left(text.ids, model, "input")
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(_vector(service, model, text.ids)) for text in texts]

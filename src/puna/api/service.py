@@ -130,7 +130,7 @@ class Service:
         loaded = model.served.loaded
         return min(loaded.context_length, loaded.cache_tokens)
 
-    def room_for(self, ids: Sequence[int], model: ChosenModel, field: str) -> int:
+    def tokens_left(self, ids: Sequence[int], model: ChosenModel, field: str) -> int:
         """Tokens that may follow the prompt in `field`. Raises ApiError, a 400 with the numbers, if
         there is no room for one.
         """
