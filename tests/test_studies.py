@@ -11,23 +11,26 @@ from puna.study.results import read_results
 from puna.training.stored_recipe import recipe_hash
 
 ROOT = Path(__file__).parents[1]
-# the reader's
+# demo is the reader's
 FINISHED = sorted(
-    path.parent.name
-    for path in (ROOT / "studies").glob("*/results.jsonl")
+    path.parent.relative_to(ROOT / "studies").as_posix()
+    for path in (ROOT / "studies").rglob("results.jsonl")
     if path.parent.name != "demo"
 )
 
 
-def test_six_studies_are_finished_with_at_least_four_seeds() -> None:
-    assert FINISHED == [
-        "digits",
-        "glu-variants",
-        "model-or-data",
-        "normalization",
-        "placement-warmup",
-        "positions",
+def test_six_small_studies_are_kept_with_limits_and_at_least_four_seeds() -> None:
+    small = [name for name in FINISHED if name.startswith("small/")]
+    assert small == [
+        "small/digits",
+        "small/glu-variants",
+        "small/model-or-data",
+        "small/normalization",
+        "small/placement-warmup",
+        "small/positions",
     ]
+    for name in small:
+        assert read_study(ROOT / "studies" / name).limits
     for name in FINISHED:
         study = read_study(ROOT / "studies" / name)
         assert len(study.seeds) >= 4

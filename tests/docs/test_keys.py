@@ -22,7 +22,7 @@ from puna.study.definition import Study, read_study, resolve_arms
 from puna.study.run_metrics import METRICS
 from puna.training.recipe import Recipe, read_recipe
 
-RECIPES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "studies").glob("*/recipe.yaml")])
+RECIPES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "studies").rglob("recipe.yaml")])
 SECTIONS = frozenset(key for key in dotted_keys(Recipe) if "." not in key)
 
 
@@ -203,7 +203,7 @@ def test_the_table_of_metrics_is_whole() -> None:
     }
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*/study.yaml")), ids=named)
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").rglob("study.yaml")), ids=named)
 def test_studies_validate_and_open_with_their_command(path: Path) -> None:
     resolve_arms(read_study(path.parent), path.parent)
     assert path.read_text(encoding="utf-8").startswith(f"# puna study run {named(path.parent)}\n")

@@ -153,6 +153,7 @@ def test_nine_arms_are_in_every_figure(tmp_path: Path) -> None:
             probes=["dead_units"],
             also=["loss"],
             rule={"smallest_difference": 0.01},
+            limits="Not *that*.",
             conclusion="Found *it*.",
         )
     )
@@ -163,9 +164,14 @@ def test_nine_arms_are_in_every_figure(tmp_path: Path) -> None:
         assert re.search(rf'<span class="key [^"]+">{arm}</span>', made.html)
     assert "://" not in made.html
     assert "<em>it</em>" in made.html
+    assert "<em>that</em>" in made.html
+    assert made.text.startswith(
+        "# Does it matter?\n\n## Limits of this study\n\nNot *that*.\n\n## Protocol\n"
+    )
     headings = [line for line in made.text.splitlines() if line.startswith("## ")]
     assert [heading[3:] for heading in headings] == [
         *(
+            "Limits of this study",
             "Protocol",
             "Differences",
             "Other measures",

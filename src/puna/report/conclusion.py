@@ -1,10 +1,16 @@
-"""The last sections of a report: the limits of the study, and its conclusion."""
+"""The sections of a report that are words: the limits of the study, and its conclusion."""
 
 from puna.report.section import Section, StudyResults
 
 
-def limits(results: StudyResults) -> Section:
-    """The section `What this cannot show`."""
+def own_limits(results: StudyResults) -> Section | None:
+    """The section `Limits of this study`: its own words, None where it has none."""
+    text = results.study.limits.strip()
+    return Section("Limits of this study", text) if text else None
+
+
+def shared_limits(results: StudyResults) -> Section:
+    """The section `What this cannot show`: what holds for every study of these sizes and rates."""
     tokens = max(run["tokens"] for run in results.runs)
     parameters = max(run["parameters"] for run in results.runs)
     rates = {arm.recipe.optimizer.learning_rate for arm in results.arms.values()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 from puna.durable import write_text
-from puna.report.conclusion import conclusion, limits
+from puna.report.conclusion import conclusion, own_limits, shared_limits
 from puna.report.costs import costs
 from puna.report.differences import differences, other_measures
 from puna.report.inside_models import inside_models
@@ -32,6 +32,7 @@ TEXT, PAGE = "REPORT.md", "report.html"
 def report_sections(results: StudyResults) -> list[Section]:
     """The sections of a report, in reading order; a new one is a line here."""
     sections = [
+        own_limits(results),
         protocol(results),
         differences(results),
         other_measures(results),
@@ -39,7 +40,7 @@ def report_sections(results: StudyResults) -> list[Section]:
         inside_models(results),
         scaling_law(results),
         *(published(results, theirs) for theirs in results.study.published),
-        limits(results),
+        shared_limits(results),
         conclusion(results),
     ]
     return [section for section in sections if section]

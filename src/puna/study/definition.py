@@ -96,6 +96,10 @@ class Study(Config):
     )
     rule: Rule = Rule()
     published: tuple[Published, ...] = Field(default=(), strict=False)
+    limits: str = Field(
+        default="",
+        description="what this study cannot show, by its design; printed first",
+    )
     conclusion: str = Field(
         default="",
         description=(
