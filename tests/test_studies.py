@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from puna.report.study_report import write_study_report
-from puna.study.definition import read_study, resolve_arms
+from puna.study.arms import resolve_arms
+from puna.study.definition import read_study
 from puna.study.results import read_results
 from puna.training.stored_recipe import recipe_hash
 

@@ -90,8 +90,9 @@ class ChoosingConfig(Config):
     families: ClassVar[Mapping[str, Table]]
     """By the field that holds the name."""
     late_options: ClassVar[frozenset[str]] = frozenset()
-    """Keys that are left out of what is dumped where they are None, so that a new choice changes no
-    fingerprint of those without it; those that `with_options` makes are among them.
+    """Keys that are left out of what is dumped where they are at their defaults, so that a new
+    choice changes no fingerprint of those without it; those that `with_options` makes are among
+    them.
     """
 
     @classmethod
@@ -155,7 +156,7 @@ class ChoosingConfig(Config):
         return {
             key: value
             for key, value in values.items()
-            if value is not None or key not in self.late_options
+            if key not in self.late_options or value != type(self).model_fields[key].default
         }
 
 

@@ -14,7 +14,8 @@ from puna.report.differences import learning_curve
 from puna.report.inside_models import by_layer
 from puna.report.section import StudyResults, code, plain
 from puna.report.study_report import report_sections, report_text
-from puna.study.definition import read_study, resolve_arms
+from puna.study.arms import resolve_arms
+from puna.study.definition import read_study
 from puna.study.results import complete_runs, read_results
 from puna.study.step_times import read_step_times
 

@@ -43,8 +43,12 @@ def write_study(folder: Path, base: Path, **values: Any) -> Path:
 
 
 def found(folder: Path) -> dict[tuple[str, int], Mapping[str, Any]]:
-    """By arm and seed, all of a record that does not depend on how busy the machine was."""
+    """By arm and seed, all of a record that does not depend on when and where it was made."""
     return {
-        (record["arm"], record["seed"]): {k: v for k, v in record.items() if k != "machine"}
+        (record["arm"], record["seed"]): {
+            key: value
+            for key, value in record.items()
+            if key not in ("machine", "started", "commit", "rule_commit", "rule_date")
+        }
         for record in read_results(folder)
     }

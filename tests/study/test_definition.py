@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from puna.errors import ConfigError
-from puna.study.definition import MATCHED_WITHIN, read_study, resolve_arms
+from puna.study.arms import MATCHED_WITHIN, resolve_arms
+from puna.study.definition import read_study
 
 RELU = ["model.feed_forward=relu", "model.feed_forward_multiple=null"]
 STUDY: dict[str, Any] = {

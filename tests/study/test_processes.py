@@ -19,8 +19,9 @@ from puna.cli.study import open_inputs
 from puna.errors import ConfigError
 from puna.study.cluster import ClusterExecutor
 from puna.study.definition import read_study
+from puna.study.job import Job
 from puna.study.results import read_results
-from puna.study.runner import Job, run_study
+from puna.study.runner import run_study
 from puna.training.checkpoint import checkpoints
 
 LONGER = [

@@ -8,19 +8,21 @@ from made_up_study import make_study
 import puna.study.results
 from puna.errors import ConfigError, DataError
 from puna.study.definition import read_study
-from puna.study.results import HASHED, append_result, code_hash, complete_runs, read_results
+from puna.study.results import HASHED, append_record, code_hash, complete_runs, read_results
 
 
 def test_a_torn_last_line_is_cut_off_and_costs_no_other(tmp_path: Path) -> None:
     for seed in range(3):
-        append_result(tmp_path, {"arm": "a", "seed": seed, "probes": {"norms": {}}})
+        append_record(
+            tmp_path / "results.jsonl", {"arm": "a", "seed": seed, "probes": {"norms": {}}}
+        )
     path = tmp_path / "results.jsonl"
     whole = path.read_bytes()
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
         kept = whole[:length].count(b"\n")
         assert [record["seed"] for record in read_results(tmp_path)] == list(range(kept))
-        append_result(tmp_path, {"arm": "b", "seed": 9})
+        append_record(tmp_path / "results.jsonl", {"arm": "b", "seed": 9})
         assert [record["seed"] for record in read_results(tmp_path)] == [*range(kept), 9]
 
 

@@ -15,9 +15,16 @@ from small_study import Here, found, write_study
 from puna.cli.study import open_inputs
 from puna.errors import ConfigError, TrainingError
 from puna.study.definition import Study, read_study
-from puna.study.results import append_result, complete_runs, read_results
-from puna.study.runner import Job, run_study, schedule, unfinished
+from puna.study.job import Job
+from puna.study.results import append_record, complete_runs, read_results
+from puna.study.runner import phases, run_study, unfinished
 from puna.study.statistics import analyse
+
+
+def schedule(study: Study) -> list[Job]:
+    """All jobs of a study with one phase."""
+    (phase,) = phases(study)
+    return list(phase.jobs)
 
 
 def run_all(folder: Path) -> list[Job]:
@@ -109,7 +116,7 @@ def test_a_finished_study_is_left_alone_whatever_changed_since(
 def test_results_of_another_kind_are_not_mixed(
     key: str, reason: str, finished_study: Path, study_folder: Path
 ) -> None:
-    append_result(study_folder, read_results(finished_study)[0] | {key: "0" * 16})
+    append_record(study_folder / "results.jsonl", read_results(finished_study)[0] | {key: "0" * 16})
     before = (study_folder / "results.jsonl").read_bytes()
     with pytest.raises(ConfigError, match=f"{reason} changed since the first runs"):
         run_all(study_folder)

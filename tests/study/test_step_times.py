@@ -8,7 +8,8 @@ import pytest
 from small_study import write_study
 
 from puna.errors import ConfigError, DataError
-from puna.study.definition import read_study, resolve_arms
+from puna.study.arms import resolve_arms
+from puna.study.definition import read_study
 from puna.study.step_times import measure_step_times, read_step_times
 
 ARMS = {"small": [], "late": ["optimizer.learning_rate=1e-9"], "large": ["train.batch_size=32"]}

@@ -1,4 +1,4 @@
-"""Data of a run: validation text in equal parts, and what is made or rejected."""
+"""Data of a run: validation text, samples of other text, and what is made or rejected."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 
 from puna.data.shards import open_split
 from puna.errors import DataError
+from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.recipe import Recipe
-from puna.workflow.run_data import make_missing_data, open_data
+from puna.workflow.run_data import make_missing_data, open_data, sample_ids
 
 
 @pytest.fixture
@@ -31,24 +32,40 @@ def test_validation_ids_are_an_equal_part_of_each_corpus(two_corpora: Recipe) ->
     np.testing.assert_array_equal(ids, np.concatenate(parts))
 
 
-def test_validation_text_ids_are_an_equal_number_of_bytes_of_each_corpus(
-    two_corpora: Recipe,
-) -> None:
-    """At most that many, and so many that the next token would be one too many."""
+def test_validation_documents_are_all_of_them_one_after_another(two_corpora: Recipe) -> None:
     make_missing_data(two_corpora)
-    data = open_data(two_corpora)
-    lengths = data.tokenizer.token_lengths()
-    ids, first = (
-        data.validation_text_ids(401),
-        open_split(two_corpora.data.mixture[0].path, "validation"),
-    )
-    beginning = first.read(0, 201)
-    taken = 0
-    while lengths[beginning[: taken + 1]].sum() < 200:
-        taken += 1
-    np.testing.assert_array_equal(ids[:taken], beginning[:taken])
-    sizes = [int(lengths[part].sum()) for part in (ids[:taken], ids[taken:])]
-    assert all(200 - lengths.max() <= size < 200 for size in sizes)
+    ids, documents = open_data(two_corpora).validation_documents()
+    expected = [
+        document
+        for corpus in two_corpora.data.mixture
+        for document in open_split(corpus.path, "validation").documents()
+    ]
+    np.testing.assert_array_equal(ids, np.concatenate(expected))
+    for number, document in enumerate(expected):
+        np.testing.assert_array_equal(ids[documents == number], document)
+    assert documents[-1] == len(expected) - 1
+
+
+def test_a_sample_is_the_same_text_for_every_tokenizer_and_in_no_order_of_names(
+    two_corpora: Recipe, tmp_path: Path
+) -> None:
+    make_missing_data(two_corpora)
+    ours = open_data(two_corpora).tokenizer
+    other = Tokenizer.train(["another text entirely " * 20], 270)
+    for number in range(60):
+        (tmp_path / f"{number:02}.txt").write_text(f"{number:02} " * 100)
+    samples = [
+        tokenizer.decode_bytes(
+            sample_ids([str(tmp_path)], tokenizer, max_bytes=1000, each=90).tolist(),
+            skip_special=True,
+        )
+        for tokenizer in (ours, other)
+    ]
+    assert samples[0] == samples[1]
+    assert len(samples[0]) == 12 * 90  # the first twelve that reach 1000
+    found = [samples[0][start : start + 2] for start in range(0, 12 * 90, 90)]
+    assert len(set(found)) == 12
+    assert found != sorted(found)
 
 
 def test_a_corpus_that_is_missing_and_names_no_sources_is_rejected(
@@ -62,8 +79,6 @@ def test_a_corpus_that_is_missing_and_names_no_sources_is_rejected(
 def test_a_corpus_of_another_tokenizer_is_rejected(
     tiny_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    from puna.tokenizer.tokenizer import Tokenizer
-
     Tokenizer.train(["another text entirely " * 20], 270).save(tmp_path / "other")
     with pytest.raises(DataError, match="was prepared with another tokenizer than"):
         open_data(tiny_recipe(f"tokenizer.path={tmp_path / 'other'}"))

@@ -3,7 +3,6 @@ from it alone.
 """
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,9 +12,9 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from puna.model.transformer import Transformer
     from puna.report.section import StudyResults
-    from puna.study.run_metrics import FinishedRun
+    from puna.study.definition import Study
+    from puna.study.run_metrics import StudyText
     from puna.study.runner import JobExecutor
     from puna.training.recipe import Recipe
     from puna.training.trainer import RunInputs
@@ -27,29 +26,22 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-VALIDATION_BYTES = 200_000
-
 Folder = Annotated[
     Path,
     typer.Argument(help="A folder with a study.yaml, such as studies/demo.", show_default=False),
 ]
 
 
-def open_inputs(recipe: "Recipe") -> "tuple[RunInputs, Callable[[Transformer], FinishedRun]]":
-    """The inputs of a run, opened in the process that runs it, and the validation text that
-    its model is measured on.
+def open_inputs(recipe: "Recipe", study: "Study") -> "tuple[RunInputs, StudyText]":
+    """The inputs of a run, opened in the process that runs it, and the text that its model is
+    measured on.
     """
-    from puna.study.run_metrics import FinishedRun
-    from puna.workflow.run_data import open_data
+    from puna.study.run_metrics import StudyText
+    from puna.workflow.run_data import open_data, sample_ids
 
     data = open_data(recipe)
-
-    def finished_run(model: "Transformer") -> "FinishedRun":
-        return FinishedRun(
-            model, data.tokenizer, data.validation_text_ids(VALIDATION_BYTES), recipe.context_length
-        )
-
-    return data.inputs, finished_run
+    others = sample_ids(study.out_of_domain, data.tokenizer) if study.out_of_domain else None
+    return data.inputs, StudyText(data.tokenizer, *data.validation_documents(), others)
 
 
 @app.command()
@@ -66,6 +58,12 @@ def run(
         int | None,
         typer.Option(help="Threads of each run; left out, the cores divided by --jobs.", min=1),
     ] = None,
+    nice: Annotated[
+        bool, typer.Option("--nice", help="At the lowest priority: other programs come first.")
+    ] = False,
+    stage: Annotated[
+        str | None, typer.Option(help="The last stage to run; left out, every stage of study.yaml.")
+    ] = None,
     cluster: Annotated[
         str | None,
         typer.Option(help="Submit every run as a job of its own instead: slurm, through submitit."),
@@ -76,11 +74,13 @@ def run(
     ] = None,
 ) -> None:
     """Run every arm with every seed; what is finished is not run again, what was interrupted goes
-    on.
+    on. Arms are tuned first, where study.yaml asks for it; then stage follows stage.
 
     Example:
 
         puna study run studies/demo --jobs 2
+
+        puna study run studies/gates --jobs 2 --nice --stage quarter
 
         puna study run studies/demo --cluster slurm --cluster-option slurm_partition=gpu
             --cluster-option gpus_per_node=1
@@ -92,9 +92,12 @@ def run(
     from rich.console import Console
 
     from puna.cli.progress import RunProgress
-    from puna.study.definition import read_study, resolve_arms
+    from puna.number_format import duration
+    from puna.study.arms import resolve_arms
+    from puna.study.definition import read_study
+    from puna.study.forecast import Forecast
     from puna.study.run_metrics import METRICS
-    from puna.study.runner import run_study, unfinished
+    from puna.study.runner import run_study
     from puna.study.step_times import FILE as STEP_TIMES
     from puna.workflow.run_data import make_missing_data
 
@@ -103,21 +106,24 @@ def run(
     for arm in resolve_arms(study, folder).values():
         with RunProgress(console) as progress:
             make_missing_data(arm.recipe, [progress])
-    total, left = len(study.arms) * len(study.seeds), len(unfinished(study, folder))
+    forecast = Forecast(study, folder, jobs, stage)
+    total = sum(len(phase.jobs) for phase in forecast.phases)
+    left = sum(len(phase.unfinished(folder)) for phase in forecast.phases)
     if left:
-        console.print(
-            f"{left} of {total} runs to do, {f'on {cluster}' if cluster else f'{jobs} at a time'}",
-            highlight=False,
+        where = (
+            f"on {cluster}" if cluster else f"{jobs} at a time, about {duration(forecast.seconds)}"
         )
-    with _executor(folder, jobs, threads, cluster, cluster_option or []) as executor:
+        console.print(f"{left} of {total} runs to do, {where}", highlight=False)
+    with _executor(folder, jobs, threads, nice, cluster, cluster_option or []) as executor:
         for done, (job, record) in enumerate(
-            run_study(study, folder, open_inputs, executor), total - left + 1
+            run_study(study, folder, open_inputs, executor, stage), total - left + 1
         ):
             value = record[study.metric]
             found = f"{value:.4f} {METRICS[study.metric].unit}" if value is not None else "diverged"
+            rest = "" if cluster or done == total else f"; about {duration(forecast.seconds)} left"
             console.print(
-                f"{done:>4} of {total}  {job.arm}, seed {job.seed}: {found},"
-                f" {record['machine']['train_seconds']:.0f} s",
+                f"{done:>4} of {total}  {job.name}: {found},"
+                f" {record['machine']['seconds']:.0f} s{rest}",
                 highlight=False,
             )
     if study.step_times and cluster is None and not (folder / STEP_TIMES).exists():
@@ -126,7 +132,12 @@ def run(
 
 
 def _executor(
-    folder: Path, jobs: int, threads: int | None, cluster: str | None, cluster_options: list[str]
+    folder: Path,
+    jobs: int,
+    threads: int | None,
+    nice: bool,
+    cluster: str | None,
+    cluster_options: list[str],
 ) -> "AbstractContextManager[JobExecutor]":
     from puna.config import apply_overrides
     from puna.study.cluster import ClusterExecutor
@@ -134,7 +145,8 @@ def _executor(
 
     if cluster is not None:
         return nullcontext(ClusterExecutor(cluster, folder, apply_overrides({}, cluster_options)))
-    return local_executor(jobs, threads or max(1, (os.cpu_count() or 1) // jobs))
+    threads = threads or max(1, (os.cpu_count() or 1) // jobs)
+    return local_executor(jobs, threads, nice=nice)
 
 
 @app.command()
@@ -146,7 +158,8 @@ def time(folder: Folder) -> None:
 
     from puna.durable import write_json
     from puna.spawn import SpawnedPool
-    from puna.study.definition import read_study, resolve_arms
+    from puna.study.arms import resolve_arms
+    from puna.study.definition import read_study
     from puna.study.step_times import FILE, measure_step_times
 
     study, console = read_study(folder), Console()
@@ -226,9 +239,6 @@ def list_studies(
     table = Table("study", "question", "runs")
     for path in found:
         study = read_study(path)
-        table.add_row(
-            path.name,
-            study.question,
-            f"{len(read_results(path))} of {len(study.arms) * len(study.seeds)}",
-        )
+        runs = len(study.arms) * len(study.seeds) * len(study.stages)
+        table.add_row(path.name, study.question, f"{len(read_results(path))} of {runs}")
     Console().print(table)

@@ -12,6 +12,8 @@ A source is one string:
         the split `train`
     python-stdlib   the source of the Python standard library where it is installed: text for a
         first run, offline
+    site-packages   that of the packages installed beside Puna, or of one: site-packages:torch (see
+        `site_packages.py`)
     additions       sums, generated (see `additions.py`)
 
 What it is not: nothing is downloaded, cleaned or de-duplicated here. Cost: one `stat` and about 400
@@ -32,6 +34,7 @@ import xxhash
 
 from puna.data import additions
 from puna.data.file_formats import PIECE_CHARACTERS, FileDocument, read_file
+from puna.data.site_packages import is_site_packages, site_packages_files
 from puna.errors import DataError
 
 PYTHON_STDLIB = "python-stdlib"
@@ -188,6 +191,8 @@ def _find(source: str) -> Source:
     if source == PYTHON_STDLIB:
         root = Path(sysconfig.get_path("stdlib"))
         paths = list(_stdlib(root))
+    elif is_site_packages(source):
+        root, paths = site_packages_files(source)
     elif (path := Path(source).expanduser()).is_dir():
         root, paths = path, list(_walk(path))
     elif path.exists():

@@ -59,24 +59,21 @@ class Score:
 
 
 @torch.inference_mode()
-def score_tokens(
+def token_losses(
     model: Transformer,
     ids: NDArray[np.int64],
-    token_lengths: NDArray[np.int32],
     *,
     context: int,
     stride: int | None = None,
     batch_size: int = 16,
-    only: NDArray[np.bool_] | None = None,
-) -> Score:
-    """Score a sequence of ids; each target counts exactly once.
+) -> NDArray[np.float32]:
+    """-ln p of every id but the first, given those before it in its window: [N - 1], float32.
 
-    ids [N]: documents one after another, begin tokens included. token_lengths [V]: UTF-8 bytes of
-    each token, 0 for special ones. context: tokens a window. stride: how far the next window moves
-    on; left out, by the whole window. With stride S below the context every target after the first
-    window is predicted from at least context - S tokens, at context/S times the cost. only [N]: the
-    targets that count, as loss and as bytes; left out, all of them. Raises DataError for a text of
-    fewer than two tokens. The model's mode and weights are left as they are.
+    ids [N]: documents one after another, begin tokens included. context: tokens a window. stride:
+    how far the next window moves on; left out, by the whole window, and then entry i is predicted
+    at position i % context. With stride S below the context every target after the first window is
+    predicted from at least context - S tokens, at context/S times the cost. Raises DataError for a
+    text of fewer than two tokens. The model's mode and weights are left as they are.
     """
     stride = stride or context
     if not 0 < stride <= context <= model.config.context_length:
@@ -89,9 +86,7 @@ def score_tokens(
             f"the text has {len(ids)} tokens, but predicting one from another takes two"
         )
     device = model.output_weight.device
-    weights = token_lengths[ids] if only is None else token_lengths[ids] * only
-    # Python floats are float64: millions of float32 losses would not add up exactly
-    nats, tokens, text_bytes = 0.0, 0, 0
+    losses = np.empty(len(ids) - 1, dtype=np.float32)
     # windows of equal length go through together; the last, shorter one goes alone
     starts = list(range(0, max(1, len(ids) - 1 - (context - stride)), stride))
     full = [start for start in starts if start + context < len(ids)]
@@ -100,27 +95,56 @@ def score_tokens(
     ]
     for batch in batches:
         window = torch.from_numpy(np.stack([ids[start : start + context + 1] for start in batch]))
-        targets = window[:, 1:]
-        counted = torch.from_numpy(
-            np.stack([weights[start + 1 : start + context + 1] for start in batch])
-        )
-        for row, start in enumerate(batch):
-            if start:  # the overlap was counted with the window before
-                counted[row, : context - stride] = 0
         logits = model(window[:, :-1].to(device))
-        losses = F.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten().to(device), reduction="none"
+        found = F.cross_entropy(
+            logits.flatten(0, 1).float(), window[:, 1:].flatten().to(device), reduction="none"
         )
-        mask = counted.flatten() > 0
-        nats += losses.cpu().double()[mask].sum().item()
-        tokens += int(mask.sum())
-        text_bytes += int(counted.sum())
-    if not tokens:
+        for start, of_window in zip(batch, found.view(len(batch), -1).cpu().numpy(), strict=True):
+            seen = context - stride if start else 0  # the overlap came with the window before
+            losses[start + seen : start + len(of_window)] = of_window[seen:]
+    return losses
+
+
+def sum_losses(
+    losses: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    token_lengths: NDArray[np.int32],
+    only: NDArray[np.bool_] | None = None,
+) -> Score:
+    """The score of a text from the losses [N - 1] of its ids [N].
+
+    token_lengths [V]: UTF-8 bytes of each token, 0 for special ones. only [N - 1]: the targets
+    that count, as loss and as bytes; left out, all of them. Raises DataError where none is text.
+    """
+    lengths = token_lengths[ids[1:]]
+    counted = lengths > 0 if only is None else (lengths > 0) & only
+    if not counted.any():
         raise DataError(
             "of the tokens that count none is text (special tokens are not), so there are no bytes"
             " to score"
         )
-    return Score(nats, tokens, text_bytes)
+    # float64: millions of float32 losses would not add up exactly
+    return Score(
+        float(losses[counted].sum(dtype=np.float64)),
+        int(np.count_nonzero(counted)),
+        int(lengths[counted].sum()),
+    )
+
+
+def score_tokens(
+    model: Transformer,
+    ids: NDArray[np.int64],
+    token_lengths: NDArray[np.int32],
+    *,
+    context: int,
+    stride: int | None = None,
+    batch_size: int = 16,
+) -> Score:
+    """The score of a sequence of ids [N]; each target counts exactly once. Arguments and errors are
+    those of `token_losses` and `sum_losses`.
+    """
+    losses = token_losses(model, ids, context=context, stride=stride, batch_size=batch_size)
+    return sum_losses(losses, ids, token_lengths)
 
 
 def validation_tokens(folder: Path, tokenizer: Tokenizer, limit: int) -> NDArray[np.int64]:

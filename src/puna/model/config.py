@@ -10,6 +10,7 @@ from puna.model.parts import (
     ADDED,
     FEED_FORWARDS,
     GATED,
+    INITS,
     NORMS,
     PLACEMENTS,
     POSITIONS,
@@ -65,8 +66,18 @@ class ModelConfig(ChoosingConfig):
         "placement": PLACEMENTS,
         "feed_forward": FEED_FORWARDS,
         "position": POSITIONS,
+        "init": INITS,
     }
-    late_options: ClassVar[frozenset[str]] = frozenset({"attention"})
+    late_options: ClassVar[frozenset[str]] = frozenset(
+        {
+            "attention",
+            "scale_embeddings",
+            "init",
+            "init_std",
+            "scale_residual_init",
+            "embedding_std",
+        }
+    )
 
     preset: str | None = None
     vocab_size: int = Field(gt=0)
@@ -79,6 +90,9 @@ class ModelConfig(ChoosingConfig):
     head_width: int = Field(gt=0, description="C; left out: D / H")
     context_length: int = Field(default=2048, gt=0)
     tie_embeddings: bool = False
+    scale_embeddings: bool | None = Field(
+        default=None, description="multiply them by sqrt(D); left out: where sines are added"
+    )
     padding_id: int | None = Field(
         default=None, ge=0, description="an id whose embedding is never trained"
     )
@@ -126,6 +140,17 @@ class ModelConfig(ChoosingConfig):
         default=None,
         gt=0,
         description="positions that a query sees, itself included; left out: all",
+    )
+
+    init: Annotated[str, named(INITS)] = Field(
+        default="normal", description="standard deviations of the weights that training starts from"
+    )
+    init_std: float = Field(default=0.02, gt=0, description="of all weights that init normal fills")
+    scale_residual_init: bool = Field(
+        default=True, description="divide what writes into the residual stream by sqrt(2 L)"
+    )
+    embedding_std: float | None = Field(
+        default=None, gt=0, description="of the embeddings at the start; left out: as init has it"
     )
 
     @model_validator(mode="before")
@@ -192,6 +217,18 @@ class ModelConfig(ChoosingConfig):
         )
 
     @property
+    def embedding_scale(self) -> float:
+        """The factor on the embeddings. Vaswani et al. 2017, section 3.4: sqrt(D), or sines of
+        amplitude 1 would drown them.
+        """
+        scaled = self.scale_embeddings
+        return (
+            self.width**0.5
+            if (self.position == "sinusoidal" if scaled is None else scaled)
+            else 1.0
+        )
+
+    @property
     def cached_heads(self) -> int:
         """Heads whose keys and values a cache keeps: K, or none without attention."""
         return 0 if self.attention == "none" else self.num_kv_heads
@@ -235,6 +272,11 @@ class ModelConfig(ChoosingConfig):
         yield (
             self.norm != "none" or not self.qk_norm,
             "qk_norm normalises with the model's norm, but norm is none",
+        )
+        yield (
+            self.init != "mup" or not self.tie_embeddings,
+            "init mup starts embeddings at 1 and the output layer at 1/D, but tie_embeddings makes"
+            " them one: set it to false, or choose fan_in",
         )
         yield from self._rules_without_attention()
         yield (

@@ -48,6 +48,7 @@ def beyond_llama(config: ModelConfig) -> list[str]:
         "placement": "pre",
         "swish_beta": 1.0,
         "position": "rope",
+        "embedding_scale": 1.0,
         "qk_norm": False,
         "sliding_window": None,
     }

@@ -125,3 +125,12 @@ FEED_FORWARDS: Mapping[str, Choice] = MappingProxyType({**UNGATED, **GATED, **LA
 POSITIONS: Mapping[str, Choice] = MappingProxyType(
     {**ROTARY, **ADDED, **BIASED, "none": Choice("position", "torch.nn:Identity")}
 )
+
+# standard deviations of the weights that training starts from, called with D
+INITS: Mapping[str, Choice] = MappingProxyType(
+    {
+        "normal": Choice("init", "puna.model.init:normal", std=0.02),
+        "fan_in": Choice("init", "puna.model.init:fan_in"),
+        "mup": Choice("init", "puna.model.init:mup"),
+    }
+)

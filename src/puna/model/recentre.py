@@ -39,7 +39,7 @@ def layernorm_to_rmsnorm(model: Transformer) -> Transformer:
     changes = {"norm": "rmsnorm", "position": position, "tie_embeddings": False, "preset": None}
     weights = dict(model.state_dict()) | {"lm_head.weight": model.output_weight}
     # The new model's positions are learned, so it has no scale: the table takes it
-    weights["embed_tokens.weight"] = model.embedding_scale * model.embed_tokens.weight
+    weights["embed_tokens.weight"] = model.config.embedding_scale * model.embed_tokens.weight
     if model.embed_positions is not None:
         every = torch.arange(config.context_length, device=model.output_weight.device)
         weights["embed_positions.weight"] = model.embed_positions(every).to(

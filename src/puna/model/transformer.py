@@ -45,9 +45,6 @@ class Transformer(nn.Module):
             config.vocab_size, config.width, padding_idx=config.padding_id
         )
         self.embed_positions = build_added_positions(config)
-        # Vaswani et al. 2017, section 3.4: sines have an amplitude of 1, which embeddings of 0.02
-        # would drown in
-        self.embedding_scale = config.width**0.5 if config.position == "sinusoidal" else 1.0
         self.layers = nn.ModuleList(build_block(config) for _ in range(config.num_layers))
         final_norm = cast(Block, self.layers[0]).final_norm
         self.norm = build_norm(config) if final_norm else nn.Identity()
@@ -94,8 +91,10 @@ class Transformer(nn.Module):
         rotary = self.rotary(positions) if self.rotary is not None else None
         mask = self._mask(ids, documents) if cache is None else None  # a cache makes its own
         x = self.embed_tokens(ids)
+        if self.config.embedding_scale != 1:
+            x = self.config.embedding_scale * x
         if self.embed_positions is not None:
-            x = self.embedding_scale * x + self.embed_positions(positions).to(x.dtype)
+            x = x + self.embed_positions(positions).to(x.dtype)
         for index, block in enumerate(self.layers):
             if self.activation_checkpointing and self.training and cache is None:
                 x = checkpoint(block, x, rotary, None, mask, use_reentrant=False)

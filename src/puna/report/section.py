@@ -12,7 +12,8 @@ from functools import cached_property
 from typing import Protocol
 
 from puna.plots.canvas import ArmStyle, arm_styles
-from puna.study.definition import Arm, Study
+from puna.study.arms import Arm
+from puna.study.definition import Study
 from puna.study.results import StudyRuns
 from puna.study.run_metrics import METRICS, Metric
 from puna.study.statistics import Analysis, analyse

@@ -22,9 +22,11 @@ from puna.report.published import published
 from puna.report.scaling_law import scaling_law
 from puna.report.section import Section, StudyResults, plain
 from puna.report.study_protocol import protocol
-from puna.study.definition import Study, read_study, resolve_arms
+from puna.study.arms import resolve_arms
+from puna.study.definition import Study, read_study
 from puna.study.results import complete_runs, read_results
 from puna.study.step_times import read_step_times
+from puna.study.tuning import further_overrides
 
 TEXT, PAGE = "REPORT.md", "report.html"
 
@@ -54,7 +56,8 @@ def write_study_report(folder: Path) -> StudyResults:
     """
     study = read_study(folder)
     runs, times = complete_runs(study, read_results(folder)), read_step_times(folder)
-    results = StudyResults(study, resolve_arms(study, folder), runs, times)
+    arms = resolve_arms(study, folder, further_overrides(study, folder, runs.stage))
+    results = StudyResults(study, arms, runs, times)
     sections = report_sections(results)
     page = report_page(study, sections)
     write_text(folder / TEXT, report_text(study, sections))

@@ -6,33 +6,43 @@ decided before the first run.
     baseline: relu
     arms:
       relu: [model.feed_forward=relu]
-      swiglu: [model.feed_forward=swiglu]
+      gelu: [model.feed_forward=gelu]
+      reglu: [model.feed_forward=reglu]
+      geglu: [model.feed_forward=geglu]
     matched: parameters
     seeds: [0, 1, 2, 3]
+    contrasts:
+      gate: {terms: {reglu|geglu: 1, relu|gelu: -1}, primary: true}
 
-Not here: running it (study/runner.py) and what its runs say (study/statistics.py).
+Not here: the recipes of its arms (study/arms.py), running it (study/runner.py) and what its runs
+say (puna.statistics).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from puna.config import Config, apply_overrides, overlay, read_yaml, validate
+from puna.config import Config, read_yaml, validate
 from puna.errors import ConfigError
-from puna.model.accounting import count_parameters, training_flops_per_token
-from puna.model.config import ModelConfig
 from puna.study.probes import PROBES
 from puna.study.run_metrics import METRICS
 from puna.study.statistics import DecisionRule
-from puna.training.recipe import Recipe
 
 FILE = "study.yaml"
-# an arm whose parameters or FLOPs are further from the baseline's than this does not count as
-# matched
-MATCHED_WITHIN = 0.01
+# of what a study says, these are written after the runs
+WRITTEN_AFTER = frozenset({"limits", "conclusion", "published"})
+
+Overrides = Annotated[tuple[str, ...], Strict(False)]
+"""`section.key=value` changes of a recipe, in order."""
+
+Grid = dict[str, Annotated[tuple[Any, ...], Strict(False)]]
+"""Values to try, by dotted key of the recipe."""
 
 
 class Rule(Config):
@@ -46,6 +56,77 @@ class Rule(Config):
     smallest_difference: float = Field(
         default=0.0, ge=0, description="in the unit of the metric; less is no difference"
     )
+    test: Literal["paired", "two-way"] = Field(
+        default="paired",
+        description="paired: each arm by its own spread; two-way: by the spread of arm x seed, the"
+        " same for all arms",
+    )
+    equivalence_margin: float | None = Field(
+        default=None,
+        gt=0,
+        description="two one-sided tests ask if an arm is within it; in the unit of the metric",
+    )
+
+
+class Contrast(Config):
+    """A comparison of groups of arms, named before the run.
+
+    terms: weights by the names of arms, or `|` between several, or patterns such as `post *`; each
+    term is the mean of its arms, or at each seed the best of them. Weights sum to 0.
+    """
+
+    meaning: str = Field(default="", description="for the report's reader")
+    terms: dict[str, float]
+    pick: Literal["mean", "best"] = "mean"
+    of: str | None = Field(
+        default=None, description="a metric or an outcome; left out, the study's metric"
+    )
+    primary: bool = Field(
+        default=False, description="what the study is about: tested by itself, without adjustment"
+    )
+
+    def groups(self, arms: Sequence[str]) -> list[tuple[float, tuple[str, ...]]]:
+        """Weight and arms of each term, in the study's order."""
+        return [
+            (weight, tuple(arm for arm in arms if _matches(arm, pattern)))
+            for pattern, weight in self.terms.items()
+        ]
+
+
+class Outcome(Config):
+    """A yes or no of each run: its metric is above a level, or not finite. For runs that end in one
+    of two ways, of which a mean says nothing.
+    """
+
+    meaning: str = ""
+    metric: str
+    above: float
+
+
+class TimeTo(Config):
+    """The tokens that a run takes until its metric reaches a level, seen at the looks."""
+
+    metric: str
+    level: float
+
+
+class Tuning(Config):
+    """What each arm is tuned over before it is tested, on seeds that test nothing: every point of
+    the grid, of which the one with the best mean of the study's metric is the arm's.
+    """
+
+    grid: Grid = Field(min_length=1)
+    arms: dict[str, Grid] = Field(default={}, description="further keys of the grid, by arm")
+    seeds: Annotated[tuple[int, ...], Strict(False)] = Field(min_length=1)
+    overrides: Overrides = Field(default=(), description="of the recipe, such as fewer steps")
+
+    def points(self, arm: str) -> list[tuple[str, ...]]:
+        """Every point of an arm's grid as overrides."""
+        grid = {**self.grid, **self.arms.get(arm, {})}
+        return [
+            tuple(f"{key}={json.dumps(value)}" for key, value in zip(grid, values, strict=True))
+            for values in itertools.product(*grid.values())
+        ]
 
 
 class Published(Config):
@@ -66,26 +147,42 @@ class Study(Config):
     question: str = Field(min_length=1)
     base: str = Field(description="a recipe, relative to the study's folder")
     baseline: str = Field(description="the arm that all others are compared with")
-    arms: dict[str, Annotated[tuple[str, ...], Strict(False)]] = Field(
-        description="overrides of the recipe, by arm"
+    arms: dict[str, Overrides] = Field(default={}, description="overrides of the recipe, by arm")
+    factors: dict[str, dict[str, Overrides]] = Field(
+        default={},
+        description="overrides by factor and level: an arm for each combination of levels, named by"
+        " them, beside `arms`",
     )
     matched: Literal["parameters", "flops", "nothing"] = "nothing"
+    tune: Tuning | None = None
+    stages: dict[str, Overrides] = Field(
+        default={"": ()},
+        min_length=1,
+        description="overrides of the recipe, by stage, in order: the verdict is the last complete"
+        " one's",
+    )
     seeds: tuple[int, ...] = Field(
         strict=False, description="each runs every arm, on the same data in the same order"
     )
     metric: str = Field(
         default="bits_per_byte",
-        description="what is decided by, after the last step: one of study/metrics.py",
+        description="what is decided by, after the last step: one of study/run_metrics.py",
     )
     also: tuple[str, ...] = Field(
         default=(),
         strict=False,
         description="further metrics, reported beside it; nothing is decided by them",
     )
+    out_of_domain: tuple[str, ...] = Field(
+        default=(), strict=False, description="sources of bits_per_byte_out_of_domain"
+    )
+    looks: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Strict(False)] = Field(
+        default=(), description="shares of the training after which the metrics are taken as well"
+    )
     probes: tuple[str, ...] = Field(
         default=(),
         strict=False,
-        description="what to record inside each model, before and after training",
+        description="what to record inside each model, before training, at the looks and after",
     )
     step_times: tuple[Literal["eager", "compiled"], ...] = Field(
         default=("eager", "compiled"), strict=False
@@ -95,6 +192,9 @@ class Study(Config):
         description="the arms are a grid of sizes and tokens: fit L(N, D) to their runs",
     )
     rule: Rule = Rule()
+    contrasts: dict[str, Contrast] = Field(default={})
+    outcomes: dict[str, Outcome] = Field(default={})
+    times: dict[str, TimeTo] = Field(default={})
     published: tuple[Published, ...] = Field(default=(), strict=False)
     limits: str = Field(
         default="",
@@ -107,37 +207,107 @@ class Study(Config):
         ),
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _combine_factors(cls, values: Any) -> Any:
+        """Add the arms that the factors make; those that a dumped study holds already stay."""
+        if not isinstance(values, dict) or not isinstance(values.get("factors"), dict):
+            return values
+        levels = [list(of.items()) for of in values["factors"].values() if isinstance(of, dict)]
+        made = {
+            " ".join(str(name) for name, _ in combination): [
+                override for _, overrides in combination for override in overrides or ()
+            ]
+            for combination in itertools.product(*levels)
+        }
+        return {**values, "arms": {**made, **(values.get("arms") or {})}}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.baseline not in self.arms:
-            raise ValueError(
-                f"the baseline {self.baseline!r} is no arm; the arms are {', '.join(self.arms)}"
-            )
-        if len(self.arms) < 2:
-            raise ValueError(
-                f"there is only the arm {self.baseline!r}: a comparison takes another one"
-            )
-        if len(set(self.seeds)) < 2 or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(
-                f"seeds {list(self.seeds)} must be at least 2 different ones, better 4: one run has"
-                " no spread"
-            )
+        for broken, reason in self._rules():
+            if broken:
+                raise ValueError(reason)
+        return self
+
+    def _rules(self) -> Iterator[tuple[bool, str]]:
+        """Each rule: True where it is broken, with the message."""
+        arms = ", ".join(self.arms)
+        yield (
+            self.baseline not in self.arms,
+            f"the baseline {self.baseline!r} is no arm; the arms are {arms}",
+        )
+        yield (
+            len(self.arms) < 2,
+            f"there is only the arm {self.baseline!r}: a comparison takes another one",
+        )
+        yield (
+            len(set(self.seeds)) < 2 or len(set(self.seeds)) < len(self.seeds),
+            f"seeds {list(self.seeds)} must be at least 2 different ones, better 4: one run has no"
+            " spread",
+        )
+        both = sorted(set(self.seeds) & set(self.tune.seeds if self.tune else ()))
+        yield (
+            bool(both),
+            f"seed {', '.join(map(str, both))} would be tuned on and tested with: tune on others",
+        )
+        strangers = set(self.tune.arms if self.tune else ()) - set(self.arms)
+        yield (
+            bool(strangers),
+            f"tune.arms names no arm: {', '.join(sorted(strangers))}; the arms are {arms}",
+        )
+        yield (
+            list(self.looks) != sorted(set(self.looks)),
+            f"looks {list(self.looks)} must ascend, each share once",
+        )
         for name in self.metrics:
-            if name not in METRICS:
-                raise ValueError(
-                    f"there is no metric {name!r}; the metrics are {', '.join(METRICS)}"
-                )
+            yield (
+                name not in METRICS,
+                f"there is no metric {name!r}; the metrics are {', '.join(METRICS)}",
+            )
+        yield (
+            "bits_per_byte_out_of_domain" in self.metrics and not self.out_of_domain,
+            "bits_per_byte_out_of_domain needs text from other sources: name them, such as"
+            " out_of_domain: [site-packages-docs]",
+        )
         for probe in self.probes:
-            if probe not in PROBES:
-                raise ValueError(f"there is no probe {probe!r}; the probes are {', '.join(PROBES)}")
+            yield (
+                probe not in PROBES,
+                f"there is no probe {probe!r}; the probes are {', '.join(PROBES)}",
+            )
         for published in self.published:
             unknown = [arm for arm in published.values if arm not in self.arms]
-            if unknown:
-                raise ValueError(
-                    f"published figures name no arm: {', '.join(unknown)}; the arms are"
-                    f" {', '.join(self.arms)}"
+            yield (
+                bool(unknown),
+                f"published figures name no arm: {', '.join(unknown)}; the arms are {arms}",
+            )
+        yield from self._contrast_rules()
+
+    def _contrast_rules(self) -> Iterator[tuple[bool, str]]:
+        for name, contrast in self.contrasts.items():
+            yield (
+                abs(sum(contrast.terms.values())) > 1e-9,
+                f"the weights of the contrast {name} sum to {sum(contrast.terms.values()):g}, and"
+                " not to 0: what all arms share would count as a difference",
+            )
+            for pattern, (_, of) in zip(
+                contrast.terms, contrast.groups(list(self.arms)), strict=True
+            ):
+                yield (
+                    not of,
+                    f"the contrast {name} has the term {pattern!r}, which is no arm; the arms are"
+                    f" {', '.join(self.arms)}",
                 )
-        return self
+            known = (*self.metrics, *self.outcomes)
+            yield (
+                contrast.of is not None and contrast.of not in known,
+                f"the contrast {name} is of {contrast.of!r}, which is no metric or outcome of this"
+                f" study: {', '.join(known)}",
+            )
+        primary = [name for name, contrast in self.contrasts.items() if contrast.primary]
+        yield (
+            len(primary) > 1,
+            f"the contrasts {', '.join(primary)} are all primary: one question is",
+        )
 
     def rule_for(self, metric: str) -> DecisionRule:
         """The rule, by one of the metrics; the smallest difference is in the unit of the study's
@@ -149,21 +319,30 @@ class Study(Config):
     @property
     def metrics(self) -> tuple[str, ...]:
         """All that a run is measured by; its loss is always among it, for scaling laws."""
-        return tuple(dict.fromkeys((self.metric, *self.also, "loss")))
+        return tuple(dict.fromkeys((self.metric, *self.also, *self._asked_of, "loss")))
+
+    @property
+    def looked_at(self) -> tuple[str, ...]:
+        """What is measured at the looks before the end."""
+        return tuple(dict.fromkeys((self.metric, *self._asked_of)))
+
+    @property
+    def _asked_of(self) -> list[str]:
+        """The metrics that outcomes and times are made from."""
+        outcomes = [outcome.metric for outcome in self.outcomes.values()]
+        return [*outcomes, *(time.metric for time in self.times.values())]
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits of what was decided before the runs: everything but `WRITTEN_AFTER`, and
+        the seeds, of which more may follow.
+        """
+        decided = self.model_dump(mode="json", exclude={*WRITTEN_AFTER, "seeds"})
+        return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One arm, resolved: its recipe but for the seed, and how far its cost is from the baseline's
-    (0.01 is one per cent more).
-    """
-
-    name: str
-    recipe: Recipe
-    parameters: int
-    flops_per_token: float
-    parameter_difference: float
-    flop_difference: float
+def _matches(arm: str, patterns: str) -> bool:
+    return any(fnmatchcase(arm, pattern.strip()) for pattern in patterns.split("|"))
 
 
 def read_study(folder: Path) -> Study:
@@ -174,80 +353,3 @@ def read_study(folder: Path) -> Study:
     if not path.is_file():
         raise ConfigError(f"{folder} is no study: it has no {FILE}")
     return validate(Study, read_yaml(path), origin=str(path))
-
-
-def resolve_arms(study: Study, folder: Path) -> dict[str, Arm]:
-    """Every arm with its recipe, matched as the study asks; the widths that an arm sets itself are
-    kept.
-
-    Raises ConfigError for an override that names nothing, and for an arm that cannot be matched
-    within `MATCHED_WITHIN`.
-    """
-    base = read_yaml(folder / study.base)
-    recipes = {
-        name: _recipe(base, overrides, f"{folder / FILE}, arm {name}")
-        for name, overrides in study.arms.items()
-    }
-    reference = recipes[study.baseline]
-    measures: dict[str, Callable[[ModelConfig], float]] = {
-        "parameters": lambda model: count_parameters(model).total,
-        "flops": lambda model: training_flops_per_token(model, reference.context_length),
-    }
-    if study.matched != "nothing":
-        measure = measures[study.matched]
-        target = measure(reference.model)
-        for name, recipe in recipes.items():
-            recipes[name] = _matched(recipe, measure, target, study.arms[name])
-            off = measure(recipes[name].model) / target - 1
-            if abs(off) > MATCHED_WITHIN:
-                raise ConfigError(
-                    f"{folder / FILE}: the {study.matched} of the arm {name} are {off:+.1%} off the"
-                    " baseline's, and no feed-forward width brings them within"
-                    f" {MATCHED_WITHIN:.0%}: change the arm, or set matched: nothing"
-                )
-    parameters, flops = (
-        {name: measure(recipe.model) for name, recipe in recipes.items()}
-        for measure in (measures["parameters"], measures["flops"])
-    )
-    return {
-        name: Arm(
-            name,
-            recipe,
-            int(parameters[name]),
-            flops[name],
-            parameters[name] / parameters[study.baseline] - 1,
-            flops[name] / flops[study.baseline] - 1,
-        )
-        for name, recipe in recipes.items()
-    }
-
-
-def seeded(recipe: Recipe, seed: int, run: Path) -> Recipe:
-    """The recipe of one run: the seed decides the weights and the order of the data."""
-    return recipe.model_copy(update={"seed": seed, "run": str(run)})
-
-
-def _recipe(base: dict[str, Any], overrides: tuple[str, ...], origin: str) -> Recipe:
-    return validate(Recipe, apply_overrides(base, overrides), origin=origin)
-
-
-def _matched(
-    recipe: Recipe,
-    measure: Callable[[ModelConfig], float],
-    target: float,
-    overrides: tuple[str, ...],
-) -> Recipe:
-    """The recipe with the feed-forward width that brings `measure`, which grows linearly with it,
-    closest to the target.
-    """
-    if any(override.startswith("model.feed_forward_width=") for override in overrides):
-        return recipe
-
-    def with_width(width: int) -> ModelConfig:
-        return ModelConfig.model_validate(
-            overlay(recipe.model.model_dump(), {"preset": None, "feed_forward_width": width})
-        )
-
-    one, two = measure(with_width(1)), measure(with_width(2))
-    width = max(1, round(1 + (target - one) / (two - one)))
-    return recipe.model_copy(update={"model": with_width(width)})

@@ -34,12 +34,16 @@ Record = Mapping[str, Any]
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """The finished runs of a study in the order in which they ended; a last line without an end was
+    """The finished runs of a study, those that tuned its arms apart."""
+    return read_records(folder / FILE)
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The finished runs in a file in the order in which they ended; a last line without an end was
     torn by a kill and is no result.
 
     Raises DataError for any other line that is not a record.
     """
-    path = folder / FILE
     if not path.exists():
         return []
     *lines, _torn = path.read_bytes().split(b"\n")
@@ -56,11 +60,11 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
-def append_result(folder: Path, record: dict[str, Any]) -> None:
-    """Add one record, on disk before this returns; a torn last line is cut off first. Floats keep 6
-    significant digits.
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Add one record to a file, on disk before this returns; a torn last line is cut off first.
+    Floats keep 6 significant digits.
     """
-    with (folder / FILE).open("ab+") as file:
+    with path.open("ab+") as file:
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
         file.write(json.dumps(_rounded(record), allow_nan=False).encode() + b"\n")
@@ -82,11 +86,13 @@ class StudyRuns:
     """Every run that `study.yaml` asks for. by_arm: in the study's order of arms, each arm's in its
     order of seeds.
 
-    left_out: how many records are of arms or seeds that `study.yaml` does not name.
+    left_out: how many records are of arms or seeds that `study.yaml` does not name. stage: the last
+    of which every run is there, empty in a study without stages.
     """
 
     by_arm: Mapping[str, tuple[Record, ...]]
     left_out: int
+    stage: str = ""
 
     def __len__(self) -> int:
         return sum(len(runs) for runs in self.by_arm.values())
@@ -113,19 +119,22 @@ def value_of(run: Record, metric: str) -> float:
 
 
 def complete_runs(study: Study, records: Sequence[Record]) -> StudyRuns:
-    """The study's runs. Raises ConfigError for runs that are missing or there twice, and for a
-    metric that a run did not log.
+    """The study's runs at the last stage that is complete, or at the first if none is. Raises
+    ConfigError for runs that are missing or there twice, and for a metric that a run did not log.
     """
     wanted = [(arm, seed) for arm in study.arms for seed in study.seeds]
-    found: dict[tuple[str, int], Record] = {}
+    by_stage: dict[str, dict[tuple[str, int], Record]] = {stage: {} for stage in study.stages}
     for record in records:
-        job = (record["arm"], record["seed"])
-        if job in found:
+        job, of_stage = (record["arm"], record["seed"]), by_stage.get(record.get("stage", ""), {})
+        if job in of_stage:
             raise ConfigError(
                 f"arm {job[0]}, seed {job[1]} has two results, and a report cannot choose: delete"
                 " one line of results.jsonl"
             )
-        found[job] = record
+        of_stage[job] = record
+    complete = [stage for stage, runs in by_stage.items() if all(job in runs for job in wanted)]
+    stage = complete[-1] if complete else next(iter(study.stages))
+    found = by_stage[stage]
     for arm in study.arms:
         if missing := [str(seed) for seed in study.seeds if (arm, seed) not in found]:
             seeds = f"seed{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
@@ -142,7 +151,7 @@ def complete_runs(study: Study, records: Sequence[Record]) -> StudyRuns:
                     " results.jsonl and do it again with puna study run FOLDER"
                 )
     by_arm = {arm: tuple(found[arm, seed] for seed in study.seeds) for arm in study.arms}
-    return StudyRuns(by_arm, len(found) - len(wanted))
+    return StudyRuns(by_arm, len(found) - len(wanted), stage)
 
 
 def _reported(study: Study) -> tuple[str, ...]:

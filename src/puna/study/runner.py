@@ -1,39 +1,33 @@
-"""Running a study: every arm with every seed, each in a process of its own, in a balanced order,
-going on after a kill.
+"""Running a study: its arms tuned where it asks for that, then every arm with every seed, stage by
+stage, each in a process of its own, in a balanced order, going on after a kill.
 
-Not here: how a recipe's data are opened, which the caller passes in as functions that another
+Not here: how a recipe's data are opened, which the caller passes in as a function that another
 process can import, and where the processes run: any executor with `submit` will do, such as the
 standard library's or submitit's.
 """
 
-import multiprocessing
-import resource
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from filelock import FileLock, Timeout
 
 from puna.errors import ConfigError, TrainingError
-from puna.run_log import finite, read_run_log
 from puna.spawn import SpawnedPool
-from puna.study.definition import Arm, Study, resolve_arms, seeded
-from puna.study.probes import PROBES
-from puna.study.results import append_result, code_hash, read_results
-from puna.study.run_metrics import METRICS, FinishedRun
-from puna.training.recipe import Recipe
-from puna.training.stored_recipe import recipe_hash
-from puna.training.trainer import RunInputs, Trainer
+from puna.study.arms import Arm, resolve_arms
+from puna.study.definition import Study
+from puna.study.job import Job, OpenInputs, arm_hash, begin_process, run_job
+from puna.study.provenance import provenance
+from puna.study.results import FILE as RESULTS
+from puna.study.results import append_record, code_hash, read_records
+from puna.study.tuning import FILE as TUNING
+from puna.study.tuning import further_overrides
 
-OpenInputs = Callable[[Recipe], tuple[RunInputs, Callable[..., FinishedRun]]]
-"""From a recipe to what its run needs, and to the validation text for the finished model."""
+NICE = 19  # the lowest priority
 
 
 class Pending(Protocol):
@@ -57,66 +51,128 @@ class JobExecutor(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run of a study."""
-
-    arm: str
-    seed: int
-
-    def folder(self, study: Path) -> Path:
-        """The folder in which it runs, until its record is written."""
-        return study / "runs" / f"{self.arm}-{self.seed}"
-
-
-def schedule(study: Study) -> list[Job]:
-    """Every run, seed by seed, each seed beginning with another arm: a machine that slows down
-    slows all arms alike.
+class Phase:
+    """Runs that may all go on at once: those that tune the arms, or those of a stage. Their records
+    go to `file`.
     """
-    arms = list(study.arms)
+
+    study: Study
+    file: str
+    jobs: tuple[Job, ...]
+
+    def unfinished(self, folder: Path) -> list[Job]:
+        """The jobs that have no record yet, in the order of the schedule."""
+        finished = {Job.of(record) for record in read_records(folder / self.file)}
+        return [job for job in self.jobs if job not in finished]
+
+    def arms(self, folder: Path) -> dict[Job, Arm]:
+        """The arm of each job, with all that its recipe has beside the arm's own overrides. Raises
+        ConfigError where arms have to be tuned first.
+        """
+        tuning, arms = self.study.tune, {}
+        for job in self.jobs:
+            key = (job.arm if job.point else "", job.stage, job.point)
+            if key not in arms:
+                further = (
+                    {job.arm: (*tuning.overrides, *job.point)}
+                    if tuning and job.point
+                    else further_overrides(self.study, folder, job.stage)
+                )
+                arms[key] = resolve_arms(self.study, folder, further)
+        return {
+            job: arms[job.arm if job.point else "", job.stage, job.point][job.arm]
+            for job in self.jobs
+        }
+
+
+def phases(study: Study, last: str | None = None) -> list[Phase]:
+    """The phases of a study in order, up to the stage `last`, or all of them. Raises ConfigError
+    for a stage that the study does not have.
+    """
+    if last is not None and last not in study.stages:
+        raise ConfigError(
+            f"there is no stage {last!r}; the stages are {', '.join(filter(None, study.stages))}"
+        )
+    found = []
+    if study.tune is not None:
+        # tuned by the metric alone: the rest of what a run is measured by would cost and not count
+        plain: dict[str, Any] = {"also": (), "looks": (), "probes": (), "outcomes": {}, "times": {}}
+        jobs = [
+            Job(arm, seed, "", point)
+            for arm, seed in balanced(list(study.arms), study.tune.seeds)
+            for point in study.tune.points(arm)
+        ]
+        found.append(Phase(study.model_copy(update=plain), TUNING, tuple(jobs)))
+    for stage in study.stages:
+        order = balanced(list(study.arms), study.seeds)
+        found.append(Phase(study, RESULTS, tuple(Job(arm, seed, stage) for arm, seed in order)))
+        if stage == last:
+            break
+    return found
+
+
+def balanced(arms: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """Every arm with every seed, seed by seed, each seed beginning with another arm: a machine that
+    slows down slows all arms alike.
+    """
     return [
-        Job(arms[(index + turn) % len(arms)], seed)
-        for turn, seed in enumerate(study.seeds)
+        (arms[(index + turn) % len(arms)], seed)
+        for turn, seed in enumerate(seeds)
         for index in range(len(arms))
     ]
 
 
 @contextmanager
-def local_executor(jobs: int, threads: int) -> Iterator[JobExecutor]:
+def local_executor(jobs: int, threads: int, *, nice: bool = False) -> Iterator[JobExecutor]:
     """Processes on this machine: `jobs` at a time, each with `threads` threads, each for one run,
-    so that its peak memory is the run's own.
+    so that its peak memory is the run's own. nice: at the lowest priority.
 
     An interrupt from the keyboard reaches these processes too: they save, and stop.
     """
-    with SpawnedPool(jobs, _begin, (threads,), max_tasks_per_child=1) as pool:
+    begin = (threads, NICE if nice else 0)
+    with SpawnedPool(jobs, begin_process, begin, max_tasks_per_child=1) as pool:
         yield pool
 
 
-def unfinished(study: Study, folder: Path) -> list[Job]:
-    """The runs that are not in `results.jsonl` yet, in the order of the schedule."""
-    finished = {(record["arm"], record["seed"]) for record in read_results(folder)}
-    return [job for job in schedule(study) if (job.arm, job.seed) not in finished]
+def unfinished(study: Study, folder: Path, last: str | None = None) -> list[Job]:
+    """The runs that have no record yet, phase by phase."""
+    return [job for phase in phases(study, last) for job in phase.unfinished(folder)]
 
 
 def run_study(
-    study: Study, folder: Path, open_inputs: OpenInputs, executor: JobExecutor
+    study: Study,
+    folder: Path,
+    open_inputs: OpenInputs,
+    executor: JobExecutor,
+    last: str | None = None,
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Do the runs that are not in `results.jsonl` yet; yields each with its record, once that is on
-    disk, in the order in which they end.
+    """Do the runs that have no record yet, up to the stage `last`, or all; yields each with its
+    record, once that is on disk, in the order in which they end.
 
     Raises ConfigError where code, data or an arm's recipe changed since the runs that are there,
-    and says which, and where another process runs the study; TrainingError, after all others have
-    ended, for runs that failed.
+    and says which, and where another process runs the study; TrainingError, after all others of
+    their phase have ended, for runs that failed.
     """
-    jobs = unfinished(study, folder)
-    if not jobs:
-        return
-    arms = resolve_arms(study, folder)
+    for phase in phases(study, last):
+        if phase.unfinished(folder):
+            yield from _run_phase(phase, folder, open_inputs, executor)
+
+
+def _run_phase(
+    phase: Phase, folder: Path, open_inputs: OpenInputs, executor: JobExecutor
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    study, jobs = phase.study, phase.unfinished(folder)
+    arms = phase.arms(folder)
     check_unchanged(
-        read_results(folder), arms, lambda arm: open_inputs(arm.recipe)[0].data_hash, folder
+        read_records(folder / phase.file),
+        arms,
+        lambda arm: open_inputs(arm.recipe, study)[0].data_hash,
+        folder,
     )
+    origin = provenance(study, folder)
     with _alone(folder):
         pending = {
-            job: executor.submit(run_job, arms[job.arm], job, study, folder, open_inputs)
+            job: executor.submit(run_job, arms[job], job, study, folder, origin, open_inputs)
             for job in jobs
         }
         failed: dict[Job, Exception] = {}
@@ -129,13 +185,13 @@ def run_study(
                 except Exception as error:  # of any kind: it came from another process
                     failed[job] = error
                     continue
-                append_result(folder, record)
+                append_record(folder / phase.file, record)
                 shutil.rmtree(job.folder(folder))
                 yield job, record
             if not ended:
                 time.sleep(0.05)
     if failed:
-        reasons = "; ".join(f"{job.arm}, seed {job.seed}: {error}" for job, error in failed.items())
+        reasons = "; ".join(f"{job.name}: {error}" for job, error in failed.items())
         raise TrainingError(
             f"{len(failed)} of {len(jobs)} runs failed; the same command goes on with them."
             f" {reasons}"
@@ -144,93 +200,33 @@ def run_study(
 
 def check_unchanged(
     records: Sequence[dict[str, Any]],
-    arms: dict[str, Arm],
+    arms: Mapping[Job, Arm],
     data_hash: Callable[[Arm], str],
     folder: Path,
 ) -> None:
     """Raise ConfigError if any of these runs was done with other code, other data or another recipe
     than a new one would be.
     """
-    changed = set()
+    done = {Job.of(record): record for record in records}
     # arms without a run yet may change freely
-    for name in {record["arm"] for record in records} & set(arms):
+    begun = [job for job in arms if job in done]
+    data = {
+        arm.name: data_hash(arm) for arm in {arms[job].name: arms[job] for job in begun}.values()
+    }
+    changed, code = set(), code_hash()
+    for job in begun:
         hashes = {
-            "code_hash": (code_hash(), "the code, or PyTorch's version"),
-            "data_hash": (data_hash(arms[name]), "the data or the tokenizer"),
-            "recipe_hash": (_arm_hash(arms[name].recipe), f"the recipe of the arm {name}"),
+            "code_hash": (code, "the code, or PyTorch's version"),
+            "data_hash": (data[job.arm], "the data or the tokenizer"),
+            "recipe_hash": (arm_hash(arms[job].recipe), f"the recipe of the arm {job.arm}"),
         }
-        for record in records:
-            if record["arm"] == name:
-                changed |= {what for key, (now, what) in hashes.items() if record[key] != now}
+        changed |= {what for key, (now, what) in hashes.items() if done[job][key] != now}
     if changed:
         raise ConfigError(
             f"{' and '.join(sorted(changed))} changed since the first runs of {folder}: their"
             " results would not compare; undo the change, or move results.jsonl away and start"
             " anew"
         )
-
-
-def run_job(
-    arm: Arm, job: Job, study: Study, folder: Path, open_inputs: OpenInputs
-) -> dict[str, Any]:
-    """Train one arm with one seed and give its record; goes on from the run's newest checkpoint.
-    The run's folder stays.
-
-    Raises TrainingError where it was interrupted, or the process that asked for it has gone: what
-    is trained by then is saved.
-    """
-    run = job.folder(folder)
-    run.mkdir(parents=True, exist_ok=True)
-    with FileLock(run / "lock"):  # a run whose study was killed may still be saving
-        recipe = seeded(arm.recipe, job.seed, run)
-        inputs, finished_run = open_inputs(recipe)
-        trainer = Trainer(recipe, run, inputs)
-        # the probes see the same batch at the start and at the end
-        first = torch.from_numpy(inputs.batch(0)).to(trainer.device)
-        probes = {
-            "start": {name: PROBES[name](trainer.model, first) for name in study.probes},
-            "end": {},
-        }
-        trainer.start(resume=(run / "recipe.yaml").exists())
-        measured, diverged = dict.fromkeys(study.metrics), ""
-        try:
-            if not trainer.train(stop=_told_to_stop):
-                raise TrainingError(
-                    f"{run} was stopped at step {trainer.progress.step} and saved; run the study"
-                    " again to go on"
-                )
-            done = finished_run(trainer.model)
-            measured = {name: finite(METRICS[name].measure(done)) for name in study.metrics}
-            probes["end"] = {name: PROBES[name](trainer.model, first) for name in study.probes}
-        except TrainingError as error:
-            if _told_to_stop():
-                raise
-            diverged = str(error)  # its gradients were not finite for many steps
-        log = read_run_log(run / "metrics.jsonl")
-    return {
-        "arm": arm.name,
-        "seed": job.seed,
-        **measured,
-        "diverged": diverged,
-        "parameters": arm.parameters,
-        "flops_per_token": arm.flops_per_token,
-        "tokens": trainer.progress.step * recipe.tokens_per_step,
-        "curve": [
-            [line["tokens"], line["bits_per_byte"]] for line in log if line["kind"] == "validation"
-        ],
-        "gradient_norms": [
-            [line["step"], line["gradient_norm"]] for line in log if line["kind"] == "train"
-        ],
-        "probes": probes,
-        "machine": {
-            "train_seconds": round(trainer.progress.seconds, 2),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "threads": torch.get_num_threads(),
-        },
-        "recipe_hash": _arm_hash(arm.recipe),
-        "code_hash": code_hash(),
-        "data_hash": inputs.data_hash,
-    }
 
 
 @contextmanager
@@ -246,23 +242,3 @@ def _alone(folder: Path) -> Iterator[None]:
         raise ConfigError(
             f"another process is running {folder}: wait for it, or stop it"
         ) from error
-
-
-_interrupted = threading.Event()
-
-
-def _begin(threads: int) -> None:
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, lambda *_: _interrupted.set())
-
-
-def _told_to_stop() -> bool:
-    """True in a process of `local_executor` that was interrupted, or whose parent was
-    killed.
-    """
-    parent = multiprocessing.parent_process()
-    return _interrupted.is_set() or (parent is not None and not parent.is_alive())
-
-
-def _arm_hash(recipe: Recipe) -> str:
-    return recipe_hash(recipe.model_copy(update={"seed": 0}))

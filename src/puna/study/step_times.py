@@ -22,7 +22,7 @@ import torch
 
 from puna.device import choose_device, processor_name, watch_others
 from puna.errors import DataError
-from puna.study.definition import Arm
+from puna.study.arms import Arm
 from puna.training.recipe import Recipe
 from puna.training.step_time import StepTimer, random_batch
 

@@ -81,6 +81,7 @@ class OptimizerRecipe(ChoosingConfig):
     """
 
     families: ClassVar[dict[str, Table]] = {"name": OPTIMIZERS, "schedule": SCHEDULES}
+    late_options: ClassVar[frozenset[str]] = frozenset({"warmup_ratio"})
 
     name: Annotated[str, named(OPTIMIZERS)] = "adamw"
     learning_rate: float = Field(default=3e-4, gt=0, description="AdamW's, at the schedule's top")
@@ -91,6 +92,9 @@ class OptimizerRecipe(ChoosingConfig):
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
     schedule: Annotated[str, named(SCHEDULES)] = "cosine"
     warmup_steps: int = Field(default=100, ge=0)
+    warmup_ratio: float | None = Field(
+        default=None, ge=0, lt=1, description="of all steps, in place of warmup_steps"
+    )
     final_factor: float = Field(
         default=0.1, ge=0, le=1, description="learning rate at the end, relative to the top"
     )
@@ -103,13 +107,17 @@ class OptimizerRecipe(ChoosingConfig):
     def _of_its_choices(cls, values: Any) -> Any:
         return cls.with_defaults(values) if isinstance(values, dict) else values
 
+    def warmup(self, steps: int) -> int:
+        """Steps of warm-up in a run of `steps`."""
+        return self.warmup_steps if self.warmup_ratio is None else round(self.warmup_ratio * steps)
+
     def factor(self, step: int, steps: int) -> float:
         """The factor on the learning rates at `step` of `steps`."""
         return learning_rate_factor(
             step,
             schedule=self.schedule,
             steps=steps,
-            warmup=self.warmup_steps,
+            warmup=self.warmup(steps),
             **SCHEDULES[self.schedule].values(self),
         )
 
@@ -186,10 +194,10 @@ class Recipe(Config):
                 f"train.mask_documents cannot stop model.feed_forward {self.model.feed_forward},"
                 " which sees the positions before its own, at the start of a document: leave it out"
             )
-        if self.optimizer.warmup_steps >= self.train.steps:
+        if (warmup := self.optimizer.warmup(self.train.steps)) >= self.train.steps:
             raise ValueError(
-                f"optimizer.warmup_steps {self.optimizer.warmup_steps} leaves nothing of"
-                f" train.steps {self.train.steps}; lower it"
+                f"optimizer.warmup_steps {warmup} leaves nothing of train.steps"
+                f" {self.train.steps}; lower it"
             )
         return self
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from puna.data.dedup import document_hash
 from puna.data.loader import Loader
 from puna.data.manifest import Manifest
 from puna.data.prepare import PreparationProgress, prepare
@@ -45,16 +46,34 @@ class RunData:
             [stream.read(0, min(part, stream.num_tokens)) for stream in self.validation]
         )
 
-    def validation_text_ids(self, limit: int) -> NDArray[np.int64]:
-        """The ids of up to `limit` UTF-8 bytes of validation text, an equal part from each corpus:
-        the same text for every tokenizer.
+    def validation_documents(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All of the validation text: the ids [N] of its documents, corpus after corpus, and the
+        number [N] of each id's document.
         """
-        part, lengths = limit // len(self.validation), self.tokenizer.token_lengths()
-        # as many tokens as bytes are enough: only special tokens have fewer than one byte
-        parts = (stream.read(0, min(part, stream.num_tokens)) for stream in self.validation)
-        return np.concatenate(
-            [ids[: int(np.searchsorted(lengths[ids].cumsum(), part))] for ids in parts]
-        )
+        documents = [ids for stream in self.validation for ids in stream.documents()]
+        lengths = [len(ids) for ids in documents]
+        return np.concatenate(documents), np.repeat(np.arange(len(documents)), lengths)
+
+
+def sample_ids(
+    sources: Sequence[str], tokenizer: Tokenizer, max_bytes: int = 200_000, each: int = 8_000
+) -> NDArray[np.int64]:
+    """The ids of a sample of the sources' text, the same for every tokenizer: documents in the
+    order of their hashes, each up to `each` characters, until there are `max_bytes` UTF-8 bytes.
+    """
+    texts = sorted({text[:each] for text in read_texts(sources)}, key=_text_hash)
+    ids: list[int] = []
+    taken = 0
+    for text in texts:
+        ids += tokenizer.encode_document(text)
+        taken += len(text.encode())
+        if taken >= max_bytes:
+            break
+    return np.array(ids, dtype=np.int64)
+
+
+def _text_hash(text: str) -> int:
+    return document_hash(text.encode())
 
 
 def make_missing_data(recipe: Recipe, observers: Sequence[RunObserver] = ()) -> None:
