@@ -14,10 +14,10 @@ from small_study import Here, found, write_study
 
 from puna.cli.study import open_inputs
 from puna.errors import ConfigError, TrainingError
+from puna.statistics.paired import analyse
 from puna.study.definition import Study, read_study
 from puna.study.results import append_result, complete_runs, read_results
 from puna.study.runner import Job, run_study, schedule, unfinished
-from puna.study.statistics import analyse
 
 
 def run_all(folder: Path) -> list[Job]:

@@ -10,7 +10,7 @@ decided before the first run.
     matched: parameters
     seeds: [0, 1, 2, 3]
 
-Not here: running it (study/runner.py) and what its runs say (study/statistics.py).
+Not here: running it (study/runner.py) and what its runs say (statistics/paired.py).
 """
 
 from collections.abc import Callable
@@ -24,9 +24,9 @@ from puna.config import Config, apply_overrides, overlay, read_yaml, validate
 from puna.errors import ConfigError
 from puna.model.accounting import count_parameters, training_flops_per_token
 from puna.model.config import ModelConfig
+from puna.statistics.paired import DecisionRule
 from puna.study.probes import PROBES
 from puna.study.run_metrics import METRICS
-from puna.study.statistics import DecisionRule
 from puna.training.recipe import Recipe
 
 FILE = "study.yaml"
@@ -37,7 +37,7 @@ MATCHED_WITHIN = 0.01
 
 class Rule(Config):
     """The rule by which an arm counts as different, written before the run; see
-    `puna.study.statistics.DecisionRule`.
+    `puna.statistics.paired.DecisionRule`.
     """
 
     alpha: float = Field(
