@@ -27,7 +27,7 @@ from puna.errors import ConfigError
 
 
 class TimeToLevel(NamedTuple):
-    """When a run reached the level; where it did not, its last look, at which it is censored."""
+    """The look at which a run reached the level, or its last one, at which it is censored."""
 
     time: float
     reached: bool
