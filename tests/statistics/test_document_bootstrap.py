@@ -186,9 +186,9 @@ def test_arrays_that_do_not_fit_are_rejected() -> None:
     bits, sizes = made_up(2, 4, 9)
     with pytest.raises(ConfigError, match=said("(4, 8) ... same seeds and documents")):
         bootstrap_contrast({**bits, "b": bits["b"][:, :8]}, sizes, A_B, 0.05)
-    with pytest.raises(ConfigError, match=said("9 documents ... 8 ... a size for every")):
+    with pytest.raises(ConfigError, match=said("(4, 9) ... 8 sizes ... a size for every")):
         bootstrap_contrast(bits, sizes[:8], A_B, 0.05)
-    with pytest.raises(ConfigError, match=said("1 seeds ... at least 2")):
+    with pytest.raises(ConfigError, match=said("(1, 9) ... at least 2 seeds")):
         bootstrap_contrast({arm: one[:1] for arm, one in bits.items()}, sizes, A_B, 0.05)
     with pytest.raises(ConfigError, match=said("no bytes ... leave it out")):
         bootstrap_contrast(bits, np.zeros(9), A_B, 0.05)

@@ -197,7 +197,7 @@ def test_bad_designs_are_rejected() -> None:
         design(baseline="z")
     with pytest.raises(ConfigError, match=said("a, b, a")):
         design(arms=("a", "b", "a"))
-    with pytest.raises(ConfigError, match=said("1 seeds ... at least 2")):
+    with pytest.raises(ConfigError, match=said("seeds: 1 ... at least 2")):
         design(seeds=1)
     with pytest.raises(ConfigError, match=said("'other' ... name one")):
         design(primary="other")

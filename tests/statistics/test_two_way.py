@@ -90,7 +90,7 @@ def test_holm_is_over_the_comparisons() -> None:
 
 
 def double_integral(t: float, family: int, freedom: int) -> float:
-    """Dunnett 1955, section 3: given the baseline's mean z and the spread s, the arms are
+    """Dunnett 1955: given the baseline's mean z and the spread s, the arms are
     independent.
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
@@ -119,7 +119,7 @@ def test_dunnetts_p_is_exact_to_four_digits(t: float, family: int, freedom: int)
 )
 def test_dunnetts_published_table(family: int, freedom: int, critical: float) -> None:
     """Two-sided 5% points, to two decimals (Dunnett 1964, New Tables for Multiple Comparisons with
-    a Control, table II).
+    a Control).
     """
     assert p_of(critical + 0.006, family, freedom) < 0.05 < p_of(critical - 0.006, family, freedom)
 

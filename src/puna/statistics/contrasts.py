@@ -17,7 +17,7 @@ Usual mistakes: reading an interaction off two verdicts, one decided and one not
 by nothing; and one term picking the best of more arms than another, since the best of four equal
 arms is better than one of them by 1.03 of their standard deviations, whatever they are.
 
-Source: Scheffé 1959, The Analysis of Variance, sections 3.1 and 8.1; Gelman and Stern 2006, The
+Source: Scheffé 1959, The Analysis of Variance, chapter 3; Gelman and Stern 2006, The
 Difference Between "Significant" and "Not Significant" is not Itself Statistically Significant.
 """
 

@@ -104,8 +104,8 @@ def _check_shapes(bits: Mapping[str, Array], sizes: Array) -> None:
         )
     if min(first) < 2 or first[1] != len(sizes):
         raise ConfigError(
-            f"the bits are of {first[0]} seeds and {first[1]} documents, the bytes of"
-            f" {len(sizes)}: give at least 2 of each, and a size for every document"
+            f"the bits have the shape {first}, [seeds, documents], beside {len(sizes)} sizes:"
+            " give at least 2 seeds and 2 documents, and a size for every document"
         )
     if not np.all(sizes > 0):
         raise ConfigError("a document has no bytes: leave it out, since it cannot be scored")

@@ -55,8 +55,8 @@ class Design:
             )
         if self.seeds < MIN_SEEDS:
             raise ConfigError(
-                f"{self.seeds} seeds leave no spread: give at least {MIN_SEEDS}, the number of runs"
-                " an arm"
+                f"a design with seeds: {self.seeds} has no spread: give at least {MIN_SEEDS} runs"
+                " of every arm"
             )
         check_contrasts(self.contrasts, self.arms, self.primary)
 

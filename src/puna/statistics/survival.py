@@ -35,8 +35,8 @@ class TimeToLevel(NamedTuple):
 
 @dataclass(frozen=True)
 class MedianTime:
-    """The time by which more than half of the runs have reached the level, None where they never
-    do; `confidence_interval` by the log-log method, a bound None where the runs set none.
+    """The first look by which half of the runs have reached the level, None where they never do;
+    `confidence_interval` by the log-log method, a bound None where the runs set none.
     """
 
     runs: int
@@ -74,10 +74,11 @@ def time_to_level(
 
 
 def median_time(runs: Sequence[TimeToLevel], alpha: float = 0.05) -> MedianTime:
-    """Kaplan and Meier's median, with an interval of the level 1 - alpha (statsmodels: the first
-    time at which the share of runs still on their way is below one half).
+    """Kaplan and Meier's median, with an interval of the level 1 - alpha, from statsmodels' curve.
 
-    Of few runs the interval is rough. Raises ConfigError for no runs.
+    Not by its `quantile`, which asks for less than one half and, with a curve that is one half but
+    for rounding, gives now this look and now the next. Of few runs the interval is rough. Raises
+    ConfigError for no runs.
     """
     from statsmodels.duration.survfunc import SurvfuncRight  # brings pandas, 0.3 s
 
@@ -90,9 +91,9 @@ def median_time(runs: Sequence[TimeToLevel], alpha: float = 0.05) -> MedianTime:
     with np.errstate(divide="ignore", invalid="ignore"):
         curve = SurvfuncRight([run.time for run in runs], [int(run.reached) for run in runs])
         low, high = curve.quantile_ci(0.5, alpha)
-    return MedianTime(
-        len(runs), reached, _finite(curve.quantile(0.5)), (_finite(low), _finite(high))
-    )
+    half = curve.surv_times[curve.surv_prob <= 0.5 + 1e-9]
+    median = float(half[0]) if len(half) else None
+    return MedianTime(len(runs), reached, median, (_finite(low), _finite(high)))
 
 
 def log_rank_test(groups: Mapping[str, Sequence[TimeToLevel]]) -> LogRankTest:
