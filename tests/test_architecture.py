@@ -38,6 +38,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "plan": "errors",
             "plots": "durable errors number_format run_log",
             "spawn": "errors",
+            "statistics": "errors",
             "tokenizer": "durable errors",
             "choices": "config",
             "data": "durable errors config spawn tokenizer",
@@ -46,17 +47,20 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "inference": "errors nn strict_json config device tokenizer model",
             "training": "durable errors nn run_log config device choices model",
             "engine_process": "errors tokenizer inference",
-            "study": "errors nn run_log config device spawn tokenizer data model eval training",
+            "study": (
+                "errors nn run_log config device spawn statistics tokenizer data model eval"
+                " training"
+            ),
             "workflow": (
                 "durable errors run_log config tokenizer data model eval inference training"
             ),
             "api": "errors strict_json config tokenizer inference engine_process",
-            "report": "durable errors number_format run_log plan plots study",
+            "report": "durable errors number_format run_log plan plots statistics study",
             "server": "errors inference engine_process api",
             "cli": (
                 "durable errors nn number_format run_log strict_json config device plan plots"
-                " spawn tokenizer choices data model eval inference training engine_process"
-                " study workflow api report server"
+                " spawn statistics tokenizer choices data model eval inference training"
+                " engine_process study workflow api report server"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

@@ -14,11 +14,11 @@ from small_study import Here, found, write_study
 
 from puna.cli.study import open_inputs
 from puna.errors import ConfigError, TrainingError
+from puna.statistics.paired import analyse
 from puna.study.definition import Study, read_study
 from puna.study.job import Job
 from puna.study.results import append_record, complete_runs, read_results
 from puna.study.runner import phases, run_study, unfinished
-from puna.study.statistics import analyse
 
 
 def schedule(study: Study) -> list[Job]:

@@ -1,7 +1,7 @@
 """The sections that compare: each arm's paired difference by the study's metric, and by the further
 ones.
 
-The test and the verdict are decided in study/statistics.py; here they become tables, sentences and
+The test and the verdict are decided in statistics/paired.py; here they become tables, sentences and
 the numbers of two figures.
 """
 
@@ -13,9 +13,9 @@ import numpy as np
 from puna.plots.forest_plot import Difference, ForestPlot
 from puna.plots.learning_curves import CurveLine, LearningCurves
 from puna.report.section import Figure, Section, StudyResults, code, plain, table
+from puna.statistics.paired import POWER, Analysis, Comparison, detectable_effect
 from puna.study.results import StudyRuns
 from puna.study.run_metrics import METRICS
-from puna.study.statistics import POWER, Analysis, Comparison, detectable_effect
 
 
 def differences(results: StudyResults) -> Section:

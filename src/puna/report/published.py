@@ -1,8 +1,8 @@
 """The sections that put figures of others beside the study's, one for each source."""
 
 from puna.report.section import Section, StudyResults, plain, table
+from puna.statistics.paired import PairedTest
 from puna.study.definition import Published
-from puna.study.statistics import PairedTest
 
 
 def published(results: StudyResults, theirs: Published) -> Section:

@@ -12,11 +12,11 @@ from functools import cached_property
 from typing import Protocol
 
 from puna.plots.canvas import ArmStyle, arm_styles
+from puna.statistics.paired import Analysis, analyse
 from puna.study.arms import Arm
 from puna.study.definition import Study
 from puna.study.results import StudyRuns
 from puna.study.run_metrics import METRICS, Metric
-from puna.study.statistics import Analysis, analyse
 from puna.study.step_times import StepTimes
 
 ALIGNMENTS = {"l": "---", "r": "---:"}

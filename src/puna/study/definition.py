@@ -30,9 +30,9 @@ from pydantic import Field, Strict, model_validator
 
 from puna.config import Config, read_yaml, validate
 from puna.errors import ConfigError
+from puna.statistics.paired import DecisionRule
 from puna.study.probes import PROBES
 from puna.study.run_metrics import METRICS
-from puna.study.statistics import DecisionRule
 
 FILE = "study.yaml"
 # of what a study says, these are written after the runs
@@ -47,7 +47,7 @@ Grid = dict[str, Annotated[tuple[Any, ...], Strict(False)]]
 
 class Rule(Config):
     """The rule by which an arm counts as different, written before the run; see
-    `puna.study.statistics.DecisionRule`.
+    `puna.statistics.paired.DecisionRule`.
     """
 
     alpha: float = Field(

@@ -3,7 +3,7 @@ appended to.
 
 A record holds the run's arm and seed; hashes of its recipe, of the code and of the data; and what
 it measured, null where it diverged. `StudyRuns` are the records by arm, once they are complete. Not
-here: what the numbers say (statistics.py).
+here: what the numbers say (statistics/paired.py).
 """
 
 import ast

@@ -6,7 +6,6 @@ around what it should be.
 """
 
 import dataclasses
-import gc
 import itertools
 import math
 from collections.abc import Iterator
@@ -19,8 +18,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from puna.errors import ConfigError
-from puna.study.statistics import (
-    ADVISED_SEEDS,
+from puna.statistics.paired import (
     POWER,
     Analysis,
     DecisionRule,
@@ -29,14 +27,9 @@ from puna.study.statistics import (
     detectable_effect,
     holm,
 )
+from puna.statistics.run_table import ADVISED_SEEDS
 
 ARMS = "abcdefgh"
-
-
-@pytest.fixture(autouse=True)
-def no_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """statsmodels collects garbage at every call, 0.1 s each: too long for thousands of studies."""
-    monkeypatch.setattr(gc, "collect", lambda: 0)
 
 
 Table = NDArray[np.float64]  # [arms, seeds], the baseline first
@@ -187,6 +180,22 @@ def test_the_study_states_the_detectable_difference_that_its_spread_implies() ->
     assert one.pooled_standard_deviation == pytest.approx(math.sqrt(np.mean(variances)))
     assert one.detectable_difference == pytest.approx(
         math.sqrt(np.mean(variances)) * detectable_effect(4, 0.05 / 3)
+    )
+
+
+def test_every_arm_has_a_detectable_difference_of_its_own_spread() -> None:
+    """A wild arm moves the pooled one, and not that of a quiet arm."""
+    quiet = shifted(-0.5, noise=0.01)
+    table = np.concatenate([quiet, shifted(0.0, noise=1.0)[1:], quiet[1:]])
+    table[3, 0] = math.nan
+    analysis = studied(table)
+    effect = detectable_effect(4, 0.05 / 3)
+    spread = math.sqrt(4 / 3)  # of +1, -1, +1, -1
+    assert analysis.detectable_differences == pytest.approx(
+        {"b": 0.01 * spread * effect, "c": spread * effect}
+    )
+    assert analysis.detectable_difference == pytest.approx(
+        spread * effect * math.sqrt((1 + 1e-4) / 2)
     )
 
 
@@ -458,14 +467,14 @@ def test_a_diverged_baseline_leaves_nothing_to_compare_with() -> None:
             "1 seed cannot tell a difference from noise: at least 2 are needed, 4 or more advised",
         ),
         ({"a": {}, "b": {}}, "0 seeds cannot tell"),
-        ({"a": {0: 1.0, 1: 1.0}}, "only the baseline 'a', with nothing to compare: add an arm"),
+        ({"a": {0: 1.0, 1: 1.0}}, "only the arm a, with nothing to compare: add an arm"),
         (
             {"b": {0: 1.0, 1: 1.0}, "c": {0: 1.0, 1: 1.0}},
             "the baseline 'a' is none of the arms b, c",
         ),
         (
             {"a": {0: 1.0, 1: 1.0}, "b": {0: 1.0, 2: 1.0}},
-            "arm 'b' and the baseline 'a' do not share seed 1, 2: .* every seed in every arm",
+            "the arms 'a' and 'b' do not share seed 1, 2: .* every seed in every arm",
         ),
     ],
 )

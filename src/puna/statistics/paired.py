@@ -1,7 +1,8 @@
 """The statistics of a study: paired differences over its seeds, their intervals and p-values, and a
 verdict by a rule written before the run.
 
-Not here: the runs, the metric, the report. No test is chosen by the numbers: there is one test, and
+Not here: the runs, the metric, the report; questions other than arm against baseline
+(contrasts.py). No test is chosen by the numbers: there is one test, and
 it is this one. The paired t test is scipy's, Holm's procedure statsmodels'; our own are the family
 that a diverged arm still belongs to, differences without a spread, and `detectable_effect`.
 
@@ -27,24 +28,23 @@ Benchmarks.
 """
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from puna.errors import ConfigError
+from puna.statistics.one_sample import mean_tests
+from puna.statistics.run_table import Runs, require_baseline, run_table
 
 Verdict = Literal["better", "worse", "undecided", "diverged"]
 
 # how often a study should see a difference that is there; Cohen 1988, Statistical Power Analysis,
 # section 2.4
 POWER = 0.8
-MIN_SEEDS = 2  # one difference has no spread
-ADVISED_SEEDS = 4
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,20 @@ class Analysis:
         )
 
     @property
+    def detectable_differences(self) -> dict[str, float]:
+        """`detectable_difference` of every tested arm, by the spread of its own differences.
+
+        Beside very unequal arms the pooled one is that of the wildest and says nothing of the
+        others. Each is as rough as a standard deviation of n differences.
+        """
+        effect = detectable_effect(len(self.seeds), self.rule.alpha / len(self.comparisons))
+        return {
+            comparison.arm: effect * comparison.test.standard_deviation
+            for comparison in self.comparisons
+            if comparison.test is not None
+        }
+
+    @property
     def pairing_gain(self) -> float | None:
         """2 s_baseline^2 / s_differences^2, which estimates 1 / (1 - r): about how many times as
         many seeds unpaired groups would need.
@@ -188,24 +202,17 @@ class Analysis:
         return 2 * (alone / paired) ** 2 if paired else math.inf
 
 
-def analyse(
-    values: Mapping[str, Mapping[int, float | None]], baseline: str, rule: DecisionRule
-) -> Analysis:
-    """Every arm against the baseline. values: the metric by arm and seed; a run that diverged has
-    None, nan or inf there, never no entry.
+def analyse(values: Runs, baseline: str, rule: DecisionRule) -> Analysis:
+    """Every arm against the baseline.
 
     A diverged arm stays in Holm's family, as if its p-value were 1: how many arms were
     asked about does not depend on the answers. If the baseline diverged, no arm has a test, and
     those that did not diverge themselves are undecided. Raises ConfigError for one seed, for arms
     with different seeds and for a baseline without arms.
     """
-    seeds = _common_seeds(values, baseline)
-    # None becomes nan: all that diverged is then what is not finite
-    runs = {
-        arm: np.array([by_seed[seed] for seed in seeds], dtype=np.float64)
-        for arm, by_seed in values.items()
-    }
-    diverged = {arm: int(np.count_nonzero(~np.isfinite(of_arm))) for arm, of_arm in runs.items()}
+    require_baseline(baseline, values)
+    table = run_table(values)
+    runs, diverged = table.by_arm, table.diverged
     arms = [arm for arm in runs if arm != baseline]
     tested = [] if diverged[baseline] else [arm for arm in arms if not diverged[arm]]
     tests = _paired_tests(
@@ -226,7 +233,7 @@ def analyse(
         (None, None) if diverged[baseline] else (float(own.mean()), float(own.std(ddof=1)))
     )
     return Analysis(
-        rule, baseline, seeds, NoiseFloor(diverged[baseline], mean, spread), comparisons
+        rule, baseline, table.seeds, NoiseFloor(diverged[baseline], mean, spread), comparisons
     )
 
 
@@ -274,58 +281,17 @@ def _paired_tests(
     """
     if not differences:
         return {}
-    table = np.array(list(differences.values()))  # [arms, seeds]
-    mean, spread = table.mean(axis=1), table.std(axis=1, ddof=1)
-    with warnings.catch_warnings():
-        # differences that are equal but for rounding: scipy warns that their spread is noise
-        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        # of differences, the paired test is the one-sample test
-        found = stats.ttest_1samp(table, 0.0, axis=1)
-    bounds = found.confidence_interval(1 - alpha)
-    # where all differences are the same, scipy's statistic is 0 / 0 or infinite
-    same = np.ptp(table, axis=1) == 0
-    p = np.where(same, mean == 0, found.pvalue)
-    low, high = np.where(same, mean, bounds.low), np.where(same, mean, bounds.high)
+    found = mean_tests(np.array(list(differences.values())), alpha)
     # a family that shrank with every diverged arm would lower the p-values of the others
-    adjusted = holm([*p, *[1.0] * (family - len(p))])
+    adjusted = holm([*found.p_value, *[1.0] * (family - len(differences))])
     return {
         arm: PairedTest(
-            differences=tuple(table[row].tolist()),
-            mean_difference=float(mean[row]),
-            standard_deviation=float(spread[row]),
-            confidence_interval=(float(low[row]), float(high[row])),
-            p_value=float(p[row]),
+            differences=tuple(of_arm.tolist()),
+            mean_difference=float(found.mean[row]),
+            standard_deviation=float(found.standard_deviation[row]),
+            confidence_interval=(float(found.low[row]), float(found.high[row])),
+            p_value=float(found.p_value[row]),
             adjusted_p_value=adjusted[row],
         )
-        for row, arm in enumerate(differences)
+        for row, (arm, of_arm) in enumerate(differences.items())
     }
-
-
-def _common_seeds(
-    values: Mapping[str, Mapping[int, float | None]], baseline: str
-) -> tuple[int, ...]:
-    """The seeds that every arm has, in ascending order; ConfigError where the table cannot be
-    paired.
-    """
-    if baseline not in values:
-        raise ConfigError(
-            f"the baseline {baseline!r} is none of the arms {', '.join(values)}: name one of them"
-        )
-    if len(values) == 1:
-        raise ConfigError(
-            f"there is only the baseline {baseline!r}, with nothing to compare: add an arm"
-        )
-    seeds = set(values[baseline])
-    if len(seeds) < MIN_SEEDS:
-        raise ConfigError(
-            f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} cannot tell a difference from"
-            f" noise: at least {MIN_SEEDS} are needed, {ADVISED_SEEDS} or more advised"
-        )
-    for arm, by_seed in values.items():
-        if odd := sorted(seeds ^ set(by_seed)):
-            raise ConfigError(
-                f"arm {arm!r} and the baseline {baseline!r} do not share seed"
-                f" {', '.join(map(str, odd))}: differences are paired, so run every seed in"
-                " every arm"
-            )
-    return tuple(sorted(seeds))
