@@ -335,9 +335,12 @@ class Study(Config):
     @property
     def hash(self) -> str:
         """16 hex digits of what was decided before the runs: everything but `WRITTEN_AFTER`, and
-        the seeds, of which more may follow.
+        the seeds, of which more may follow. Keys at their defaults do not count, so that a new key
+        changes no study without it.
         """
-        decided = self.model_dump(mode="json", exclude={*WRITTEN_AFTER, "seeds"})
+        decided = self.model_dump(
+            mode="json", exclude={*WRITTEN_AFTER, "seeds"}, exclude_defaults=True
+        )
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:16]
 
 
