@@ -48,7 +48,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "training": "durable errors nn run_log config device choices model",
             "engine_process": "errors tokenizer inference",
             "study": (
-                "errors nn run_log config device spawn statistics tokenizer data model eval"
+                "durable errors nn run_log config device spawn statistics tokenizer data model eval"
                 " training"
             ),
             "workflow": (

@@ -18,7 +18,8 @@ from puna.errors import ConfigError
 from puna.inference.engine_config import EngineConfig
 from puna.inference.request import GenerationOptions
 from puna.model.presets import PRESETS
-from puna.study.definition import Study, read_study, resolve_arms
+from puna.study.arms import resolve_arms
+from puna.study.definition import Study, read_study
 from puna.study.run_metrics import METRICS
 from puna.training.recipe import Recipe, read_recipe
 
@@ -206,4 +207,5 @@ def test_the_table_of_metrics_is_whole() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").rglob("study.yaml")), ids=named)
 def test_studies_validate_and_open_with_their_command(path: Path) -> None:
     resolve_arms(read_study(path.parent), path.parent)
-    assert path.read_text(encoding="utf-8").startswith(f"# puna study run {named(path.parent)}\n")
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert re.fullmatch(rf"# puna study run {re.escape(named(path.parent))}( --jobs \d+)?", first)

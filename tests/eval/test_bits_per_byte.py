@@ -84,6 +84,43 @@ def test_only_the_targets_that_were_asked_for_count(tiny_llama: LanguageModel) -
     assert sum(part.nats for part in parts) == pytest.approx(whole.nats, rel=1e-6)
 
 
+@pytest.mark.parametrize("length", [17, 40, 49, 50])
+def test_without_a_stride_entry_i_is_predicted_at_position_i_modulo_the_context(
+    length: int, tiny_llama: LanguageModel
+) -> None:
+    """Each window begins anew: the entries of one follow from its ids alone."""
+    ids, context = text(length, seed=length), 16
+    losses = token_losses(tiny_llama.model, ids, context=context, batch_size=2)
+    assert (losses.dtype, losses.shape) == (np.float32, (length - 1,))
+    for index in range(length - 1):
+        seen = ids[index - index % context : index + 1]
+        assert len(seen) == index % context + 1
+        with torch.inference_mode():
+            logits = tiny_llama.model(torch.from_numpy(seen)[None])[0, -1]
+        expected = -torch.log_softmax(logits.double(), -1)[ids[index + 1]].item()
+        assert losses[index] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ids", "only"),
+    [([1, 0, 11], None), ([1, 2, 3], [False, False]), ([1, 0, 3], [True, False])],
+    ids=["special tokens alone", "nothing asked for", "a special token asked for"],
+)
+def test_a_sum_over_no_text_is_rejected(ids: list[int], only: list[bool] | None) -> None:
+    losses = np.ones(len(ids) - 1, dtype=np.float32)
+    mask = None if only is None else np.array(only)
+    with pytest.raises(DataError, match=said("none is text ... no bytes to score")):
+        sum_losses(losses, np.array(ids), LENGTHS, mask)
+
+
+def test_a_sum_is_exact_where_float32_is_not() -> None:
+    """2^24 nats and a million ones: in float32 each further one is lost."""
+    losses = np.ones(1_000_001, dtype=np.float32)
+    losses[0] = 2**24
+    found = sum_losses(losses, np.ones(1_000_002, dtype=np.int64), LENGTHS)
+    assert found == Score(2**24 + 1_000_000, 1_000_001, 1_000_001 * int(LENGTHS[1]))
+
+
 def test_every_target_counts_once_and_special_ones_never(tiny_llama: LanguageModel) -> None:
     ids = text(700)
     targets = LENGTHS[ids[1:]]

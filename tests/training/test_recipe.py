@@ -156,3 +156,57 @@ def test_differences_name_the_keys(tiny_recipe: Callable[..., Recipe]) -> None:
         "rope_scaling",
     }
     assert differences(tiny_recipe(), tiny_recipe("run=elsewhere")) == []
+
+
+# warm-up as a share of the steps
+
+
+def test_a_warm_up_ratio_wins_over_warm_up_steps(tiny_recipe: Callable[..., Recipe]) -> None:
+    """10% of 40 steps, and of 400: the rate is at its top after 4, and after 40."""
+    for steps, warmup in ((40, 4), (400, 40)):
+        optimizer = tiny_recipe(
+            f"train.steps={steps}", "optimizer.warmup_ratio=0.1", "optimizer.warmup_steps=30"
+        ).optimizer
+        assert optimizer.warmup(steps) == warmup
+        factors = [optimizer.factor(step, steps) for step in range(warmup + 2)]
+        assert factors[:warmup] == [(step + 1) / warmup for step in range(warmup)]
+        assert factors[warmup] == 1.0 > factors[warmup + 1]
+    assert tiny_recipe("optimizer.warmup_steps=30").optimizer.warmup(40) == 30
+
+
+def test_a_warm_up_ratio_of_zero_is_none_and_not_the_absence_of_one(
+    tiny_recipe: Callable[..., Recipe],
+) -> None:
+    optimizer = tiny_recipe("optimizer.warmup_ratio=0").optimizer
+    assert optimizer.warmup(40) == 0
+    assert optimizer.factor(0, 40) == 1.0
+
+
+def test_a_warm_up_ratio_changes_no_fingerprint_of_recipes_without_it(
+    tiny_recipe: Callable[..., Recipe],
+) -> None:
+    """So runs of before there was one are resumed."""
+    without = tiny_recipe()
+    assert "warmup_ratio" not in dump_recipe(without)
+    assert recipe_hash(tiny_recipe("optimizer.warmup_ratio=null")) == recipe_hash(without)
+    given = tiny_recipe("optimizer.warmup_ratio=0.1")
+    assert recipe_hash(given) != recipe_hash(without)
+    assert "warmup_ratio: 0.1" in dump_recipe(given)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.warmup_ratio=1", "warmup_ratio ... less than 1"),
+        ("optimizer.warmup_ratio=-0.1", "warmup_ratio ... greater than or equal to 0"),
+        (
+            "optimizer.warmup_ratio=0.99",
+            "optimizer.warmup_ratio 0.99 ... nothing of train.steps 40 ... lower it",
+        ),
+    ],
+)
+def test_a_warm_up_that_leaves_nothing_is_rejected(
+    override: str, message: str, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    with pytest.raises(ConfigError, match=said(message)):
+        tiny_recipe(override)

@@ -14,15 +14,14 @@ decided before the first run.
     contrasts:
       gate: {terms: {reglu|geglu: 1, relu|gelu: -1}, primary: true}
 
-Not here: the recipes of its arms (study/arms.py), running it (study/runner.py) and what its runs
-say (puna.statistics).
+Not here: the plan of its analysis (study/analysis_plan.py), the recipes of its arms
+(study/arms.py), running it (study/runner.py) and what its runs say (puna.statistics).
 """
 
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -31,6 +30,7 @@ from pydantic import Field, Strict, model_validator
 from puna.config import Config, read_yaml, validate
 from puna.errors import ConfigError
 from puna.statistics.paired import DecisionRule
+from puna.study.analysis_plan import Outcome, PlannedContrast, Rule, TimeTo
 from puna.study.probes import PROBES
 from puna.study.run_metrics import METRICS
 
@@ -45,74 +45,9 @@ Grid = dict[str, Annotated[tuple[Any, ...], Strict(False)]]
 """Values to try, by dotted key of the recipe."""
 
 
-class Rule(Config):
-    """The rule by which an arm counts as different, written before the run; see
-    `puna.statistics.paired.DecisionRule`.
-    """
-
-    alpha: float = Field(
-        default=0.05, gt=0, lt=1, description="chance of even one false verdict in the study"
-    )
-    smallest_difference: float = Field(
-        default=0.0, ge=0, description="in the unit of the metric; less is no difference"
-    )
-    test: Literal["paired", "two-way"] = Field(
-        default="paired",
-        description="paired: each arm by its own spread; two-way: by the spread of arm x seed, the"
-        " same for all arms",
-    )
-    equivalence_margin: float | None = Field(
-        default=None,
-        gt=0,
-        description="two one-sided tests ask if an arm is within it; in the unit of the metric",
-    )
-
-
-class Contrast(Config):
-    """A comparison of groups of arms, named before the run.
-
-    terms: weights by the names of arms, or `|` between several, or patterns such as `post *`; each
-    term is the mean of its arms, or at each seed the best of them. Weights sum to 0.
-    """
-
-    meaning: str = Field(default="", description="for the report's reader")
-    terms: dict[str, float]
-    pick: Literal["mean", "best"] = "mean"
-    of: str | None = Field(
-        default=None, description="a metric or an outcome; left out, the study's metric"
-    )
-    primary: bool = Field(
-        default=False, description="what the study is about: tested by itself, without adjustment"
-    )
-
-    def groups(self, arms: Sequence[str]) -> list[tuple[float, tuple[str, ...]]]:
-        """Weight and arms of each term, in the study's order."""
-        return [
-            (weight, tuple(arm for arm in arms if _matches(arm, pattern)))
-            for pattern, weight in self.terms.items()
-        ]
-
-
-class Outcome(Config):
-    """A yes or no of each run: its metric is above a level, or not finite. For runs that end in one
-    of two ways, of which a mean says nothing.
-    """
-
-    meaning: str = ""
-    metric: str
-    above: float
-
-
-class TimeTo(Config):
-    """The tokens that a run takes until its metric reaches a level, seen at the looks."""
-
-    metric: str
-    level: float
-
-
 class Tuning(Config):
-    """What each arm is tuned over before it is tested, on seeds that test nothing: every point of
-    the grid, of which the one with the best mean of the study's metric is the arm's.
+    """The grid over which each arm is tuned before it is tested, on seeds that test nothing; the
+    point with the best mean of the study's metric is the arm's.
     """
 
     grid: Grid = Field(min_length=1)
@@ -192,7 +127,7 @@ class Study(Config):
         description="the arms are a grid of sizes and tokens: fit L(N, D) to their runs",
     )
     rule: Rule = Rule()
-    contrasts: dict[str, Contrast] = Field(default={})
+    contrasts: dict[str, PlannedContrast] = Field(default={})
     outcomes: dict[str, Outcome] = Field(default={})
     times: dict[str, TimeTo] = Field(default={})
     published: tuple[Published, ...] = Field(default=(), strict=False)
@@ -210,17 +145,26 @@ class Study(Config):
     @model_validator(mode="before")
     @classmethod
     def _combine_factors(cls, values: Any) -> Any:
-        """Add the arms that the factors make; those that a dumped study holds already stay."""
+        """Add the arms that the factors make; those that a dumped study holds already stay. Names
+        of levels may be numbers, which YAML reads as such.
+        """
         if not isinstance(values, dict) or not isinstance(values.get("factors"), dict):
             return values
-        levels = [list(of.items()) for of in values["factors"].values() if isinstance(of, dict)]
+        factors = {
+            factor: {str(level): overrides for level, overrides in levels.items()}
+            if isinstance(levels, dict)
+            else levels
+            for factor, levels in values["factors"].items()
+        }
         made = {
-            " ".join(str(name) for name, _ in combination): [
+            " ".join(level for level, _ in combination): [
                 override for _, overrides in combination for override in overrides or ()
             ]
-            for combination in itertools.product(*levels)
+            for combination in itertools.product(
+                *(levels.items() for levels in factors.values() if isinstance(levels, dict))
+            )
         }
-        return {**values, "arms": {**made, **(values.get("arms") or {})}}
+        return {**values, "factors": factors, "arms": {**made, **(values.get("arms") or {})}}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -323,7 +267,7 @@ class Study(Config):
 
     @property
     def looked_at(self) -> tuple[str, ...]:
-        """What is measured at the looks before the end."""
+        """The metrics that are taken at the looks before the end."""
         return tuple(dict.fromkeys((self.metric, *self._asked_of)))
 
     @property
@@ -342,10 +286,6 @@ class Study(Config):
             mode="json", exclude={*WRITTEN_AFTER, "seeds"}, exclude_defaults=True
         )
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _matches(arm: str, patterns: str) -> bool:
-    return any(fnmatchcase(arm, pattern.strip()) for pattern in patterns.split("|"))
 
 
 def read_study(folder: Path) -> Study:

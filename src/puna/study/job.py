@@ -13,7 +13,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,11 @@ def run_job(
         measure = _Measurement(study, trainer, text)
         begin = measure.probes()
         trainer.start(resume=(run / "recipe.yaml").exists())
-        looks, end, diverged = [], None, ""
+        looks: list[dict[str, Any]] = []
+        end, diverged = None, ""
         try:
-            looks = _train_to_looks(trainer, study, measure)
+            for look in _looks(trainer, study, measure):
+                looks.append(look)
             end = measure(study.metrics, documents=True)
         except TrainingError as error:
             if _told_to_stop():
@@ -162,22 +164,24 @@ class _Measurement:
 
     def __call__(self, metrics: Sequence[str], *, documents: bool = False) -> dict[str, Any]:
         model = MeasuredModel(self.trainer.model, self.text, self.trainer.recipe.context_length)
-        measured = {name: finite(METRICS[name].measure(model)) for name in metrics}
-        of_documents = {"documents": model.bits_by_document} if documents else {}
-        return {**measured, **of_documents, "probes": self.probes()}
+        measured: dict[str, Any] = {name: finite(METRICS[name].measure(model)) for name in metrics}
+        if documents:
+            measured["documents"] = [finite(bits) for bits in model.bits_by_document]
+        return {**measured, "probes": self.probes()}
 
 
-def _train_to_looks(trainer: Trainer, study: Study, measure: _Measurement) -> list[dict[str, Any]]:
-    """Train to the last step, and give what was measured at each look on the way."""
+def _looks(trainer: Trainer, study: Study, measure: _Measurement) -> Iterator[dict[str, Any]]:
+    """Train to the last step, and give what is measured at each look on the way."""
     path, steps = trainer.run / "looks.json", trainer.recipe.train.steps
     looks: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+    yield from looks
     at = [max(1, round(share * steps)) for share in study.looks]
     for step in at[len(looks) :]:
         _train(trainer, step)
         looks.append({"tokens": step * trainer.recipe.tokens_per_step, **measure(study.looked_at)})
         write_json(path, looks)
+        yield looks[-1]
     _train(trainer, steps)
-    return looks
 
 
 def _train(trainer: Trainer, until: int) -> None:

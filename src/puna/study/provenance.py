@@ -1,5 +1,5 @@
-"""Where a study's rule and code stand in git, recorded with every run: so that a report can say
-which commit holds the rule, and that it is older than the first run.
+"""The commits of a study's rule and code, recorded with every run: so that a report can say which
+commit holds the rule, and that it is older than the first run.
 """
 
 import subprocess
@@ -42,7 +42,7 @@ def rule_is_older(record: Mapping[str, Any]) -> bool:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """What git prints; empty without git, and outside a repository."""
+    """The output of git; empty without git, and outside a repository."""
     try:
         return subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True

@@ -90,9 +90,9 @@ def phases(study: Study, last: str | None = None) -> list[Phase]:
     for a stage that the study does not have.
     """
     if last is not None and last not in study.stages:
-        raise ConfigError(
-            f"there is no stage {last!r}; the stages are {', '.join(filter(None, study.stages))}"
-        )
+        stages = ", ".join(filter(None, study.stages))
+        known = f"the stages are {stages}" if stages else "this study has none, so leave it out"
+        raise ConfigError(f"there is no stage {last!r}; {known}")
     found = []
     if study.tune is not None:
         # tuned by the metric alone: the rest of what a run is measured by would cost and not count
@@ -155,11 +155,16 @@ def run_study(
     """
     for phase in phases(study, last):
         if phase.unfinished(folder):
-            yield from _run_phase(phase, folder, open_inputs, executor)
+            origin = provenance(study, folder)
+            yield from _run_phase(phase, folder, origin, open_inputs, executor)
 
 
 def _run_phase(
-    phase: Phase, folder: Path, open_inputs: OpenInputs, executor: JobExecutor
+    phase: Phase,
+    folder: Path,
+    origin: Mapping[str, Any],
+    open_inputs: OpenInputs,
+    executor: JobExecutor,
 ) -> Iterator[tuple[Job, dict[str, Any]]]:
     study, jobs = phase.study, phase.unfinished(folder)
     arms = phase.arms(folder)
@@ -169,7 +174,6 @@ def _run_phase(
         lambda arm: open_inputs(arm.recipe, study)[0].data_hash,
         folder,
     )
-    origin = provenance(study, folder)
     with _alone(folder):
         pending = {
             job: executor.submit(run_job, arms[job], job, study, folder, origin, open_inputs)

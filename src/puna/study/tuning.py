@@ -52,8 +52,8 @@ def tuned_arms(study: Study, folder: Path) -> dict[str, TunedArm] | None:
 
 
 def further_overrides(study: Study, folder: Path, stage: str) -> dict[str, tuple[str, ...]]:
-    """What each arm's recipe has at a stage beside the arm's own overrides: what it was tuned to,
-    and the stage's. Raises ConfigError where the tuning is not finished.
+    """The overrides that each arm's recipe has at a stage beside the arm's own: the point that it
+    was tuned to, and the stage's. Raises ConfigError where the tuning is not finished.
     """
     tuned = tuned_arms(study, folder)
     if tuned is None:

@@ -194,10 +194,15 @@ class Recipe(Config):
                 f"train.mask_documents cannot stop model.feed_forward {self.model.feed_forward},"
                 " which sees the positions before its own, at the start of a document: leave it out"
             )
-        if (warmup := self.optimizer.warmup(self.train.steps)) >= self.train.steps:
+        if self.optimizer.warmup(self.train.steps) >= self.train.steps:
+            ratio = self.optimizer.warmup_ratio
+            said = (
+                f"warmup_steps {self.optimizer.warmup_steps}"
+                if ratio is None
+                else f"warmup_ratio {ratio:g}"
+            )
             raise ValueError(
-                f"optimizer.warmup_steps {warmup} leaves nothing of train.steps"
-                f" {self.train.steps}; lower it"
+                f"optimizer.{said} leaves nothing of train.steps {self.train.steps}; lower it"
             )
         return self
 
