@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-slow test-gpu soak check bench pictures clean
+.PHONY: help quickstart test test-slow test-gpu soak check bench pictures study-worktree clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -45,6 +45,10 @@ bench: $(VENV)/.installed-dev ## measure speed on this machine, beside peers (AR
 
 pictures: $(VENV)/.installed ## draw the pictures of docs/parts again
 	@$(BIN)/python -B docs/parts/draw
+
+study-worktree: ## a checkout of TAG= beside this one, for runs of a study that go on while work does; docs/studies.md has the rest
+	@test -n "$(TAG)" || { echo "Name the tag that the runs are of: make study-worktree TAG=studies-2026-11" >&2; exit 1; }
+	@git worktree add --detach ../puna-$(TAG) $(TAG)
 
 clean: ## delete the environment and caches; runs/ and data/ stay
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

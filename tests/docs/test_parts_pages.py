@@ -12,7 +12,7 @@ import pytest
 from page_examples import run, trainings
 from pages import DOCS, ROOT, Page, read_page
 
-from puna.model.parts import FEED_FORWARDS, NORMS, PLACEMENTS, POSITIONS, ROPE_SCALINGS
+from puna.model.parts import FEED_FORWARDS, INITS, NORMS, PLACEMENTS, POSITIONS, ROPE_SCALINGS
 from puna.training.recipe import read_recipe
 
 PARTS = DOCS / "parts"
@@ -23,6 +23,7 @@ PAGES = [read_page(path) for path in sorted(PARTS.glob("*.md"))]
 NAMES: dict[str, tuple[str, Iterable[str]]] = {
     "model.norm": ("normalization.md", NORMS),
     "model.placement": ("placement.md", PLACEMENTS),
+    "model.init": ("placement.md", INITS),
     "model.feed_forward": ("feed-forward.md", FEED_FORWARDS),
     "model.position": ("positions.md", POSITIONS),
     "model.rope_scaling.kind": ("positions.md", ROPE_SCALINGS),
