@@ -21,8 +21,7 @@ say (puna.statistics).
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -32,6 +31,7 @@ from puna.config import Config, read_yaml, validate
 from puna.errors import ConfigError
 from puna.statistics.paired import DecisionRule
 from puna.study.probes import PROBES
+from puna.study.questions import ContrastDefinition, Outcome, Published, Rule, TimeTo
 from puna.study.run_metrics import METRICS
 
 FILE = "study.yaml"
@@ -43,71 +43,6 @@ Overrides = Annotated[tuple[str, ...], Strict(False)]
 
 Grid = dict[str, Annotated[tuple[Any, ...], Strict(False)]]
 """Values to try, by dotted key of the recipe."""
-
-
-class Rule(Config):
-    """The rule by which an arm counts as different, written before the run; see
-    `puna.statistics.paired.DecisionRule`.
-    """
-
-    alpha: float = Field(
-        default=0.05, gt=0, lt=1, description="chance of even one false verdict in the study"
-    )
-    smallest_difference: float = Field(
-        default=0.0, ge=0, description="in the unit of the metric; less is no difference"
-    )
-    test: Literal["paired", "two-way"] = Field(
-        default="paired",
-        description="paired: each arm by its own spread; two-way: by the spread of arm x seed, the"
-        " same for all arms",
-    )
-    equivalence_margin: float | None = Field(
-        default=None,
-        gt=0,
-        description="two one-sided tests ask if an arm is within it; in the unit of the metric",
-    )
-
-
-class Contrast(Config):
-    """A comparison of groups of arms, named before the run.
-
-    terms: weights by the names of arms, or `|` between several, or patterns such as `post *`; each
-    term is the mean of its arms, or at each seed the best of them. Weights sum to 0.
-    """
-
-    meaning: str = Field(default="", description="for the report's reader")
-    terms: dict[str, float]
-    pick: Literal["mean", "best"] = "mean"
-    of: str | None = Field(
-        default=None, description="a metric or an outcome; left out, the study's metric"
-    )
-    primary: bool = Field(
-        default=False, description="what the study is about: tested by itself, without adjustment"
-    )
-
-    def groups(self, arms: Sequence[str]) -> list[tuple[float, tuple[str, ...]]]:
-        """Weight and arms of each term, in the study's order."""
-        return [
-            (weight, tuple(arm for arm in arms if _matches(arm, pattern)))
-            for pattern, weight in self.terms.items()
-        ]
-
-
-class Outcome(Config):
-    """A yes or no of each run: its metric is above a level, or not finite. For runs that end in one
-    of two ways, of which a mean says nothing.
-    """
-
-    meaning: str = ""
-    metric: str
-    above: float
-
-
-class TimeTo(Config):
-    """The tokens that a run takes until its metric reaches a level, seen at the looks."""
-
-    metric: str
-    level: float
 
 
 class Tuning(Config):
@@ -127,18 +62,6 @@ class Tuning(Config):
             tuple(f"{key}={json.dumps(value)}" for key, value in zip(grid, values, strict=True))
             for values in itertools.product(*grid.values())
         ]
-
-
-class Published(Config):
-    """Figures of others to print beside ours."""
-
-    source: str
-    column: str = Field(description="what the figures are, with their unit")
-    beside: Literal["metric", "step_times"] = Field(
-        default="metric", description="which of our figures they stand beside"
-    )
-    lower_is_better: bool = True
-    values: dict[str, float] = Field(description="by arm")
 
 
 class Study(Config):
@@ -192,7 +115,7 @@ class Study(Config):
         description="the arms are a grid of sizes and tokens: fit L(N, D) to their runs",
     )
     rule: Rule = Rule()
-    contrasts: dict[str, Contrast] = Field(default={})
+    contrasts: dict[str, ContrastDefinition] = Field(default={})
     outcomes: dict[str, Outcome] = Field(default={})
     times: dict[str, TimeTo] = Field(default={})
     published: tuple[Published, ...] = Field(default=(), strict=False)
@@ -322,6 +245,15 @@ class Study(Config):
         return tuple(dict.fromkeys((self.metric, *self.also, *self._asked_of, "loss")))
 
     @property
+    def levels_by_arm(self) -> dict[str, dict[str, str]]:
+        """The level of every factor, by arm, of the arms that the factors make."""
+        return {
+            " ".join(levels): dict(zip(self.factors, levels, strict=True))
+            for levels in itertools.product(*self.factors.values())
+            if levels
+        }
+
+    @property
     def looked_at(self) -> tuple[str, ...]:
         """What is measured at the looks before the end."""
         return tuple(dict.fromkeys((self.metric, *self._asked_of)))
@@ -342,10 +274,6 @@ class Study(Config):
             mode="json", exclude={*WRITTEN_AFTER, "seeds"}, exclude_defaults=True
         )
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _matches(arm: str, patterns: str) -> bool:
-    return any(fnmatchcase(arm, pattern.strip()) for pattern in patterns.split("|"))
 
 
 def read_study(folder: Path) -> Study:
