@@ -274,9 +274,15 @@ def test_the_last_stage_with_two_seeds_counts_and_only_seeds_that_all_arms_have(
     early = [{**line, "stage": "early"} for line in lines]
     # the arm b is not through with its seeds
     write_lines(folder / "results.jsonl", [*early[:-1], *late])
-    found = spread_in(folder, a_study(arms={"relu": [], "b": []}, contrasts={}))
+    study = a_study(arms={"relu": [], "b": []}, contrasts={})
+    found = spread_in(folder, study)
     assert "4 seeds" in found.origin
     assert "stage early" in found.origin
+    late = [{**line, "stage": "late"} for line in lines if line["seed"] < 3]
+    write_lines(folder / "results.jsonl", [*early[:-1], *late])
+    found = spread_in(folder, study)
+    assert "3 seeds" in found.origin
+    assert "stage late" in found.origin
 
 
 def test_tuning_runs_serve_where_there_are_no_others(tmp_path: Path) -> None:
@@ -328,3 +334,11 @@ def test_a_stated_spread_without_noise_is_rejected(spread: float, correlation: f
         ConfigError, match=said(f"{spread:g} ... {correlation:g} ... above 0 ... below 1")
     ):
         stated_spread(a_study(), spread, correlation)
+
+
+def test_a_study_that_asks_nothing_simulated_is_rejected() -> None:
+    study = a_study(contrasts={}, rule={"test": "two-way"})
+    with pytest.raises(
+        ConfigError, match=said("rule.test: two-way ... contrast of bits_per_byte ... name such")
+    ):
+        effects_of(study, study_design(study, 4))

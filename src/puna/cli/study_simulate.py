@@ -192,6 +192,6 @@ def _notes(study: "Study", assumed: "PilotSpread") -> Iterator[str]:
 
     yield "Assumed: runs are normal and paired by seed, and none diverges."
     yield f"Their spread: {assumed.origin}."
-    yield "An effect moves the arms of its contrast along its weights; nothing else differs."
+    yield "An effect moves the arms of its contrast along its weights, and no other arm."
     for name, reason in not_simulated(study).items():
         yield f"Not simulated: {name} ({reason})."

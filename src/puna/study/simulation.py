@@ -97,7 +97,7 @@ def study_design(study: Study, seeds: int) -> Design:
 
 
 def not_simulated(study: Study) -> dict[str, str]:
-    """What the study asks and a simulation leaves out, with the reason."""
+    """The questions of the study that a simulation leaves out, with the reason."""
     left_out = {
         name: f"it is of {contrast.of}"
         for name, contrast in study.contrasts.items()
@@ -109,18 +109,23 @@ def not_simulated(study: Study) -> dict[str, str]:
     if study.rule.test != "paired":
         left_out["arms against the baseline"] = f"their test is {study.rule.test}, not paired"
     if study.rule.equivalence_margin is not None:
-        left_out["equivalence"] = "its tests ask for no difference"
+        left_out["equivalence"] = "its two one-sided tests are others"
     return left_out
 
 
 def effects_of(study: Study, design: Design) -> list[Effect]:
     """Every question that an effect is laid on, the primary contrast first: the contrasts, or
-    without any each arm against the baseline.
+    without any each arm against the baseline. Raises ConfigError where there is none.
     """
-    if not design.contrasts and study.rule.test == "paired":
-        return [Effect(arm, {arm: 1.0}, of="arm") for arm in design.arms if arm != design.baseline]
-    ordered = sorted(design.contrasts, key=lambda one: one.name != design.primary)
-    return [contrast_effect(one) for one in ordered]
+    if design.contrasts:
+        ordered = sorted(design.contrasts, key=lambda one: one.name != design.primary)
+        return [contrast_effect(one) for one in ordered]
+    if study.rule.test != "paired":
+        raise ConfigError(
+            f"with rule.test: {study.rule.test} and no contrast of {study.metric} the study asks"
+            " nothing that is simulated: name such a contrast, or take rule.test: paired"
+        )
+    return [Effect(arm, {arm: 1.0}, of="arm") for arm in design.arms if arm != design.baseline]
 
 
 def contrast_effect(contrast: Contrast) -> Effect:
@@ -253,7 +258,7 @@ def _net_weights(contrast: Contrast) -> dict[str, float]:
 
 def _pilot_runs(study: Study, folder: Path, pilot: Study) -> tuple[Runs, str]:
     """The newest runs that share enough seeds, and where they stand."""
-    records = read_results(folder)
+    records = [one for one in read_results(folder) if one["arm"] in pilot.arms]
     found: dict[str, list[Record]] = {}
     for stage in reversed(pilot.stages):
         source = f"{folder / RESULTS}{f', stage {stage}' if stage else ''}"
