@@ -47,7 +47,7 @@ def simulate(
         list[float] | None,
         typer.Option(
             help="A true effect, in the metric's unit; give it again for more.",
-            show_default="none, only false alarms",
+            show_default="none",
         ),
     ] = None,
     seeds: Annotated[
@@ -68,7 +68,7 @@ def simulate(
 
     Examples:
 
-        puna study simulate studies/gates --effect 0.005 --effect 0.01
+        puna study simulate studies/small/positions --effect 0.01 --effect 0.02
 
         puna study simulate studies/gates --pilot studies/small/glu-variants --seeds 4 --seeds 8
 
