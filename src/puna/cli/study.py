@@ -1,5 +1,7 @@
 """`puna study`: controlled comparisons. Runs go to `results.jsonl` one by one; the report is made
 from it alone.
+
+`puna study simulate` is in study_simulate.py.
 """
 
 import os
@@ -8,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from puna.cli import study_simulate
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+app.command("simulate")(study_simulate.simulate)
 
 Folder = Annotated[
     Path,
