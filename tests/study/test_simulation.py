@@ -170,7 +170,7 @@ def test_what_a_simulation_cannot_answer_is_named() -> None:
     study = a_study(
         also=["loss"],
         outcomes={"failed": {"metric": "loss", "above": 3.0}},
-        rule={"test": "two-way", "equivalence_margin": 0.1},
+        rule={"equivalence_margin": 0.1},
         contrasts={
             "own": {"terms": {"gelu": 1, "relu": -1}, "of": "bits_per_byte"},
             "loss of it": {"terms": {"gelu": 1, "relu": -1}, "of": "loss"},
@@ -185,7 +185,6 @@ def test_what_a_simulation_cannot_answer_is_named() -> None:
         "failures",
         "nothing",
         "overlap",
-        "arms against the baseline",
         "equivalence",
     ]
     assert "failed" in left_out["failures"]
@@ -334,11 +333,3 @@ def test_a_stated_spread_without_noise_is_rejected(spread: float, correlation: f
         ConfigError, match=said(f"{spread:g} ... {correlation:g} ... above 0 ... below 1")
     ):
         stated_spread(a_study(), spread, correlation)
-
-
-def test_a_study_that_asks_nothing_simulated_is_rejected() -> None:
-    study = a_study(contrasts={}, rule={"test": "two-way"})
-    with pytest.raises(
-        ConfigError, match=said("rule.test: two-way ... contrast of bits_per_byte ... name such")
-    ):
-        effects_of(study, study_design(study, 4))

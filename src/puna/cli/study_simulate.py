@@ -153,9 +153,8 @@ class _Table:
             primary = self.designs[0].primary
             name = "any contrast but the primary" if primary else "any contrast"
             yield (f"  {name}", promised, *map(_percent, others))
-        if self.study.rule.test == "paired":
-            name = f"any arm against {self.study.baseline}"
-            yield (f"  {name}", promised, *(_percent(power.any_arm) for power in alone))
+        name = f"any arm against {self.study.baseline}"
+        yield (f"  {name}", promised, *(_percent(power.any_arm) for power in alone))
 
     def _title(self, effect: "Effect") -> str:
         if effect.of == "arm":

@@ -2,7 +2,8 @@
 `puna.statistics.power` simulates.
 
 Not here: contrasts of another metric or of an outcome, of which the pilot's spread says nothing;
-the two-way rule and equivalence. `not_simulated` names them, and Holm's families are without them.
+equivalence. `not_simulated` names them, and Holm's families are without them, which flatters the
+power of the secondary contrasts.
 
 Usual mistake: the pilot's observed effect as the true one; only its spread is taken here.
 """
@@ -106,8 +107,6 @@ def not_simulated(study: Study) -> dict[str, str]:
     for contrast in _own_contrasts(study):
         if reason := _obstacle(contrast):
             left_out[contrast.name] = reason
-    if study.rule.test != "paired":
-        left_out["arms against the baseline"] = f"their test is {study.rule.test}, not paired"
     if study.rule.equivalence_margin is not None:
         left_out["equivalence"] = "its two one-sided tests are others"
     return left_out
@@ -115,16 +114,11 @@ def not_simulated(study: Study) -> dict[str, str]:
 
 def effects_of(study: Study, design: Design) -> list[Effect]:
     """Every question that an effect is laid on, the primary contrast first: the contrasts, or
-    without any each arm against the baseline. Raises ConfigError where there is none.
+    without any each arm against the baseline.
     """
     if design.contrasts:
         ordered = sorted(design.contrasts, key=lambda one: one.name != design.primary)
         return [contrast_effect(one) for one in ordered]
-    if study.rule.test != "paired":
-        raise ConfigError(
-            f"with rule.test: {study.rule.test} and no contrast of {study.metric} the study asks"
-            " nothing that is simulated: name such a contrast, or take rule.test: paired"
-        )
     return [Effect(arm, {arm: 1.0}, of="arm") for arm in design.arms if arm != design.baseline]
 
 
