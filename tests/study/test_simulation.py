@@ -109,7 +109,7 @@ def test_power_is_that_of_the_noncentral_t(name: str, seeds: int) -> None:
     covariance = stated_spread(study, 0.02, 0.6).covariance
     design = study_design(study, seeds)
     deviation = 0.02 * math.sqrt(0.4 * {"gate": 1.0, "interaction": 4.0}[name])
-    effects = {effect.name: effect for effect in effects_of(study, design)}
+    effects = {effect.name: effect for effect in effects_of(design)}
     for size in (0.0, 1.0 * deviation, -2.0 * deviation):
         power = simulate_power(design, covariance, effects[name].means(size), REPETITIONS, 3)
         assert_binomial(effects[name].share(power).count, exact_power(abs(size), deviation, seeds))
@@ -122,7 +122,7 @@ def test_the_smallest_effect_is_the_detectable_one() -> None:
     study = a_study()
     covariance = stated_spread(study, 0.02, 0.6).covariance
     design = study_design(study, 5)
-    for effect, squares in zip(effects_of(study, design), (4.0, 1.0), strict=True):
+    for effect, squares in zip(effects_of(design), (4.0, 1.0), strict=True):
         expected = 0.02 * math.sqrt(0.4 * squares) * detectable_effect(5, 0.05)
         found = smallest_effect(design, covariance, effect, REPETITIONS, 0)
         assert found == pytest.approx(expected, rel=0.05)
@@ -132,7 +132,7 @@ def test_a_study_without_contrasts_is_asked_of_its_arms() -> None:
     """Three arms against one: the first of Holm's levels is alpha / 3."""
     study = a_study(contrasts={})
     design = study_design(study, 8)
-    effects = effects_of(study, design)
+    effects = effects_of(design)
     assert [effect.name for effect in effects] == ["gelu", "reglu", "geglu"]
     assert effects[1].means(0.3) == {"reglu": 0.3}
     covariance = stated_spread(study, 1.0, 0.5).covariance
@@ -145,7 +145,7 @@ def test_the_best_of_more_arms_is_called_better_without_an_effect() -> None:
     unequal = {"best": {"terms": {"relu|gelu|reglu": 1, "geglu": -1}, "pick": "best"}}
     study = a_study(contrasts=unequal)
     design, covariance = study_design(study, 40), stated_spread(study, 1.0, 0.0).covariance
-    (effect,) = effects_of(study, design)
+    (effect,) = effects_of(design)
     share = effect.share(simulate_power(design, covariance, {}, REPETITIONS))
     assert share.count > 0.9 * REPETITIONS
     assert smallest_effect(design, covariance, effect, REPETITIONS, 0) == 0
@@ -157,7 +157,7 @@ def test_the_best_of_more_arms_is_called_better_without_an_effect() -> None:
 def test_the_primary_contrast_is_first_and_the_rule_is_the_studys() -> None:
     study = a_study(rule={"alpha": 0.01, "smallest_difference": 0.002})
     design = study_design(study, 4)
-    assert [effect.name for effect in effects_of(study, design)] == ["interaction", "gate"]
+    assert [effect.name for effect in effects_of(design)] == ["interaction", "gate"]
     assert (design.primary, design.seeds, design.rule) == (
         "interaction",
         4,

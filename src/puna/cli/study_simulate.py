@@ -130,7 +130,7 @@ class _Table:
 
         self.study, self.covariance = study, assumed.covariance
         self.designs = [study_design(study, count) for count in counts]
-        self.effects = effects_of(study, self.designs[0])
+        self.effects = effects_of(self.designs[0])
         self.repetitions, self.seed = repetitions, seed
 
     def rows(self, sizes: list[float]) -> Iterator[Row]:

@@ -112,7 +112,7 @@ def not_simulated(study: Study) -> dict[str, str]:
     return left_out
 
 
-def effects_of(study: Study, design: Design) -> list[Effect]:
+def effects_of(design: Design) -> list[Effect]:
     """Every question that an effect is laid on, the primary contrast first: the contrasts, or
     without any each arm against the baseline.
     """
