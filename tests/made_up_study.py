@@ -31,6 +31,8 @@ RECIPE: dict[str, Any] = {
     "optimizer": {"learning_rate": 1e-2, "warmup_steps": 4},
     "train": {"steps": 488, "batch_size": 8, "context_length": 64, "device": "cpu"},
 }
+# bytes, and how much harder than the mean each is; the sum of both products is 0
+DOCUMENTS = ((1000, 1.0), (2000, -1.0), (4000, 0.25))
 EFFECT = 0.02  # between one arm and the next, where a test does not say
 NOISE = 0.012
 
@@ -46,12 +48,15 @@ def make_study(
     others: float | None = 0.02,
     overrides: Mapping[str, Sequence[str]] | None = None,
     grid: Sequence[tuple[int, int]] | None = None,
+    origin: Mapping[str, Any] | None = None,
+    baselines: bool = False,
     **keys: Any,
 ) -> Path:
     """A finished study in `folder`. truth: the metric by the positions of arm and seed; diverged:
     seeds by arm; grid: N and D of each arm.
 
-    keys: of study.yaml.
+    origin: further keys of every record, such as its rule and commit. baselines: write
+    baselines.json too. keys: of study.yaml.
     """
     seeds = keys.pop("seeds", [0, 1, 2, 3])
     rng = np.random.default_rng(7)
@@ -99,6 +104,15 @@ def make_study(
                     "parameters": parameters,
                     "flops_per_token": 6.0e6 + 2e5 * index,
                     "tokens": tokens // 2 if failed else tokens,
+                    "stage": next(iter(study.get("stages", {"": ()}))),
+                    # the metric's bits on documents of known sizes, each with a share of its own
+                    "documents": []
+                    if failed
+                    else [value * size + (0.05 * size * bend) for size, bend in DOCUMENTS],
+                    "looks": [
+                        {"tokens": int(share * tokens), **dict.fromkeys(metrics, value + 1 - share)}
+                        for share in study.get("looks", ())
+                    ],
                     "curve": curve(value, tokens, failed, rng),
                     "gradient_norms": [[1, 2.0], [488, 0.5]],
                     "probes": {
@@ -107,17 +121,31 @@ def make_study(
                     },
                     "machine": {
                         "train_seconds": 60.0 + index,
+                        "processor": "Made-up 1",
+                        "torch": "2.13.0",
+                        "seconds": 70.0,
                         "peak_memory_mb": 400 + 3 * index + turn,
                         "threads": 1,
                     },
                     "recipe_hash": "a",
                     "code_hash": "b",
                     "data_hash": "c",
+                    "text_hash": "d",
+                    **(origin or {}),
                 }
             )
     (folder / "results.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
     )
+    if baselines:
+        levels = {"unigram": 4.0, "bigram": 3.0, "5-gram": 2.5, "gzip -9": 2.2, "xz -9": 2.0}
+        found = {
+            "text_hash": "d",
+            "documents": [size for size, _ in DOCUMENTS],
+            "tokens": 249_856,
+            "bits_per_byte": levels,
+        }
+        (folder / "baselines.json").write_text(json.dumps(found), encoding="utf-8")
     if timed:
         drift = 1 + 0.1 * rng.random(15)
         modes = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from made_up_study import make_study
+from scipy import optimize, stats
 
 from puna.report.differences import learning_curve
 from puna.report.inside_models import by_layer
@@ -56,13 +57,16 @@ def test_differences_intervals_and_p_values_are_those_worked_out_by_hand(tmp_pat
         "",
         "",
         "",
+        "",
     ]
+    power = optimize.brentq(lambda effect: stats.nct.sf(12.7062, 1, effect * 2**0.5) - 0.8, 1, 100)
     assert row(text, "Differences", "new") == [
         "new",
         "2.9800",
         "-0.1200",
         "-0.3741 to +0.1341",
         "0.105",
+        f"{power * 0.04 / 2**0.5:.4f}",
         "undecided",
     ]
     # 0.2 / sqrt 2
@@ -133,6 +137,7 @@ def test_a_diverged_arm_is_counted_and_not_averaged(tmp_path: Path) -> None:
         "b",
         "2 of 4 diverged",
         "not tested",
+        "",
         "",
         "",
         "diverged",

@@ -174,6 +174,7 @@ def test_nine_arms_are_in_every_figure(tmp_path: Path) -> None:
             "Limits of this study",
             "Protocol",
             "Differences",
+            "All arms together",
             "Other measures",
             "Cost",
             "Inside the models",

@@ -146,7 +146,6 @@ def test_nothing_is_matched_unless_asked_for_and_a_width_of_its_own_is_kept(tmp_
             said("contrasts a, b are all primary: one question is"),
         ),
         ({"rule": {"equivalence_margin": 0.0}}, said("equivalence_margin ... greater than 0")),
-        ({"rule": {"test": "welch"}}, said("rule.test ... 'paired' or 'two-way'")),
     ],
 )
 def test_what_breaks_a_rule_is_rejected(
@@ -273,7 +272,7 @@ def test_the_hash_follows_every_decision(tmp_path: Path) -> None:
         {"contrasts": {"gate": gate}},
         {"contrasts": {"gate": gate | {"primary": True}}},
         {"rule": {"smallest_difference": 0.01}},
-        {"rule": {"test": "two-way"}},
+        {"rule": {"equivalence_margin": 0.01}},
         {"looks": [0.5]},
         {"tune": TUNE},
         {"stages": {"half": ["train.steps=2"], "full": []}},

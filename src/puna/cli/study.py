@@ -1,5 +1,7 @@
 """`puna study`: controlled comparisons. Runs go to `results.jsonl` one by one; the report is made
 from it alone.
+
+`puna study simulate` is in study_simulate.py.
 """
 
 import os
@@ -8,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from puna.cli import study_simulate
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+app.command("simulate")(study_simulate.simulate)
 
 Folder = Annotated[
     Path,
@@ -94,6 +99,7 @@ def run(
     from puna.cli.progress import RunProgress
     from puna.number_format import duration
     from puna.study.arms import resolve_arms
+    from puna.study.baselines import FILE as BASELINES
     from puna.study.definition import read_study
     from puna.study.forecast import Forecast
     from puna.study.run_metrics import METRICS
@@ -126,6 +132,8 @@ def run(
                 f" {record['machine']['seconds']:.0f} s{rest}",
                 highlight=False,
             )
+    if not (folder / BASELINES).exists():
+        baselines(folder)
     if study.step_times and cluster is None and not (folder / STEP_TIMES).exists():
         time(folder)
     report(folder)
@@ -174,6 +182,34 @@ def time(folder: Folder) -> None:
             ).result(),
         )
     console.print(f"step times  {folder / FILE}", highlight=False)
+
+
+@app.command()
+def baselines(folder: Folder) -> None:
+    """Measure what counting tokens and compressing bytes make of a study's validation text, and
+    write baselines.json.
+
+    The n-gram models count the tokens that the baseline arm is trained on at the last stage that
+    has all its runs. About ten seconds.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from puna.durable import write_json
+    from puna.study.arms import resolve_arms
+    from puna.study.baselines import FILE, measure_baselines
+    from puna.study.definition import read_study
+    from puna.study.results import complete_runs, read_results
+
+    study = read_study(folder)
+    stage = complete_runs(study, read_results(folder)).stage
+    overrides = dict.fromkeys(study.arms, study.stages[stage])
+    recipe = resolve_arms(study, folder, overrides)[study.baseline].recipe
+    recipe = recipe.model_copy(update={"seed": study.seeds[0]})
+    found = measure_baselines(*open_inputs(recipe, study), recipe.train.steps)
+    write_json(folder / FILE, asdict(found))
+    Console().print(f"baselines  {folder / FILE}", highlight=False)
 
 
 @app.command()

@@ -70,12 +70,14 @@ def p_value(value: float) -> str:
 
 def _table(results: StudyResults, metric: str, analysis: Analysis, *, verdicts: bool) -> str:
     baseline = analysis.baseline
+    detectable = analysis.detectable_differences
     first = [f"{plain(baseline)} (baseline)", results.arm_mean(baseline, metric), "", "", ""]
-    rows = [[*first, ""] if verdicts else first]
+    rows = [[*first, "", ""] if verdicts else first]
     for comparison in analysis.best_first:
-        mean = results.arm_mean(comparison.arm, metric)
-        row = [plain(comparison.arm), mean, *_numbers(comparison)]
-        rows.append([*row, comparison.verdict] if verdicts else row)
+        arm = comparison.arm
+        row = [plain(arm), results.arm_mean(arm, metric), *_numbers(comparison)]
+        found = [f"{detectable[arm]:.4f}" if arm in detectable else "", comparison.verdict]
+        rows.append([*row, *found] if verdicts else row)
     header = [
         "arm",
         METRICS[metric].unit,
@@ -83,7 +85,9 @@ def _table(results: StudyResults, metric: str, analysis: Analysis, *, verdicts: 
         f"{analysis.rule.level} interval",
         "p, Holm-adjusted",
     ]
-    return table("lrrrrl", [*header, "verdict"], rows) if verdicts else table("lrrrr", header, rows)
+    if not verdicts:
+        return table("lrrrr", header, rows)
+    return table("lrrrrrl", [*header, "detectable", "verdict"], rows)
 
 
 def _numbers(comparison: Comparison) -> Sequence[str]:
@@ -117,8 +121,8 @@ def _resolution(results: StudyResults) -> str:
         f"Noise floor: the {seeds} runs of {baseline} have a standard deviation of"
         f" {analysis.noise_floor.standard_deviation:.4f} {unit}."
     )
-    detectable, gain = analysis.detectable_difference, analysis.pairing_gain
-    if detectable is None or gain is None:
+    gain = analysis.pairing_gain
+    if gain is None:
         return f"{floor} Every other arm diverged, so there are no differences to speak of."
     if math.isinf(gain):
         pairing = (
@@ -132,8 +136,8 @@ def _resolution(results: StudyResults) -> str:
         )
     else:
         pairing = (
-            "Pairing by seed did not help: the differences vary at least as much as those of two"
-            f" separate runs of {baseline} would."
+            "Pairing by seed did not help: the differences of the median arm vary at least as much"
+            f" as those of two separate runs of {baseline} would."
         )
     compared = "1 arm is" if arms == 1 else f"{arms} arms are"
     first_level = analysis.rule.alpha / arms  # of Holm's procedure: for the smallest p-value
@@ -143,9 +147,8 @@ def _resolution(results: StudyResults) -> str:
         f" {seeds - 1} degree{'' if seeds == 2 else 's'} of freedom. Where one arm alone differs,"
         f" that is found in {POWER:.0%} of the repetitions if the true difference is"
         f" {detectable_effect(seeds, first_level):.1f}"
-        " standard deviations of the paired differences: with the spread found here,"
-        f" {detectable:.4f} {unit}. Of smaller ones, undecided says little; more seeds or fewer"
-        " arms would find them."
+        " standard deviations of the arm's paired differences: the column `detectable`. Of smaller"
+        " ones, undecided says little; more seeds or fewer arms would find them."
     )
 
 

@@ -2,7 +2,7 @@
 
 from puna.report.section import Section, StudyResults, plain, table
 from puna.statistics.paired import PairedTest
-from puna.study.definition import Published
+from puna.study.questions import Published
 
 
 def published(results: StudyResults, theirs: Published) -> Section:

@@ -7,17 +7,19 @@ nothing of the kind. It stands in a file of its own and in the list of study_rep
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
 from puna.plots.canvas import ArmStyle, arm_styles
 from puna.statistics.paired import Analysis, analyse
 from puna.study.arms import Arm
+from puna.study.baselines import Baselines
 from puna.study.definition import Study
 from puna.study.results import StudyRuns
 from puna.study.run_metrics import METRICS, Metric
 from puna.study.step_times import StepTimes
+from puna.study.tuning import TunedArm
 
 ALIGNMENTS = {"l": "---", "r": "---:"}
 
@@ -65,6 +67,8 @@ class StudyResults:
     arms: Mapping[str, Arm]
     runs: StudyRuns
     times: StepTimes | None
+    baselines: Baselines | None = None
+    tuned: Mapping[str, TunedArm] = field(default_factory=dict)
 
     @property
     def metric(self) -> Metric:

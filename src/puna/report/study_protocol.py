@@ -5,6 +5,7 @@ written before the runs.
 from collections.abc import Mapping
 
 from puna.report.section import Section, StudyResults, code, plain, table
+from puna.study.provenance import rule_is_older
 
 
 def protocol(results: StudyResults) -> Section:
@@ -42,10 +43,66 @@ def _lines(results: StudyResults, alike: bool) -> list[str]:
             f" {study.rule.smallest_difference:g}."
         ),
     ]
+    lines += _stage(results)
+    lines += _origin(results)
     if results.runs.left_out:
         lines.append(
             f"- Left out: {results.runs.left_out} runs in `results.jsonl` of arms or seeds that"
             " `study.yaml` does not name."
+        )
+    return lines
+
+
+def _stage(results: StudyResults) -> list[str]:
+    """The stage that the report is of, and how much text the models have read for their size."""
+    study, runs = results.study, results.runs
+    lines = []
+    if runs.stage:
+        overrides = " ".join(code(override) for override in study.stages[runs.stage])
+        place = list(study.stages).index(runs.stage) + 1
+        last = "" if place < len(study.stages) else ", the last"
+        lines.append(
+            f"- Stage {place} of {len(study.stages)}{last}: {plain(runs.stage)} ({overrides})."
+        )
+    shares = [run["tokens"] / run["parameters"] for run in runs]
+    low, high = f"{min(shares):.3g}", f"{max(shares):.3g}"
+    lines.append(f"- Tokens a parameter: {low if low == high else f'{low} to {high}'}.")
+    return lines
+
+
+def _origin(results: StudyResults) -> list[str]:
+    """The commits that hold the rule and the code of the runs, with the machine; nothing for
+    records that say nothing of it.
+    """
+    runs = [run for run in results.runs if "rule" in run]
+    if not runs:
+        return []
+    first, last = (pick(run["started"][:10] for run in runs) for pick in (min, max))
+    machines = dict.fromkeys(
+        f"{run['machine']['processor']}, torch {run['machine']['torch']}" for run in runs
+    )
+    commits = dict.fromkeys(run["commit"] for run in runs)
+    lines = [
+        f"- Runs: {first if first == last else f'{first} to {last}'}, on"
+        f" {'; '.join(map(plain, machines))}; code at commit"
+        f" {', '.join(code(commit[:12]) if commit else 'unknown' for commit in commits)}."
+    ]
+    if changed := sum(run["rule"] != results.study.hash for run in runs):
+        lines.append(
+            f"- **The definition changed after {changed} of the runs**: `study.yaml` is not what"
+            " was decided before them."
+        )
+    elif all(rule_is_older(run) for run in runs):
+        rules = {(run["rule_commit"], run["rule_date"]) for run in runs}
+        held = " and ".join(
+            f"{code(commit[:12])} of {date[:16].replace('T', ' ')}"
+            for commit, date in sorted(rules)
+        )
+        lines.append(f"- The definition is held by commit {held}, older than the first run.")
+    else:
+        lines.append(
+            "- The definition was not committed before the first run: nothing shows that it is"
+            " older."
         )
     return lines
 

@@ -149,37 +149,14 @@ class Analysis:
         )
 
     @property
-    def pooled_standard_deviation(self) -> float | None:
-        """Of the paired differences: the root of the mean of the arms' variances. None where no arm
-        has a test.
-        """
-        tests = [comparison.test for comparison in self.comparisons if comparison.test is not None]
-        return (
-            math.sqrt(sum(test.standard_deviation**2 for test in tests) / len(tests))
-            if tests
-            else None
-        )
-
-    @property
-    def detectable_difference(self) -> float | None:
-        """The true difference that such a study, with this spread, finds in 80 of 100 repetitions
-        (`POWER`): below it, `undecided` says little. For an arm that is alone in differing, so at
-        Holm's first level, alpha / arms, and by the p-value alone.
-        """
-        spread = self.pooled_standard_deviation
-        return (
-            None
-            if spread is None
-            else spread
-            * detectable_effect(len(self.seeds), self.rule.alpha / len(self.comparisons))
-        )
-
-    @property
     def detectable_differences(self) -> dict[str, float]:
-        """`detectable_difference` of every tested arm, by the spread of its own differences.
+        """Of every tested arm, by the spread of its own differences: the true difference that such
+        a study finds in 80 of 100 repetitions (`POWER`), below which `undecided` says little. For
+        an arm that is alone in differing, so at Holm's first level, alpha / arms, and by the
+        p-value alone.
 
-        Beside very unequal arms the pooled one is that of the wildest and says nothing of the
-        others. Each is as rough as a standard deviation of n differences.
+        Each is as rough as a standard deviation of n differences. Usual mistake: one figure from
+        the spread of all arms together, which is that of the wildest.
         """
         effect = detectable_effect(len(self.seeds), self.rule.alpha / len(self.comparisons))
         return {
@@ -191,14 +168,17 @@ class Analysis:
     @property
     def pairing_gain(self) -> float | None:
         """2 s_baseline^2 / s_differences^2, which estimates 1 / (1 - r): about how many times as
-        many seeds unpaired groups would need.
+        many seeds unpaired groups would need; s_differences is the median over the arms, which a
+        single wild one does not move.
 
         Rough, being a ratio of two small samples. Infinite where the differences do not vary; None
         where either is unknown.
         """
-        alone, paired = self.noise_floor.standard_deviation, self.pooled_standard_deviation
-        if alone is None or paired is None:
+        alone = self.noise_floor.standard_deviation
+        tests = [comparison.test for comparison in self.comparisons if comparison.test is not None]
+        if alone is None or not tests:
             return None
+        paired = float(np.median([test.standard_deviation for test in tests]))
         return 2 * (alone / paired) ** 2 if paired else math.inf
 
 

@@ -14,7 +14,7 @@ decided before the first run.
     contrasts:
       gate: {terms: {reglu|geglu: 1, relu|gelu: -1}, primary: true}
 
-Not here: the plan of its analysis (study/analysis_plan.py), the recipes of its arms
+Not here: the plan of its analysis (study/questions.py), the recipes of its arms
 (study/arms.py), running it (study/runner.py) and what its runs say (puna.statistics).
 """
 
@@ -30,8 +30,8 @@ from pydantic import Field, Strict, model_validator
 from puna.config import Config, read_yaml, validate
 from puna.errors import ConfigError
 from puna.statistics.paired import DecisionRule
-from puna.study.analysis_plan import Outcome, PlannedContrast, Rule, TimeTo
 from puna.study.probes import PROBES
+from puna.study.questions import ContrastDefinition, Outcome, Published, Rule, TimeTo
 from puna.study.run_metrics import METRICS
 
 FILE = "study.yaml"
@@ -62,18 +62,6 @@ class Tuning(Config):
             tuple(f"{key}={json.dumps(value)}" for key, value in zip(grid, values, strict=True))
             for values in itertools.product(*grid.values())
         ]
-
-
-class Published(Config):
-    """Figures of others to print beside ours."""
-
-    source: str
-    column: str = Field(description="what the figures are, with their unit")
-    beside: Literal["metric", "step_times"] = Field(
-        default="metric", description="which of our figures they stand beside"
-    )
-    lower_is_better: bool = True
-    values: dict[str, float] = Field(description="by arm")
 
 
 class Study(Config):
@@ -127,7 +115,7 @@ class Study(Config):
         description="the arms are a grid of sizes and tokens: fit L(N, D) to their runs",
     )
     rule: Rule = Rule()
-    contrasts: dict[str, PlannedContrast] = Field(default={})
+    contrasts: dict[str, ContrastDefinition] = Field(default={})
     outcomes: dict[str, Outcome] = Field(default={})
     times: dict[str, TimeTo] = Field(default={})
     published: tuple[Published, ...] = Field(default=(), strict=False)
@@ -264,6 +252,15 @@ class Study(Config):
     def metrics(self) -> tuple[str, ...]:
         """All that a run is measured by; its loss is always among it, for scaling laws."""
         return tuple(dict.fromkeys((self.metric, *self.also, *self._asked_of, "loss")))
+
+    @property
+    def levels_by_arm(self) -> dict[str, dict[str, str]]:
+        """The level of every factor, by arm, of the arms that the factors make."""
+        return {
+            " ".join(levels): dict(zip(self.factors, levels, strict=True))
+            for levels in itertools.product(*self.factors.values())
+            if levels
+        }
 
     @property
     def looked_at(self) -> tuple[str, ...]:

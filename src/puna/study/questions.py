@@ -1,7 +1,5 @@
-"""The analysis of a study's runs, as `study.yaml` plans it before the first of them: the rule,
-named contrasts of groups of arms, failures to count, and levels to reach.
-
-Not here: the tests themselves (puna.statistics).
+"""The questions of a study, as `study.yaml` puts them before the runs: the rule, contrasts,
+outcomes and times; and the figures of others beside its own.
 """
 
 from collections.abc import Sequence
@@ -24,11 +22,6 @@ class Rule(Config):
     smallest_difference: float = Field(
         default=0.0, ge=0, description="in the unit of the metric; less is no difference"
     )
-    test: Literal["paired", "two-way"] = Field(
-        default="paired",
-        description="paired: each arm by its own spread; two-way: by the spread of arm x seed, the"
-        " same for all arms",
-    )
     equivalence_margin: float | None = Field(
         default=None,
         gt=0,
@@ -36,7 +29,7 @@ class Rule(Config):
     )
 
 
-class PlannedContrast(Config):
+class ContrastDefinition(Config):
     """A comparison of groups of arms, named before the run.
 
     terms: weights by the names of arms, or `|` between several, or patterns such as `post *`; each
@@ -76,6 +69,18 @@ class TimeTo(Config):
 
     metric: str
     level: float
+
+
+class Published(Config):
+    """Figures of others to print beside ours."""
+
+    source: str
+    column: str = Field(description="what the figures are, with their unit")
+    beside: Literal["metric", "step_times"] = Field(
+        default="metric", description="which of our figures they stand beside"
+    )
+    lower_is_better: bool = True
+    values: dict[str, float] = Field(description="by arm")
 
 
 def _matches(arm: str, patterns: str) -> bool:
