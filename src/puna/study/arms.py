@@ -58,7 +58,8 @@ def resolve_arms(
         measure = measures[study.matched]
         target = measure(reference.model)
         for name, recipe in recipes.items():
-            recipes[name] = _matched(recipe, measure, target, study.arms[name])
+            own = (*study.arms[name], *(further or {}).get(name, ()))
+            recipes[name] = _matched(recipe, measure, target, own)
             off = measure(recipes[name].model) / target - 1
             if abs(off) > MATCHED_WITHIN:
                 raise ConfigError(

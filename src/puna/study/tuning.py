@@ -37,7 +37,9 @@ def tuned_arms(study: Study, folder: Path) -> dict[str, TunedArm] | None:
         return {}
     found: dict[tuple[str, Point], list[float]] = {}
     for record in read_records(folder / FILE):
-        found.setdefault((record["arm"], tuple(record["point"])), []).append(_cost(study, record))
+        if record["seed"] in study.tune.seeds:
+            run = (record["arm"], tuple(record["point"]))
+            found.setdefault(run, []).append(_cost(study, record))
     wanted = [(arm, point) for arm in study.arms for point in study.tune.points(arm)]
     if any(len(found.get(run, ())) < len(study.tune.seeds) for run in wanted):
         return None
