@@ -8,19 +8,34 @@ import pytest
 from puna.report.study_report import write_study_report
 from puna.study.arms import resolve_arms
 from puna.study.definition import read_study
-from puna.study.results import read_results
+from puna.study.provenance import rule_is_older
+from puna.study.results import complete_runs, read_results
+from puna.study.tuning import further_overrides
 from puna.training.stored_recipe import recipe_hash
 
 ROOT = Path(__file__).parents[1]
-# demo is the reader's
+# those with a report; of others the runs are still being made, and demo is the reader's
 FINISHED = sorted(
     path.parent.relative_to(ROOT / "studies").as_posix()
-    for path in (ROOT / "studies").rglob("results.jsonl")
+    for path in (ROOT / "studies").rglob("REPORT.md")
     if path.parent.name != "demo"
+)
+DEFINED = sorted(
+    path.parent.relative_to(ROOT / "studies").as_posix()
+    for path in (ROOT / "studies").rglob("study.yaml")
 )
 
 
-def test_six_small_studies_are_kept_with_limits_and_at_least_four_seeds() -> None:
+@pytest.mark.parametrize("name", DEFINED)
+def test_a_definition_resolves(name: str) -> None:
+    """At every stage, whatever its arms are tuned to."""
+    folder = ROOT / "studies" / name
+    study = read_study(folder)
+    for overrides in study.stages.values():
+        assert list(resolve_arms(study, folder, dict.fromkeys(study.arms, overrides)))
+
+
+def test_six_small_studies_are_kept_with_limits() -> None:
     small = [name for name in FINISHED if name.startswith("small/")]
     assert small == [
         "small/digits",
@@ -32,11 +47,25 @@ def test_six_small_studies_are_kept_with_limits_and_at_least_four_seeds() -> Non
     ]
     for name in small:
         assert read_study(ROOT / "studies" / name).limits
-    for name in FINISHED:
-        study = read_study(ROOT / "studies" / name)
-        assert len(study.seeds) >= 4
-        assert len(read_results(ROOT / "studies" / name)) == len(study.arms) * len(study.seeds)
-        assert study.conclusion
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_finished_study_has_all_its_runs_and_a_conclusion(name: str) -> None:
+    folder = ROOT / "studies" / name
+    study = read_study(folder)
+    runs = complete_runs(study, read_results(folder))
+    assert len(study.seeds) >= 3
+    assert len(runs) == len(study.arms) * len(study.seeds)
+    assert study.conclusion
+
+
+@pytest.mark.parametrize("name", [name for name in FINISHED if "/" not in name])
+def test_a_definition_is_older_than_its_runs(name: str) -> None:
+    folder = ROOT / "studies" / name
+    study, records = read_study(folder), read_results(folder)
+    assert {record["rule"] for record in records} == {study.hash}
+    assert all(rule_is_older(record) for record in records)
+    assert len({record["code_hash"] for record in records}) == 1
 
 
 @pytest.mark.parametrize("name", FINISHED)
@@ -45,6 +74,8 @@ def test_the_report_is_made_again_to_the_byte(name: str, tmp_path: Path) -> None
     but nothing is missing.
     """
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    (tmp_path / "studies").mkdir()
+    shutil.copy(ROOT / "studies" / "recipe.yaml", tmp_path / "studies")
     folder = shutil.copytree(ROOT / "studies" / name, tmp_path / "studies" / name)
     for file in ("REPORT.md", "report.html"):
         (folder / file).unlink()
@@ -63,7 +94,11 @@ def test_the_report_is_made_again_to_the_byte(name: str, tmp_path: Path) -> None
 def test_the_recipes_are_those_that_ran(name: str) -> None:
     """Each record's recipe has the hash that its arm has now: a new key or choice changes none."""
     folder = ROOT / "studies" / name
-    arms = resolve_arms(read_study(folder), folder)
-    for record in read_results(folder):
-        recipe = arms[record["arm"]].recipe.model_copy(update={"seed": 0})
-        assert record["recipe_hash"] == recipe_hash(recipe), record["arm"]
+    study = read_study(folder)
+    for stage in study.stages:
+        arms = resolve_arms(study, folder, further_overrides(study, folder, stage))
+        for record in read_results(folder):
+            if record.get("stage", "") != stage:
+                continue
+            recipe = arms[record["arm"]].recipe.model_copy(update={"seed": 0})
+            assert record["recipe_hash"] == recipe_hash(recipe), record["arm"]
