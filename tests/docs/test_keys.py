@@ -18,7 +18,8 @@ from puna.errors import ConfigError
 from puna.inference.engine_config import EngineConfig
 from puna.inference.request import GenerationOptions
 from puna.model.presets import PRESETS
-from puna.study.definition import Study, read_study, resolve_arms
+from puna.study.arms import resolve_arms
+from puna.study.definition import Study, read_study
 from puna.study.run_metrics import METRICS
 from puna.training.recipe import Recipe, read_recipe
 
