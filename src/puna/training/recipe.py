@@ -18,7 +18,7 @@ class TokenizerRecipe(Config):
 
     path: str = Field(description="folder of the tokenizer")
     vocab_size: int = Field(default=4096, gt=0, description="entries, special tokens included")
-    digits: Literal["one", "three", "off"] = "one"
+    digits: Literal["one", "two", "three", "off"] = "one"
     max_bytes: int = Field(
         default=50_000_000, gt=0, description="text to train on at most, UTF-8 bytes"
     )
