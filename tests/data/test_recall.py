@@ -12,7 +12,7 @@ from puna.data.recall import DISTANCES, QUESTIONS, RECALL, documents, questions
 from puna.data.sources import find_sources, read_texts
 
 LINE = re.compile(
-    r"(?:[a-z]{4,7} )+(?P<key>[a-z]{3})=(?P<value> [a-z]{2})(?P<between>(?: [a-z]{4,7})+ )"
+    r"(?:[a-z]{4,7} )+(?P<key>[a-z]{3})=(?P<value> [a-z]{3})(?P<between>(?: [a-z]{4,7})+ )"
     r"(?P=key)\?(?P=value)\n"
 )
 

@@ -72,7 +72,7 @@ def test_a_model_that_copies_recalls_everything(
     tokenizer, questions = tokenizers[mode], recall.questions(distance)[::10]
 
     def copy(question: str) -> str:
-        return question.split("= ")[1][:2].join([" ", "\n"])
+        return question.split("= ")[1][:3].join([" ", "\n"])
 
     assert exact_match(answering(tokenizer, "?", copy), tokenizer, questions) == 1
     always = questions[0][1]

@@ -1,12 +1,12 @@
 """The source `recall`: lines of filler words with one planted pair of key and value, and at a
 distance the key again, as a question for the value; and the questions that are kept out of it.
 
-    mobe vatin qzu= ke losura bim qzu? ke
+    vatin qzu= kex losura qzu? kex
 
 The distance, in bytes from the end of the value to the second key, is one of `DISTANCES`, each as
 often as the others. One key in `HELD_OUT` is in no document: a model that answers for it copies
-from the line and remembers nothing. Filler words come from a list of 256, so that they are soon
-learned and what is left of the loss are keys, values and their recall.
+from the line and remembers nothing. Filler words come from a list of 32, and one stands before the
+pair: what nothing in the line predicts is most of the loss, and says nothing about recall.
 
 Source: the task with one pair of Arora et al. 2023, Zoology, section 4 (associative recall), in
 text; Olsson et al. 2022, In-context Learning and Induction Heads, for the mechanism that it asks
@@ -21,7 +21,7 @@ from functools import cache
 RECALL = "recall"
 DISTANCES = (8, 32, 128, 480)
 HELD_OUT = 10
-DOCUMENTS = 80_000  # 17 MB
+DOCUMENTS = 110_000  # 20 MB, about 5 million tokens
 QUESTIONS = 500
 """By distance, to ask a model."""
 
@@ -45,10 +45,10 @@ def questions(distance: int) -> list[tuple[str, str]]:
 
 
 def _line(generator: random.Random, key: str, distance: int) -> tuple[str, str]:
-    before = " ".join(_words(generator, generator.randint(10, 60)))
+    before = " ".join(_words(generator, generator.randint(5, 8)))
     between = " ".join(_words(generator, distance - 1))
     # the value's space makes its tokens the same behind = and ?
-    value = " " + "".join(generator.choices(string.ascii_lowercase, k=2))
+    value = " " + "".join(generator.choices(string.ascii_lowercase, k=3))
     return f"{before} {key}={value} {between} {key}?", f"{value}\n"
 
 
@@ -64,14 +64,14 @@ def _keys() -> tuple[list[str], list[str]]:
 
 @cache
 def _fillers() -> dict[int, list[str]]:
-    """64 words each of 4 to 7 letters, consonants and vowels by turns, by their length and the
+    """Eight words each of 4 to 7 letters, consonants and vowels by turns, by their length and the
     space behind them.
     """
     generator = random.Random(f"{RECALL} words")
     found: dict[int, list[str]] = {}
     for length in range(4, 8):
         words: dict[str, None] = {}
-        while len(words) < 64:
+        while len(words) < 8:
             turns = [
                 generator.choice("aeiou" if i % 2 else "bdfgklmnprstvz") for i in range(length)
             ]
