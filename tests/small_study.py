@@ -33,7 +33,7 @@ def write_study(folder: Path, base: Path, **values: Any) -> Path:
         "baseline": "one",
         "arms": {"one": short, "same": short, "still": [*short, "optimizer.learning_rate=1e-9"]},
         "seeds": [3, 4],
-        "also": ["bits_per_byte_2x", "addition_exact_match"],
+        "also": ["bits_per_byte_2x", "bits_per_byte_numbers"],
         "probes": ["activation_norms", "dead_units"],
         "step_times": [],
     }

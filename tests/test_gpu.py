@@ -49,7 +49,7 @@ def test_greedy_text_is_that_of_the_cpu(tmp_path: Path) -> None:
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_training_in_bfloat16_learns_a_batch_by_heart(name: str, compiled: bool) -> None:
     device = choose_device("auto")

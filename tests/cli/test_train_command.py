@@ -126,15 +126,16 @@ def test_an_output_that_cannot_be_written_is_one_line(
     )
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
 def test_verify_resume_says_identical(
     name: str, puna: Puna, tiny_recipe_file: Path, tiny_inputs: RunInputs
 ) -> None:
     result = puna("verify-resume", tiny_recipe_file, f"optimizer.name={name}", "--steps", 12)
     assert result.code == 0
     weights = 2 * 9 + 2  # nine a layer, the embedding, the last norm
-    # step and two moments, or one momentum
-    tensors = 3 * weights if name == "adamw" else 2 * 7 + 3 * (weights - 2 * 7)
+    # AdamW's step and two moments, or one momentum
+    by_adamw = {"adamw": weights, "muon": weights - 2 * 7, "sgd": 0}[name]
+    tensors = 3 * by_adamw + (weights - by_adamw)
     assert (
         f"identical after 12 steps: {weights} weights, {tensors} optimizer tensors and"
         in result.out

@@ -52,7 +52,7 @@ def test_a_record_holds_what_the_study_asks_for(finished_study: Path) -> None:
     for seed in (3, 4):
         one = records["one", seed]
         assert one == {**records["same", seed], "arm": "one"}
-        assert {"bits_per_byte", "loss", "bits_per_byte_2x", "addition_exact_match"} <= set(one)
+        assert {"bits_per_byte", "loss", "bits_per_byte_2x", "bits_per_byte_numbers"} <= set(one)
         assert one["tokens"] == one["curve"][-1][0] == 4 * 4 * 32
         assert set(one["probes"]) == {"start", "end"}
         for looked in one["probes"].values():

@@ -22,7 +22,7 @@ Edit = Callable[[Callable[[dict[str, Any]], None]], str]
 
 
 @pytest.mark.parametrize("with_model", [False, True])
-@pytest.mark.parametrize("digits", ["one", "three", "off"])
+@pytest.mark.parametrize("digits", ["one", "two", "three", "off"])
 def test_transformers_reads_equal_ids(
     tokenizers_by_digits: Mapping[Digits, Tokenizer],
     stdlib_texts: list[str],

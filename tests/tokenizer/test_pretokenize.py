@@ -2,6 +2,8 @@
 tokens.
 """
 
+import itertools
+import unicodedata
 from collections.abc import Mapping
 
 import pytest
@@ -35,6 +37,7 @@ def words(digits: Digits, text: str) -> list[str]:
     ("digits", "expected"),
     [
         ("one", ["2", "0", "2", "4", " +", " ", "1", "2", "3", "4", "5"]),
+        ("two", ["20", "24", " +", " ", "12", "34", "5"]),
         ("three", ["202", "4", " +", " ", "123", "45"]),
         ("off", ["2024", " +", " 12345"]),
     ],
@@ -47,6 +50,7 @@ def test_numbers_are_cut_as_documented(digits: Digits, expected: list[str]) -> N
     ("digits", "expected"),
     [
         ("one", ["HE", "'LL", " say", ":", " ok", "\n\n", "   ", " go"]),
+        ("two", ["HE", "'LL", " say", ":", " ok", "\n\n", "   ", " go"]),
         ("three", ["HE", "'LL", " say", ":", " ok", "\n\n", "   ", " go"]),
         ("off", ["HE", "'", "LL", " say", ":", " ok", "\n\n   ", " go"]),
     ],
@@ -60,9 +64,22 @@ def test_words_contractions_and_white_space_are_cut_as_the_models_do(
     assert words(digits, "HE'LL say: ok\n\n    go") == expected
 
 
-def test_the_three_patterns_differ_only_where_they_should() -> None:
+def test_the_patterns_differ_only_where_they_should() -> None:
+    assert SPLIT_PATTERNS["two"] == SPLIT_PATTERNS["one"].replace(r"\p{N}|", r"\p{N}{1,2}|")
     assert SPLIT_PATTERNS["three"] == SPLIT_PATTERNS["one"].replace(r"\p{N}|", r"\p{N}{1,3}|")
-    assert set(LLAMA_CPP_NAMES) == set(SPLIT_PATTERNS) == set(DIGITS_MODES)
+    assert set(SPLIT_PATTERNS) == set(DIGITS_MODES) == {*LLAMA_CPP_NAMES, "two"}
+
+
+@given(text=st.text(st.sampled_from("a1234 \n,.-½٣Ⅷ字"), max_size=40), limit=st.integers(2, 3))
+def test_a_limit_joins_the_single_digits_of_a_run_from_its_left(text: str, limit: int) -> None:
+    expected: list[str] = []
+    for is_number, pieces in itertools.groupby(
+        words("one", text), lambda piece: unicodedata.category(piece[0]).startswith("N")
+    ):
+        run = list(pieces)
+        size = limit if is_number else 1
+        expected += ["".join(run[start : start + size]) for start in range(0, len(run), size)]
+    assert words("two" if limit == 2 else "three", text) == expected
 
 
 @pytest.mark.parametrize("digits", DIGITS_MODES)
@@ -94,7 +111,7 @@ def test_no_learned_token_joins_digits_beyond_the_mode(
     ]
     most = max(sum(48 <= byte <= 57 for byte in piece) for piece in pieces)
     # the training text is full of four-digit years
-    assert most == {"one": 1, "three": 3, "off": 4}[digits]
+    assert most == {"one": 1, "two": 2, "three": 3, "off": 4}[digits]
 
 
 @given(
@@ -115,8 +132,8 @@ def test_cutting_really_cuts() -> None:
 
 
 def test_unknown_mode_names_the_known_ones() -> None:
-    with pytest.raises(TokenizerError, match=said("'two' ... one, three, off")):
-        check_digits("two")
+    with pytest.raises(TokenizerError, match=said("'four' ... one, two, three, off")):
+        check_digits("four")
 
 
 def test_lone_surrogates_are_rejected_with_their_position() -> None:

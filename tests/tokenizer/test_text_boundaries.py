@@ -5,6 +5,7 @@ has all the names and with one that lacks the begin token.
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -16,8 +17,8 @@ from puna.api.service import ChosenModel
 from puna.data.encode import encode_batches
 from puna.engine_process.client import ServedModel
 from puna.engine_process.messages import LoadedModel
-from puna.eval.addition import addition_exact_match
 from puna.eval.bits_per_byte import text_tokens
+from puna.eval.exact_match import exact_match
 from puna.inference.constrain import ConstraintCompiler
 from puna.inference.engine import Engine
 from puna.inference.language_model import LanguageModel
@@ -88,8 +89,9 @@ def test_scored_texts_begin_as_documents(either: Tokenizer, tmp_path: Path) -> N
     assert text_tokens(file, either).tolist() == either.encode_document(TEXTS[2])
 
 
-def test_additions_begin_as_documents(either: Tokenizer) -> None:
+def test_questions_begin_as_documents(either: Tokenizer) -> None:
     class Recorder:
+        config = SimpleNamespace(context_length=100)
         output_weight = torch.zeros(1)
         lines: list[list[int]]
 
@@ -98,7 +100,7 @@ def test_additions_begin_as_documents(either: Tokenizer) -> None:
             return torch.zeros(*ids.shape, either.vocab_size)
 
     model = Recorder()
-    addition_exact_match(cast(Transformer, model), either, [(12, 30)])
+    exact_match(cast(Transformer, model), either, [("12+30=", "42\n")])
     assert model.lines == [[*either.encode_document("12+30="), *either.encode("42\n")]]
 
 

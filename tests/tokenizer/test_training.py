@@ -61,7 +61,7 @@ def test_merges_follow_frequency() -> None:
     ]
 
 
-@pytest.mark.parametrize("digits", ["one", "three", "off"])
+@pytest.mark.parametrize("digits", ["one", "two", "three", "off"])
 def test_layout_is_bytes_merges_special(
     tokenizers_by_digits: Mapping[Digits, Tokenizer], digits: Digits
 ) -> None:

@@ -34,7 +34,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_it_trains_resumes_and_writes(
     change: str, optimizer: str, trainer: Callable[..., Trainer], tmp_path: Path

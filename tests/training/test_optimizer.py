@@ -1,4 +1,4 @@
-"""AdamW and Muon against their formulas, and who gets which."""
+"""AdamW, Muon and SGD against their formulas, and who gets which."""
 
 from collections.abc import Callable
 
@@ -48,6 +48,23 @@ def test_one_step_of_adamw_is_its_formula(model: Transformer, factor: float) -> 
         torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-7, msg=name)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_three_steps_of_sgd_are_its_formula(model: Transformer, momentum: float) -> None:
+    """m <- momentum m + g + decay w; w <- w - lr m, with decay for matrices alone."""
+    recipe = OptimizerRecipe(name="sgd", learning_rate=0.1, momentum=momentum, weight_decay=0.2)
+    optimizers = build_optimizers(model, recipe)
+    expected = {name: (w.detach().double(), 0.0) for name, w in model.named_parameters()}
+    for _ in range(3):
+        gradients = {name: g for name, (_, g) in with_random_gradients(model).items()}
+        optimizers.step(0.5)
+        for name, (weight, moved) in expected.items():
+            decay = 0.2 if weight.ndim == 2 else 0.0
+            moved = momentum * moved + gradients[name].double() + decay * weight
+            expected[name] = weight - 0.05 * moved, moved
+    for name, found in model.named_parameters():
+        torch.testing.assert_close(found.detach().double(), expected[name][0], rtol=1e-5, atol=1e-6)
+
+
 def test_decay_shrinks_matrices_alone(model: Transformer) -> None:
     """With gradients of zero, decay is all that is left."""
     optimizers = build_optimizers(model, OptimizerRecipe(learning_rate=0.1, weight_decay=0.5))
@@ -70,7 +87,7 @@ def test_decay_shrinks_matrices_alone(model: Transformer) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
 @pytest.mark.parametrize("tied", ["true", "false"])
 def test_every_weight_has_one_owner(
     name: str, tied: str, tiny_recipe: Callable[..., Recipe]

@@ -40,8 +40,16 @@ from puna.training.stored_recipe import differences, dump_recipe, recipe_hash
         (["model.layers=3"], "model.layers ... model.num_layers?"),
         (["train.steps=1e3"], "train.steps = 1000.0"),
         (
-            ["optimizer.name=sgd"],
-            "optimizer.name: there is no 'sgd'; choose one of adamw, muon",
+            ["optimizer.name=adam"],
+            "optimizer.name: there is no 'adam'; choose one of adamw, muon, sgd",
+        ),
+        (
+            ["optimizer.name=sgd", "optimizer.momentum=1.0"],
+            "optimizer.momentum = 1.0 ... less than 1",
+        ),
+        (
+            ["optimizer.momentum=0.9"],
+            "optimizer: momentum = 0.9 means nothing with name = adamw: leave it",
         ),
         (
             ["model.feed_forward=convolution", "train.mask_documents=true"],

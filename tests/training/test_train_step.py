@@ -19,7 +19,7 @@ from puna.training.step import StepResult, train_step
 Pair = tuple[Transformer, Optimizers]
 
 
-@pytest.fixture(params=["adamw", "muon"])
+@pytest.fixture(params=["adamw", "muon", "sgd"])
 def make(request: pytest.FixtureRequest, tiny_recipe: Callable[..., Recipe]) -> Callable[[], Pair]:
     """Equal models with their optimizers."""
     recipe = tiny_recipe(f"optimizer.name={request.param}")

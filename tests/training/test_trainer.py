@@ -118,7 +118,7 @@ def test_the_log_says_what_was_done(trainer: Make, tiny_inputs: RunInputs, tmp_p
     assert not run.model.training
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
 @pytest.mark.parametrize("stops", [(13,), (0, 20, 21)])
 def test_stopped_and_resumed_equals_one_piece(
     name: str, stops: tuple[int, ...], trainer: Make, tmp_path: Path

@@ -46,6 +46,14 @@ def test_validation_documents_are_all_of_them_one_after_another(two_corpora: Rec
     assert documents[-1] == len(expected) - 1
 
 
+def test_sources_are_those_that_the_corpora_were_prepared_from(two_corpora: Recipe) -> None:
+    """The first one was prepared before, and its part of the mixture names none."""
+    make_missing_data(two_corpora)
+    assert not two_corpora.data.mixture[0].sources
+    first = open_split(two_corpora.data.mixture[0].path, "train").manifest.inputs.sources
+    assert open_data(two_corpora).sources == (*(source.name for source in first), "additions")
+
+
 def test_a_sample_is_the_same_text_for_every_tokenizer_and_in_no_order_of_names(
     two_corpora: Recipe, tmp_path: Path
 ) -> None:

@@ -29,7 +29,7 @@ Sources = Annotated[
         metavar="SOURCE...",
         help=(
             "Text: folders, files, quoted globs, .jsonl, .parquet, dataset folders, python-stdlib,"
-            " or additions."
+            " additions, or recall."
         ),
         show_default=False,
     ),

@@ -41,12 +41,14 @@ def open_inputs(recipe: "Recipe", study: "Study") -> "tuple[RunInputs, StudyText
     """The inputs of a run, opened in the process that runs it, and the text that its model is
     measured on.
     """
+    from puna.data.additions import read_additions
     from puna.study.run_metrics import StudyText
     from puna.workflow.run_data import open_data, sample_ids
 
     data = open_data(recipe)
     others = sample_ids(study.out_of_domain, data.tokenizer) if study.out_of_domain else None
-    return data.inputs, StudyText(data.tokenizer, *data.validation_documents(), others)
+    sums = tuple(form for source in data.sources if (form := read_additions(source)) is not None)
+    return data.inputs, StudyText(data.tokenizer, *data.validation_documents(), others, sums)
 
 
 @app.command()

@@ -48,10 +48,11 @@ def train(
         ),
     ] = 32_000,
     digits: Annotated[
-        Literal["one", "three", "off"],
+        Literal["one", "two", "three", "off"],
         typer.Option(
             help=(
-                "Digits in one token: one (LLaMA), up to three (Llama 3), or off, no limit (GPT-2)."
+                "Digits in one token: one (LLaMA), up to two or three (Llama 3), or off, no limit"
+                " (GPT-2)."
             )
         ),
     ] = "one",

@@ -14,7 +14,9 @@ A source is one string:
         first run, offline
     site-packages   that of the packages installed beside Puna, or of one: site-packages:torch (see
         `site_packages.py`)
-    additions       sums, generated (see `additions.py`)
+    additions       sums, generated; additions:4 and additions:4:reversed in other forms (see
+        `additions.py`)
+    recall          lines that ask for a value planted earlier in them, generated (see `recall.py`)
 
 What it is not: nothing is downloaded, cleaned or de-duplicated here. Cost: one `stat` and about 400
 bytes of memory a file; the text itself streams (see `file_formats.py`).
@@ -32,7 +34,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from puna.data import additions
+from puna.data import additions, recall
 from puna.data.file_formats import PIECE_CHARACTERS, FileDocument, read_file
 from puna.data.site_packages import is_site_packages, site_packages_files
 from puna.errors import DataError
@@ -158,8 +160,8 @@ def read_documents(
 def _rows(
     source: Source, file: SourceFile, text_field: str, piece_characters: int
 ) -> Iterator[FileDocument]:
-    if source.name == additions.ADDITIONS:
-        return (FileDocument(text, file.size) for text in additions.documents())
+    if (generated := _generated(source.name)) is not None:
+        return (FileDocument(text, file.size) for text in generated[1])
     return read_file(file.path, text_field, piece_characters)
 
 
@@ -185,8 +187,8 @@ def _texts(sources: list[Source], text_field: str, max_bytes: int | None) -> Ite
 
 
 def _find(source: str) -> Source:
-    if source == additions.ADDITIONS:
-        generator = _stat(Path(additions.__file__))  # another generator, other texts
+    if (generated := _generated(source)) is not None:
+        generator = _stat(generated[0])  # another generator, other texts
         return Source(source, generator.path.parent, (generator,))
     if source == PYTHON_STDLIB:
         root = Path(sysconfig.get_path("stdlib"))
@@ -203,6 +205,13 @@ def _find(source: str) -> Source:
     if not paths:
         raise DataError(f"the source {source} holds no files; put text into it or name another")
     return Source(source, root, tuple(_stat(path) for path in paths))
+
+
+def _generated(source: str) -> tuple[Path, Iterator[str]] | None:
+    """The file that generates a source, and its texts; None for a source that is read."""
+    if (sums := additions.read_additions(source)) is not None:
+        return Path(additions.__file__), sums.documents()
+    return (Path(recall.__file__), recall.documents()) if source == recall.RECALL else None
 
 
 def _glob(pattern: str) -> list[Path]:

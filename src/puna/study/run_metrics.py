@@ -12,10 +12,11 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from puna.data.additions import held_out_pairs
+from puna.data import recall
+from puna.data.additions import Additions
 from puna.errors import ConfigError
-from puna.eval.addition import addition_exact_match
 from puna.eval.bits_per_byte import Score, on_lines_with_digits, sum_losses, token_losses
+from puna.eval.exact_match import exact_match
 from puna.model.transformer import Transformer
 from puna.tokenizer.tokenizer import Tokenizer
 
@@ -26,13 +27,14 @@ class StudyText:
 
     ids [N]: its documents one after another. documents [N]: the number of each id's document.
     out_of_domain [M]: ids of text from other sources than the training text, or None where the
-    study names none.
+    study names none. additions: the forms of sums in the training text.
     """
 
     tokenizer: Tokenizer
     ids: NDArray[np.int64]
     documents: NDArray[np.int64]
     out_of_domain: NDArray[np.int64] | None = None
+    additions: tuple[Additions, ...] = ()
 
     @cached_property
     def hash(self) -> str:
@@ -93,6 +95,19 @@ class MeasuredModel:
         losses = token_losses(self.model, ids, context=self.context)
         return sum_losses(losses, ids, self.text.tokenizer.token_lengths())
 
+    def addition_exact_match(self) -> float:
+        """The share of held-out sums that it gets right, in the form of its training text. Raises
+        ConfigError where that has none, or several.
+        """
+        if len(self.text.additions) != 1:
+            found = " and ".join(map(str, self.text.additions)) or "none"
+            raise ConfigError(
+                "addition_exact_match asks for sums as the training text writes them, but"
+                f" data.mixture holds {found}: give it one source of sums, such as additions or"
+                " additions:4:reversed"
+            )
+        return exact_match(self.model, self.text.tokenizer, self.text.additions[0].questions())
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -102,6 +117,21 @@ class Metric:
     meaning: str
     measure: Callable[[MeasuredModel], float]
     lower_is_better: bool = True
+
+
+def _recall(distance: int) -> Metric:
+    """The metric that asks for a value planted `distance` bytes before."""
+
+    def measure(run: MeasuredModel) -> float:
+        return exact_match(run.model, run.text.tokenizer, recall.questions(distance))
+
+    return Metric(
+        "share right",
+        f"of {recall.QUESTIONS} values to recall, planted {distance} bytes before, continued"
+        " greedily",
+        measure,
+        lower_is_better=False,
+    )
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
@@ -162,8 +192,9 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "addition_exact_match": Metric(
             "share right",
             "of about a thousand sums that no training text holds, continued greedily",
-            lambda run: addition_exact_match(run.model, run.text.tokenizer, held_out_pairs()),
+            MeasuredModel.addition_exact_match,
             lower_is_better=False,
         ),
+        **{f"recall_{distance}": _recall(distance) for distance in recall.DISTANCES},
     }
 )

@@ -30,7 +30,7 @@ class Definition:
     special_tokens: Mapping[str, int]
     """The added tokens that the file marks as special, in id order."""
     digits: Digits | None
-    """The digits mode, or None when the file's pattern is none of the published three."""
+    """The digits mode, or None when the file's pattern is none of those known."""
     can_cut: bool
     """True where `cut_text` keeps the ids: a known pattern, no normalizer, and no added token that
     text can yield.

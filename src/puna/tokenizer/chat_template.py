@@ -11,9 +11,9 @@ that a person wrote through `Tokenizer.encode`, which cannot yield a special tok
 can close its own turn and open another. `CHAT_TEMPLATE` is the same layout for engines that render
 a string first (transformers, vLLM, llama.cpp); it goes into `tokenizer_config.json`. Both strip
 white space around a message, as Llama 3's template does, and they give equal ids for ordinary text
-with digits "one" and "three". They part in two cases, both by the string's fault: a message that
-spells a marker, which the string turns into the marker; and digits "off", where GPT-2's pattern
-cuts the blank line after a header differently when text follows it.
+with digits "one", "two" and "three". They part in two cases, both by the string's fault: a message
+that spells a marker, which the string turns into the marker; and digits "off", where GPT-2's
+pattern cuts the blank line after a header differently when text follows it.
 
 Source: Llama 3.1's model card and prompt format ("JSON based tool calling"). Two differences: no
 system message is made up for a chat that has none, and a tool's answer stands as it is, not once

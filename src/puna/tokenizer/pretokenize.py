@@ -1,14 +1,15 @@
-r"""Pre-tokenization, the cuts of a text before byte-level BPE: the three published patterns, by
-their treatment of digits.
+r"""Pre-tokenization, the cuts of a text before byte-level BPE: three published patterns and one
+between two of them, by their treatment of digits.
 
 BPE merges only inside the pieces ("words") that these patterns cut, so the pattern decides what no
-token can ever join: two words, a word and a line break, or more digits than the mode allows. The
-patterns are those of published models, character for character, because every engine that reads a
-`tokenizer.json` or a GGUF file has them built in; llama.cpp knows them by the names in
-`LLAMA_CPP_NAMES`.
+token can ever join: two words, a word and a line break, or more digits than the mode allows. But
+for `two`, the patterns are those of published models, character for character, because every engine
+that reads a `tokenizer.json` or a GGUF file has them built in; llama.cpp knows them by the names in
+`LLAMA_CPP_NAMES`. `two` has Llama 3's pattern with another limit, as nanochat has GPT-4's.
 
     digits   pattern     a number is cut into                       "2024 + 12345"
     one      Qwen 2's    single digits, as LLaMA does               2 0 2 4 _+ _ 1 2 3 4 5
+    two      no model's  runs of up to two digits from the left     20 24 _+ _ 12 34 5
     three    Llama 3's   runs of up to three digits from the left   202 4 _+ _ 123 45
     off      GPT-2's     whole numbers, with the space before       2024 _+ _12345
 
@@ -25,8 +26,8 @@ from tokenizers import Regex, pre_tokenizers
 
 from puna.errors import TokenizerError
 
-Digits = Literal["one", "three", "off"]
-"""Digits that one token may hold: one (LLaMA), up to three (Llama 3), or no limit (GPT-2)."""
+Digits = Literal["one", "two", "three", "off"]
+"""Digits that one token may hold: one (LLaMA), up to two, to three (Llama 3), no limit (GPT-2)."""
 
 DIGITS_MODES: tuple[Digits, ...] = get_args(Digits)
 
@@ -38,24 +39,27 @@ _WORDS = (
 SPLIT_PATTERNS: Mapping[Digits, str] = MappingProxyType(
     {
         "one": _WORDS % r"\p{N}",
+        "two": _WORDS % r"\p{N}{1,2}",
         "three": _WORDS % r"\p{N}{1,3}",
         "off": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     }
 )
-r"""Each mode's regular expression in Oniguruma syntax, as in the `tokenizer.json` of Qwen 2, Llama
-3 and GPT-2.
+r"""Each mode's regular expression in Oniguruma syntax; `one`, `three` and `off` as in the
+`tokenizer.json` of Qwen 2, Llama 3 and GPT-2.
 """
 
 LLAMA_CPP_NAMES: Mapping[Digits, str] = MappingProxyType(
     {"one": "qwen2", "three": "llama-bpe", "off": "gpt-2"}
 )
-"""The value of `tokenizer.ggml.pre` in a GGUF file whose vocabulary was cut this way."""
+"""The value of `tokenizer.ggml.pre` in a GGUF file whose vocabulary was cut this way; there is none
+for `two`.
+"""
 
 _CUT = re.compile(r"[^\W_](?=[\s,.\u3001\u3002\uFF0C])")
 
 
 def check_digits(digits: str) -> Digits:
-    """Return `digits` as a mode, or raise TokenizerError naming the three that exist."""
+    """Return `digits` as a mode, or raise TokenizerError naming those that exist."""
     for mode in DIGITS_MODES:
         if digits == mode:
             return mode
@@ -78,7 +82,7 @@ def build_pre_tokenizer(digits: Digits) -> pre_tokenizers.PreTokenizer:
 
 def recognise_digits(pre_tokenizer: Mapping[str, Any]) -> Digits | None:
     """The mode of a `tokenizer.json`'s `pre_tokenizer` entry, or None for a pattern that is not
-    among the three.
+    among them.
     """
     # GPT-2's file has its pattern inside ByteLevel; later ones split first, and ByteLevel only maps
     match pre_tokenizer:
@@ -107,7 +111,7 @@ def cut_text(text: str, characters: int) -> Iterator[str]:
 
     `tokenizers` needs about 150 bytes of memory for each byte of one text (measured: 1.1 GB for 7.2
     MB), so a book-sized document is encoded in pieces. A cut falls only between a letter or digit
-    and the white space, comma or full stop after it: in all three patterns a run of letters or
+    and the white space, comma or full stop after it: in all patterns a run of letters or
     digits ends there, whatever follows, and none looks back. A text without such a position stays
     whole.
     """

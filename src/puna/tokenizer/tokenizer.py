@@ -209,7 +209,7 @@ class Tokenizer:
 
     @property
     def digits(self) -> Digits | None:
-        """The digits mode, or None for a file whose pattern is none of the published three."""
+        """The digits mode, or None for a file whose pattern is none of those known."""
         return self._digits
 
     @property

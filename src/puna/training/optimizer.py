@@ -1,4 +1,4 @@
-"""From gradients to updates: AdamW, and Muon for the matrices of the blocks.
+"""From gradients to updates: AdamW, Muon for the matrices of the blocks, and SGD.
 
 Weights, gradients and state are float32.
 """
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from puna.model.transformer import Transformer
 from puna.training.recipe import OPTIMIZERS, OptimizerRecipe
@@ -108,11 +108,7 @@ def adamw(
     """
     others = {id(weight) for weight in without}
     owned = [weight for weight in model.parameters() if id(weight) not in others]
-    # vectors (norms) keep their scale: decay would pull them to 0
-    groups = [
-        {"params": [weight for weight in owned if weight.ndim > 1], "weight_decay": weight_decay},
-        {"params": [weight for weight in owned if weight.ndim < 2], "weight_decay": 0.0},
-    ]
+    groups = _matrices_and_vectors(owned, weight_decay)
     return [AdamW(groups, lr=learning_rate, betas=betas, fused=True)]
 
 
@@ -131,6 +127,29 @@ def muon_and_adamw(
         model, learning_rate=learning_rate, betas=betas, weight_decay=weight_decay, without=hidden
     )
     return [muon, *rest]
+
+
+def sgd(
+    model: Transformer, *, learning_rate: float, momentum: float, weight_decay: float
+) -> list[Optimizer]:
+    """SGD with momentum for all weights: m <- momentum m + g + decay w; w <- w - lr m. Weight decay
+    acts on matrices (embeddings included), never on the norms' weights.
+
+    Source: Sutskever et al. 2013, section 2, in PyTorch's form, whose rate multiplies all of m.
+    Usual mistake: AdamW's decay. Here it is part of the gradient, so that after a few steps a
+    weight shrinks by lr decay / (1 - momentum) a step.
+    """
+    groups = _matrices_and_vectors(model.parameters(), weight_decay)
+    return [SGD(groups, lr=learning_rate, momentum=momentum)]
+
+
+def _matrices_and_vectors(weights: Iterable[Tensor], decay: float) -> list[dict[str, Any]]:
+    """Two groups, of which the vectors (norms) keep their scale: decay would pull them to 0."""
+    weights = list(weights)
+    return [
+        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": decay},
+        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
+    ]
 
 
 def build_optimizers(model: Transformer, recipe: OptimizerRecipe) -> Optimizers:

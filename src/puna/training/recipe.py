@@ -18,7 +18,7 @@ class TokenizerRecipe(Config):
 
     path: str = Field(description="folder of the tokenizer")
     vocab_size: int = Field(default=4096, gt=0, description="entries, special tokens included")
-    digits: Literal["one", "three", "off"] = "one"
+    digits: Literal["one", "two", "three", "off"] = "one"
     max_bytes: int = Field(
         default=50_000_000, gt=0, description="text to train on at most, UTF-8 bytes"
     )
@@ -52,7 +52,7 @@ class DataRecipe(Config):
     )
 
 
-# called with the model; every one takes LLaMA's defaults (Touvron et al. 2023, section 2.3)
+# called with the model; AdamW's defaults are LLaMA's (Touvron et al. 2023, section 2.3)
 OPTIMIZERS: Mapping[str, Choice] = MappingProxyType(
     {
         "adamw": Choice(
@@ -70,21 +70,33 @@ OPTIMIZERS: Mapping[str, Choice] = MappingProxyType(
             betas=(0.9, 0.95),
             weight_decay=0.1,
         ),
+        # He et al. 2016, section 3.4
+        "sgd": Choice(
+            "",
+            "puna.training.optimizer:sgd",
+            learning_rate=0.1,
+            momentum=Field(
+                0.9, ge=0, lt=1, description="share of the last update's direction that stays"
+            ),
+            weight_decay=1e-4,
+        ),
     }
 )
 
 
 @with_options
 class OptimizerRecipe(ChoosingConfig):
-    """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest; and the
-    schedule of their learning rates.
+    """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest, or SGD;
+    and the schedule of their learning rates.
     """
 
     families: ClassVar[dict[str, Table]] = {"name": OPTIMIZERS, "schedule": SCHEDULES}
     late_options: ClassVar[frozenset[str]] = frozenset({"warmup_ratio"})
 
     name: Annotated[str, named(OPTIMIZERS)] = "adamw"
-    learning_rate: float = Field(default=3e-4, gt=0, description="AdamW's, at the schedule's top")
+    learning_rate: float = Field(
+        default=3e-4, gt=0, description="AdamW's or SGD's, at the schedule's top"
+    )
     muon_learning_rate: float = Field(
         default=0.02, gt=0, description="Muon's, at the schedule's top"
     )

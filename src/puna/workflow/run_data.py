@@ -54,6 +54,17 @@ class RunData:
         lengths = [len(ids) for ids in documents]
         return np.concatenate(documents), np.repeat(np.arange(len(documents)), lengths)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of all sources that the corpora were prepared from, each once."""
+        return tuple(
+            dict.fromkeys(
+                source.name
+                for stream in self.validation
+                for source in stream.manifest.inputs.sources
+            )
+        )
+
 
 def sample_ids(
     sources: Sequence[str], tokenizer: Tokenizer, max_bytes: int = 200_000, each: int = 8_000
