@@ -1,4 +1,6 @@
-"""The section `Times to a level`: the tokens that runs take, with those that never get there."""
+"""The section `Times to a level`: the share of the training that runs take, with those that never
+get there.
+"""
 
 from puna.report.differences import p_value
 from puna.report.section import Section, StudyResults, code, plain, table
@@ -25,15 +27,15 @@ def times_to_level(results: StudyResults) -> Section | None:
                 [
                     plain(arm),
                     f"{median.reached} of {median.runs}",
-                    _tokens(median.median),
-                    f"{_tokens(low)} to {_tokens(high)}",
+                    _share(median.median),
+                    f"{_share(low)} to {_share(high)}",
                 ]
             )
         test = log_rank_test(found)
         header = [
             "arm",
             "runs that reach it",
-            "median tokens",
+            "median share of the training",
             f"{results.analysis.rule.level} interval",
         ]
         parts += [
@@ -46,5 +48,5 @@ def times_to_level(results: StudyResults) -> Section | None:
     return Section("Times to a level", "\n\n".join(parts))
 
 
-def _tokens(value: float | None) -> str:
-    return "not reached" if value is None else f"{value:,.0f}"
+def _share(value: float | None) -> str:
+    return "not reached" if value is None else f"{value:.0%}"

@@ -105,8 +105,9 @@ def outcome_of(study: Study, runs: StudyRuns, name: str) -> dict[str, dict[int, 
 
 
 def times_of(study: Study, runs: StudyRuns, name: str) -> dict[str, list[TimeToLevel]]:
-    """The tokens at which each run's metric reached a level of `times`, by arm, as seen at the
-    looks and at the end.
+    """The share of its training after which each run's metric reached a level of `times`, by arm,
+    as seen at the looks and at the end: shares compare where arms read equal text in unequal
+    numbers of tokens.
     """
     time = study.times[name]
     lower = METRICS[time.metric].lower_is_better
@@ -114,8 +115,11 @@ def times_of(study: Study, runs: StudyRuns, name: str) -> dict[str, list[TimeToL
         arm: [
             time_to_level(
                 [
-                    *((look["tokens"], value_of(look, time.metric)) for look in run["looks"]),
-                    (run["tokens"], value_of(run, time.metric)),
+                    *(
+                        (share, value_of(look, time.metric))
+                        for share, look in zip(study.looks, run["looks"], strict=False)
+                    ),
+                    (1.0, value_of(run, time.metric)),
                 ],
                 time.level,
                 lower_is_better=lower,

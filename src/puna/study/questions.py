@@ -65,7 +65,9 @@ class Outcome(Config):
 
 
 class TimeTo(Config):
-    """The tokens that a run takes until its metric reaches a level, seen at the looks."""
+    """The share of its training that a run takes until its metric reaches a level, seen at the
+    looks.
+    """
 
     metric: str
     level: float
