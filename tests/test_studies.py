@@ -2,8 +2,11 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from puna.report.study_report import write_study_report
 from puna.study.arms import resolve_arms
@@ -20,6 +23,7 @@ FINISHED = sorted(
     for path in (ROOT / "studies").rglob("REPORT.md")
     if path.parent.name != "demo"
 )
+LARGER = [name for name in FINISHED if "/" not in name]
 DEFINED = sorted(
     path.parent.relative_to(ROOT / "studies").as_posix()
     for path in (ROOT / "studies").rglob("study.yaml")
@@ -59,7 +63,7 @@ def test_a_finished_study_has_all_its_runs_and_a_conclusion(name: str) -> None:
     assert study.conclusion
 
 
-@pytest.mark.parametrize("name", [name for name in FINISHED if "/" not in name])
+@pytest.mark.parametrize("name", LARGER)
 def test_a_definition_is_older_than_its_runs(name: str) -> None:
     folder = ROOT / "studies" / name
     study, records = read_study(folder), read_results(folder)
@@ -102,3 +106,63 @@ def test_the_recipes_are_those_that_ran(name: str) -> None:
                 continue
             recipe = arms[record["arm"]].recipe.model_copy(update={"seed": 0})
             assert record["recipe_hash"] == recipe_hash(recipe), record["arm"]
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_every_contrast_is_what_scipy_makes_of_the_results(name: str) -> None:
+    """Estimate, interval and p-value of each row, and of each arm against the baseline, from
+    results.jsonl with numpy and scipy alone.
+    """
+    folder = ROOT / "studies" / name
+    study, text = read_study(folder), (folder / "REPORT.md").read_text(encoding="utf-8")
+    runs = complete_runs(study, read_results(folder))
+
+    def of(arm: str, metric: str) -> np.ndarray[Any, Any]:
+        if metric in study.outcomes:
+            outcome = study.outcomes[metric]
+            values = np.array([run[outcome.metric] for run in runs.by_arm[arm]], float)
+            return np.where(values <= outcome.above, 0.0, 1.0)
+        return np.array([run[metric] for run in runs.by_arm[arm]], float)
+
+    found = {}
+    for title, contrast in study.contrasts.items():
+        pick = np.mean if contrast.pick == "mean" else np.nanmin
+        found[title] = sum(
+            weight * pick([of(arm, contrast.of or study.metric) for arm in arms], axis=0)
+            for weight, arms in contrast.groups(list(study.arms))
+        )
+    secondary = [title for title, contrast in study.contrasts.items() if not contrast.primary]
+    adjusted = holm([found[title] for title in secondary])
+    for title, values in found.items():
+        alone = float(stats.ttest_1samp(values, 0).pvalue)
+        p = adjusted[secondary.index(title)] if title in secondary else alone
+        marked = title if title in secondary else f"{title} (primary)"
+        cells = row(text, "Contrasts", marked)
+        assert cells[3:5] == shown(values), title
+        assert cells[6] == ("< 0.001" if p < 0.001 else f"{p:.3f}"), title
+    arms = [arm for arm in study.arms if arm != study.baseline]
+    differences = [of(arm, study.metric) - of(study.baseline, study.metric) for arm in arms]
+    for arm, values, p in zip(arms, differences, holm(differences), strict=True):
+        cells = row(text, "Differences", arm)
+        assert cells[2:4] == shown(values)
+        assert cells[4] == ("< 0.001" if p < 0.001 else f"{p:.3f}")
+
+
+def shown(values: np.ndarray[Any, Any]) -> list[str]:
+    low, high = stats.ttest_1samp(values, 0).confidence_interval()
+    return [f"{values.mean():+.4f}", f"{low:+.4f} to {high:+.4f}"]
+
+
+def holm(samples: list[np.ndarray[Any, Any]]) -> list[float]:
+    p = np.array([stats.ttest_1samp(values, 0).pvalue for values in samples])
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted.tolist()
+
+
+def row(text: str, section: str, first: str) -> list[str]:
+    lines = text.split(f"## {section}\n")[1].split("\n## ")[0].splitlines()
+    found = next(line for line in lines if line.startswith(f"| {first} |"))
+    return [cell.strip() for cell in found.strip("|").split(" | ")]
