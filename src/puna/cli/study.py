@@ -134,8 +134,8 @@ def run(
                 f" {record['machine']['seconds']:.0f} s{rest}",
                 highlight=False,
             )
-    if not (folder / BASELINES).exists():
-        baselines(folder)
+    if left or not (folder / BASELINES).exists():
+        baselines(folder)  # of the tokens of the stage that has just ended
     if study.step_times and cluster is None and not (folder / STEP_TIMES).exists():
         time(folder)
     report(folder)
