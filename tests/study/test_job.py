@@ -38,7 +38,7 @@ def write_looking(folder: Path, base: Path, **changes: Any) -> Path:
         base,
         **{
             "arms": {"one": short, "same": short},
-            "also": ["bits_per_byte_2x", "addition_exact_match"],
+            "also": ["bits_per_byte_2x", "bits_per_byte_numbers"],
             "looks": [0.25, 0.5],
             "probes": ["activation_norms"],
             "outcomes": {"failed": {"metric": "bits_per_byte_numbers", "above": 3.0}},
@@ -78,7 +78,7 @@ def test_looks_have_the_tokens_metrics_and_probes_that_are_asked_for(whole: dict
         }  # fmt: skip
         assert set(look["probes"]) == {"activation_norms"}
     assert set(METRICS) & set(whole) == {
-        *("bits_per_byte", "bits_per_byte_2x", "addition_exact_match"),
+        *("bits_per_byte", "bits_per_byte_2x", "bits_per_byte_numbers"),
         *("bits_per_byte_numbers", "loss"),
     }
     probes = [whole["probes"]["start"], first["probes"], second["probes"], whole["probes"]["end"]]
