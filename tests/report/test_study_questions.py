@@ -176,6 +176,24 @@ def test_failed_runs_are_counted(tmp_path: Path) -> None:
     assert row[2:5] == ["`failed`", f"{need.mean():+.4f}", interval(need)]
 
 
+@pytest.mark.parametrize(("metric", "failed"), [("bits_per_byte", 1), ("recall_480", 0)])
+def test_a_run_that_diverged_has_the_worse_outcome(
+    metric: str, failed: int, tmp_path: Path
+) -> None:
+    """Above the level where less is better, and not above it where more is."""
+    folder = make_study(
+        tmp_path,
+        ARMS,
+        truth=lambda arm, seed: 0.1 + 0.001 * (arm + seed),
+        diverged={"gelu": [3]},
+        seeds=SEEDS,
+        timed=[],
+        also=["recall_480"],
+        outcomes={"above": {"metric": metric, "above": 0.5}},
+    )
+    assert cells(section(report(folder), "Outcomes"), "gelu")[1] == f"{failed} of 8"
+
+
 def test_times_to_a_level(tmp_path: Path) -> None:
     """At the looks a run lies 1 - share above its end: relu never gets to 2.3, reglu at the end."""
     ends = {"relu": 2.4, "gelu": 2.2, "reglu": 2.2, "geglu": 1.9}

@@ -18,7 +18,7 @@ from puna.statistics.paired import analyse
 from puna.study.definition import Study, read_study
 from puna.study.job import Job
 from puna.study.results import append_record, complete_runs, read_results
-from puna.study.runner import phases, run_study, unfinished
+from puna.study.runner import phases, run_study
 
 
 def schedule(study: Study) -> list[Job]:
@@ -87,7 +87,8 @@ def test_what_is_finished_is_not_run_again(study_folder: Path, finished_study: P
     jobs = run_study(study, study_folder, open_inputs, Here())
     begun = [next(jobs)[0], next(jobs)[0]]
     jobs.close()
-    assert unfinished(study, study_folder) == schedule(study)[2:]
+    (phase,) = phases(study)
+    assert phase.unfinished(study_folder) == schedule(study)[2:]
     assert run_all(study_folder) == schedule(study)[2:]
     assert begun == schedule(study)[:2]
     assert found(study_folder) == found(finished_study)
@@ -151,7 +152,8 @@ def test_a_run_that_fails_costs_no_other(study_folder: Path, finished_study: Pat
         ),
     ):
         list(run_study(study, study_folder, open_inputs, Failing()))
-    assert unfinished(study, study_folder) == [Job("same", 3)]
+    (phase,) = phases(study)
+    assert phase.unfinished(study_folder) == [Job("same", 3)]
     assert run_all(study_folder) == [Job("same", 3)]
     assert found(study_folder) == found(finished_study)
 

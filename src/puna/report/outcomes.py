@@ -1,10 +1,8 @@
 """The section `Outcomes`: runs that end in one of two ways, counted."""
 
-from collections.abc import Mapping
-
 from puna.report.differences import p_value
 from puna.report.section import Section, StudyResults, plain, table
-from puna.statistics.proportions import fisher_test, interaction_test, share_of
+from puna.statistics.proportions import Outcomes, fisher_test, interaction_test, share_of
 from puna.study.analysis import outcome_of
 
 
@@ -25,10 +23,7 @@ def outcomes(results: StudyResults) -> Section | None:
     return Section("Outcomes", "\n\n".join(filter(None, parts)))
 
 
-Outcome = Mapping[str, Mapping[int, bool]]
-
-
-def _arms(results: StudyResults, found: Outcome) -> str:
+def _arms(results: StudyResults, found: Outcomes) -> str:
     """Every arm, with Fisher's test against the baseline."""
     study, alpha = results.study, results.study.rule.alpha
     rows = []
@@ -52,12 +47,14 @@ def _arms(results: StudyResults, found: Outcome) -> str:
     return table("lrrr", header, rows)
 
 
-def _levels(results: StudyResults, found: Outcome) -> str:
-    """The share at each pair of levels of two factors, over all others."""
+def _levels(results: StudyResults, found: Outcomes) -> str:
+    """The share at each pair of levels of the first two factors, over all others; empty where there
+    is one alone.
+    """
     study, alpha = results.study, results.study.rule.alpha
-    first, second, *_ = [*study.factors, *study.factors]
-    if first == second:
+    if len(study.factors) < 2:
         return ""
+    first, second, *_ = study.factors
     by_arm = study.levels_by_arm
     rows = []
     for one in study.factors[first]:
@@ -72,7 +69,7 @@ def _levels(results: StudyResults, found: Outcome) -> str:
     return table("l" + "r" * len(study.factors[second]), header, rows)
 
 
-def _interactions(results: StudyResults, found: Outcome) -> str:
+def _interactions(results: StudyResults, found: Outcomes) -> str:
     """Each pair of factors: does one change what the other does to the odds?"""
     study = results.study
     names, by_arm = list(study.factors), study.levels_by_arm

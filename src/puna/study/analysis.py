@@ -46,7 +46,8 @@ def analyse_study_contrasts(
     for name, defined in study.contrasts.items():
         of = defined.of or study.metric
         contrast = contrast_of(study, name, defined)
-        lower = of in study.outcomes or METRICS[of].lower_is_better
+        measured = study.outcomes[of].metric if of in study.outcomes else of
+        lower = METRICS[measured].lower_is_better
         (result,) = analyse_contrasts(
             values_of(study, runs, of), [contrast], study.rule.alpha, lower_is_better=lower
         )
@@ -96,10 +97,16 @@ def values_of(study: Study, runs: StudyRuns, of: str) -> Values:
 
 
 def outcome_of(study: Study, runs: StudyRuns, name: str) -> dict[str, dict[int, bool]]:
-    """An outcome by arm and seed: True where the metric is above its level, or not finite."""
+    """An outcome by arm and seed: True where the metric is above its level. A run that diverged has
+    the worse of the two, so it is above where less is better.
+    """
     outcome = study.outcomes[name]
+    diverged = METRICS[outcome.metric].lower_is_better
     return {
-        arm: {seed: not value <= outcome.above for seed, value in by_seed.items()}
+        arm: {
+            seed: diverged if math.isnan(value) else value > outcome.above
+            for seed, value in by_seed.items()
+        }
         for arm, by_seed in runs.values(outcome.metric).items()
     }
 

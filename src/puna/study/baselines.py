@@ -5,10 +5,8 @@ and compressing bytes make of it, so that a report shows what the models have le
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from puna.errors import DataError
 from puna.eval.compression import gzip_bits_per_byte, xz_bits_per_byte
@@ -43,7 +41,7 @@ def measure_baselines(inputs: RunInputs, text: StudyText, steps: int) -> Baselin
     sizes = np.bincount(text.documents[1:], lengths[text.ids[1:]])
     content = text.tokenizer.decode_bytes(text.ids.tolist(), skip_special=True)
     levels = {
-        **counting_baselines(_as_ids(trained), text.ids, lengths),
+        **counting_baselines(trained.astype(np.int64), text.ids, lengths),
         "gzip -9": gzip_bits_per_byte(content),
         "xz -9": xz_bits_per_byte(content),
     }
@@ -71,7 +69,3 @@ def read_baselines(folder: Path) -> Baselines | None:
             f"{path} does not hold baselines ({error!r}): delete it, and measure them again with"
             " puna study baselines"
         ) from error
-
-
-def _as_ids(tokens: NDArray[Any]) -> NDArray[np.int64]:
-    return tokens.astype(np.int64)

@@ -55,8 +55,8 @@ class ContrastDefinition(Config):
 
 
 class Outcome(Config):
-    """A yes or no of each run: its metric is above a level, or not finite. For runs that end in one
-    of two ways, of which a mean says nothing.
+    """A yes or no of each run: its metric is above a level; a run that diverged has the worse of
+    the two. For runs that end in one of two ways, of which a mean says nothing.
     """
 
     meaning: str = ""

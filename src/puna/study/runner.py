@@ -134,11 +134,6 @@ def local_executor(jobs: int, threads: int, *, nice: bool = False) -> Iterator[J
         yield pool
 
 
-def unfinished(study: Study, folder: Path, last: str | None = None) -> list[Job]:
-    """The runs that have no record yet, phase by phase."""
-    return [job for phase in phases(study, last) for job in phase.unfinished(folder)]
-
-
 def run_study(
     study: Study,
     folder: Path,
