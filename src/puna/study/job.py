@@ -119,15 +119,10 @@ def run_job(
             [line["step"], line["gradient_norm"]] for line in log if line["kind"] == "train"
         ],
         "probes": {"start": begin, "end": end["probes"]},
-        "machine": {
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
+        "machine": _machine()
+        | {
             "seconds": round(time.perf_counter() - begun, 2),
             "train_seconds": round(trainer.progress.seconds, 2),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         },
         "started": started.isoformat(timespec="seconds"),
         **provenance,
@@ -135,6 +130,18 @@ def run_job(
         "code_hash": code_hash(),
         "data_hash": inputs.data_hash,
         "text_hash": text.hash,
+    }
+
+
+def _machine() -> dict[str, Any]:
+    """The machine of this run, and the most memory that it took."""
+    return {
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 
 

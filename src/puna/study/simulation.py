@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from puna.errors import ConfigError
-from puna.statistics.contrasts import Contrast, Term, families_of
+from puna.statistics.contrasts import Contrast, families_of
 from puna.statistics.paired import POWER
 from puna.statistics.power import (
     Calls,
@@ -34,6 +34,7 @@ from puna.statistics.power import (
 )
 from puna.statistics.proportions import Share
 from puna.statistics.run_table import MIN_SEEDS, Runs, run_table
+from puna.study.analysis import contrast_of
 from puna.study.definition import Study
 from puna.study.results import FILE as RESULTS
 from puna.study.results import Record, read_records, read_results, value_of
@@ -224,9 +225,8 @@ def _called(design: Design, runs: Array, effect: Effect) -> Calls:
 
 def _own_contrasts(study: Study) -> list[Contrast]:
     """Those of the study's metric."""
-    arms = list(study.arms)
     return [
-        Contrast(name, tuple(Term(weight, of, one.pick) for weight, of in one.groups(arms)))
+        contrast_of(study, name, one)
         for name, one in study.contrasts.items()
         if one.of in (None, study.metric)
     ]
