@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from puna.engine_process.messages import (
@@ -125,6 +125,7 @@ messages = st.one_of(
 )
 
 
+@example(Load((ModelSpec("", "", {"\ud800": "\udcff"}),), EngineConfig(), "auto", None, None))
 @given(messages)
 def test_a_message_comes_out_as_it_went_in(message: Any) -> None:
     line = encode(message)

@@ -169,8 +169,15 @@ _CODECS: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
 def encode(message: Command | Report) -> bytes:
     """The message as one line, its end included. Default values are left out."""
     kind = type(message).__name__
-    values = _CODECS[kind].dump_python(message, mode="json", exclude_defaults=True)
-    return json.dumps([kind, values], separators=(",", ":")).encode("ascii") + b"\n"
+    # not mode="json", which replaces a lone surrogate in a key
+    values = _CODECS[kind].dump_python(message, exclude_defaults=True)
+    line = json.dumps([kind, values], separators=(",", ":"), default=_plain)
+    return line.encode("ascii") + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    """A set or a mapping that is no dict, as a type that JSON has."""
+    return dict(value) if isinstance(value, Mapping) else sorted(value)
 
 
 def decode(line: bytes) -> Any:
