@@ -14,12 +14,16 @@ def shared_limits(results: StudyResults) -> Section:
     tokens = max(run["tokens"] for run in results.runs)
     parameters = max(run["parameters"] for run in results.runs)
     rates = {arm.recipe.optimizer.learning_rate for arm in results.arms.values()}
-    tuned = "the learning rates that the arms name"
-    rate = tuned if len(rates) > 1 else "one learning rate for all arms"
+    if results.tuned:
+        rate, untried = "each arm at the best point of its grid", "a finer or wider tuning"
+    else:
+        named = "the learning rates that the arms name"
+        rate = named if len(rates) > 1 else "one learning rate for all arms"
+        untried = "each arm tuned"
     parts = [
         f"These are models of up to {parameters:,} parameters on up to {tokens:,} tokens of one"
         f" collection of text, with {rate}. Nothing here says that a difference stays, or stays"
-        " away, at another size, on other text, for longer training or with each arm tuned. An"
+        f" away, at another size, on other text, for longer training or with {untried}. An"
         " undecided arm is not shown to be equal: its interval says what it may still be."
     ]
     if results.metric.unit.startswith("share"):
