@@ -51,7 +51,7 @@ def quickstart(
             )
             super().measuring()
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     source = str(text) if text else "python-stdlib"
     summary = read_summary(run)
     begun = (run / "recipe.yaml").exists()
@@ -188,4 +188,7 @@ def steps_within(recipe: "Recipe", minutes: float) -> int:
 
 
 def _explain(console: Any, number: str, title: str, text: str) -> None:
-    console.print(f"[bold]{number} {title}[/bold]  {text}", highlight=False, soft_wrap=True)
+    from rich.text import Text
+
+    line = Text.assemble((f"{number} {title}", "bold"), f"  {text}")
+    console.print(line, highlight=False, soft_wrap=True)
