@@ -37,7 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
     """The quickstart's own recipe with a model that takes seconds, and thirty steps."""
     own = quickstart.quickstart_recipe
 
-    def recipe(run: Path, source: str, steps: int) -> Recipe:
+    def recipe(run: Path, corpus: dict[str, Any], steps: int) -> Recipe:
         model = {
             "vocab_size": 2048,
             "width": 32,
@@ -46,7 +46,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
             "context_length": 32,
             "tie_embeddings": True,
         }
-        values = own(run, source, steps).model_dump() | {"model": model}
+        values = own(run, corpus, steps).model_dump() | {"model": model}
         return validate(
             Recipe, overlay(values, {"train": {"context_length": 32, "device": "cpu"}}), "test"
         )

@@ -6,6 +6,7 @@ learned.
 """
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from puna.cli.reading_options import (
     BadShare,
     Exclude,
     Include,
+    MaxDocuments,
     Normalize,
     Separator,
     Strict,
@@ -74,6 +76,7 @@ def train(
             )
         ),
     ] = 200_000_000,
+    max_documents: MaxDocuments = None,
     text_field: TextField = "text",
     separator: Separator = None,
     normalize: Normalize = "bom",
@@ -117,7 +120,7 @@ def train(
     ]
     with console.status("reading") as status:
         tokenizer = Tokenizer.train(
-            take_turns(texts),
+            islice(take_turns(texts), max_documents),
             vocab_size,
             digits,
             max_bytes,

@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Self
 
 from puna.data.left_out import FileReport, printable
 from puna.data.packed import packing, unpacked
@@ -72,11 +72,28 @@ def _is_hidden(member: str) -> bool:
     return any(part.startswith(".") or part in _PASSED_OVER for part in parts)
 
 
+class _WholeTarInfo(tarfile.TarInfo):
+    """A header that raises ReadError where an archive breaks off in it; `tarfile` takes that for
+    the end.
+    """
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if str(error) in ("truncated header", "bad checksum", "invalid header"):
+                raise tarfile.ReadError(str(error)) from error
+            raise
+
+
 def _tar(path: Path, name: str) -> Iterator[tuple[str, IO[bytes] | None, int]]:
     ending = next((_SHORT[short] for short in _SHORT if name.lower().endswith(short)), "")
     with (
         unpacked(path, name + ending) as (reader, stored),
-        tarfile.open(fileobj=reader, mode="r|", errors="surrogateescape") as archive,
+        tarfile.open(
+            fileobj=reader, mode="r|", errors="surrogateescape", tarinfo=_WholeTarInfo
+        ) as archive,
     ):
         for member in archive:
             if member.isreg():

@@ -27,7 +27,7 @@ KINDS: Mapping[LeftOutKind, str] = MappingProxyType(
         "not_utf8": "not UTF-8",
         "binary": "binary",
         "damaged": "damaged",
-        "links": "links to folders",
+        "links": "links not followed",
         "other_splits": "files beside the split train",
         "own_files": "folders that Puna wrote",
     }
@@ -99,8 +99,7 @@ class LeftOut:
         if not documents:
             raise DataError(
                 f"the source {name} holds no UTF-8 text in its {files} files"
-                + (f": {first}" if first else "")
-                + "; convert its files to UTF-8 or leave it out"
+                + (f": {first}" if first else "; convert its files to UTF-8 or leave it out")
             )
         if bad > max(NAMED, self.bad_share * (bad + documents)):
             raise DataError(

@@ -111,7 +111,8 @@ def _pieces(text: io.TextIOWrapper, reading: Reading) -> Iterator[str]:
             *ended, piece = between.split(piece)
             yield from _trimmed(ended)
         if len(piece) == longest:
-            cut = _cut(piece)
+            # a separator that the next block ends stays whole
+            cut = min(_cut(piece), max(1, longest + 1 - len(reading.separator or "")))
             yield from [piece[:cut]] if between is None else _trimmed([piece[:cut]])
             piece, cuts = piece[cut:], cuts + 1
     if between is None:

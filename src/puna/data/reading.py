@@ -51,8 +51,9 @@ class Reading(Config):
     @field_validator("include", "exclude")
     @classmethod
     def _with_a_dot(cls, endings: tuple[str, ...]) -> tuple[str, ...]:
-        """md, .md and *.md are the same ending."""
-        return tuple("." + ending.lower().lstrip("*").removeprefix(".") for ending in endings)
+        """md, .md and *.md are the same ending; notes.md is one too."""
+        bare = [ending.lower().removeprefix("*") for ending in endings]
+        return tuple(ending if "." in ending else f".{ending}" for ending in bare)
 
     def takes(self, name: str) -> bool:
         """A file of this name is to be read: by its ending, that of a compression set aside."""

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from puna.data.document import FileDocument
 from puna.data.left_out import FileReport
-from puna.data.packed import unpacked
+from puna.data.packed import packing, unpacked
 from puna.data.reading import Reading
 from puna.data.text_field import FieldError, row_text, top_columns
 
@@ -160,11 +160,14 @@ def separated_values(
     # Python's own limit of 131,072 characters a field is shorter than a text; it is one number for
     # the process
     csv.field_size_limit(_LONGEST_ROW)
-    tabs = any(ending in name.lower() for ending in _TABS)
+    tabs = name.lower().removesuffix(packing(name) or "").endswith(_TABS)
     with unpacked(path, name) as (reader, stored):
         text = io.TextIOWrapper(reader, "utf-8-sig", errors="surrogateescape", newline="")
         rows = csv.DictReader(text, dialect="excel-tab" if tabs else "excel")
-        _require_columns(list(rows.fieldnames or ()), reading)
+        if rows.fieldnames is None:
+            report.add("empty")
+            return
+        _require_columns(list(rows.fieldnames), reading)
         for number, row in enumerate(rows, start=2):
             yield from _documents(row, reading, report, f"row {number}", stored.tell())
 

@@ -50,6 +50,10 @@ class CorpusRecipe(Config):
         default=(), strict=False, description="endings of files to leave out"
     )
     max_documents: int | None = Field(default=None, gt=0, description="documents to prepare")
+    strict: bool = Field(default=False, description="stop at the first bad file or row")
+    bad_share: float = Field(
+        default=0.1, ge=0, le=1, description="share of bad files and rows that is passed over"
+    )
 
 
 class DataRecipe(Config):
@@ -63,10 +67,6 @@ class DataRecipe(Config):
         default=2**20,
         gt=0,
         description="longer plain files become several documents, cut at blank lines",
-    )
-    strict: bool = Field(default=False, description="stop at the first bad file or row")
-    bad_share: float = Field(
-        default=0.1, ge=0, le=1, description="share of bad files and rows that is passed over"
     )
 
 

@@ -7,6 +7,7 @@ its shards.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,15 @@ def _own_folders(recipe: Recipe) -> list[Path]:
 
 def _train_tokenizer(recipe: Recipe, folder: Path, observers: Sequence[RunObserver]) -> None:
     texts = [
-        read_texts(
-            [source],
-            checked_reading(**_reading_options(recipe, corpus)),
-            LeftOut(strict=recipe.data.strict, bad_share=recipe.data.bad_share),
-            spread=True,
-            own=_own_folders(recipe),
+        islice(
+            read_texts(
+                [source],
+                checked_reading(**_reading_options(recipe, corpus)),
+                LeftOut(strict=corpus.strict, bad_share=corpus.bad_share),
+                spread=True,
+                own=_own_folders(recipe),
+            ),
+            corpus.max_documents,
         )
         for corpus in recipe.data.mixture
         for source in _sources(corpus)
@@ -163,8 +167,8 @@ def _prepare_corpus(
         folder,
         validation_fraction=recipe.data.validation_fraction,
         max_documents=corpus.max_documents,
-        strict=recipe.data.strict,
-        bad_share=recipe.data.bad_share,
+        strict=corpus.strict,
+        bad_share=corpus.bad_share,
         own=_own_folders(recipe),
         on_progress=on_progress,
         **_reading_options(recipe, corpus),
