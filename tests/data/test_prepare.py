@@ -130,10 +130,9 @@ def test_the_split_takes_its_fraction_of_documents() -> None:
     assert split_of(document_hash(b""), 0.0) == "train"
 
 
-def test_max_bytes_counts_the_text_that_is_kept(
-    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    source = corpus(["a" * 10, "a" * 10, "b" * 10, "c" * 10])
+def test_max_bytes_counts_the_text_that_is_kept(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_text("".join(f'{{"text": "{letter * 10}"}}\n' for letter in "aabc"))
     manifest = prepare(
         [str(source)], tokenizer, tmp_path / "out", validation_fraction=0, max_bytes=11
     )

@@ -207,6 +207,7 @@ def _print_manifest(console: "Console", folder: Path, manifest: "Manifest") -> N
     console.print(
         f"sources: {', '.join(source.name for source in inputs.sources)}",
         highlight=False,
+        soft_wrap=True,
     )
     for line in manifest.left_out_lines():
         console.print(line, highlight=False, soft_wrap=True)

@@ -153,12 +153,12 @@ def prepare(
         )
     if workers < 1:
         raise DataError(f"workers is {workers}, but at least one process must tokenise")
+    left_out = LeftOut(strict=strict, bad_share=bad_share)
     with _writing(out):
         if (out / MANIFEST_NAME).exists():
             return completed_manifest(out, inputs)
         shards = begun_shards(out, inputs)
         tokenizer.save(out)
-        left_out = LeftOut(strict=strict, bad_share=bad_share)
         return _fill(out, inputs, shards, found, workers, left_out, on_progress)
 
 
