@@ -21,6 +21,7 @@ from puna.cli.reading_options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from puna.cli.progress import RunProgress
     from puna.training.recipe import Recipe
 
 
@@ -61,21 +62,9 @@ def quickstart(
     from puna.workflow.run_data import make_missing_data
     from puna.workflow.training_run import read_summary
 
-    class StagedProgress(RunProgress):
-        """Progress with a line on the third stage before it begins."""
-
-        def measuring(self) -> None:
-            _explain(
-                console,
-                "3/4",
-                "Measuring",
-                "bits per byte on validation text, beside gzip and xz on the same bytes.",
-            )
-            super().measuring()
-
     console = Console(markup=False, emoji=False)
     corpus: dict[str, Any] = {
-        "sources": [str(path) for path in text or ["python-stdlib"]],
+        "sources": [str(path) for path in text or [Path("python-stdlib")]],
         "max_documents": max_documents,
         "text_field": text_field,
         "separator": separator,
@@ -111,10 +100,28 @@ def quickstart(
             f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next"
             " token, then take an optimizer step.",
         )
-        summary = run_recipe(recipe, StagedProgress(console), resume=begun, again="once more")
+        summary = run_recipe(recipe, _staged_progress(console), resume=begun, again="once more")
     _explain(console, "4/4", "Done", "your own LLaMA:")
     print_result(summary, run, console)
     _print_next_steps(run, console)
+
+
+def _staged_progress(console: "Console") -> "RunProgress":
+    from puna.cli.progress import RunProgress
+
+    class StagedProgress(RunProgress):
+        """Progress with a line on the third stage before it begins."""
+
+        def measuring(self) -> None:
+            _explain(
+                console,
+                "3/4",
+                "Measuring",
+                "bits per byte on validation text, beside gzip and xz on the same bytes.",
+            )
+            super().measuring()
+
+    return StagedProgress(console)
 
 
 def _begun_recipe(run: Path, corpus: dict[str, Any]) -> "Recipe":

@@ -204,7 +204,7 @@ def _fill(
         inputs=inputs,
         dtype=dtype_of(inputs.vocab_size),
         splits={split: Split.of(tuple(shards[split])) for split in SPLITS},
-        **left_out.counts,
+        **{str(kind): count for kind, count in left_out.counts.items()},
         examples={kind: tuple(names) for kind, names in left_out.examples.items()},
     )
     # the manifest makes the folder complete: after the last shard, and before the journal goes

@@ -23,7 +23,7 @@ PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
 class Reading(Config):
-    """How the text of a source is read. The defaults read a plain file as one document and a row's
+    """Options of reading a source. The defaults read a plain file as one document and a row's
     `text` as one.
     """
 
