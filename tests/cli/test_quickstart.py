@@ -14,6 +14,7 @@ import pytest
 
 from puna.cli import quickstart
 from puna.config import overlay, validate
+from puna.data.manifest import Manifest
 from puna.model.weights import read_model
 from puna.training.recipe import Recipe
 from puna.training.trainer import RunInputs, Trainer
@@ -37,7 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
     """The quickstart's own recipe with a model that takes seconds, and thirty steps."""
     own = quickstart.quickstart_recipe
 
-    def recipe(run: Path, source: str, steps: int) -> Recipe:
+    def recipe(run: Path, corpus: dict[str, Any], steps: int) -> Recipe:
         model = {
             "vocab_size": 2048,
             "width": 32,
@@ -46,7 +47,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
             "context_length": 32,
             "tie_embeddings": True,
         }
-        values = own(run, source, steps).model_dump() | {"model": model}
+        values = own(run, corpus, steps).model_dump() | {"model": model}
         return validate(
             Recipe, overlay(values, {"train": {"context_length": 32, "device": "cpu"}}), "test"
         )
@@ -106,6 +107,40 @@ def test_interrupted_it_goes_on(
     assert result.code == 0, result.err
     assert "is unfinished and goes on" in result.out
     assert json.loads((run / "summary.json").read_text())["tokens"] == 30 * 8 * 32
+
+
+@pytest.mark.usefixtures("small")
+def test_texts_and_options_of_reading(
+    puna: Puna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several texts, a folder that holds the run itself, and a name like markup of the terminal's;
+    up to the training.
+    """
+    home = tmp_path / "notes [" / "old]"
+    home.mkdir(parents=True)
+    for number in range(40):
+        (home / f"{number}.txt").write_text(f"text {number} " * 50)
+    (home / "broken.jsonl").write_text('{"body": "row"}\n{"body": \n')
+    (tmp_path / "rows.csv").write_text("body\nfirst row\nsecond row\n")
+
+    def stop(recipe: Recipe, *_: Any, **__: Any) -> None:
+        raise SystemExit(recipe.run)
+
+    monkeypatch.setattr("puna.cli.run.run_recipe", stop)
+    monkeypatch.chdir(home)
+    arguments = ("--text", ".", "--text", tmp_path / "rows.csv", "--text-field", "body")
+    for _ in range(2):
+        result = puna("quickstart", *arguments, "--run", home / "runs", "--exclude", ".csv")
+        assert result.err == f"{home / 'runs'}\n"
+        manifest = Manifest.load(home / "runs" / "data")
+        assert [source.name for source in manifest.inputs.sources] == [".", f"{tmp_path}/rows.csv"]
+        assert [source.files for source in manifest.inputs.sources] == [41, 1]
+        assert sum(split.documents for split in manifest.splits.values()) == 43
+    result = puna("quickstart", *arguments, "--run", home / "again", "--max-documents", 10)
+    assert "left out: 0 copies, 0 empty, 0 not UTF-8" in result.out
+    result = puna("quickstart", *arguments, "--run", home / "strict", "--strict")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "broken.jsonl line 2" in result.err
 
 
 def test_a_text_that_is_not_there(puna: Puna, tmp_path: Path) -> None:

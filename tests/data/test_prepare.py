@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,10 +130,9 @@ def test_the_split_takes_its_fraction_of_documents() -> None:
     assert split_of(document_hash(b""), 0.0) == "train"
 
 
-def test_max_bytes_counts_the_text_that_is_kept(
-    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    source = corpus(["a" * 10, "a" * 10, "b" * 10, "c" * 10])
+def test_max_bytes_counts_the_text_that_is_kept(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_text("".join(f'{{"text": "{letter * 10}"}}\n' for letter in "aabc"))
     manifest = prepare(
         [str(source)], tokenizer, tmp_path / "out", validation_fraction=0, max_bytes=11
     )
@@ -236,21 +236,66 @@ def test_foreign_files_and_lost_shards_are_rejected(
         ({"validation_fraction": -0.1}, "validation_fraction ... -0.1"),
         ({"shard_tokens": 0}, "shard_tokens ... 0"),
         ({"max_bytes": 0}, "max_bytes ... 0"),
+        ({"max_documents": 0}, "max_documents ... 0"),
+        ({"normalize": "nfc"}, "normalize ... nfc"),
+        ({"bad_share": 2}, "share ... 2 ... 0 to 1"),
         ({"workers": 0}, "workers ... 0 ... at least"),
     ],
 )
 def test_bad_options_are_rejected_before_anything_is_written(
-    options: dict[str, float], message: str, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+    options: dict[str, Any], message: str, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=said(message)):
         prepare([str(corpus(["text"]))], tokenizer, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
-def test_output_inside_a_source_is_rejected(corpus: Corpus, tokenizer: Tokenizer) -> None:
-    source = corpus(["text"])
-    with pytest.raises(DataError, match="inside"):
-        prepare([str(source)], tokenizer, source / "shards")
+def test_output_inside_a_source_is_no_part_of_it(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    """The second call, which finds the output there, sees the same source."""
+    source = corpus(["text", "more"])
+    (source / "run").mkdir()
+    (source / "run" / "log.txt").write_text("of the run")
+    for _ in range(2):
+        manifest = prepare(
+            [str(source)],
+            tokenizer,
+            source / "run" / "shards",
+            validation_fraction=0,
+            own=[source / "run"],
+        )
+        assert decoded(source / "run" / "shards", "train", tokenizer) == ["text", "more"]
+        assert (manifest.own_files, manifest.inputs.sources[0].files) == (1, 2)
+    with pytest.raises(DataError, match="holds no files to read"):
+        prepare([str(source)], tokenizer, source)
+
+
+def test_max_documents_takes_a_sample(corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = [f"text number {number:03}" for number in range(60)]
+    source = [str(corpus(texts))]
+    manifest = prepare(source, tokenizer, tmp_path / "out", validation_fraction=0, max_documents=20)
+    taken = decoded(tmp_path / "out", "train", tokenizer)
+    assert manifest.splits["train"].documents == len(set(taken)) == 20
+    assert set(taken) < set(texts)
+    assert sorted(taken) != texts[:20]
+    with pytest.raises(DataError, match=said("max_documents was 20 and is 30")):
+        prepare(source, tokenizer, tmp_path / "out", validation_fraction=0, max_documents=30)
+
+
+def test_a_manifest_from_before_the_report_is_read(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    source = corpus(["text", "text"])
+    written = prepare([str(source)], tokenizer, out, validation_fraction=0)
+    values = json.loads((out / "manifest.json").read_text())
+    for key in ("binary", "damaged", "links", "other_splits", "own_files", "examples"):
+        del values[key]
+    for key in ("separator", "normalize", "include", "exclude", "max_documents", "spread"):
+        del values["inputs"][key]
+    (out / "manifest.json").write_text(json.dumps(values))
+    assert Manifest.load(out).left_out_lines() == ["left out: 1 copies, 0 empty, 0 not UTF-8"]
+    again = prepare([str(source)], tokenizer, out, validation_fraction=0)
+    assert again.content_hash == written.content_hash
 
 
 def test_a_vocabulary_without_an_end_of_text_is_rejected(

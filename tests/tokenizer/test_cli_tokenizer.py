@@ -48,6 +48,19 @@ def test_train_writes_a_folder_and_mixes_its_sources(tmp_path: Path) -> None:
     assert len(trained.encode("aaaa")) == 1
 
 
+def test_train_reads_a_nested_field_and_names_bad_rows(tmp_path: Path) -> None:
+    rows = [f'{{"message": {{"content": "wxyz wxyz {number}"}}}}\n' for number in range(40)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(rows) + '{"message": \n')
+    arguments = ["train", str(path), "--out", str(tmp_path / "out"), "--vocab-size", "300"]
+    result = CliRunner().invoke(app, [*arguments, "--text-field", "message.content"])
+    assert result.exit_code == 0, result.output
+    assert f"damaged: {path} line 41 is not valid JSON" in result.output
+    assert len(Tokenizer.load(tmp_path / "out").encode("wxyz")) == 1
+    result = CliRunner().invoke(app, [*arguments, "--text-field", "message.content", "--strict"])
+    assert "line 41" in str(result.exception)
+
+
 def test_train_says_when_the_vocabulary_is_smaller(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("abab")
     result = CliRunner().invoke(

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from puna.data.left_out import BAD_SHARE
+from puna.data.manifest import Manifest
+from puna.data.reading import DEFAULT_READING, Reading
 from puna.data.shards import open_split
 from puna.errors import DataError
 from puna.tokenizer.tokenizer import Tokenizer
-from puna.training.recipe import Recipe
+from puna.training.recipe import CorpusRecipe, Recipe
 from puna.workflow.run_data import make_missing_data, open_data, sample_ids
 
 
@@ -74,6 +77,35 @@ def test_a_sample_is_the_same_text_for_every_tokenizer_and_in_no_order_of_names(
     found = [samples[0][start : start + 2] for start in range(0, 12 * 90, 90)]
     assert len(set(found)) == 12
     assert found != sorted(found)
+
+
+def test_options_of_reading_reach_the_tokenizer_and_the_corpus(
+    tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """Also where the text lies around the folders that the run writes."""
+    rows = "".join(f"{number},word{number} {'llama ' * number}\n" for number in range(40))
+    (tmp_path / "a.csv").write_text("id,body\n" + rows)
+    (tmp_path / "b.txt").write_text("another")
+    recipe = tiny_recipe(
+        f"run={tmp_path / 'run'}",
+        f"tokenizer.path={tmp_path / 'tokenizer'}",
+        f"data.mixture=[{{path: {tmp_path / 'data'}, sources: [{tmp_path}], text_field: body,"
+        " include: [csv], max_documents: 30, normalize: lf}]",
+    )
+    make_missing_data(recipe)
+    manifest = Manifest.load(tmp_path / "data")
+    assert sum(split.documents for split in manifest.splits.values()) == 30
+    assert manifest.inputs.sources[0].files == 1
+    assert (manifest.inputs.text_field, manifest.inputs.normalize) == ("body", "lf")
+    assert b"llama" in Tokenizer.load(tmp_path / "tokenizer").to_json().encode()
+
+
+def test_defaults_of_a_recipe_are_those_of_the_reader() -> None:
+    corpus = CorpusRecipe(path="data").model_dump()
+    for key, value in {**DEFAULT_READING.model_dump(), "bad_share": BAD_SHARE}.items():
+        if key != "piece_characters":
+            assert corpus[key] == value, key
+    assert set(corpus) > set(Reading.model_fields) - {"piece_characters"}
 
 
 def test_a_corpus_that_is_missing_and_names_no_sources_is_rejected(

@@ -9,6 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from puna.cli.reading_options import (
+    BadShare,
+    Exclude,
+    Include,
+    MaxDocuments,
+    Normalize,
+    Separator,
+    Strict,
+    TextField,
+)
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,8 +39,8 @@ Sources = Annotated[
     typer.Argument(
         metavar="SOURCE...",
         help=(
-            "Text: folders, files, quoted globs, .jsonl, .parquet, dataset folders, python-stdlib,"
-            " additions, or recall."
+            "Text: folders, files, quoted globs, tables (.jsonl, .csv, .parquet), archives, dataset"
+            " folders, python-stdlib, additions, or recall."
         ),
         show_default=False,
     ),
@@ -60,13 +71,18 @@ def prepare(
         int | None,
         typer.Option(help="Stop after this many bytes of text.", show_default="all of it"),
     ] = None,
-    text_field: Annotated[
-        str, typer.Option(help="The JSON key or column that holds the text.")
-    ] = "text",
     piece_characters: Annotated[
         int,
         typer.Option(help="Cut longer plain files into pieces this long, at blank lines.", min=1),
     ] = 2**20,
+    max_documents: MaxDocuments = None,
+    text_field: TextField = "text",
+    separator: Separator = None,
+    normalize: Normalize = "bom",
+    include: Include = None,
+    exclude: Exclude = None,
+    strict: Strict = False,
+    bad_share: BadShare = 0.1,
 ) -> None:
     """Tokenise text into a folder of shards that training reads.
 
@@ -80,9 +96,9 @@ def prepare(
         puna data prepare wiki.parquet --text-field body --max-bytes 100000000 --tokenizer
             runs/tokenizer --out runs/wiki
 
-    Exact copies of a document are left out. An interrupted run continues when the same command is
-    given again, and ends with the same bytes. For a mixture, prepare each source into a folder of
-    its own.
+    Exact copies of a document are left out; bad files and rows are passed over and named. An
+    interrupted run continues when the same command is given again, and ends with the same bytes.
+    For a mixture, prepare each source into a folder of its own.
     """
     from rich.console import Console
 
@@ -90,7 +106,7 @@ def prepare(
     from puna.data.prepare import prepare as prepare_shards
     from puna.tokenizer.tokenizer import Tokenizer
 
-    messages = Console(stderr=True)
+    messages = Console(stderr=True, markup=False, emoji=False)
     try:
         with preparation_progress(messages) as on_progress:
             manifest = prepare_shards(
@@ -101,14 +117,21 @@ def prepare(
                 workers=workers,
                 shard_tokens=shard_tokens,
                 max_bytes=max_bytes,
+                max_documents=max_documents,
                 text_field=text_field,
                 piece_characters=piece_characters,
+                separator=separator,
+                normalize=normalize,
+                include=include or (),
+                exclude=exclude or (),
+                strict=strict,
+                bad_share=bad_share,
                 on_progress=on_progress,
             )
     except KeyboardInterrupt:
         messages.print("Interrupted; the same command continues after the last finished shard.")
         raise typer.Exit(130) from None
-    console = Console()
+    console = Console(markup=False, emoji=False)
     _print_manifest(console, out, manifest)
     if validation_fraction > 0 and not manifest.splits["validation"].documents:
         console.print(
@@ -141,7 +164,7 @@ def inspect(
     from puna.data.shards import check_sizes, open_split, verify_shards
     from puna.tokenizer.tokenizer import Tokenizer
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     manifest = Manifest.load(folder)
     _print_manifest(console, folder, manifest)
     check_sizes(folder, manifest)
@@ -183,14 +206,11 @@ def _print_manifest(console: "Console", folder: Path, manifest: "Manifest") -> N
     inputs = manifest.inputs
     console.print(
         f"sources: {', '.join(source.name for source in inputs.sources)}",
-        markup=False,
         highlight=False,
+        soft_wrap=True,
     )
-    console.print(
-        f"left out: {manifest.duplicates:,} copies, {manifest.empty:,} empty, {manifest.not_utf8:,}"
-        " not UTF-8",
-        highlight=False,
-    )
+    for line in manifest.left_out_lines():
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(
         f"tokenizer {inputs.tokenizer_hash[:12]} of {inputs.vocab_size:,} tokens, stored as"
         f" {manifest.dtype}; content {manifest.content_hash[:12]}",

@@ -70,7 +70,7 @@ def evaluate(
         ("bytes scored", f"{found.bytes:,}"),
     ):
         table.add_row(name, value)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(table)
     console.print(
         f"{FORMULA};\nwindows of {found.context} tokens, each moved on by {found.stride}.",

@@ -266,7 +266,7 @@ def fit(
 
     runs, skipped = read_runs(results)
     law = fit_law(runs)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     drawn = resampled_laws(runs, law, resamples, seed)
     laws = list(
         track(

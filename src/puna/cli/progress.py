@@ -116,6 +116,8 @@ class RunProgress(RunObserver):
             f"{split.tokens:,} {name} tokens" for name, split in manifest.splits.items()
         )
         self._say(f"data: {parts} in {folder}")
+        for line in manifest.left_out_lines():
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def training(self, trainer: "Trainer") -> None:
         from puna.model.accounting import count_parameters

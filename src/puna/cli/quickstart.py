@@ -7,19 +7,42 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from puna.cli.reading_options import (
+    BadShare,
+    Exclude,
+    Include,
+    MaxDocuments,
+    Normalize,
+    Separator,
+    Strict,
+    TextField,
+)
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from puna.cli.progress import RunProgress
     from puna.training.recipe import Recipe
 
 
 def quickstart(
     minutes: Annotated[float, typer.Option(help="Time to train, about.", min=0.05)] = 2.5,
     text: Annotated[
-        Path | None,
-        typer.Option(help="Your own text: a folder or a file.", show_default="Python's library"),
+        list[Path] | None,
+        typer.Option(
+            help="Your own text: a folder or a file; may be given several times.",
+            show_default="Python's library",
+        ),
     ] = None,
     run: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/quickstart"),
+    max_documents: MaxDocuments = None,
+    text_field: TextField = "text",
+    separator: Separator = None,
+    normalize: Normalize = "bom",
+    include: Include = None,
+    exclude: Exclude = None,
+    strict: Strict = False,
+    bad_share: BadShare = 0.1,
 ) -> None:
     """Train a small LLaMA from nothing: tokenizer, corpus, model, measurement, generation.
 
@@ -39,6 +62,53 @@ def quickstart(
     from puna.workflow.run_data import make_missing_data
     from puna.workflow.training_run import read_summary
 
+    console = Console(markup=False, emoji=False)
+    corpus: dict[str, Any] = {
+        "sources": [str(path) for path in text or [Path("python-stdlib")]],
+        "max_documents": max_documents,
+        "text_field": text_field,
+        "separator": separator,
+        "normalize": normalize,
+        "include": include or [],
+        "exclude": exclude or [],
+        "strict": strict,
+        "bad_share": bad_share,
+    }
+    summary = read_summary(run)
+    begun = (run / "recipe.yaml").exists()
+    if begun:
+        recipe = _begun_recipe(run, corpus)
+        state = "is finished" if summary else "is unfinished and goes on"
+        console.print(f"{run} {state}; --run OTHER starts a new one", highlight=False)
+    if summary is None:
+        _explain(
+            console,
+            "1/4",
+            "Tokenizer and corpus",
+            f"{', '.join(corpus['sources'])}: learn {VOCABULARY:,} tokens, drop copies, set a part"
+            " aside for validation, store ids.",
+        )
+        if not begun:
+            recipe = quickstart_recipe(run, corpus, steps=1)
+            with RunProgress(console) as progress:
+                make_missing_data(recipe, [progress])
+            recipe = quickstart_recipe(run, corpus, steps=steps_within(recipe, minutes))
+        _explain(
+            console,
+            "2/4",
+            "Training",
+            f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next"
+            " token, then take an optimizer step.",
+        )
+        summary = run_recipe(recipe, _staged_progress(console), resume=begun, again="once more")
+    _explain(console, "4/4", "Done", "your own LLaMA:")
+    print_result(summary, run, console)
+    _print_next_steps(run, console)
+
+
+def _staged_progress(console: "Console") -> "RunProgress":
+    from puna.cli.progress import RunProgress
+
     class StagedProgress(RunProgress):
         """Progress with a line on the third stage before it begins."""
 
@@ -51,51 +121,29 @@ def quickstart(
             )
             super().measuring()
 
-    console = Console()
-    source = str(text) if text else "python-stdlib"
-    summary = read_summary(run)
-    begun = (run / "recipe.yaml").exists()
-    if begun:
-        recipe = _begun_recipe(run, source)
-        state = "is finished" if summary else "is unfinished and goes on"
-        console.print(f"{run} {state}; --run OTHER starts a new one", highlight=False)
-    if summary is None:
-        _explain(
-            console,
-            "1/4",
-            "Tokenizer and corpus",
-            f"{source}: learn {VOCABULARY:,} tokens, drop copies, set a part aside for validation,"
-            " store ids.",
-        )
-        if not begun:
-            recipe = quickstart_recipe(run, source, steps=1)
-            with RunProgress(console) as progress:
-                make_missing_data(recipe, [progress])
-            recipe = quickstart_recipe(run, source, steps=steps_within(recipe, minutes))
-        _explain(
-            console,
-            "2/4",
-            "Training",
-            f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next"
-            " token, then take an optimizer step.",
-        )
-        summary = run_recipe(recipe, StagedProgress(console), resume=begun, again="once more")
-    _explain(console, "4/4", "Done", "your own LLaMA:")
-    print_result(summary, run, console)
-    _print_next_steps(run, console)
+    return StagedProgress(console)
 
 
-def _begun_recipe(run: Path, source: str) -> "Recipe":
-    """The recipe of a run that exists. Raises TrainingError where its text is another one."""
+def _begun_recipe(run: Path, corpus: dict[str, Any]) -> "Recipe":
+    """The recipe of a run that exists. Raises TrainingError where its text is another one, or was
+    read with other options.
+    """
     from puna.errors import TrainingError
     from puna.training.stored_recipe import read_stored_recipe
 
     recipe = read_stored_recipe(run)
-    if recipe.data.mixture[0].sources != (source,):
+    before = recipe.data.mixture[0].model_dump()
+    if list(before["sources"]) != corpus["sources"]:
         raise TrainingError(
-            f"{run} was trained on {recipe.data.mixture[0].sources[0]}, not on {source}: choose"
-            " another --run"
+            f"{run} was trained on {', '.join(before['sources'])}, not on"
+            f" {', '.join(corpus['sources'])}: choose another --run"
         )
+    for key in ("max_documents", "text_field", "separator", "normalize", "include", "exclude"):
+        now = tuple(corpus[key]) if isinstance(corpus[key], list) else corpus[key]
+        if before[key] != now:
+            raise TrainingError(
+                f"{run} was trained with {key} {before[key]!r}, not {now!r}: choose another --run"
+            )
     return recipe
 
 
@@ -114,20 +162,25 @@ VOCABULARY = 2048
 PIECE = 2**16  # characters: one long file still gives documents for validation
 
 
-def validation_share(source: str) -> float:
+def validation_share(run: Path, corpus: dict[str, Any]) -> float:
     """The share of documents for validation: a twentieth, and of a few documents enough that about
     ten are in it.
     """
+    from puna.data.reading import checked_reading
     from puna.data.sources import find_sources
 
+    reading = checked_reading(include=corpus["include"], exclude=corpus["exclude"])
     documents = sum(
-        1 + file.size // PIECE for found in find_sources([source]) for file in found.files
+        1 + file.size // PIECE
+        for found in find_sources(corpus["sources"], reading, [run])
+        for file in found.files
     )
     return min(0.5, max(0.05, 10 / documents))
 
 
-def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
-    """A recipe for a few minutes on a CPU.
+def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe":
+    """A recipe for a few minutes on a CPU. corpus: the keys of its one part of `data.mixture`, but
+    for the path.
 
     The learning rates, the warm-up and the linear decay to zero were chosen by hand for runs of a
     few hundred steps of `puna-2m`. No sweep is on record: they are a working choice, not an
@@ -140,8 +193,8 @@ def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
         "run": str(run),
         "tokenizer": {"path": str(run / "tokenizer"), "vocab_size": VOCABULARY},
         "data": {
-            "mixture": [{"path": str(run / "data"), "sources": [source]}],
-            "validation_fraction": validation_share(source),
+            "mixture": [{"path": str(run / "data"), **corpus}],
+            "validation_fraction": validation_share(run, corpus),
             "piece_characters": PIECE,
         },
         "model": {"preset": "puna-2m"},
@@ -188,4 +241,7 @@ def steps_within(recipe: "Recipe", minutes: float) -> int:
 
 
 def _explain(console: Any, number: str, title: str, text: str) -> None:
-    console.print(f"[bold]{number} {title}[/bold]  {text}", highlight=False, soft_wrap=True)
+    from rich.text import Text
+
+    line = Text.assemble((f"{number} {title}", "bold"), f"  {text}")
+    console.print(line, highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
+from rich.text import Text
 
 from puna.cli.progress import RunProgress
 from puna.training.recipe import Recipe
@@ -93,12 +94,14 @@ def run_recipe(
 
 def print_result(summary: dict[str, Any], run: Path, console: Console) -> None:
     """The end of a run in a few lines."""
-    console.print(
-        f"validation text: [bold]{summary['val_bits_per_byte']:.3f}[/bold] bits per byte (gzip -9"
+    lines = Text("validation text: ")
+    lines.append(f"{summary['val_bits_per_byte']:.3f}", style="bold")
+    lines.append(
+        f" bits per byte (gzip -9"
         f" {summary['gzip_bits_per_byte']:.3f}, xz -9"
         f" {summary['xz_bits_per_byte']:.3f})\n{summary['tokens']:,} tokens in"
         f" {summary['train_seconds']:,.0f} s: {summary['tokens_per_second']:,.0f} tokens/s, MFU"
         f" {summary['mfu']:.0%} of a measured {summary['matmul_peak_gflops']:,.0f} GFLOP/s\nmodel  "
-        f" {summary['model']}\nreport  {run / 'report.html'}",
-        highlight=False,
+        f" {summary['model']}\nreport  {run / 'report.html'}"
     )
+    console.print(lines, highlight=False)

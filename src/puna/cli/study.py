@@ -109,7 +109,7 @@ def run(
     from puna.study.step_times import FILE as STEP_TIMES
     from puna.workflow.run_data import make_missing_data
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     study = read_study(folder)
     for arm in resolve_arms(study, folder).values():
         with RunProgress(console) as progress:
@@ -172,7 +172,7 @@ def time(folder: Folder) -> None:
     from puna.study.definition import read_study
     from puna.study.step_times import FILE, measure_step_times
 
-    study, console = read_study(folder), Console()
+    study, console = read_study(folder), Console(markup=False, emoji=False)
     with (
         console.status("measuring step times: compiling takes about half a minute an arm"),
         SpawnedPool(1) as process,
@@ -211,7 +211,7 @@ def baselines(folder: Folder) -> None:
     recipe = recipe.model_copy(update={"seed": study.seeds[0]})
     found = measure_baselines(*open_inputs(recipe, study), recipe.train.steps)
     write_json(folder / FILE, asdict(found))
-    Console().print(f"baselines  {folder / FILE}", highlight=False)
+    Console(markup=False, emoji=False).print(f"baselines  {folder / FILE}", highlight=False)
 
 
 @app.command()
@@ -224,19 +224,18 @@ def report(folder: Folder) -> None:
     from puna.report.study_report import PAGE, TEXT, write_study_report
 
     results = write_study_report(folder)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(_differences(results))
     console.print(f"report  {folder / TEXT}\npage    {folder / PAGE}", highlight=False)
 
 
 def _differences(results: "StudyResults") -> "Table":
     """The table of differences, for the terminal."""
-    from rich.markup import escape
     from rich.table import Table
 
     from puna.report.differences import p_value
 
-    table = Table(title=escape(results.study.question), title_justify="left")
+    table = Table(title=results.study.question, title_justify="left")
     for column in (
         "arm",
         f"difference, {results.metric.unit}",
@@ -255,7 +254,7 @@ def _differences(results: "StudyResults") -> "Table":
                 f"{low:+.4f} to {high:+.4f}",
                 p_value(test.adjusted_p_value),
             )
-        table.add_row(escape(comparison.arm), *numbers, comparison.verdict)
+        table.add_row(comparison.arm, *numbers, comparison.verdict)
     return table
 
 
@@ -279,4 +278,4 @@ def list_studies(
         study = read_study(path)
         runs = len(study.arms) * len(study.seeds) * len(study.stages)
         table.add_row(path.name, study.question, f"{len(read_results(path))} of {runs}")
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)

@@ -6,12 +6,23 @@ learned.
 """
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from puna.cli.data import Sources
+from puna.cli.reading_options import (
+    BadShare,
+    Exclude,
+    Include,
+    MaxDocuments,
+    Normalize,
+    Separator,
+    Strict,
+    TextField,
+)
 
 app = typer.Typer(
     name="tokenizer",
@@ -65,6 +76,14 @@ def train(
             )
         ),
     ] = 200_000_000,
+    max_documents: MaxDocuments = None,
+    text_field: TextField = "text",
+    separator: Separator = None,
+    normalize: Normalize = "bom",
+    include: Include = None,
+    exclude: Exclude = None,
+    strict: Strict = False,
+    bad_share: BadShare = 0.1,
 ) -> None:
     """Learn a vocabulary from text.
 
@@ -79,14 +98,29 @@ def train(
     """
     from rich.console import Console
 
+    from puna.data.left_out import LeftOut, printable
+    from puna.data.reading import checked_reading
     from puna.data.sources import read_texts
     from puna.tokenizer.tokenizer import Tokenizer
     from puna.tokenizer.training import take_turns
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
+    reading = checked_reading(
+        text_field=text_field,
+        separator=separator,
+        normalize=normalize,
+        include=include or (),
+        exclude=exclude or (),
+    )
+    # each source has a report of its own: they take turns, and each is judged at its end
+    reports = [LeftOut(strict=strict, bad_share=bad_share) for _ in sources]
+    texts = [
+        read_texts([source], reading, report, spread=True, own=[out])
+        for source, report in zip(sources, reports, strict=True)
+    ]
     with console.status("reading") as status:
         tokenizer = Tokenizer.train(
-            take_turns([read_texts([source]) for source in sources]),
+            islice(take_turns(texts), max_documents),
             vocab_size,
             digits,
             max_bytes,
@@ -94,9 +128,13 @@ def train(
         )
     tokenizer.save(out)
     console.print(
-        f"{out}: {tokenizer.vocab_size:,} tokens, digits {digits}, hash {tokenizer.hash[:12]}",
-        markup=False,
+        f"{out}: {tokenizer.vocab_size:,} tokens, digits {digits}, hash {tokenizer.hash[:12]}"
     )
+    for source, report in zip(sources, reports, strict=True):
+        if report.bad:
+            console.print(f"{printable(source)}:", highlight=False)
+            for line in report.lines():
+                console.print(line, highlight=False, soft_wrap=True)
     if tokenizer.vocab_size < vocab_size:
         console.print(
             f"The vocabulary is smaller than the {vocab_size:,} asked for: no more pairs occur"
@@ -194,7 +232,7 @@ def inspect(
     from puna.tokenizer.tokenizer import Tokenizer
 
     loaded = Tokenizer.load(tokenizer)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     print_vocabulary(console, loaded)
     if text is not None:
         print_cut(console, loaded, _standard_input() if text == "-" else text)
@@ -267,7 +305,9 @@ def explain(
         else read_words(_standard_input() if text is None else text)
     )
     learner = BpeLearner(counted, end=end, ties=ties)
-    print_merges(Console(), learner, max_merges=merges, vocab_size=vocab_size)
+    print_merges(
+        Console(markup=False, emoji=False), learner, max_merges=merges, vocab_size=vocab_size
+    )
 
 
 def _standard_input() -> str:

@@ -51,7 +51,7 @@ def train(
 
     from puna.training.recipe import read_recipe
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     resolved = read_recipe(recipe, overrides or [])
     if dry_run:
         return _print_plan(resolved, console)
@@ -150,7 +150,7 @@ def verify_resume(
     from puna.training.trainer import Trainer
     from puna.workflow.run_data import make_missing_data, open_data
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     resolved = read_recipe(recipe, overrides or [])
     steps = min(steps, resolved.train.steps)
     with RunProgress(console) as progress:

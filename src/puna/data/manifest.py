@@ -24,6 +24,8 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from puna.config import Config
+from puna.data.left_out import KINDS, LeftOutKind, report_lines
+from puna.data.reading import Reading
 from puna.errors import DataError
 
 MANIFEST_NAME = "manifest.json"
@@ -85,16 +87,19 @@ class SourceRecord(Config):
     """`Source.fingerprint`: the files' names, sizes and modification times."""
 
 
-class Inputs(Config):
+class Inputs(Reading):
     """All that the shards depend on: the same inputs give the same bytes."""
 
     sources: tuple[SourceRecord, ...]
     tokenizer_hash: str
     vocab_size: int = Field(gt=0, le=2**32)
-    text_field: str
-    piece_characters: int = Field(gt=0)
     validation_fraction: float = Field(ge=0, lt=1)
     max_bytes: int | None = Field(gt=0)
+    max_documents: int | None = Field(default=None, gt=0)
+    spread: bool = False
+    """Files were read in the order of a hash of their names, as they are where a limit ends the
+    reading.
+    """
     shard_tokens: int = Field(gt=0)
 
     def differences(self, other: "Inputs") -> list[str]:
@@ -109,10 +114,11 @@ class Inputs(Config):
                 )
         for name in (
             "tokenizer_hash",
-            "text_field",
-            "piece_characters",
+            *Reading.model_fields,
             "validation_fraction",
             "max_bytes",
+            "max_documents",
+            "spread",
             "shard_tokens",
         ):
             before, now = getattr(self, name), getattr(other, name)
@@ -131,9 +137,17 @@ class Manifest(Config):
     duplicates: int
     """Documents left out because their text was there before."""
     not_utf8: int
-    """Files and rows left out because they are no UTF-8 text."""
+    """Files and rows left out because they are not UTF-8."""
     empty: int
     """Documents left out because they hold nothing but white space."""
+    binary: int = 0
+    damaged: int = 0
+    """Files and rows left out because they cannot be read, or have no text."""
+    links: int = 0
+    other_splits: int = 0
+    own_files: int = 0
+    examples: dict[LeftOutKind, tuple[str, ...]] = Field(default_factory=dict)
+    """The first names of each kind of what was left out."""
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -155,6 +169,10 @@ class Manifest(Config):
             raise DataError(
                 f"{path} is not a manifest of format 1: {where} {problem['msg']}"
             ) from error
+
+    def left_out_lines(self) -> list[str]:
+        """The report of what was left out, see `report_lines`."""
+        return report_lines({kind: getattr(self, kind) for kind in KINDS}, self.examples)
 
     @property
     def storage(self) -> np.dtype[Any]:

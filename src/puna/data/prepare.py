@@ -24,17 +24,17 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
 from puna import durable
 from puna.data.dedup import SeenDocuments, document_hash, split_of
 from puna.data.encode import available_cores, encode_batches
-from puna.data.file_formats import PIECE_CHARACTERS
 from puna.data.journal import JOURNAL_NAME, begun_shards, completed_manifest, write_journal
+from puna.data.left_out import BAD_SHARE, LeftOut, printable
 from puna.data.manifest import (
     MANIFEST_NAME,
     SPLITS,
@@ -47,8 +47,9 @@ from puna.data.manifest import (
     dtype_of,
     storage_of,
 )
+from puna.data.reading import PIECE_CHARACTERS, Reading, broken_rules, checked_reading
 from puna.data.shards import ShardWriter
-from puna.data.sources import Skipped, Source, find_sources, read_documents
+from puna.data.sources import Source, find_sources, read_documents
 from puna.errors import DataError
 from puna.spawn import require_main_guard
 from puna.tokenizer.tokenizer import Tokenizer
@@ -86,8 +87,7 @@ class _Label(NamedTuple):
 class _Counts:
     """Running totals of what was read."""
 
-    skipped: Skipped = field(default_factory=Skipped)
-    duplicates: int = 0
+    left_out: LeftOut
     documents: int = 0
     bytes: int = 0
 
@@ -101,8 +101,16 @@ def prepare(
     workers: int | None = None,
     shard_tokens: int = SHARD_TOKENS,
     max_bytes: int | None = None,
+    max_documents: int | None = None,
     text_field: str = "text",
     piece_characters: int = PIECE_CHARACTERS,
+    separator: str | None = None,
+    normalize: Literal["bom", "lf", "none"] = "bom",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    strict: bool = False,
+    bad_share: float = BAD_SHARE,
+    own: Sequence[Path] = (),
     on_progress: Callable[[PreparationProgress], None] | None = None,
 ) -> Manifest:
     """Tokenise `sources` into the folder `out`, or continue what an interrupted call with the same
@@ -112,7 +120,11 @@ def prepare(
     for validation, decided by each document's hash. workers: processes; None takes one a core,
     fewer for a small corpus; 1 tokenises in this process. shard_tokens: a shard ends with the
     document that reaches it. max_bytes: end with the document that brings the text kept, both
-    splits together, to this many UTF-8 bytes. text_field, piece_characters: see `read_documents`.
+    splits together, to this many UTF-8 bytes; max_documents: with this many documents; files are
+    then read in the order of a hash of their names, so that both take a sample of each source.
+    text_field, piece_characters, separator, normalize, include, exclude: see `Reading`. strict,
+    bad_share: see `LeftOut`. own: folders that are no text though they lie inside a source; `out`
+    is one.
 
     Returns the manifest. A folder that is complete and was made from the same inputs is left as it
     is. Raises DataError for bad sources and options, for a folder that holds something else, and
@@ -123,16 +135,17 @@ def prepare(
     require_main_guard()
     out = Path(out)
     names = [str(name) for name in ([sources] if isinstance(sources, str | Path) else sources)]
-    found = find_sources(names)
-    for source in names:
-        folder = Path(source).expanduser()
-        if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
-            raise DataError(
-                f"the output {out} lies inside the source {source}, which would read it; put it"
-                " elsewhere"
-            )
+    reading = checked_reading(
+        text_field=text_field,
+        piece_characters=piece_characters,
+        separator=separator,
+        normalize=normalize,
+        include=include,
+        exclude=exclude,
+    )
+    found = find_sources(names, reading, (out, *own))
     inputs = _inputs(
-        found, tokenizer, validation_fraction, shard_tokens, max_bytes, text_field, piece_characters
+        found, tokenizer, validation_fraction, shard_tokens, max_bytes, max_documents, reading
     )
     if workers is None:
         workers = min(
@@ -140,12 +153,13 @@ def prepare(
         )
     if workers < 1:
         raise DataError(f"workers is {workers}, but at least one process must tokenise")
+    left_out = LeftOut(strict=strict, bad_share=bad_share)
     with _writing(out):
         if (out / MANIFEST_NAME).exists():
             return completed_manifest(out, inputs)
         shards = begun_shards(out, inputs)
         tokenizer.save(out)
-        return _fill(out, inputs, shards, found, workers, on_progress)
+        return _fill(out, inputs, shards, found, workers, left_out, on_progress)
 
 
 def _fill(
@@ -154,6 +168,7 @@ def _fill(
     shards: dict[SplitName, list[Shard]],
     sources: list[Source],
     workers: int,
+    left_out: LeftOut,
     on_progress: Callable[[PreparationProgress], None] | None,
 ) -> Manifest:
     """Write the shards that are still to come, adding each to `shards` and the journal, and then
@@ -170,7 +185,7 @@ def _fill(
         split: ShardWriter(out, split, inputs.shard_tokens, len(shards[split]), remember)
         for split in SPLITS
     }
-    counts = _Counts()
+    counts = _Counts(left_out)
     batches = _batches(sources, inputs, finished, counts)
     for encoded, label in encode_batches(batches, out, storage_of(inputs.vocab_size), workers):
         for ids, split, size in zip(encoded.documents(), label.splits, label.sizes, strict=True):
@@ -189,9 +204,8 @@ def _fill(
         inputs=inputs,
         dtype=dtype_of(inputs.vocab_size),
         splits={split: Split.of(tuple(shards[split])) for split in SPLITS},
-        duplicates=counts.duplicates,
-        not_utf8=counts.skipped.not_utf8,
-        empty=counts.skipped.empty,
+        **{str(kind): count for kind, count in left_out.counts.items()},
+        examples={kind: tuple(names) for kind, names in left_out.examples.items()},
     )
     # the manifest makes the folder complete: after the last shard, and before the journal goes
     durable.write_json(out / MANIFEST_NAME, manifest.model_dump(mode="json"))
@@ -214,12 +228,7 @@ def _batches(
     splits: list[SplitName] = []
     sizes: list[int] = []
     volume = 0
-    for document in read_documents(
-        sources,
-        text_field=inputs.text_field,
-        piece_characters=inputs.piece_characters,
-        skipped=counts.skipped,
-    ):
+    for document in read_documents(sources, inputs, counts.left_out, spread=inputs.spread):
         text = document.text.encode()
         # duplicates count too, so that a long stretch of them still shows progress
         volume += len(text)
@@ -235,14 +244,17 @@ def _batches(
                 splits.append(split)
                 sizes.append(len(text))
         else:
-            counts.duplicates += 1
+            counts.left_out.add("duplicates", printable(document.path))
         if inputs.max_bytes is not None and counts.bytes >= inputs.max_bytes:
+            break
+        if inputs.max_documents is not None and counts.documents >= inputs.max_documents:
             break
         if volume >= _BATCH_BYTES:
             # the position counts stored bytes, max_bytes those of the text: the nearer end counts
             done = max(
                 document.position / stored,
                 counts.bytes / inputs.max_bytes if inputs.max_bytes else 0.0,
+                counts.documents / inputs.max_documents if inputs.max_documents else 0.0,
             )
             yield (
                 texts,
@@ -258,15 +270,15 @@ def _inputs(
     validation_fraction: float,
     shard_tokens: int,
     max_bytes: int | None,
-    text_field: str,
-    piece_characters: int,
+    max_documents: int | None,
+    reading: Reading,
 ) -> Inputs:
     _ = tokenizer.eos_id  # a vocabulary without an end of text is rejected here, not in a worker
     try:
         return Inputs(
             sources=tuple(
                 SourceRecord(
-                    name=source.name,
+                    name=printable(source.name),
                     files=len(source.files),
                     size=source.size,
                     files_hash=source.fingerprint,
@@ -275,18 +287,15 @@ def _inputs(
             ),
             tokenizer_hash=tokenizer.hash,
             vocab_size=tokenizer.vocab_size,
-            text_field=text_field,
-            piece_characters=piece_characters,
+            **reading.model_dump(),
             validation_fraction=validation_fraction,
             max_bytes=max_bytes,
+            max_documents=max_documents,
+            spread=max_bytes is not None or max_documents is not None,
             shard_tokens=shard_tokens,
         )
     except ValidationError as error:
-        rules = [
-            f"{problem['loc'][0]} = {problem['input']!r}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise DataError("; ".join(rules)) from error
+        raise DataError(broken_rules(error)) from error
 
 
 @contextmanager

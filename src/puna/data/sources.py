@@ -6,10 +6,9 @@ A source is one string:
     FOLDER          every file below it, in the order of names, without hidden files, `__pycache__`
         and binary files
     GLOB            'books/**/*.txt' (quoted, so that the shell leaves it alone)
-    FILE            plain text, .jsonl, .parquet or .arrow; plain text and .jsonl also as .gz and
-        .zst
-    DATASET FOLDER  what the `datasets` library writes with `save_to_disk`; of a folder with splits,
-        the split `train`
+    FILE            of any format that `file_formats.py` lists
+    DATASET FOLDER  what the `datasets` library writes with `save_to_disk`, or a snapshot of a
+        dataset on the Hub; of a folder with splits, the split `train`
     python-stdlib   the source of the Python standard library where it is installed: text for a
         first run, offline
     site-packages   that of the packages installed beside Puna, or of one: site-packages:torch (see
@@ -23,19 +22,22 @@ bytes of memory a file; the text itself streams (see `file_formats.py`).
 """
 
 import glob
-import json
 import os
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import xxhash
 
 from puna.data import additions, recall
-from puna.data.file_formats import PIECE_CHARACTERS, FileDocument, read_file
+from puna.data.document import FileDocument
+from puna.data.file_formats import read_file
+from puna.data.folder_walk import walk_folder
+from puna.data.left_out import NAMED, LeftOut, LeftOutKind, printable
+from puna.data.reading import DEFAULT_READING, Reading
 from puna.data.site_packages import is_site_packages, site_packages_files
 from puna.errors import DataError
 
@@ -84,6 +86,9 @@ class Source:
 
     files: tuple[SourceFile, ...]
 
+    passed_over: tuple[tuple[LeftOutKind, str], ...] = ()
+    """The kind and name of what was found and is not read."""
+
     @property
     def size(self) -> int:
         """Bytes as stored."""
@@ -97,114 +102,141 @@ class Source:
         digest = xxhash.xxh3_128()
         for file in self.files:
             name = os.path.relpath(file.path, self.root)
-            digest.update(f"{name}\0{file.size}\0{file.modified_ns}\n".encode())
+            digest.update(os.fsencode(f"{name}\0{file.size}\0{file.modified_ns}\n"))
         return digest.hexdigest()
 
+    def in_order(self, *, spread: bool) -> Sequence[SourceFile]:
+        """The files in the order of their names, or `spread` in that of a hash of them, so that the
+        first bytes of a source are a sample of all of it.
+        """
+        if not spread:
+            return self.files
+        return sorted(
+            self.files,
+            key=lambda file: xxhash.xxh3_128_digest(
+                os.fsencode(os.path.relpath(file.path, self.root))
+            ),
+        )
 
-@dataclass
-class Skipped:
-    """Documents that were read past; `read_documents` adds to it."""
 
-    not_utf8: int = field(default=0)
-    empty: int = field(default=0)
-
-
-def find_sources(sources: Sequence[str]) -> list[Source]:
+def find_sources(
+    sources: Sequence[str], reading: Reading = DEFAULT_READING, own: Sequence[Path] = ()
+) -> list[Source]:
     """Find the files of every source, before any text is read.
 
+    reading: its endings leave files of folders and globs out. own: folders that are not gone into.
     Raises DataError for no sources at all, for a source that does not exist and for one that holds
     no file.
     """
     if not sources:
         raise DataError("no source was given; name a folder, a file, a glob or python-stdlib")
-    return [_find(source) for source in sources]
+    return [_find(source, reading, own) for source in sources]
 
 
 def read_documents(
     sources: Iterable[Source],
+    reading: Reading = DEFAULT_READING,
+    left_out: LeftOut | None = None,
     *,
-    text_field: str = "text",
-    piece_characters: int = PIECE_CHARACTERS,
-    skipped: Skipped | None = None,
+    spread: bool = False,
 ) -> Iterator[Document]:
     """Stream the documents of the sources, one source after the other, each in the order of its
-    files.
+    files' names, or `spread` in that of a hash of them.
 
-    text_field: the key or column that holds the text in .jsonl, .parquet and .arrow files.
-    piece_characters: longer plain files become several documents, cut at blank lines. skipped:
-    counts, while the stream is consumed, the documents that are not UTF-8 or hold nothing but white
-    space. Raises DataError where a file is damaged, and at the end of a source in which there was
-    no text at all. The usual mistake: to read the counts before the stream is exhausted.
+    left_out: counts and names, while the stream is consumed, what is not read; it may stop the
+    stream. Raises DataError at the end of a source in which there was no text at all, or more that
+    is bad than `left_out` allows. The usual mistake: to read the counts before the stream is
+    exhausted.
     """
-    skipped = Skipped() if skipped is None else skipped
+    left_out = LeftOut() if left_out is None else left_out
     base = 0  # stored bytes of the files before this one
     for source in sources:
-        found = False
-        for file in source.files:
-            for text, position in _rows(source, file, text_field, piece_characters):
-                if text is None:
-                    skipped.not_utf8 += 1
-                elif not text or text.isspace():
-                    skipped.empty += 1
+        found = 0
+        for kind, name in source.passed_over:
+            left_out.add(kind, name)
+        for file in source.in_order(spread=spread):
+            for text, position in _rows(source, file, reading, left_out):
+                if not text or text.isspace():
+                    left_out.add("empty", printable(file.path))
                 else:
-                    found = True
+                    found += 1
                     yield Document(text, file.path, base + position)
             base += file.size
-        if not found:
-            raise DataError(
-                f"the source {source.name} holds no UTF-8 text in its {len(source.files)} files;"
-                " convert its files to UTF-8 or leave it out"
-            )
+        left_out.finish_source(printable(source.name), found, len(source.files))
 
 
 def _rows(
-    source: Source, file: SourceFile, text_field: str, piece_characters: int
+    source: Source, file: SourceFile, reading: Reading, left_out: LeftOut
 ) -> Iterator[FileDocument]:
     if (generated := _generated(source.name)) is not None:
         return (FileDocument(text, file.size) for text in generated[1])
-    return read_file(file.path, text_field, piece_characters)
+    return read_file(file.path, reading, left_out)
 
 
 def read_texts(
-    sources: Sequence[str], *, text_field: str = "text", max_bytes: int | None = None
+    sources: Sequence[str],
+    reading: Reading = DEFAULT_READING,
+    left_out: LeftOut | None = None,
+    *,
+    max_bytes: int | None = None,
+    spread: bool = False,
+    own: Sequence[Path] = (),
 ) -> Iterator[str]:
     """Stream only the texts of the sources, such as a tokenizer's training wants them.
 
-    max_bytes: stop with the document that brings the UTF-8 text to this many bytes.
+    max_bytes: stop with the document that brings the UTF-8 text to this many bytes. spread: files
+    in the order of a hash of their names, for a reader that stops early. own: see `find_sources`.
     Raises DataError as `find_sources` (before the first text) and `read_documents` do.
     """
-    found = find_sources(sources)
-    return _texts(found, text_field, max_bytes)
+    found = find_sources(sources, reading, own)
+    return _texts(read_documents(found, reading, left_out, spread=spread), max_bytes)
 
 
-def _texts(sources: list[Source], text_field: str, max_bytes: int | None) -> Iterator[str]:
+def _texts(documents: Iterable[Document], max_bytes: int | None) -> Iterator[str]:
     taken = 0
-    for document in read_documents(sources, text_field=text_field):
+    for document in documents:
         yield document.text
         taken += len(document.text.encode())
         if max_bytes is not None and taken >= max_bytes:
             return
 
 
-def _find(source: str) -> Source:
+def _find(source: str, reading: Reading, own: Sequence[Path]) -> Source:
     if (generated := _generated(source)) is not None:
         generator = _stat(generated[0])  # another generator, other texts
         return Source(source, generator.path.parent, (generator,))
+    passed_over: list[tuple[LeftOutKind, str]] = []
     if source == PYTHON_STDLIB:
         root = Path(sysconfig.get_path("stdlib"))
         paths = list(_stdlib(root))
     elif is_site_packages(source):
         root, paths = site_packages_files(source)
     elif (path := Path(source).expanduser()).is_dir():
-        root, paths = path, list(_walk(path))
+        root, paths = path, []
+        for found in walk_folder(path, reading, own):
+            if isinstance(found, Path):
+                paths.append(found)
+            else:
+                passed_over.append(found)
     elif path.exists():
         root, paths = path.parent, [path]
     else:
-        paths = _glob(source)
-        root = Path(os.path.commonpath([path.parent for path in paths]))
-    if not paths:
-        raise DataError(f"the source {source} holds no files; put text into it or name another")
-    return Source(source, root, tuple(_stat(path) for path in paths))
+        paths = [path for path in _glob(source) if reading.takes(path.name)]
+        root = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
+    files = []
+    for path in paths:
+        try:
+            files.append(_stat(path))
+        except OSError as error:  # gone, or a link to itself
+            passed_over.append(("damaged", f"{printable(path)} cannot be read: {error.strerror}"))
+    if not files:
+        names = [name for _, name in passed_over[:NAMED]]
+        raise DataError(
+            f"the source {printable(source)} holds no files to read"
+            + (f" but passes over {'; '.join(names)}" if names else "")
+            + "; put text into it or name another"
+        )
+    return Source(source, root, tuple(files), tuple(passed_over))
 
 
 def _generated(source: str) -> tuple[Path, Iterator[str]] | None:
@@ -219,8 +251,8 @@ def _glob(pattern: str) -> list[Path]:
     paths = [Path(match) for match in sorted(matches) if Path(match).is_file()]
     if not paths:
         raise DataError(
-            f"the source {pattern} is neither a file, a folder nor a glob that matches a file;"
-            " check its spelling"
+            f"the source {printable(pattern)} is neither a file, a folder nor a glob that matches a"
+            " file; check its spelling"
         )
     return paths
 
@@ -228,67 +260,6 @@ def _glob(pattern: str) -> list[Path]:
 def _stat(path: Path) -> SourceFile:
     status = path.stat()
     return SourceFile(path, status.st_size, status.st_mtime_ns)
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every readable file below `folder`; links to folders are not followed, because they may form
-    a circle.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            # the system's order differs between machines; ids must not
-            ordered = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(
-            f"the folder {folder} cannot be read: {error.strerror}; change its permissions or leave"
-            " it out"
-        ) from error
-    # what `datasets` saved lists its own files: a DatasetDict by split, a Dataset in row order
-    names = {entry.name for entry in ordered}
-    if "dataset_dict.json" in names:
-        yield from _walk(_train_split(folder))
-    elif {"dataset_info.json", "state.json"} <= names:
-        yield from _dataset(folder)
-    else:
-        for entry in ordered:
-            if entry.name.startswith(".") or entry.name == "__pycache__":
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path))
-            elif entry.is_file():
-                yield Path(entry.path)
-
-
-def _train_split(folder: Path) -> Path:
-    splits = [str(split) for split in _read_json(folder / "dataset_dict.json", "splits")]
-    if "train" not in splits:
-        raise DataError(
-            f"the dataset {folder} has no split `train`; name the folder of one of its splits:"
-            f" {', '.join(splits)}"
-        )
-    return folder / "train"
-
-
-def _dataset(folder: Path) -> Iterator[Path]:
-    """The Arrow files of a dataset folder, in the order of its rows."""
-    for file in _read_json(folder / "state.json", "_data_files"):
-        path = folder / str(file["filename"])
-        if not path.is_file():
-            raise DataError(
-                f"the dataset {folder} lists {path.name}, which is not there; save the dataset"
-                " again"
-            )
-        yield path
-
-
-def _read_json(path: Path, key: str) -> list[Any]:
-    try:
-        values: list[Any] = json.loads(path.read_text(encoding="utf-8"))[key]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(
-            f"{path} cannot be read as part of a dataset folder: {error!r}; save the dataset again"
-        ) from error
-    return values
 
 
 def _stdlib(folder: Path) -> Iterator[Path]:

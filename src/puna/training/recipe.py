@@ -36,6 +36,24 @@ class CorpusRecipe(Config):
     sources: tuple[str, ...] = Field(
         default=(), strict=False, description="texts to prepare the folder from"
     )
+    text_field: str = Field(default="text", description="key or column of the text in tables")
+    separator: str | None = Field(
+        default=None, description="of documents in plain files: line, blank-lines, or a text"
+    )
+    normalize: Literal["bom", "lf", "none"] = Field(
+        default="bom", description="drop byte order marks; lf: also make CRLF and CR a line feed"
+    )
+    include: tuple[str, ...] = Field(
+        default=(), strict=False, description="endings of the files to read; left out: all"
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(), strict=False, description="endings of files to leave out"
+    )
+    max_documents: int | None = Field(default=None, gt=0, description="documents to prepare")
+    strict: bool = Field(default=False, description="stop at the first bad file or row")
+    bad_share: float = Field(
+        default=0.1, ge=0, le=1, description="share of bad files and rows that is passed over"
+    )
 
 
 class DataRecipe(Config):

@@ -7,6 +7,7 @@ its shards.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puna.data.dedup import document_hash
+from puna.data.left_out import LeftOut
 from puna.data.loader import Loader
 from puna.data.manifest import Manifest
 from puna.data.prepare import PreparationProgress, prepare
+from puna.data.reading import Reading, checked_reading
 from puna.data.shards import TokenStream, open_split
 from puna.data.sources import read_texts
 from puna.errors import DataError
@@ -105,8 +108,36 @@ def make_missing_data(recipe: Recipe, observers: Sequence[RunObserver] = ()) -> 
             _prepare_corpus(recipe, corpus, tokenizer, observers)
 
 
+def _reading_options(recipe: Recipe, corpus: CorpusRecipe) -> dict[str, Any]:
+    """The values of a `Reading` for one corpus."""
+    own = {name: getattr(corpus, name) for name in Reading.model_fields if hasattr(corpus, name)}
+    return own | {"piece_characters": recipe.data.piece_characters}
+
+
+def _own_folders(recipe: Recipe) -> list[Path]:
+    """The folders that this run writes: text that lies beside them is read, they are not."""
+    run = [] if recipe.run is None else [recipe.run]
+    return [
+        Path(folder)
+        for folder in (*run, recipe.tokenizer.path, *(c.path for c in recipe.data.mixture))
+    ]
+
+
 def _train_tokenizer(recipe: Recipe, folder: Path, observers: Sequence[RunObserver]) -> None:
-    texts = [read_texts([source]) for corpus in recipe.data.mixture for source in _sources(corpus)]
+    texts = [
+        islice(
+            read_texts(
+                [source],
+                checked_reading(**_reading_options(recipe, corpus)),
+                LeftOut(strict=corpus.strict, bad_share=corpus.bad_share),
+                spread=True,
+                own=_own_folders(recipe),
+            ),
+            corpus.max_documents,
+        )
+        for corpus in recipe.data.mixture
+        for source in _sources(corpus)
+    ]
     for observer in observers:
         observer.tokenizer_training(recipe.tokenizer.vocab_size)
     tokenizer = Tokenizer.train(
@@ -135,8 +166,12 @@ def _prepare_corpus(
         tokenizer,
         folder,
         validation_fraction=recipe.data.validation_fraction,
-        piece_characters=recipe.data.piece_characters,
+        max_documents=corpus.max_documents,
+        strict=corpus.strict,
+        bad_share=corpus.bad_share,
+        own=_own_folders(recipe),
         on_progress=on_progress,
+        **_reading_options(recipe, corpus),
     )
     for observer in observers:
         observer.corpus_prepared(folder, manifest)
