@@ -2,7 +2,7 @@
 
 This process reads, hashes and writes; worker processes turn batches of text into ids. Batches come
 back in the order in which they were sent, so the bytes on disk do not depend on the number of
-workers.
+workers. The beginning of the sources is read once before, for a split with two sides (`split.py`).
 
 After every shard the list of finished shards (`journal.json`) is replaced. A run that was ended at
 any moment, by a signal, a power cut or a full disk, is continued by the same call: the sources are
@@ -24,17 +24,22 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from puna import durable
-from puna.data.dedup import SeenDocuments, document_hash, split_of
+from puna.data.corpus import Corpus, ReadingCounts, distinct_documents
 from puna.data.encode import available_cores, encode_batches
 from puna.data.file_formats import PIECE_CHARACTERS
-from puna.data.journal import JOURNAL_NAME, begun_shards, completed_manifest, write_journal
+from puna.data.journal import (
+    JOURNAL_NAME,
+    begun_shards,
+    completed_manifest,
+    forget_others,
+    write_journal,
+)
 from puna.data.manifest import (
     MANIFEST_NAME,
     SPLITS,
@@ -48,7 +53,8 @@ from puna.data.manifest import (
     storage_of,
 )
 from puna.data.shards import ShardWriter
-from puna.data.sources import Skipped, Source, find_sources, read_documents
+from puna.data.sources import Source, find_sources
+from puna.data.split import DocumentSize, SplitPlan, plan_split
 from puna.errors import DataError
 from puna.spawn import require_main_guard
 from puna.tokenizer.tokenizer import Tokenizer
@@ -82,22 +88,14 @@ class _Label(NamedTuple):
     progress: PreparationProgress
 
 
-@dataclass
-class _Counts:
-    """Running totals of what was read."""
-
-    skipped: Skipped = field(default_factory=Skipped)
-    duplicates: int = 0
-    documents: int = 0
-    bytes: int = 0
-
-
 def prepare(
     sources: Sequence[str | Path] | str | Path,
     tokenizer: Tokenizer,
     out: Path | str,
     *,
     validation_fraction: float = 0.05,
+    validation_sources: Sequence[str | Path] | str | Path = (),
+    replace: bool = False,
     workers: int | None = None,
     shard_tokens: int = SHARD_TOKENS,
     max_bytes: int | None = None,
@@ -109,10 +107,14 @@ def prepare(
     inputs began there.
 
     sources: one or several, as `sources.py` lists them. validation_fraction: the share of documents
-    for validation, decided by each document's hash. workers: processes; None takes one a core,
-    fewer for a small corpus; 1 tokenises in this process. shard_tokens: a shard ends with the
-    document that reaches it. max_bytes: end with the document that brings the text kept, both
-    splits together, to this many UTF-8 bytes. text_field, piece_characters: see `read_documents`.
+    for validation, decided by each document's hash, and in a small corpus of its bytes where hashes
+    would not do (`split.py`). validation_sources: texts that are held out in place of that share;
+    documents of `sources` that are among them are left out. replace: begin a folder of other inputs
+    again, where else it is rejected. workers: processes; None takes one a core, fewer for a small
+    corpus; 1 tokenises in this process. shard_tokens: a shard ends with the document that reaches
+    it. max_bytes: end with the document that brings the text kept, both splits together but for
+    `validation_sources`, to this many UTF-8 bytes. text_field, piece_characters: see
+    `read_documents`.
 
     Returns the manifest. A folder that is complete and was made from the same inputs is left as it
     is. Raises DataError for bad sources and options, for a folder that holds something else, and
@@ -122,9 +124,9 @@ def prepare(
     """
     require_main_guard()
     out = Path(out)
-    names = [str(name) for name in ([sources] if isinstance(sources, str | Path) else sources)]
-    found = find_sources(names)
-    for source in names:
+    names, held_out = _names(sources), _names(validation_sources)
+    corpus = Corpus(find_sources(names), find_sources(held_out) if held_out else [])
+    for source in names + held_out:
         folder = Path(source).expanduser()
         if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
             raise DataError(
@@ -132,27 +134,62 @@ def prepare(
                 " elsewhere"
             )
     inputs = _inputs(
-        found, tokenizer, validation_fraction, shard_tokens, max_bytes, text_field, piece_characters
+        corpus,
+        tokenizer,
+        validation_fraction,
+        shard_tokens,
+        max_bytes,
+        text_field,
+        piece_characters,
     )
     if workers is None:
-        workers = min(
-            available_cores(), 1 + sum(source.size for source in found) // _STORED_BYTES_PER_WORKER
-        )
+        workers = min(available_cores(), 1 + corpus.size // _STORED_BYTES_PER_WORKER)
     if workers < 1:
         raise DataError(f"workers is {workers}, but at least one process must tokenise")
+    plan = None if (out / MANIFEST_NAME).exists() and not replace else _plan(corpus, inputs)
     with _writing(out):
-        if (out / MANIFEST_NAME).exists():
+        if replace:
+            forget_others(out, inputs)
+        if plan is None or (out / MANIFEST_NAME).exists():
             return completed_manifest(out, inputs)
         shards = begun_shards(out, inputs)
         tokenizer.save(out)
-        return _fill(out, inputs, shards, found, workers, on_progress)
+        return _fill(out, inputs, shards, corpus, plan, workers, on_progress)
+
+
+def _names(sources: Sequence[str | Path] | str | Path) -> list[str]:
+    return [str(name) for name in ([sources] if isinstance(sources, str | Path) else sources)]
+
+
+def _plan(corpus: Corpus, inputs: Inputs) -> SplitPlan:
+    """The rule of the split, found before anything is written. Raises DataError where one side
+    would be empty.
+    """
+    if not corpus.held_out:
+        return plan_split(
+            (
+                DocumentSize(read.hash, read.size, len(read.document.text.strip().encode()))
+                for read in distinct_documents(corpus, inputs, ReadingCounts())
+                if read.new
+            ),
+            inputs.validation_fraction,
+        )
+    read = distinct_documents(corpus, inputs, ReadingCounts())
+    if not any(each.new and not each.held_out for each in read):
+        raise DataError(
+            f"every document of {', '.join(source.name for source in corpus.sources)} is also in"
+            f" {', '.join(source.name for source in corpus.held_out)}, so nothing is left to train"
+            " on; name other validation text"
+        )
+    return SplitPlan(0.0)
 
 
 def _fill(
     out: Path,
     inputs: Inputs,
     shards: dict[SplitName, list[Shard]],
-    sources: list[Source],
+    corpus: Corpus,
+    plan: SplitPlan,
     workers: int,
     on_progress: Callable[[PreparationProgress], None] | None,
 ) -> Manifest:
@@ -170,8 +207,8 @@ def _fill(
         split: ShardWriter(out, split, inputs.shard_tokens, len(shards[split]), remember)
         for split in SPLITS
     }
-    counts = _Counts()
-    batches = _batches(sources, inputs, finished, counts)
+    counts = ReadingCounts()
+    batches = _batches(corpus, inputs, plan, finished, counts)
     for encoded, label in encode_batches(batches, out, storage_of(inputs.vocab_size), workers):
         for ids, split, size in zip(encoded.documents(), label.splits, label.sizes, strict=True):
             writers[split].add(ids, size)
@@ -179,11 +216,6 @@ def _fill(
             on_progress(label.progress)
     for writer in writers.values():
         writer.finish()
-    if not shards["train"]:
-        raise DataError(
-            f"all {counts.documents} documents fell to validation, by their hash and a validation"
-            f" fraction of {inputs.validation_fraction}; lower the fraction or add documents"
-        )
     manifest = Manifest(
         format=1,
         inputs=inputs,
@@ -192,6 +224,7 @@ def _fill(
         duplicates=counts.duplicates,
         not_utf8=counts.skipped.not_utf8,
         empty=counts.skipped.empty,
+        cut=bool(plan.cut),
     )
     # the manifest makes the folder complete: after the last shard, and before the journal goes
     durable.write_json(out / MANIFEST_NAME, manifest.model_dump(mode="json"))
@@ -200,7 +233,11 @@ def _fill(
 
 
 def _batches(
-    sources: list[Source], inputs: Inputs, finished: dict[SplitName, int], counts: _Counts
+    corpus: Corpus,
+    inputs: Inputs,
+    plan: SplitPlan,
+    finished: dict[SplitName, int],
+    counts: ReadingCounts,
 ) -> Iterator[tuple[list[str], _Label]]:
     """Read the sources and batch the documents that are kept, but for the first `finished` of each
     split.
@@ -208,41 +245,26 @@ def _batches(
     Adds to `counts`. A stretch without a document to tokenise gives empty batches, so that progress
     shows.
     """
-    stored = sum(source.size for source in sources)
-    seen, taken = SeenDocuments(), dict.fromkeys(SPLITS, 0)
+    taken = dict.fromkeys(SPLITS, 0)
     texts: list[str] = []
     splits: list[SplitName] = []
     sizes: list[int] = []
     volume = 0
-    for document in read_documents(
-        sources,
-        text_field=inputs.text_field,
-        piece_characters=inputs.piece_characters,
-        skipped=counts.skipped,
-    ):
-        text = document.text.encode()
+    for read in distinct_documents(corpus, inputs, counts):
         # duplicates count too, so that a long stretch of them still shows progress
-        volume += len(text)
-        identity = document_hash(text)
-        if seen.add(identity):
-            split = split_of(identity, inputs.validation_fraction)
-            counts.documents += 1
-            counts.bytes += len(text)
+        volume += read.size
+        for split, text in read.parts(plan):
             taken[split] += 1
             # the first documents of each split are in the shards of an interrupted call
             if taken[split] > finished[split]:
-                texts.append(document.text)
+                texts.append(text)
                 splits.append(split)
-                sizes.append(len(text))
-        else:
-            counts.duplicates += 1
-        if inputs.max_bytes is not None and counts.bytes >= inputs.max_bytes:
-            break
+                sizes.append(len(text.encode()))
         if volume >= _BATCH_BYTES:
             # the position counts stored bytes, max_bytes those of the text: the nearer end counts
             done = max(
-                document.position / stored,
-                counts.bytes / inputs.max_bytes if inputs.max_bytes else 0.0,
+                read.position / corpus.size,
+                counts.limited / inputs.max_bytes if inputs.max_bytes else 0.0,
             )
             yield (
                 texts,
@@ -253,7 +275,7 @@ def _batches(
 
 
 def _inputs(
-    sources: list[Source],
+    corpus: Corpus,
     tokenizer: Tokenizer,
     validation_fraction: float,
     shard_tokens: int,
@@ -264,20 +286,13 @@ def _inputs(
     _ = tokenizer.eos_id  # a vocabulary without an end of text is rejected here, not in a worker
     try:
         return Inputs(
-            sources=tuple(
-                SourceRecord(
-                    name=source.name,
-                    files=len(source.files),
-                    size=source.size,
-                    files_hash=source.fingerprint,
-                )
-                for source in sources
-            ),
+            sources=_records(corpus.sources),
+            validation_sources=_records(corpus.held_out),
             tokenizer_hash=tokenizer.hash,
             vocab_size=tokenizer.vocab_size,
             text_field=text_field,
             piece_characters=piece_characters,
-            validation_fraction=validation_fraction,
+            validation_fraction=0.0 if corpus.held_out else validation_fraction,
             max_bytes=max_bytes,
             shard_tokens=shard_tokens,
         )
@@ -287,6 +302,18 @@ def _inputs(
             for problem in error.errors()
         ]
         raise DataError("; ".join(rules)) from error
+
+
+def _records(sources: list[Source]) -> tuple[SourceRecord, ...]:
+    return tuple(
+        SourceRecord(
+            name=source.name,
+            files=len(source.files),
+            size=source.size,
+            files_hash=source.fingerprint,
+        )
+        for source in sources
+    )
 
 
 @contextmanager
