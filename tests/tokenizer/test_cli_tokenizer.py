@@ -1,8 +1,10 @@
 """`puna tokenizer`: what goes through pipes is exact, what is for eyes says the facts."""
 
+import re
 from pathlib import Path
 
 import pytest
+from said import said
 from typer.testing import CliRunner
 
 from puna.cli.tokenizer import app
@@ -46,6 +48,22 @@ def test_train_writes_a_folder_and_mixes_its_sources(tmp_path: Path) -> None:
     assert trained.digits == "three"
     assert len(trained.encode("wxyz")) == 1
     assert len(trained.encode("aaaa")) == 1
+
+
+def test_train_overwrites_no_other_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("wxyz wxyz " * 100)
+    out = tmp_path / "out"
+    command = ["train", str(tmp_path / "a.txt"), "--out", str(out), "--vocab-size"]
+    run(*command, "270")
+    before = (out / "tokenizer.json").read_bytes()
+    run(*command, "270")  # the same tokenizer
+    result = CliRunner().invoke(app, [*command, "266"])
+    assert isinstance(result.exception, TokenizerError)
+    hashes = Tokenizer.load(out).hash[:12]
+    assert re.search(
+        said(f"{out} ... {hashes} ... another --out ... delete"), str(result.exception)
+    )
+    assert (out / "tokenizer.json").read_bytes() == before
 
 
 def test_train_says_when_the_vocabulary_is_smaller(tmp_path: Path) -> None:

@@ -169,11 +169,12 @@ class RunProgress(RunObserver):
     def _held_out(self, manifest: "Manifest") -> None:
         train, validation = (manifest.splits[name] for name in ("train", "validation"))
         total = train.bytes + validation.bytes
-        cut = ", one of them cut off the end of a training document" if manifest.cut else ""
+        alone = validation.documents == 1
+        cut = f",{'' if alone else ' one'} cut off the end of another" if manifest.cut else ""
         self._say(
             f"  held out for validation: {validation.bytes:,} of {total:,} bytes"
             f" ({validation.bytes / total:.1%}), {validation.documents:,}"
-            f" {'document' if validation.documents == 1 else 'documents'}{cut}"
+            f" {'document' if alone else 'documents'}{cut}"
         )
 
     def training(self, trainer: "Trainer") -> None:

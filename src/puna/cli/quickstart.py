@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from puna.cli.progress import RunProgress
     from puna.training.recipe import Recipe
 
 
@@ -18,6 +19,13 @@ def quickstart(
     text: Annotated[
         Path | None,
         typer.Option(help="Your own text: a folder or a file.", show_default="Python's library"),
+    ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text to hold out and measure on: a folder or a file.",
+            show_default="a part of the text",
+        ),
     ] = None,
     run: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/quickstart"),
 ) -> None:
@@ -34,29 +42,17 @@ def quickstart(
     """
     from rich.console import Console
 
-    from puna.cli.progress import RunProgress
     from puna.cli.run import print_result, run_recipe
     from puna.workflow.run_data import make_missing_data
     from puna.workflow.training_run import read_summary
 
-    class StagedProgress(RunProgress):
-        """Progress with a line on the third stage before it begins."""
-
-        def measuring(self) -> None:
-            _explain(
-                console,
-                "3/4",
-                "Measuring",
-                "bits per byte on validation text, beside gzip and xz on the same bytes.",
-            )
-            super().measuring()
-
     console = Console()
     source = str(text) if text else "python-stdlib"
+    held_out = (str(validation),) if validation else ()
     summary = read_summary(run)
     begun = (run / "recipe.yaml").exists()
     if begun:
-        recipe = _begun_recipe(run, source)
+        recipe = _begun_recipe(run, source, held_out)
         state = "is finished" if summary else "is unfinished and goes on"
         console.print(f"{run} {state}; --run OTHER starts a new one", highlight=False)
     if summary is None:
@@ -68,10 +64,11 @@ def quickstart(
             " store ids.",
         )
         if not begun:
-            recipe = quickstart_recipe(run, source, steps=1)
-            with RunProgress(console) as progress:
+            recipe = quickstart_recipe(run, source, 1, held_out)
+            with _staged_progress(console, made=False) as progress:
                 make_missing_data(recipe, [progress])
-            recipe = quickstart_recipe(run, source, steps=steps_within(recipe, minutes))
+            recipe = fitted(recipe, console)
+            recipe = with_steps(recipe, steps_within(recipe, minutes))
         _explain(
             console,
             "2/4",
@@ -79,13 +76,47 @@ def quickstart(
             f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next"
             " token, then take an optimizer step.",
         )
-        summary = run_recipe(recipe, StagedProgress(console), resume=begun, again="once more")
+        summary = run_recipe(
+            recipe, _staged_progress(console, made=not begun), resume=begun, again="once more"
+        )
     _explain(console, "4/4", "Done", "your own LLaMA:")
     print_result(summary, run, console)
     _print_next_steps(run, console)
 
 
-def _begun_recipe(run: Path, source: str) -> "Recipe":
+def _staged_progress(console: "Console", *, made: bool) -> "RunProgress":
+    """Progress with a line on the third stage before it begins. made: tokenizer and corpus were
+    made or spoken of a moment ago.
+    """
+    from puna.cli.progress import RunProgress
+
+    class StagedProgress(RunProgress):
+        """`RunProgress` of a quickstart."""
+
+        def tokenizer_reused(self, *event: Any) -> None:
+            if not made:
+                super().tokenizer_reused(*event)
+
+        def corpus_reused(self, *event: Any) -> None:
+            if not made:
+                super().corpus_reused(*event)
+
+        def vocabulary_unused(self, *_: Any) -> None:
+            """Say nothing: the model's vocabulary is made to fit."""
+
+        def measuring(self) -> None:
+            _explain(
+                console,
+                "3/4",
+                "Measuring",
+                "bits per byte on validation text, beside gzip and xz on the same bytes.",
+            )
+            super().measuring()
+
+    return StagedProgress(console)
+
+
+def _begun_recipe(run: Path, source: str, held_out: tuple[str, ...]) -> "Recipe":
     """The recipe of a run that exists. Raises TrainingError where its text is another one."""
     from puna.errors import TrainingError
     from puna.training.stored_recipe import read_stored_recipe
@@ -95,6 +126,11 @@ def _begun_recipe(run: Path, source: str) -> "Recipe":
         raise TrainingError(
             f"{run} was trained on {recipe.data.mixture[0].sources[0]}, not on {source}: choose"
             " another --run"
+        )
+    if held_out and recipe.data.mixture[0].validation_sources != held_out:
+        raise TrainingError(
+            f"{run} was not begun with the validation text {held_out[0]}: choose another --run, or"
+            " leave out --validation to go on"
         )
     return recipe
 
@@ -111,58 +147,88 @@ def _print_next_steps(run: Path, console: "Console") -> None:
 
 
 VOCABULARY = 2048
-PIECE = 2**16  # characters: one long file still gives documents for validation
+PIECE = 2**16  # characters: the documents of one long file, some of which are held out
+WINDOWS = 8  # of the text, at least, so that all of it is trained on
 
 
-def validation_share(source: str) -> float:
-    """The share of documents for validation: a twentieth, and of a few documents enough that about
-    ten are in it.
-    """
-    from puna.data.sources import find_sources
-
-    documents = sum(
-        1 + file.size // PIECE for found in find_sources([source]) for file in found.files
-    )
-    return min(0.5, max(0.05, 10 / documents))
-
-
-def quickstart_recipe(run: Path, source: str, steps: int) -> "Recipe":
+def quickstart_recipe(
+    run: Path, source: str, steps: int, held_out: tuple[str, ...] = ()
+) -> "Recipe":
     """A recipe for a few minutes on a CPU.
 
     The learning rates, the warm-up and the linear decay to zero were chosen by hand for runs of a
     few hundred steps of `puna-2m`. No sweep is on record: they are a working choice, not an
     optimum.
     """
-    from puna.config import validate
+    from puna.config import overlay, validate
     from puna.training.recipe import Recipe
 
+    corpus = {"path": str(run / "data"), "sources": [source], "validation_sources": held_out}
     values: dict[str, Any] = {
         "run": str(run),
         "tokenizer": {"path": str(run / "tokenizer"), "vocab_size": VOCABULARY},
-        "data": {
-            "mixture": [{"path": str(run / "data"), "sources": [source]}],
-            "validation_fraction": validation_share(source),
-            "piece_characters": PIECE,
-        },
+        "data": {"mixture": [corpus], "validation_fraction": 0.05, "piece_characters": PIECE},
         "model": {"preset": "puna-2m"},
         "optimizer": {
             "name": "muon",
             "learning_rate": 8e-3,
             "muon_learning_rate": 0.02,
             "schedule": "linear",
-            "warmup_steps": max(0, steps // 20),
             "final_factor": 0.0,
         },
-        "train": {
-            "steps": steps,
-            "batch_size": 8,
-            "log_every": 5,
-            "validate_every": -(-steps // 5),
-            "validation_tokens": 20_000,
-            "checkpoint_every": 100,
-        },
+        "train": {"batch_size": 8, "log_every": 5, "validation_tokens": 20_000},
     }
-    return validate(Recipe, values, origin="quickstart")
+    return validate(Recipe, overlay(values, _of_length(steps)), origin="quickstart")
+
+
+def _of_length(steps: int) -> dict[str, Any]:
+    """The values of a recipe that follow from its number of steps."""
+    return {
+        "optimizer": {"warmup_steps": max(0, steps // 20)},
+        "train": {"steps": steps, "validate_every": -(-steps // 5), "checkpoint_every": 100},
+    }
+
+
+def with_steps(recipe: "Recipe", steps: int) -> "Recipe":
+    """The same recipe for another number of steps."""
+    from puna.config import overlay, validate
+    from puna.training.recipe import Recipe
+
+    return validate(Recipe, overlay(recipe.model_dump(), _of_length(steps)), origin="quickstart")
+
+
+def fitted(recipe: "Recipe", console: "Console") -> "Recipe":
+    """The recipe with the vocabulary that was learned, and with windows of which the training text
+    has `WINDOWS`; says so where either is smaller than was asked for.
+    """
+    from puna.config import overlay, validate
+    from puna.data.manifest import Manifest
+    from puna.tokenizer.tokenizer import Tokenizer
+    from puna.training.recipe import Recipe
+
+    entries = Tokenizer.load(recipe.tokenizer.path).vocab_size
+    tokens = Manifest.load(recipe.data.mixture[0].path).splits["train"].tokens
+    context = max(1, min(recipe.context_length, (tokens - 1) // WINDOWS))
+    changes = [
+        f"{words} of {now:,} tokens in place of {before:,}"
+        for words, before, now in (
+            ("a vocabulary", recipe.model.vocab_size, entries),
+            ("windows", recipe.context_length, context),
+        )
+        if now != before
+    ]
+    if changes:
+        console.print(
+            f"fitted to {tokens:,} tokens of text: {', '.join(changes)}",
+            highlight=False,
+            style="yellow",
+        )
+    values = {
+        "tokenizer": {"vocab_size": entries},
+        "model": {"vocab_size": entries},
+        "train": {"context_length": context},
+    }
+    return validate(Recipe, overlay(recipe.model_dump(), values), origin="quickstart")
 
 
 def steps_within(recipe: "Recipe", minutes: float) -> int:
