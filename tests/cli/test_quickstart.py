@@ -185,6 +185,8 @@ def test_any_small_text_is_trained_on_and_at_most_a_tenth_held_out(
     out = " ".join(again.out.split())
     assert f"data: {tmp_path / 'run' / 'data'} reused, prepared from {source} on" in out
     assert f"{held_out} of {total} bytes" in again.out
+    other = puna("quickstart", "--text", source / "0.txt", "--run", tmp_path / "run")
+    assert re.search(said(f"begun on {source}, not on {source}/0.txt ... --run"), other.err)
 
 
 @pytest.mark.usefixtures("small")

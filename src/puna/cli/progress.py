@@ -89,7 +89,8 @@ def file_date(path: Path) -> str:
 
 class RunProgress(RunObserver):
     """A training run as it goes: what is being made, then loss, bits per byte, tokens/s, MFU and
-    the time left. A context manager, so that an error finds the terminal as it was.
+    the time left. A context manager, so that an error finds the terminal as it was. A tokenizer
+    or corpus is spoken of once, however many runs use it.
     """
 
     def __init__(self, console: Console) -> None:
@@ -97,6 +98,7 @@ class RunProgress(RunObserver):
         self._live = ExitStack()  # the bar or spinner that is on the screen
         self._prepare: Callable[[PreparationProgress], None] = lambda _: None
         self._steps = 0
+        self._known: set[Path] = set()  # tokenizers and corpora that were made or spoken of
 
     def __enter__(self) -> Self:
         return self
@@ -109,11 +111,15 @@ class RunProgress(RunObserver):
 
     def tokenizer_trained(self, folder: Path, tokenizer: "Tokenizer") -> None:
         self._live.close()
+        self._known.add(folder)
         self._say(f"tokenizer: {tokenizer.vocab_size:,} entries in {folder}")
 
     def tokenizer_reused(
         self, folder: Path, tokenizer: "Tokenizer", recipe: "TokenizerRecipe"
     ) -> None:
+        if folder in self._known:
+            return
+        self._known.add(folder)
         date = file_date(folder / "tokenizer.json")
         self._say(
             f"tokenizer: {tokenizer.vocab_size:,} entries, reused from {folder}, of {date}, hash"
@@ -138,6 +144,9 @@ class RunProgress(RunObserver):
         )
 
     def corpus_reused(self, folder: Path, manifest: "Manifest", changed: bool) -> None:
+        if folder in self._known:
+            return
+        self._known.add(folder)
         names = ", ".join(source.name for source in manifest.inputs.sources)
         date = file_date(folder / "manifest.json")
         self._say(f"data: {folder} reused, prepared from {names} on {date}")
@@ -160,6 +169,7 @@ class RunProgress(RunObserver):
 
     def corpus_prepared(self, folder: Path, manifest: "Manifest") -> None:
         self._live.close()
+        self._known.add(folder)
         parts = ", ".join(
             f"{split.tokens:,} {name} tokens" for name, split in manifest.splits.items()
         )

@@ -47,6 +47,7 @@ def quickstart(
     from puna.workflow.training_run import read_summary
 
     console = Console()
+    progress = _staged_progress(console)
     source = str(text) if text else "python-stdlib"
     held_out = (str(validation),) if validation else ()
     summary = read_summary(run)
@@ -64,8 +65,9 @@ def quickstart(
             " store ids.",
         )
         if not begun:
+            _reject_other_text(run, source)
             recipe = quickstart_recipe(run, source, 1, held_out)
-            with _staged_progress(console, made=False) as progress:
+            with progress:
                 make_missing_data(recipe, [progress])
             recipe = fitted(recipe, console)
             recipe = with_steps(recipe, steps_within(recipe, minutes))
@@ -76,30 +78,18 @@ def quickstart(
             f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next"
             " token, then take an optimizer step.",
         )
-        summary = run_recipe(
-            recipe, _staged_progress(console, made=not begun), resume=begun, again="once more"
-        )
+        summary = run_recipe(recipe, progress, resume=begun, again="once more")
     _explain(console, "4/4", "Done", "your own LLaMA:")
     print_result(summary, run, console)
     _print_next_steps(run, console)
 
 
-def _staged_progress(console: "Console", *, made: bool) -> "RunProgress":
-    """Progress with a line on the third stage before it begins. made: tokenizer and corpus were
-    made or spoken of a moment ago.
-    """
+def _staged_progress(console: "Console") -> "RunProgress":
+    """Progress with a line on the third stage before it begins."""
     from puna.cli.progress import RunProgress
 
     class StagedProgress(RunProgress):
         """`RunProgress` of a quickstart."""
-
-        def tokenizer_reused(self, *event: Any) -> None:
-            if not made:
-                super().tokenizer_reused(*event)
-
-        def corpus_reused(self, *event: Any) -> None:
-            if not made:
-                super().corpus_reused(*event)
 
         def vocabulary_unused(self, *_: Any) -> None:
             """Say nothing: the model's vocabulary is made to fit."""
@@ -133,6 +123,19 @@ def _begun_recipe(run: Path, source: str, held_out: tuple[str, ...]) -> "Recipe"
             " leave out --validation to go on"
         )
     return recipe
+
+
+def _reject_other_text(run: Path, source: str) -> None:
+    """Raise TrainingError where the corpus that a run was to be trained on is another text's."""
+    from puna.data.manifest import MANIFEST_NAME, Manifest
+    from puna.errors import TrainingError
+
+    if (run / "data" / MANIFEST_NAME).exists():
+        (before, *_) = Manifest.load(run / "data").inputs.sources
+        if before.name != source:
+            raise TrainingError(
+                f"{run} was begun on {before.name}, not on {source}: choose another --run"
+            )
 
 
 def _print_next_steps(run: Path, console: "Console") -> None:

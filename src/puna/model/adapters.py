@@ -8,6 +8,7 @@ that one only.
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
