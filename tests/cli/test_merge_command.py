@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,18 @@ def test_the_merged_folder_generates(
     )
     assert merged.code == plain.code == 0
     assert merged.out != plain.out
+
+
+def test_the_hash_of_the_tokenizer_stays_with_the_model(
+    puna: Puna, model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    base, expected = tmp_path / "base", Tokenizer.load(model).hash
+    shutil.copytree(model, base)
+    (base / "puna.json").write_text(json.dumps({"tokenizer_hash": expected, "step": 3}))
+    assert puna("merge", base, adapter, tmp_path / "out").code == 0
+    provenance = json.loads((tmp_path / "out" / "puna.json").read_text())
+    assert provenance.keys() == {"model", "merged", "tokenizer_hash"}
+    assert provenance["tokenizer_hash"] == expected
 
 
 def test_everything_but_the_weights_is_the_model_s(

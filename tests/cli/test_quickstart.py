@@ -3,6 +3,8 @@ again.
 """
 
 import json
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -11,13 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from said import said
 
 from puna.cli import quickstart
+from puna.cli.progress import RunProgress
 from puna.config import overlay, validate
 from puna.data.manifest import Manifest
+from puna.model.init import init_weights
+from puna.model.transformer import build_transformer
 from puna.model.weights import read_model
+from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.recipe import Recipe
+from puna.training.stored_recipe import dump_recipe
 from puna.training.trainer import RunInputs, Trainer
+from puna.workflow.run_data import make_missing_data, open_data
 
 Puna = Callable[..., Any]
 
@@ -148,6 +157,101 @@ def test_a_text_that_is_not_there(puna: Puna, tmp_path: Path) -> None:
     assert result.code == 1
     assert result.err.count("\n") == 1
     assert "gone" in result.err
+
+
+def words(count: int, seed: int) -> str:
+    rng = random.Random(seed)
+    return " ".join(rng.choices([f"word{number}" for number in range(300)], k=count)) + "\n"
+
+
+CORPORA = {
+    "1 kB": [words(130, 0)],
+    "60 kB": [words(7_700, 0)],
+    "1 MB": [words(128_000, 0)],
+    "three notes": [words(130, seed) for seed in range(3)],
+    "five notes": [words(130 + 100 * seed, seed) for seed in range(5)],
+    "40 fortunes": [words(15, seed) for seed in range(40)],
+}
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """The recipes that a quickstart would train, whose data opens, gives a batch, and is measured
+    on; nothing is trained.
+    """
+    recipes = []
+
+    def run_recipe(recipe: Recipe, progress: RunProgress, **_: Any) -> None:
+        with progress:
+            make_missing_data(recipe, [progress])
+        inputs = open_data(recipe).inputs
+        assert inputs.batch(0).shape == (8, recipe.context_length + 1)
+        model = build_transformer(recipe.model)
+        init_weights(model, recipe.seed)
+        assert inputs.validate(model).bits_per_byte > 0
+        recipes.append(recipe)
+        raise SystemExit
+
+    monkeypatch.setattr("puna.cli.run.run_recipe", run_recipe)
+    return recipes
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("texts", CORPORA.values(), ids=CORPORA)
+def test_any_small_text_is_trained_on_and_at_most_a_tenth_held_out(
+    texts: list[str], puna: Puna, opened: list[Recipe], tmp_path: Path
+) -> None:
+    """One file always failed below 64 KiB, and 36 to 59% of a few notes were held out."""
+    source = tmp_path / "notes"
+    source.mkdir()
+    for number, text in enumerate(texts):
+        (source / f"{number}.txt").write_text(text)
+    result = puna("quickstart", "--text", source, "--run", tmp_path / "run")
+    assert (result.code, result.err, len(opened)) == (0, "", 1)
+    held_out, total, share = re.findall(
+        r"held out for validation: ([\d,]+) of ([\d,]+) bytes \(([\d.]+)%\)", result.out
+    )[0]
+    assert int(total.replace(",", "")) == sum(map(len, texts))
+    assert 1 <= float(share) <= 10
+    assert "reused" not in result.out, "what was made a moment ago is not news"
+    again = puna("quickstart", "--text", source, "--run", tmp_path / "run")
+    assert re.search(r"tokenizer: [\d,]+ entries, reused from .*run/tokenizer, of 20", again.out)
+    out = " ".join(again.out.split())
+    assert f"data: {tmp_path / 'run' / 'data'} reused, prepared from {source} on" in out
+    assert f"{held_out} of {total} bytes" in again.out
+    other = puna("quickstart", "--text", source / "0.txt", "--run", tmp_path / "run")
+    assert re.search(said(f"begun on {source}, not on {source}/0.txt ... --run"), other.err)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_short_text_gets_a_vocabulary_and_windows_that_fit(
+    puna: Puna, opened: list[Recipe], tmp_path: Path
+) -> None:
+    (tmp_path / "note.txt").write_text(CORPORA["1 kB"][0])
+    result = puna("quickstart", "--text", tmp_path / "note.txt", "--run", tmp_path / "run")
+    entries = Tokenizer.load(tmp_path / "run" / "tokenizer").vocab_size
+    (recipe,) = opened
+    assert recipe.model.vocab_size == recipe.tokenizer.vocab_size == entries < 2048
+    assert f"a vocabulary of {entries} tokens in place of 2,048" in result.out
+    tokens = Manifest.load(tmp_path / "run" / "data").splits["train"].tokens
+    assert recipe.context_length == min(32, (tokens - 1) // 8)
+    assert (recipe.train.steps, recipe.optimizer.warmup_steps) == (30, 1)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_text_of_ones_own_to_measure_on(puna: Puna, opened: list[Recipe], tmp_path: Path) -> None:
+    note, diary = tmp_path / "note.txt", tmp_path / "diary.txt"
+    note.write_text(words(2_000, 0))
+    diary.write_text(words(100, 1))
+    run = tmp_path / "run"
+    result = puna("quickstart", "--text", note, "--validation", diary, "--run", run)
+    assert result.code == 0, result.err
+    size = diary.stat().st_size
+    assert f"held out for validation: {size} of" in result.out
+    assert Manifest.load(run / "data").splits["train"].bytes == note.stat().st_size
+    (run / "recipe.yaml").write_text(dump_recipe(opened[0]))
+    other = puna("quickstart", "--text", note, "--validation", note, "--run", run)
+    assert re.search(said(f"validation text {note} ... another --run"), other.err)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from made_texts import make_texts
 from said import said
 
 from puna.data.dedup import SeenDocuments, document_hash, split_of
-from puna.data.journal import JOURNAL_NAME
+from puna.data.journal import JOURNAL_NAME, Journal
 from puna.data.manifest import SPLITS, Manifest
 from puna.data.prepare import PreparationProgress, prepare
 from puna.data.shards import open_split
@@ -309,17 +309,76 @@ def test_a_vocabulary_without_an_end_of_text_is_rejected(
         )
 
 
-def test_all_documents_in_validation_is_rejected_and_another_fraction_may_follow(
+@pytest.mark.parametrize("fraction", [0.05, 0.9999])
+def test_a_lone_document_is_on_both_sides(
+    fraction: float, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """It used to fall to one of them whole, and a folder without the other was left behind."""
+    text = " ".join(make_texts(9))
+    manifest = prepare(
+        [str(corpus([text]))], tokenizer, tmp_path / "out", validation_fraction=fraction
+    )
+    train, validation = (decoded(tmp_path / "out", split, tokenizer) for split in SPLITS)
+    assert manifest.cut
+    assert (len(train), len(validation)) == (1, 1)
+    assert train[0] + validation[0] == text
+    assert sum(split.bytes for split in manifest.splits.values()) == len(text.encode())
+
+
+def test_too_little_text_is_rejected_before_anything_is_written(
     corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    source = str(corpus(["a single text"]))
-    with pytest.raises(DataError, match=said("1 documents ... validation")):
-        prepare([source], tokenizer, tmp_path / "out", validation_fraction=0.9999)
-    shutil.rmtree(tmp_path / "out")
+    source = str(corpus(["a"]))
+    with pytest.raises(DataError, match=said("1 bytes in 1 documents ... add text")):
+        prepare([source], tokenizer, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     manifest = prepare([source], tokenizer, tmp_path / "out", validation_fraction=0)
     assert [manifest.splits[split].documents for split in SPLITS] == [1, 0]
     with pytest.raises(DataError, match=said("no validation")):
         open_split(tmp_path / "out", "validation")
+
+
+def test_a_text_of_its_own_is_held_out_whole_and_nothing_else(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    texts = make_texts(30)
+    source, held_out = corpus(texts), corpus(["held out", texts[4], "held out"], "held-out")
+    out = tmp_path / "out"
+    manifest = prepare(source, tokenizer, out, validation_sources=held_out, max_bytes=1_000_000)
+    assert decoded(out, "validation", tokenizer) == ["held out", texts[4]]
+    assert decoded(out, "train", tokenizer) == [text for text in texts if text != texts[4]]
+    assert manifest.duplicates == 2
+    assert [record.name for record in manifest.inputs.validation_sources] == [str(held_out)]
+    with pytest.raises(DataError, match=said("1 validation sources became 0")):
+        prepare(source, tokenizer, out, validation_fraction=0)
+    with pytest.raises(DataError, match=said("every document ... train ... other validation")):
+        prepare(source, tokenizer, tmp_path / "new", validation_sources=[source])
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("state", ["finished", "interrupted", "without validation"])
+def test_a_folder_of_other_inputs_is_begun_again_where_that_is_asked_for(
+    state: str, corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """No shard of the folder before stays: it could pass for one of the new manifest."""
+    source, out = corpus(make_texts(60)), tmp_path / "out"
+    options = {"shard_tokens": 700, "validation_fraction": 0.3}
+    before = prepare(source, tokenizer, out, **options)
+    if state == "interrupted":
+        journal = Journal(
+            inputs=before.inputs, shards={name: before.splits[name].shards for name in SPLITS}
+        )
+        (out / JOURNAL_NAME).write_text(journal.model_dump_json())
+        (out / "manifest.json").unlink()
+    if state == "without validation":
+        empty = before.model_dump(mode="json")
+        empty["splits"]["validation"] = {"documents": 0, "tokens": 0, "bytes": 0, "shards": []}
+        (out / "manifest.json").write_text(json.dumps(empty))
+    else:
+        options["validation_fraction"] = 0.1
+    after = prepare(source, tokenizer, out, replace=True, **options)
+    assert after == prepare(source, tokenizer, tmp_path / "fresh", **options)
+    assert contents(out) == contents(tmp_path / "fresh")
 
 
 def test_ids_on_disk_are_little_endian(

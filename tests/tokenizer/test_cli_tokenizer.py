@@ -1,8 +1,10 @@
 """`puna tokenizer`: what goes through pipes is exact, what is for eyes says the facts."""
 
+import re
 from pathlib import Path
 
 import pytest
+from said import said
 from typer.testing import CliRunner
 
 from puna.cli.tokenizer import app
@@ -59,6 +61,22 @@ def test_train_reads_a_nested_field_and_names_bad_rows(tmp_path: Path) -> None:
     assert len(Tokenizer.load(tmp_path / "out").encode("wxyz")) == 1
     result = CliRunner().invoke(app, [*arguments, "--text-field", "message.content", "--strict"])
     assert "line 41" in str(result.exception)
+
+
+def test_train_overwrites_no_other_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("wxyz wxyz " * 100)
+    out = tmp_path / "out"
+    command = ["train", str(tmp_path / "a.txt"), "--out", str(out), "--vocab-size"]
+    run(*command, "270")
+    before = (out / "tokenizer.json").read_bytes()
+    run(*command, "270")  # the same tokenizer
+    result = CliRunner().invoke(app, [*command, "266"])
+    assert isinstance(result.exception, TokenizerError)
+    hashes = Tokenizer.load(out).hash[:12]
+    assert re.search(
+        said(f"{out} ... {hashes} ... another --out ... delete"), str(result.exception)
+    )
+    assert (out / "tokenizer.json").read_bytes() == before
 
 
 def test_train_says_when_the_vocabulary_is_smaller(tmp_path: Path) -> None:

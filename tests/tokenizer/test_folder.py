@@ -179,3 +179,24 @@ def test_missing_bytes_and_foreign_characters_are_rejected() -> None:
     del alphabet["Ġ"]
     with pytest.raises(TokenizerError, match=said("1 of the 256 ... no token ... b' '")):
         Tokenizer.from_json(with_vocab(alphabet))
+
+
+def test_a_model_folder_with_another_tokenizer_is_rejected(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """Its ids would mean other text, and nothing but nonsense in the output would say so."""
+    other_models_file().save(str(tmp_path / "tokenizer.json"))
+    theirs = Tokenizer.load(tmp_path)
+    puna_json = tmp_path / "puna.json"
+    for values in ({"model": {}}, {"tokenizer_hash": theirs.hash}, ["no object"]):
+        puna_json.write_text(json.dumps(values))
+        assert Tokenizer.load(tmp_path).hash == theirs.hash
+    puna_json.write_text(json.dumps({"tokenizer_hash": tokenizer.hash}))
+    for path in (tmp_path, tmp_path / "tokenizer.json"):
+        with pytest.raises(
+            TokenizerError, match=said(f"{theirs.hash[:12]} ... {tokenizer.hash[:12]} ... copy")
+        ):
+            Tokenizer.load(path)
+    puna_json.write_text("{")
+    with pytest.raises(TokenizerError, match=said("puna.json cannot be read ... copy")):
+        Tokenizer.load(tmp_path)

@@ -19,6 +19,7 @@ from puna.errors import ConfigError, ModelFolderError, PunaError, TrainingError
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model
 from puna.run_log import read_run_log
+from puna.tokenizer.tokenizer import Tokenizer
 from puna.training import trainer as trainer_module
 from puna.training.checkpoint import checkpoints, optimizer_tensors
 from puna.training.schedule import learning_rate_factor
@@ -145,6 +146,7 @@ def test_a_checkpoint_is_a_model_folder_without_pickles(trainer: Make, tmp_path:
     assert all(weights[name].equal(value) for name, value in run.model.state_dict().items())
     said = json.loads((path / "puna.json").read_text())
     assert (said["step"], said["tokens"], said["data_hash"]) == (3, 3 * 128, run.inputs.data_hash)
+    assert said["tokenizer_hash"] == Tokenizer.load(path).hash
 
 
 def test_interrupted_while_validating_the_look_is_made_up_for(

@@ -1,10 +1,13 @@
 """Data of a run: validation text, samples of other text, and what is made or rejected."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from said import said
 
 from puna.data.left_out import BAD_SHARE
 from puna.data.manifest import Manifest
@@ -13,6 +16,7 @@ from puna.data.shards import open_split
 from puna.errors import DataError
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.recipe import CorpusRecipe, Recipe
+from puna.workflow.observer import RunObserver
 from puna.workflow.run_data import make_missing_data, open_data, sample_ids
 
 
@@ -122,3 +126,105 @@ def test_a_corpus_of_another_tokenizer_is_rejected(
     Tokenizer.train(["another text entirely " * 20], 270).save(tmp_path / "other")
     with pytest.raises(DataError, match="was prepared with another tokenizer than"):
         open_data(tiny_recipe(f"tokenizer.path={tmp_path / 'other'}"))
+
+
+class Said(RunObserver):
+    """Keeps what was said of tokenizer and corpora that are on disk."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any]] = []
+
+    def tokenizer_reused(self, _folder: Path, tokenizer: Tokenizer, _: Any) -> None:
+        self.events.append(("tokenizer", tokenizer.vocab_size))
+
+    def vocabulary_unused(self, entries: int, model_entries: int) -> None:
+        self.events.append(("unused", model_entries - entries))
+
+    def corpus_reused(self, _folder: Path, _manifest: Manifest, changed: bool) -> None:
+        self.events.append(("reused", changed))
+
+    def corpus_outdated(self, _folder: Path, reasons: list[str]) -> None:
+        self.events.append(("outdated", reasons))
+
+
+@pytest.fixture
+def notes(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> Callable[..., Recipe]:
+    """The tiny recipe on a folder of its own, with overrides."""
+    source = tmp_path / "notes"
+    source.mkdir()
+    for number in range(8):
+        (source / f"{number}.txt").write_text(f"note {number} " + "the llama reads on " * 9)
+    mixture = f"data.mixture=[{{path: {tmp_path / 'data'}, sources: [{source}]}}]"
+    return lambda *overrides: tiny_recipe(mixture, *overrides)
+
+
+def made(recipe: Recipe, **options: Any) -> list[tuple[str, Any]]:
+    observer = Said()
+    make_missing_data(recipe, [observer], **options)
+    return observer.events
+
+
+def test_changed_keys_prepare_a_corpus_again(notes: Callable[..., Recipe], tmp_path: Path) -> None:
+    """The shards used to win over the recipe's keys, without a word."""
+    tokenizer = ("tokenizer", 300)
+    assert made(notes()) == [tokenizer]
+    assert made(notes()) == [tokenizer, ("reused", False)]
+    half = notes("data.validation_fraction=0.5", "data.piece_characters=99")
+    assert made(half, again=False) == [tokenizer, ("reused", False)]
+    with pytest.raises(DataError, match=said("fraction was 0.1 and is 0.5 ... set the keys")):
+        open_data(half)
+    ((_, reasons),) = made(half)[1:]
+    assert [reason.split()[0] for reason in reasons] == ["validation_fraction", "piece_characters"]
+    inputs = open_data(half).validation[0].manifest.inputs
+    assert (inputs.validation_fraction, inputs.piece_characters) == (0.5, 99)
+    (tmp_path / "notes" / "new.txt").write_text("a new note")
+    assert made(half) == [tokenizer, ("reused", True)]
+
+
+def test_a_folder_without_validation_text_is_prepared_again(
+    notes: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """Such a folder was left behind by an error, which the same command then met for ever."""
+    recipe = notes()
+    make_missing_data(recipe)
+    manifest = Manifest.load(tmp_path / "data").model_dump(mode="json")
+    manifest["splits"]["validation"] = {"documents": 0, "tokens": 0, "bytes": 0, "shards": []}
+    (tmp_path / "data" / "manifest.json").write_text(json.dumps(manifest))
+    assert made(recipe)[1] == ("outdated", ["it has no validation text"])
+    assert open_data(recipe).validation[0].num_documents > 0
+
+
+def test_a_validation_text_of_its_own(
+    notes: Callable[..., Recipe], tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    make_missing_data(notes())
+    (tmp_path / "held-out.txt").write_text("text that is held out")
+    own = tiny_recipe(
+        f"data.mixture=[{{path: {tmp_path / 'data'}, sources: [{tmp_path / 'notes'}],"
+        f" validation_sources: [{tmp_path / 'held-out.txt'}]}}]"
+    )
+    ((_, reasons),) = made(own)[1:]
+    assert "held-out.txt" in reasons[0]
+    data = open_data(own)
+    ids, _ = data.validation_documents()
+    assert data.tokenizer.decode(ids[1:-1].tolist()) == "text that is held out"
+    assert open_split(tmp_path / "data", "train").num_documents == 8
+    assert made(own)[1:] == [("reused", False)]
+
+
+def test_what_was_found_is_in_the_recipe_of_the_run(
+    tiny_recipe: Callable[..., Recipe], tiny_corpus: Path
+) -> None:
+    """A tokenizer that is there wins over the recipe's keys, and so do shards made by hand."""
+    own = tiny_corpus.parent / "data"
+    recipe = tiny_recipe(
+        f"data.mixture=[{{path: {own}}}]",
+        "tokenizer.vocab_size=400",
+        "tokenizer.digits=two",
+        "data.validation_fraction=0.3",
+    )
+    assert made(recipe) == [("tokenizer", 300), ("unused", 100), ("reused", False)]
+    found = open_data(recipe).recipe
+    assert (found.tokenizer.vocab_size, found.tokenizer.digits) == (300, "one")
+    assert found.data.validation_fraction == 0.1
+    assert found.model.vocab_size == 400

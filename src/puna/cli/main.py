@@ -12,6 +12,7 @@ from puna.cli import (
     data,
     evaluate,
     generate,
+    init,
     merge,
     plan,
     quickstart,
@@ -31,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("quickstart")(quickstart.quickstart)
+app.command("init")(init.init)
 app.add_typer(tokenizer.app)
 app.add_typer(data.app)
 app.add_typer(plan.app)

@@ -1,5 +1,6 @@
 """Progress of long work: live bars in a terminal, plain lines in a file."""
 
+import datetime
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ from puna.workflow.observer import RunObserver
 if TYPE_CHECKING:
     from puna.data.manifest import Manifest
     from puna.tokenizer.tokenizer import Tokenizer
+    from puna.training.recipe import TokenizerRecipe
     from puna.training.trainer import Trainer
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -80,9 +82,15 @@ def _amount(progress: PreparationProgress, seconds: float) -> str:
     )
 
 
+def file_date(path: Path) -> str:
+    """The day on which a file was written, local time."""
+    return datetime.date.fromtimestamp(path.stat().st_mtime).isoformat()
+
+
 class RunProgress(RunObserver):
     """A training run as it goes: what is being made, then loss, bits per byte, tokens/s, MFU and
-    the time left. A context manager, so that an error finds the terminal as it was.
+    the time left. A context manager, so that an error finds the terminal as it was. A tokenizer
+    or corpus is spoken of once, however many runs use it.
     """
 
     def __init__(self, console: Console) -> None:
@@ -90,6 +98,7 @@ class RunProgress(RunObserver):
         self._live = ExitStack()  # the bar or spinner that is on the screen
         self._prepare: Callable[[PreparationProgress], None] = lambda _: None
         self._steps = 0
+        self._known: set[Path] = set()  # tokenizers and corpora that were made or spoken of
 
     def __enter__(self) -> Self:
         return self
@@ -102,7 +111,55 @@ class RunProgress(RunObserver):
 
     def tokenizer_trained(self, folder: Path, tokenizer: "Tokenizer") -> None:
         self._live.close()
+        self._known.add(folder)
         self._say(f"tokenizer: {tokenizer.vocab_size:,} entries in {folder}")
+
+    def tokenizer_reused(
+        self, folder: Path, tokenizer: "Tokenizer", recipe: "TokenizerRecipe"
+    ) -> None:
+        if folder in self._known:
+            return
+        self._known.add(folder)
+        date = file_date(folder / "tokenizer.json")
+        self._say(
+            f"tokenizer: {tokenizer.vocab_size:,} entries, reused from {folder}, of {date}, hash"
+            f" {tokenizer.hash[:12]}"
+        )
+        if tokenizer.vocab_size > recipe.vocab_size or (
+            tokenizer.digits not in (None, recipe.digits)
+        ):
+            self._say(
+                f"  it was not trained as the recipe asks (tokenizer.vocab_size"
+                f" {recipe.vocab_size:,}, digits {recipe.digits}); another tokenizer.path trains"
+                " one",
+                style="yellow",
+            )
+
+    def vocabulary_unused(self, entries: int, model_entries: int) -> None:
+        self._say(
+            f"  the model's vocabulary has {model_entries:,} entries, {model_entries - entries:,}"
+            f" more than the tokenizer, which are never used; model.vocab_size={entries} leaves"
+            " them out",
+            style="yellow",
+        )
+
+    def corpus_reused(self, folder: Path, manifest: "Manifest", changed: bool) -> None:
+        if folder in self._known:
+            return
+        self._known.add(folder)
+        names = ", ".join(source.name for source in manifest.inputs.sources)
+        date = file_date(folder / "manifest.json")
+        self._say(f"data: {folder} reused, prepared from {names} on {date}")
+        if changed:
+            self._say(
+                f"  files of {names} have changed since, which a run on {folder} does not see;"
+                " delete the folder to prepare it again",
+                style="yellow",
+            )
+        self._held_out(manifest)
+
+    def corpus_outdated(self, folder: Path, reasons: list[str]) -> None:
+        self._say(f"data: {folder} is prepared again: {'; '.join(reasons)}", style="yellow")
 
     def corpus_preparing(self, _folder: Path) -> None:
         self._prepare = self._live.enter_context(preparation_progress(self.console))
@@ -112,12 +169,25 @@ class RunProgress(RunObserver):
 
     def corpus_prepared(self, folder: Path, manifest: "Manifest") -> None:
         self._live.close()
+        self._known.add(folder)
         parts = ", ".join(
             f"{split.tokens:,} {name} tokens" for name, split in manifest.splits.items()
         )
         self._say(f"data: {parts} in {folder}")
+        self._held_out(manifest)
         for line in manifest.left_out_lines():
             self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _held_out(self, manifest: "Manifest") -> None:
+        train, validation = (manifest.splits[name] for name in ("train", "validation"))
+        total = train.bytes + validation.bytes
+        alone = validation.documents == 1
+        cut = f",{'' if alone else ' one'} cut off the end of another" if manifest.cut else ""
+        self._say(
+            f"  held out for validation: {validation.bytes:,} of {total:,} bytes"
+            f" ({validation.bytes / total:.1%}), {validation.documents:,}"
+            f" {'document' if alone else 'documents'}{cut}"
+        )
 
     def training(self, trainer: "Trainer") -> None:
         from puna.model.accounting import count_parameters

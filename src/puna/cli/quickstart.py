@@ -34,6 +34,13 @@ def quickstart(
             show_default="Python's library",
         ),
     ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text to hold out and measure on: a folder or a file.",
+            show_default="a part of the text",
+        ),
+    ] = None,
     run: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/quickstart"),
     max_documents: MaxDocuments = None,
     text_field: TextField = "text",
@@ -57,14 +64,15 @@ def quickstart(
     """
     from rich.console import Console
 
-    from puna.cli.progress import RunProgress
     from puna.cli.run import print_result, run_recipe
     from puna.workflow.run_data import make_missing_data
     from puna.workflow.training_run import read_summary
 
     console = Console(markup=False, emoji=False)
+    progress = _staged_progress(console)
     corpus: dict[str, Any] = {
         "sources": [str(path) for path in text or [Path("python-stdlib")]],
+        "validation_sources": [str(validation)] if validation else [],
         "max_documents": max_documents,
         "text_field": text_field,
         "separator": separator,
@@ -89,10 +97,12 @@ def quickstart(
             " aside for validation, store ids.",
         )
         if not begun:
+            _reject_other_text(run, corpus["sources"])
             recipe = quickstart_recipe(run, corpus, steps=1)
-            with RunProgress(console) as progress:
+            with progress:
                 make_missing_data(recipe, [progress])
-            recipe = quickstart_recipe(run, corpus, steps=steps_within(recipe, minutes))
+            recipe = fitted(recipe, console)
+            recipe = with_steps(recipe, steps_within(recipe, minutes))
         _explain(
             console,
             "2/4",
@@ -100,17 +110,21 @@ def quickstart(
             f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next"
             " token, then take an optimizer step.",
         )
-        summary = run_recipe(recipe, _staged_progress(console), resume=begun, again="once more")
+        summary = run_recipe(recipe, progress, resume=begun, again="once more")
     _explain(console, "4/4", "Done", "your own LLaMA:")
     print_result(summary, run, console)
     _print_next_steps(run, console)
 
 
 def _staged_progress(console: "Console") -> "RunProgress":
+    """Progress with a line on the third stage before it begins."""
     from puna.cli.progress import RunProgress
 
     class StagedProgress(RunProgress):
-        """Progress with a line on the third stage before it begins."""
+        """`RunProgress` of a quickstart."""
+
+        def vocabulary_unused(self, *_: Any) -> None:
+            """Say nothing: the model's vocabulary is made to fit."""
 
         def measuring(self) -> None:
             _explain(
@@ -138,6 +152,11 @@ def _begun_recipe(run: Path, corpus: dict[str, Any]) -> "Recipe":
             f"{run} was trained on {', '.join(before['sources'])}, not on"
             f" {', '.join(corpus['sources'])}: choose another --run"
         )
+    if corpus["validation_sources"] not in ([], list(before["validation_sources"])):
+        raise TrainingError(
+            f"{run} was not begun with the validation text {corpus['validation_sources'][0]}:"
+            " choose another --run, or leave out --validation to go on"
+        )
     for key in ("max_documents", "text_field", "separator", "normalize", "include", "exclude"):
         now = tuple(corpus[key]) if isinstance(corpus[key], list) else corpus[key]
         if before[key] != now:
@@ -145,6 +164,20 @@ def _begun_recipe(run: Path, corpus: dict[str, Any]) -> "Recipe":
                 f"{run} was trained with {key} {before[key]!r}, not {now!r}: choose another --run"
             )
     return recipe
+
+
+def _reject_other_text(run: Path, sources: list[str]) -> None:
+    """Raise TrainingError where the corpus that a run was to be trained on is another text's."""
+    from puna.data.manifest import MANIFEST_NAME, Manifest
+    from puna.errors import TrainingError
+
+    if (run / "data" / MANIFEST_NAME).exists():
+        before = [source.name for source in Manifest.load(run / "data").inputs.sources]
+        if before != sources:
+            raise TrainingError(
+                f"{run} was begun on {', '.join(before)}, not on {', '.join(sources)}: choose"
+                " another --run"
+            )
 
 
 def _print_next_steps(run: Path, console: "Console") -> None:
@@ -159,23 +192,8 @@ def _print_next_steps(run: Path, console: "Console") -> None:
 
 
 VOCABULARY = 2048
-PIECE = 2**16  # characters: one long file still gives documents for validation
-
-
-def validation_share(run: Path, corpus: dict[str, Any]) -> float:
-    """The share of documents for validation: a twentieth, and of a few documents enough that about
-    ten are in it.
-    """
-    from puna.data.reading import checked_reading
-    from puna.data.sources import find_sources
-
-    reading = checked_reading(include=corpus["include"], exclude=corpus["exclude"])
-    documents = sum(
-        1 + file.size // PIECE
-        for found in find_sources(corpus["sources"], reading, [run])
-        for file in found.files
-    )
-    return min(0.5, max(0.05, 10 / documents))
+PIECE = 2**16  # characters: the documents of one long file, some of which are held out
+WINDOWS = 8  # of the text, at least, so that all of it is trained on
 
 
 def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe":
@@ -186,7 +204,7 @@ def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe"
     few hundred steps of `puna-2m`. No sweep is on record: they are a working choice, not an
     optimum.
     """
-    from puna.config import validate
+    from puna.config import overlay, validate
     from puna.training.recipe import Recipe
 
     values: dict[str, Any] = {
@@ -194,7 +212,7 @@ def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe"
         "tokenizer": {"path": str(run / "tokenizer"), "vocab_size": VOCABULARY},
         "data": {
             "mixture": [{"path": str(run / "data"), **corpus}],
-            "validation_fraction": validation_share(run, corpus),
+            "validation_fraction": 0.05,
             "piece_characters": PIECE,
         },
         "model": {"preset": "puna-2m"},
@@ -203,19 +221,61 @@ def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe"
             "learning_rate": 8e-3,
             "muon_learning_rate": 0.02,
             "schedule": "linear",
-            "warmup_steps": max(0, steps // 20),
             "final_factor": 0.0,
         },
-        "train": {
-            "steps": steps,
-            "batch_size": 8,
-            "log_every": 5,
-            "validate_every": -(-steps // 5),
-            "validation_tokens": 20_000,
-            "checkpoint_every": 100,
-        },
+        "train": {"batch_size": 8, "log_every": 5, "validation_tokens": 20_000},
     }
-    return validate(Recipe, values, origin="quickstart")
+    return validate(Recipe, overlay(values, _of_length(steps)), origin="quickstart")
+
+
+def _of_length(steps: int) -> dict[str, Any]:
+    """The values of a recipe that follow from its number of steps."""
+    return {
+        "optimizer": {"warmup_steps": max(0, steps // 20)},
+        "train": {"steps": steps, "validate_every": -(-steps // 5), "checkpoint_every": 100},
+    }
+
+
+def with_steps(recipe: "Recipe", steps: int) -> "Recipe":
+    """The same recipe for another number of steps."""
+    from puna.config import overlay, validate
+    from puna.training.recipe import Recipe
+
+    return validate(Recipe, overlay(recipe.model_dump(), _of_length(steps)), origin="quickstart")
+
+
+def fitted(recipe: "Recipe", console: "Console") -> "Recipe":
+    """The recipe with the vocabulary that was learned, and with windows of which the training text
+    has `WINDOWS`; says so where either is smaller than was asked for.
+    """
+    from puna.config import overlay, validate
+    from puna.data.manifest import Manifest
+    from puna.tokenizer.tokenizer import Tokenizer
+    from puna.training.recipe import Recipe
+
+    entries = Tokenizer.load(recipe.tokenizer.path).vocab_size
+    tokens = Manifest.load(recipe.data.mixture[0].path).splits["train"].tokens
+    context = max(1, min(recipe.context_length, (tokens - 1) // WINDOWS))
+    changes = [
+        f"{words} of {now:,} tokens in place of {before:,}"
+        for words, before, now in (
+            ("a vocabulary", recipe.model.vocab_size, entries),
+            ("windows", recipe.context_length, context),
+        )
+        if now != before
+    ]
+    if changes:
+        console.print(
+            f"fitted to {tokens:,} tokens of text: {', '.join(changes)}",
+            highlight=False,
+            style="yellow",
+        )
+    values = {
+        "tokenizer": {"vocab_size": entries},
+        "model": {"vocab_size": entries},
+        "train": {"context_length": context},
+    }
+    return validate(Recipe, overlay(recipe.model_dump(), values), origin="quickstart")
 
 
 def steps_within(recipe: "Recipe", minutes: float) -> int:

@@ -111,9 +111,10 @@ def run(
 
     console = Console(markup=False, emoji=False)
     study = read_study(folder)
-    for arm in resolve_arms(study, folder).values():
-        with RunProgress(console) as progress:
-            make_missing_data(arm.recipe, [progress])
+    with RunProgress(console) as progress:
+        for arm in resolve_arms(study, folder).values():
+            # shards that some runs were trained on are never prepared again
+            make_missing_data(arm.recipe, [progress], again=False)
     forecast = Forecast(study, folder, jobs, stage)
     total = sum(len(phase.jobs) for phase in forecast.phases)
     left = sum(len(phase.unfinished(folder)) for phase in forecast.phases)

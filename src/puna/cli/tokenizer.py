@@ -8,7 +8,7 @@ learned.
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,6 +23,9 @@ from puna.cli.reading_options import (
     Strict,
     TextField,
 )
+
+if TYPE_CHECKING:
+    from puna.tokenizer.tokenizer import Tokenizer
 
 app = typer.Typer(
     name="tokenizer",
@@ -94,7 +97,7 @@ def train(
         puna tokenizer train books/ 'web/*.jsonl' --out runs/tokenizer --digits three
 
     The same texts give the same tokenizer, byte for byte. 20 MB of text and 32,000 tokens take
-    about 11 seconds.
+    about 11 seconds. A folder that holds another tokenizer is not overwritten.
     """
     from rich.console import Console
 
@@ -126,6 +129,7 @@ def train(
             max_bytes,
             on_progress=lambda read: status.update(f"{read / 1e6:,.1f} MB read, merging follows"),
         )
+    _reject_other(out, tokenizer)
     tokenizer.save(out)
     console.print(
         f"{out}: {tokenizer.vocab_size:,} tokens, digits {digits}, hash {tokenizer.hash[:12]}"
@@ -140,6 +144,25 @@ def train(
             f"The vocabulary is smaller than the {vocab_size:,} asked for: no more pairs occur"
             " twice in the text.",
             style="yellow",
+        )
+
+
+def _reject_other(out: Path, tokenizer: "Tokenizer") -> None:
+    """Raise TokenizerError where the folder holds a tokenizer of another hash, which models and
+    shards may have been made with.
+    """
+    from puna.errors import TokenizerError
+    from puna.tokenizer.tokenizer import Tokenizer
+
+    if not (out / "tokenizer.json").exists():
+        return
+    before = Tokenizer.load(out)
+    if before.hash != tokenizer.hash:
+        raise TokenizerError(
+            f"{out} holds another tokenizer, of {before.vocab_size:,} tokens and hash"
+            f" {before.hash[:12]}, where the new one has {tokenizer.vocab_size:,} and"
+            f" {tokenizer.hash[:12]}: shards and models made with it would no longer be readable;"
+            f" give another --out, or delete {out / 'tokenizer.json'} first"
         )
 
 

@@ -13,7 +13,15 @@ from pydantic import ValidationError
 
 from puna import durable
 from puna.config import Config
-from puna.data.manifest import SPLITS, Inputs, Manifest, Shard, SplitName, storage_of
+from puna.data.manifest import (
+    MANIFEST_NAME,
+    SPLITS,
+    Inputs,
+    Manifest,
+    Shard,
+    SplitName,
+    storage_of,
+)
 from puna.data.shards import check_sizes, is_intact
 from puna.errors import DataError
 
@@ -38,16 +46,31 @@ def completed_manifest(out: Path, inputs: Inputs) -> Manifest:
     return manifest
 
 
+def forget_others(out: Path, inputs: Inputs) -> None:
+    """Begin a folder again where its shards are of other inputs, or where no validation text was
+    set aside in it: delete them. A kill at any moment leaves a folder that can be begun.
+    """
+    if (out / MANIFEST_NAME).exists():
+        manifest = Manifest.load(out)
+        before, lacking = manifest.inputs, manifest.lacks_validation
+    elif (out / JOURNAL_NAME).exists():
+        before, lacking = _read_journal(out).inputs, False
+    else:
+        return
+    if lacking or before != inputs:
+        write_journal(out, inputs, {split: [] for split in SPLITS})
+        (out / MANIFEST_NAME).unlink(missing_ok=True)
+        for split in SPLITS:
+            for path in [*out.glob(f"{split}-*.tokens"), *out.glob(f"{split}-*.offsets")]:
+                path.unlink()
+
+
 def begun_shards(out: Path, inputs: Inputs) -> dict[SplitName, list[Shard]]:
     """The finished shards of a folder that was begun from the same inputs; an empty folder is
     begun. Raises DataError for other inputs, a damaged journal, and a folder of other files.
     """
-    path = out / JOURNAL_NAME
-    if path.exists():
-        try:
-            journal = Journal.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise DataError(f"{path} is damaged; delete {out} and prepare it again") from error
+    if (out / JOURNAL_NAME).exists():
+        journal = _read_journal(out)
         if any(journal.shards.values()):
             _require_same(out, journal.inputs, inputs)
             return {split: _intact(out, journal.shards[split], inputs) for split in SPLITS}
@@ -58,6 +81,14 @@ def begun_shards(out: Path, inputs: Inputs) -> dict[SplitName, list[Shard]]:
     shards: dict[SplitName, list[Shard]] = {split: [] for split in SPLITS}
     write_journal(out, inputs, shards)
     return shards
+
+
+def _read_journal(out: Path) -> Journal:
+    path = out / JOURNAL_NAME
+    try:
+        return Journal.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged; delete {out} and prepare it again") from error
 
 
 def _intact(out: Path, shards: Sequence[Shard], inputs: Inputs) -> list[Shard]:

@@ -91,6 +91,8 @@ class Inputs(Reading):
     """All that the shards depend on: the same inputs give the same bytes."""
 
     sources: tuple[SourceRecord, ...]
+    validation_sources: tuple[SourceRecord, ...] = ()
+    """Texts that are held out whole; of the sources then nothing is, and the fraction is 0."""
     tokenizer_hash: str
     vocab_size: int = Field(gt=0, le=2**32)
     validation_fraction: float = Field(ge=0, lt=1)
@@ -102,16 +104,25 @@ class Inputs(Reading):
     """
     shard_tokens: int = Field(gt=0)
 
+    @property
+    def holds_out(self) -> bool:
+        """True where a validation split was asked for."""
+        return bool(self.validation_sources) or self.validation_fraction > 0
+
     def differences(self, other: "Inputs") -> list[str]:
         """The differences, in words; a source's spelling does not count, its files do."""
         found = []
-        if len(self.sources) != len(other.sources):
-            found.append(f"{len(self.sources)} sources became {len(other.sources)}")
-        for ours, theirs in zip(self.sources, other.sources, strict=False):
-            if ours.files_hash != theirs.files_hash:
-                found.append(
-                    f"the files of {theirs.name} are not those that were read as {ours.name}"
-                )
+        for kind, before, now in (
+            ("sources", self.sources, other.sources),
+            ("validation sources", self.validation_sources, other.validation_sources),
+        ):
+            if len(before) != len(now):
+                found.append(f"{len(before)} {kind} became {len(now)}")
+            for ours, theirs in zip(before, now, strict=False):
+                if ours.files_hash != theirs.files_hash:
+                    found.append(
+                        f"the files of {theirs.name} are not those that were read as {ours.name}"
+                    )
         for name in (
             "tokenizer_hash",
             *Reading.model_fields,
@@ -121,9 +132,9 @@ class Inputs(Reading):
             "spread",
             "shard_tokens",
         ):
-            before, now = getattr(self, name), getattr(other, name)
-            if before != now:
-                found.append(f"{name} was {before} and is {now}")
+            was, is_now = getattr(self, name), getattr(other, name)
+            if was != is_now:
+                found.append(f"{name} was {was} and is {is_now}")
         return found
 
 
@@ -148,6 +159,8 @@ class Manifest(Config):
     own_files: int = 0
     examples: dict[LeftOutKind, tuple[str, ...]] = Field(default_factory=dict)
     """The first names of each kind of what was left out."""
+    cut: bool = False
+    """True where the end of one document was held out, and the rest of it is training text."""
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -178,6 +191,11 @@ class Manifest(Config):
     def storage(self) -> np.dtype[Any]:
         """The numpy type of the tokens files."""
         return storage_of(self.inputs.vocab_size)
+
+    @property
+    def lacks_validation(self) -> bool:
+        """True where a validation split was asked for and came out empty."""
+        return self.inputs.holds_out and not self.splits["validation"].shards
 
     @property
     def content_hash(self) -> str:

@@ -118,7 +118,8 @@ class Mixture:
             if not count:
                 raise DataError(
                     f"the source {name} has {num_tokens[name]} tokens, fewer than one window of"
-                    f" {context_length} + 1; add text or shorten the context"
+                    f" {context_length} + 1; add text or shorten the context (in a recipe"
+                    f" train.context_length, to {num_tokens[name] - 1} at most)"
                 )
         self.schedule = Schedule(_shares(weights))
         self._seed = seed

@@ -2,7 +2,7 @@
 
 This process reads, hashes and writes; worker processes turn batches of text into ids. Batches come
 back in the order in which they were sent, so the bytes on disk do not depend on the number of
-workers.
+workers. The beginning of the sources is read once before, for a split with two sides (`split.py`).
 
 After every shard the list of finished shards (`journal.json`) is replaced. A run that was ended at
 any moment, by a signal, a power cut or a full disk, is continued by the same call: the sources are
@@ -24,16 +24,21 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
 from puna import durable
-from puna.data.dedup import SeenDocuments, document_hash, split_of
+from puna.data.corpus import Corpus, ReadingCounts, distinct_documents, split_plan
 from puna.data.encode import available_cores, encode_batches
-from puna.data.journal import JOURNAL_NAME, begun_shards, completed_manifest, write_journal
+from puna.data.journal import (
+    JOURNAL_NAME,
+    begun_shards,
+    completed_manifest,
+    forget_others,
+    write_journal,
+)
 from puna.data.left_out import BAD_SHARE, LeftOut, printable
 from puna.data.manifest import (
     MANIFEST_NAME,
@@ -49,7 +54,8 @@ from puna.data.manifest import (
 )
 from puna.data.reading import PIECE_CHARACTERS, Reading, broken_rules, checked_reading
 from puna.data.shards import ShardWriter
-from puna.data.sources import Source, find_sources, read_documents
+from puna.data.sources import Source, find_sources
+from puna.data.split import SplitPlan
 from puna.errors import DataError
 from puna.spawn import require_main_guard
 from puna.tokenizer.tokenizer import Tokenizer
@@ -83,21 +89,14 @@ class _Label(NamedTuple):
     progress: PreparationProgress
 
 
-@dataclass
-class _Counts:
-    """Running totals of what was read."""
-
-    left_out: LeftOut
-    documents: int = 0
-    bytes: int = 0
-
-
 def prepare(
     sources: Sequence[str | Path] | str | Path,
     tokenizer: Tokenizer,
     out: Path | str,
     *,
     validation_fraction: float = 0.05,
+    validation_sources: Sequence[str | Path] | str | Path = (),
+    replace: bool = False,
     workers: int | None = None,
     shard_tokens: int = SHARD_TOKENS,
     max_bytes: int | None = None,
@@ -117,11 +116,14 @@ def prepare(
     inputs began there.
 
     sources: one or several, as `sources.py` lists them. validation_fraction: the share of documents
-    for validation, decided by each document's hash. workers: processes; None takes one a core,
-    fewer for a small corpus; 1 tokenises in this process. shard_tokens: a shard ends with the
-    document that reaches it. max_bytes: end with the document that brings the text kept, both
-    splits together, to this many UTF-8 bytes; max_documents: with this many documents; files are
-    then read in the order of a hash of their names, so that both take a sample of each source.
+    for validation, decided by each document's hash, and in a small corpus of its bytes where hashes
+    would not do (`split.py`). validation_sources: texts that are held out in place of that share;
+    documents of `sources` that are among them are left out. replace: begin a folder of other inputs
+    again, where else it is rejected. workers: processes; None takes one a core, fewer for a small
+    corpus; 1 tokenises in this process. shard_tokens: a shard ends with the document that reaches
+    it. max_bytes: end with the document that brings the text kept, both splits together but for
+    `validation_sources`, to this many UTF-8 bytes; max_documents: with this many documents; files
+    are then read in the order of a hash of their names, so that both take a sample of each source.
     text_field, piece_characters, separator, normalize, include, exclude: see `Reading`. strict,
     bad_share: see `LeftOut`. own: folders that are no text though they lie inside a source; `out`
     is one.
@@ -134,7 +136,6 @@ def prepare(
     """
     require_main_guard()
     out = Path(out)
-    names = [str(name) for name in ([sources] if isinstance(sources, str | Path) else sources)]
     reading = checked_reading(
         text_field=text_field,
         piece_characters=piece_characters,
@@ -143,32 +144,46 @@ def prepare(
         include=include,
         exclude=exclude,
     )
-    found = find_sources(names, reading, (out, *own))
+    names, held_out = _names(sources), _names(validation_sources)
+    corpus = Corpus(
+        find_sources(names, reading, (out, *own)),
+        find_sources(held_out, reading, (out, *own)) if held_out else [],
+    )
     inputs = _inputs(
-        found, tokenizer, validation_fraction, shard_tokens, max_bytes, max_documents, reading
+        corpus, tokenizer, validation_fraction, shard_tokens, max_bytes, max_documents, reading
     )
     if workers is None:
-        workers = min(
-            available_cores(), 1 + sum(source.size for source in found) // _STORED_BYTES_PER_WORKER
-        )
+        workers = min(available_cores(), 1 + corpus.size // _STORED_BYTES_PER_WORKER)
     if workers < 1:
         raise DataError(f"workers is {workers}, but at least one process must tokenise")
-    left_out = LeftOut(strict=strict, bad_share=bad_share)
+
+    def nothing_read() -> ReadingCounts:
+        return ReadingCounts(LeftOut(strict=strict, bad_share=bad_share))
+
+    complete = (out / MANIFEST_NAME).exists() and not replace
+    plan = None if complete else split_plan(corpus, inputs, nothing_read())
     with _writing(out):
-        if (out / MANIFEST_NAME).exists():
+        if replace:
+            forget_others(out, inputs)
+        if plan is None or (out / MANIFEST_NAME).exists():
             return completed_manifest(out, inputs)
         shards = begun_shards(out, inputs)
         tokenizer.save(out)
-        return _fill(out, inputs, shards, found, workers, left_out, on_progress)
+        return _fill(out, inputs, shards, corpus, plan, workers, nothing_read(), on_progress)
+
+
+def _names(sources: Sequence[str | Path] | str | Path) -> list[str]:
+    return [str(name) for name in ([sources] if isinstance(sources, str | Path) else sources)]
 
 
 def _fill(
     out: Path,
     inputs: Inputs,
     shards: dict[SplitName, list[Shard]],
-    sources: list[Source],
+    corpus: Corpus,
+    plan: SplitPlan,
     workers: int,
-    left_out: LeftOut,
+    counts: ReadingCounts,
     on_progress: Callable[[PreparationProgress], None] | None,
 ) -> Manifest:
     """Write the shards that are still to come, adding each to `shards` and the journal, and then
@@ -185,8 +200,7 @@ def _fill(
         split: ShardWriter(out, split, inputs.shard_tokens, len(shards[split]), remember)
         for split in SPLITS
     }
-    counts = _Counts(left_out)
-    batches = _batches(sources, inputs, finished, counts)
+    batches = _batches(corpus, inputs, plan, finished, counts)
     for encoded, label in encode_batches(batches, out, storage_of(inputs.vocab_size), workers):
         for ids, split, size in zip(encoded.documents(), label.splits, label.sizes, strict=True):
             writers[split].add(ids, size)
@@ -194,18 +208,14 @@ def _fill(
             on_progress(label.progress)
     for writer in writers.values():
         writer.finish()
-    if not shards["train"]:
-        raise DataError(
-            f"all {counts.documents} documents fell to validation, by their hash and a validation"
-            f" fraction of {inputs.validation_fraction}; lower the fraction or add documents"
-        )
     manifest = Manifest(
         format=1,
         inputs=inputs,
         dtype=dtype_of(inputs.vocab_size),
         splits={split: Split.of(tuple(shards[split])) for split in SPLITS},
-        **{str(kind): count for kind, count in left_out.counts.items()},
-        examples={kind: tuple(names) for kind, names in left_out.examples.items()},
+        **{str(kind): count for kind, count in counts.left_out.counts.items()},
+        examples={kind: tuple(names) for kind, names in counts.left_out.examples.items()},
+        cut=bool(plan.cut),
     )
     # the manifest makes the folder complete: after the last shard, and before the journal goes
     durable.write_json(out / MANIFEST_NAME, manifest.model_dump(mode="json"))
@@ -214,7 +224,11 @@ def _fill(
 
 
 def _batches(
-    sources: list[Source], inputs: Inputs, finished: dict[SplitName, int], counts: _Counts
+    corpus: Corpus,
+    inputs: Inputs,
+    plan: SplitPlan,
+    finished: dict[SplitName, int],
+    counts: ReadingCounts,
 ) -> Iterator[tuple[list[str], _Label]]:
     """Read the sources and batch the documents that are kept, but for the first `finished` of each
     split.
@@ -222,39 +236,27 @@ def _batches(
     Adds to `counts`. A stretch without a document to tokenise gives empty batches, so that progress
     shows.
     """
-    stored = sum(source.size for source in sources)
-    seen, taken = SeenDocuments(), dict.fromkeys(SPLITS, 0)
+    taken = dict.fromkeys(SPLITS, 0)
     texts: list[str] = []
     splits: list[SplitName] = []
     sizes: list[int] = []
     volume = 0
-    for document in read_documents(sources, inputs, counts.left_out, spread=inputs.spread):
-        text = document.text.encode()
+    for read in distinct_documents(corpus, inputs, counts):
         # duplicates count too, so that a long stretch of them still shows progress
-        volume += len(text)
-        identity = document_hash(text)
-        if seen.add(identity):
-            split = split_of(identity, inputs.validation_fraction)
-            counts.documents += 1
-            counts.bytes += len(text)
+        volume += read.size
+        for split, text in read.parts(plan):
             taken[split] += 1
             # the first documents of each split are in the shards of an interrupted call
             if taken[split] > finished[split]:
-                texts.append(document.text)
+                texts.append(text)
                 splits.append(split)
-                sizes.append(len(text))
-        else:
-            counts.left_out.add("duplicates", printable(document.path))
-        if inputs.max_bytes is not None and counts.bytes >= inputs.max_bytes:
-            break
-        if inputs.max_documents is not None and counts.documents >= inputs.max_documents:
-            break
+                sizes.append(len(text.encode()))
         if volume >= _BATCH_BYTES:
             # the position counts stored bytes, max_bytes those of the text: the nearer end counts
             done = max(
-                document.position / stored,
-                counts.bytes / inputs.max_bytes if inputs.max_bytes else 0.0,
-                counts.documents / inputs.max_documents if inputs.max_documents else 0.0,
+                read.position / corpus.size,
+                counts.limited_bytes / inputs.max_bytes if inputs.max_bytes else 0.0,
+                counts.limited_documents / inputs.max_documents if inputs.max_documents else 0.0,
             )
             yield (
                 texts,
@@ -265,7 +267,7 @@ def _batches(
 
 
 def _inputs(
-    sources: list[Source],
+    corpus: Corpus,
     tokenizer: Tokenizer,
     validation_fraction: float,
     shard_tokens: int,
@@ -276,19 +278,12 @@ def _inputs(
     _ = tokenizer.eos_id  # a vocabulary without an end of text is rejected here, not in a worker
     try:
         return Inputs(
-            sources=tuple(
-                SourceRecord(
-                    name=printable(source.name),
-                    files=len(source.files),
-                    size=source.size,
-                    files_hash=source.fingerprint,
-                )
-                for source in sources
-            ),
+            sources=_records(corpus.sources),
+            validation_sources=_records(corpus.held_out),
             tokenizer_hash=tokenizer.hash,
             vocab_size=tokenizer.vocab_size,
             **reading.model_dump(),
-            validation_fraction=validation_fraction,
+            validation_fraction=0.0 if corpus.held_out else validation_fraction,
             max_bytes=max_bytes,
             max_documents=max_documents,
             spread=max_bytes is not None or max_documents is not None,
@@ -296,6 +291,18 @@ def _inputs(
         )
     except ValidationError as error:
         raise DataError(broken_rules(error)) from error
+
+
+def _records(sources: list[Source]) -> tuple[SourceRecord, ...]:
+    return tuple(
+        SourceRecord(
+            name=printable(source.name),
+            files=len(source.files),
+            size=source.size,
+            files_hash=source.fingerprint,
+        )
+        for source in sources
+    )
 
 
 @contextmanager

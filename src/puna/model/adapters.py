@@ -8,6 +8,7 @@ that one only.
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -234,8 +235,9 @@ def write_merged(source: Path, adapter: Path, out: Path) -> list[str]:
     merged; the names of the changed layers.
 
     Everything but the weights is the source's: configuration, tokenizer, generation defaults,
-    licence. puna.json says what was merged. `out` appears whole or not at all. Raises
-    ModelFolderError as `read_model` and `read_adapter` do, and where `out` is there already.
+    licence. puna.json says what was merged, and keeps the tokenizer's hash. `out` appears whole or
+    not at all. Raises ModelFolderError as `read_model` and `read_adapter` do, and where `out` is
+    there already.
     """
     if out.exists():
         raise ModelFolderError(
@@ -252,9 +254,20 @@ def write_merged(source: Path, adapter: Path, out: Path) -> list[str]:
             "adapter_config": read_adapter_config(adapter).model_dump(mode="json"),
         }
     with new_folder(out) as aside:
-        write_model(aside, model, provenance={"merged": merged})
+        write_model(aside, model, provenance=_tokenizer_hash(source) | {"merged": merged})
         # After the weights: the source's config.json takes the place of the one just written
         for pattern in KEPT:
             for kept in filter(Path.is_file, source.glob(pattern)):
                 shutil.copyfile(kept, aside / kept.name)
     return changed
+
+
+def _tokenizer_hash(folder: Path) -> dict[str, str]:
+    """The entry of a model's puna.json by which its tokenizer is known; none of a model from
+    elsewhere.
+    """
+    try:
+        values = json.loads((folder / "puna.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {key: values[key] for key in ("tokenizer_hash",) if key in values}

@@ -19,6 +19,7 @@ from puna.tokenizer.special import BEGIN_OF_TEXT_NAMES, END_OF_TEXT_NAMES, PAD_N
 DEFINITION_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
+PROVENANCE_FILE, PROVENANCE_KEY = "puna.json", "tokenizer_hash"
 
 
 def read_folder(path: Path) -> tuple[str, dict[str, Any] | None]:
@@ -50,6 +51,29 @@ def read_folder(path: Path) -> tuple[str, dict[str, Any] | None]:
             f"the tokenizer in {file.parent} cannot be read ({error}); copy or train it again"
         ) from error
     return definition, config
+
+
+def reject_other(path: Path, found: str) -> None:
+    """Raise TokenizerError where the model in a folder was trained with a tokenizer of another hash
+    than `found`, by its puna.json; its ids would mean other text.
+    """
+    provenance = (path if path.is_dir() else path.parent) / PROVENANCE_FILE
+    try:
+        values = json.loads(provenance.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise TokenizerError(
+            f"{provenance} cannot be read ({error}); copy the model folder again, or delete this"
+            " file to read the model without its origin"
+        ) from error
+    expected = values.get(PROVENANCE_KEY) if isinstance(values, dict) else None
+    if expected is not None and expected != found:
+        raise TokenizerError(
+            f"the tokenizer there has the hash {found[:12]}, but the model beside it was trained"
+            f" with {str(expected)[:12]}, as {PROVENANCE_FILE} says: copy that model's"
+            f" {DEFINITION_FILE} into the folder again"
+        )
 
 
 def write_folder(path: Path, definition: str, config: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from puna.errors import TokenizerError
 from puna.tokenizer.byte_level import read_definition
-from puna.tokenizer.folder import build_config, read_folder, write_folder
+from puna.tokenizer.folder import build_config, read_folder, reject_other, write_folder
 from puna.tokenizer.pretokenize import Digits, cut_text, encode_utf8
 from puna.tokenizer.special import (
     BEGIN_OF_TEXT_NAMES,
@@ -86,11 +86,14 @@ class Tokenizer:
     def load(cls, path: Path | str) -> Self:
         """Read a model or tokenizer folder, or a `tokenizer.json`.
 
-        Raises TokenizerError if it is missing, damaged or not byte-level BPE.
+        Raises TokenizerError if it is missing, damaged, not byte-level BPE, or not the one that the
+        model in the same folder was trained with.
         """
         definition, config = read_folder(Path(path))
         try:
-            return cls(definition, config)
+            tokenizer = cls(definition, config)
+            reject_other(Path(path), tokenizer.hash)
+            return tokenizer
         except TokenizerError as error:
             raise TokenizerError(f"{path}: {error}") from error
 

@@ -36,6 +36,13 @@ class CorpusRecipe(Config):
     sources: tuple[str, ...] = Field(
         default=(), strict=False, description="texts to prepare the folder from"
     )
+    validation_sources: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        # a recipe without it has the hash that it had before there was such a key
+        exclude_if=lambda value: not value,
+        description="texts to hold out whole, in place of a share of the sources",
+    )
     text_field: str = Field(default="text", description="key or column of the text in tables")
     separator: str | None = Field(
         default=None, description="of documents in plain files: line, blank-lines, or a text"
@@ -61,7 +68,10 @@ class DataRecipe(Config):
 
     mixture: tuple[CorpusRecipe, ...] = Field(strict=False, min_length=1)
     validation_fraction: float = Field(
-        default=0.05, gt=0, lt=1, description="share of the documents held out"
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="share of the documents held out; in a small corpus of its bytes, see split.py",
     )
     piece_characters: int = Field(
         default=2**20,

@@ -55,7 +55,7 @@ class RunInputs:
 
     batch: (step) -> ids [batch_size, context + 1], a pure function. bytes_per_token: of the
     training text, to show bits per byte. write_tokenizer: adds the tokenizer's files to a model
-    folder. special_ids: `bos_id` and `eos_ids` for `write_model`.
+    folder. special_ids: `bos_id` and `eos_ids` for `write_model`. tokenizer_hash: `Tokenizer.hash`.
     """
 
     batch: Callable[[int], Int[NDArray[Any], "B T+1"]]
@@ -64,6 +64,7 @@ class RunInputs:
     data_hash: str
     write_tokenizer: Callable[[Path], None]
     special_ids: dict[str, Any]
+    tokenizer_hash: str
 
 
 class Observer(Protocol):
@@ -287,6 +288,7 @@ class Trainer:
         return {
             "recipe_hash": self.progress.recipe_hash,
             "data_hash": self.progress.data_hash,
+            "tokenizer_hash": self.inputs.tokenizer_hash,
             "puna_version": version("puna"),
             "torch_version": torch.__version__,
             "step": self.progress.step,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from puna.data.manifest import Manifest
     from puna.data.prepare import PreparationProgress
     from puna.tokenizer.tokenizer import Tokenizer
+    from puna.training.recipe import TokenizerRecipe
     from puna.training.trainer import Trainer
 
 
@@ -18,7 +19,7 @@ class RunObserver:
     """Base class whose methods do nothing: derive from it and override those of interest.
 
     They are called in the order in which they stand here, in the thread that runs. Steps that are
-    not needed send nothing: a tokenizer or a corpus that is on disk already is only opened.
+    not needed send nothing, but what is on disk already is never used without a word.
     """
 
     def tokenizer_training(self, vocab_size: int) -> None:
@@ -26,6 +27,22 @@ class RunObserver:
 
     def tokenizer_trained(self, folder: Path, tokenizer: "Tokenizer") -> None:
         """The tokenizer has been saved in `folder`."""
+
+    def tokenizer_reused(
+        self, folder: Path, tokenizer: "Tokenizer", recipe: "TokenizerRecipe"
+    ) -> None:
+        """The tokenizer in `folder` is used as it is; the recipe may ask for another."""
+
+    def vocabulary_unused(self, entries: int, model_entries: int) -> None:
+        """The tokenizer has fewer entries than the model's vocabulary."""
+
+    def corpus_reused(self, folder: Path, manifest: "Manifest", changed: bool) -> None:
+        """The shards in `folder` are used as they are. changed: files of their sources were
+        altered, added or removed since.
+        """
+
+    def corpus_outdated(self, folder: Path, reasons: list[str]) -> None:
+        """The shards in `folder` are not what the recipe asks for, and are prepared again."""
 
     def corpus_preparing(self, folder: Path) -> None:
         """A corpus is about to be tokenised into `folder`."""

@@ -30,7 +30,7 @@ from puna.model.accounting import count_parameters
 from puna.model.weights import write_model
 from puna.run_log import read_run_log
 from puna.training.recipe import Recipe, read_recipe
-from puna.training.stored_recipe import recipe_hash
+from puna.training.stored_recipe import read_stored_recipe, recipe_hash
 from puna.training.trainer import Trainer
 from puna.workflow.evaluation import Evaluation, score_beside_baselines
 from puna.workflow.observer import RunObserver
@@ -85,8 +85,9 @@ def train(
     folder that holds another run, and gradients that stay non-finite.
     """
     recipe = resolve_recipe(recipe, overrides)
-    make_missing_data(recipe, observers)
+    make_missing_data(recipe, observers, again=_same_data(Path(recipe.run or ""), recipe))
     data = open_data(recipe)
+    recipe = data.recipe
     trainer = Trainer(recipe, Path(recipe.run or ""), data.inputs, tuple(observers))
     trainer.start(resume)
     for observer in observers:
@@ -97,6 +98,11 @@ def train(
     llama = LanguageModel(trainer.model, data.tokenizer)
     summary = _measure(trainer, data, llama, observers) if finished else {}
     return TrainedRun(trainer.run, finished, trainer.progress.step, llama, summary)
+
+
+def _same_data(run: Path, recipe: Recipe) -> bool:
+    """True where no run would lose its data if the recipe's were prepared again."""
+    return not (run / "recipe.yaml").exists() or read_stored_recipe(run).data == recipe.data
 
 
 def resolve_recipe(
