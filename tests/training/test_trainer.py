@@ -114,7 +114,12 @@ def test_the_log_says_what_was_done(trainer: Make, tiny_inputs: RunInputs, tmp_p
     assert steps[-1]["loss"] < steps[0]["loss"] - 1
     validations = [record for record in records if record["kind"] == "validation"]
     assert [record["step"] for record in validations] == [20, 40]
-    assert tiny_inputs.validate(run.model).loss == pytest.approx(validations[-1]["loss"])
+    again = tiny_inputs.validate(run.model)
+    assert again.loss == pytest.approx(validations[-1]["loss"])
+    assert {(record["targets"], record["all_targets"]) for record in validations} == {
+        (again.targets, again.all_targets)
+    }
+    assert again.targets == 400 // 32 * 32
     assert not run.model.training
 
 
@@ -145,6 +150,7 @@ def test_a_checkpoint_is_a_model_folder_without_pickles(trainer: Make, tmp_path:
     assert all(weights[name].equal(value) for name, value in run.model.state_dict().items())
     said = json.loads((path / "puna.json").read_text())
     assert (said["step"], said["tokens"], said["data_hash"]) == (3, 3 * 128, run.inputs.data_hash)
+    assert (said["context_length"], said["mask_documents"]) == (32, False)
 
 
 def test_interrupted_while_validating_the_look_is_made_up_for(
@@ -179,7 +185,9 @@ def test_killed_before_its_first_checkpoint_a_run_begins_again(
 def test_the_newest_and_the_best_are_kept(trainer: Make, tmp_path: Path) -> None:
     losses = iter([3.0, 2.0, float("nan"), 2.5])
     overrides = ("train.steps=80", "train.keep_last=2")
-    run = trainer(tmp_path / "run", *overrides, validate=lambda _: Validation(next(losses), 1.0))
+    run = trainer(
+        tmp_path / "run", *overrides, validate=lambda _: Validation(next(losses), 1.0, 10, 20)
+    )
     # what a kill leaves behind
     (run.run / "checkpoints" / ".step-00000007.abcd.partial").mkdir(parents=True)
     run.train()

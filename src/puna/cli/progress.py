@@ -143,7 +143,7 @@ class RunProgress(RunObserver):
         if record["kind"] == "validation":
             self._say(
                 f"step {step:,}: loss {record['loss']:.3f}, {record['bits_per_byte']:.3f} bits per"
-                " byte on validation text"
+                f" byte on {record['targets']:,} of {record['all_targets']:,} validation tokens"
             )
             return
         if not record["applied"]:

@@ -43,10 +43,16 @@ MAX_NON_FINITE_STEPS = 20  # in a row, before the run gives up
 
 @dataclass(frozen=True)
 class Validation:
-    """Result of a validation. loss: nats per token; bits_per_byte: over the text's UTF-8 bytes."""
+    """Result of a validation. loss: nats per token; bits_per_byte: over the text's UTF-8 bytes.
+
+    targets, all_targets: the tokens that were predicted, special ones included, and those that the
+    held-out text has.
+    """
 
     loss: float
     bits_per_byte: float
+    targets: int
+    all_targets: int
 
 
 @dataclass(frozen=True)
@@ -283,7 +289,9 @@ class Trainer:
         return path
 
     def provenance(self) -> dict[str, Any]:
-        """Origin of the model, for puna.json: hashes, versions, steps, tokens."""
+        """Origin of the model, for puna.json: hashes, versions, steps, tokens, and the windows that
+        it was trained on, which an evaluation takes over.
+        """
         return {
             "recipe_hash": self.progress.recipe_hash,
             "data_hash": self.progress.data_hash,
@@ -291,6 +299,8 @@ class Trainer:
             "torch_version": torch.__version__,
             "step": self.progress.step,
             "tokens": self.progress.step * self.recipe.tokens_per_step,
+            "context_length": self.recipe.context_length,
+            "mask_documents": self.recipe.train.mask_documents,
         }
 
 

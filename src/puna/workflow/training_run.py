@@ -125,9 +125,10 @@ def _measure(
         observer.measuring()
     found = score_beside_baselines(
         llama,
-        data.validation_ids(recipe.train.validation_tokens * 10),
+        data.held_out(recipe),
         context=recipe.context_length,
         stride=recipe.context_length,
+        mask_documents=recipe.train.mask_documents,
         max_baseline_bytes=BASELINE_BYTES,
     )
     for observer in observers:
@@ -170,6 +171,8 @@ def summarise(trainer: Trainer, found: Evaluation) -> dict[str, Any]:
         **_model_metrics(found),
         "val_perplexity": found.perplexity,
         "val_bytes": found.bytes,
+        "val_targets": found.targets,
+        "val_all_targets": found.all_targets,
         "model": str(trainer.run / "model"),
         "device": (
             torch.cuda.get_device_name()
