@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from puna.model.weights import read_model
 from puna.training import checkpoint
 from puna.training.recipe import Recipe
 from puna.training.stored_recipe import read_stored_recipe, recipe_hash
-from puna.training.trainer import RunInputs
+from puna.training.throughput import ThroughputMeter
+from puna.training.trainer import RunInputs, Trainer
 
 Puna = Callable[..., Any]
 
@@ -26,6 +28,7 @@ def test_a_finished_run_holds_all_that_was_promised(
     names = {path.name for path in tiny_run.iterdir()}
     assert names == {
         "recipe.yaml",
+        "run.lock",
         "metrics.jsonl",
         "checkpoints",
         "best.json",
@@ -113,6 +116,67 @@ def test_a_run_that_is_there_is_rejected(
     )
     assert "optimizer.weight_decay" in result.err
     assert (tiny_run / "metrics.jsonl").read_bytes() == before
+
+
+STEP = Trainer._step
+
+
+def interrupted(at: Mapping[int, int]) -> Callable[..., Any]:
+    """A training step that sends so many interrupts after the steps that are named."""
+
+    def step(trainer: Trainer, meter: ThroughputMeter) -> Any:
+        result = STEP(trainer, meter)
+        for _ in range(at.get(trainer.progress.step, 0)):
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ({13: 1}, "stopped and saved at step 13; the same command with --resume goes on"),
+        ({13: 2}, "stopped at once, unsaved: steps 11 to 13 are lost; ... --resume goes on"),
+        ({3: 2}, "stopped at once, unsaved: steps 1 to 3 are lost; ... --resume goes on"),
+    ],
+)
+def test_a_second_interrupt_says_what_is_lost(
+    at: Mapping[int, int],
+    expected: str,
+    puna: Puna,
+    tiny_recipe_file: Path,
+    tiny_inputs: RunInputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Trainer, "_step", interrupted(at))
+    result = puna("train", tiny_recipe_file, f"run={tmp_path / 'run'}")
+    assert result.code == 128 + signal.SIGINT
+    assert re.search(said(expected), result.out)
+    saved = max(checkpoint.checkpoints(tmp_path / "run"), default=0)
+    assert saved == {"stopped and": 13}.get(expected[:11], max(at) // 10 * 10)
+
+
+def test_a_resume_says_where_it_goes_on_and_what_changed(
+    puna: Puna,
+    tiny_recipe_file: Path,
+    tiny_inputs: RunInputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ("train", tiny_recipe_file, f"run={tmp_path / 'run'}")
+    for at, begun in (
+        ({3: 2}, ""),
+        ({13: 1}, "has no checkpoint after a step yet: it begins at step 0"),
+    ):
+        monkeypatch.setattr(Trainer, "_step", interrupted(at))
+        resume = ["--resume"] if begun else []
+        assert begun in puna(*command, *resume).out
+    monkeypatch.setattr(Trainer, "_step", STEP)
+    result = puna(*command, "--resume", "train.steps=14")
+    assert "goes on after step 13, from its checkpoint\n" in result.out
+    assert "train.steps: 40 before, 14 now" in result.out
 
 
 def test_an_output_that_cannot_be_written_is_one_line(
