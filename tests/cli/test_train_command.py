@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import save_file
 from said import said
 
+from puna.cli.progress import matmul_peak_words
 from puna.model.accounting import count_parameters
 from puna.model.weights import read_model
 from puna.training import checkpoint
@@ -73,6 +74,24 @@ def test_a_dry_run_spends_nothing(
     )
     assert "known once the data is prepared" in result.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_emulated_bfloat16_is_said_before_a_minute_of_silence(
+    puna: Puna, tiny_recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.device.measure_matmul_peak", lambda *_: 1e11)
+    for hardware in (True, False):
+        monkeypatch.setattr("puna.device.has_bfloat16_arithmetic", lambda _, found=hardware: found)
+        result = puna("train", tiny_recipe_file, "--dry-run", "train.precision=bfloat16")
+        assert ("bfloat16 is emulated here" in result.out) is not hardware
+
+
+def test_the_load_stands_beside_the_peak() -> None:
+    assert (
+        matmul_peak_words(4.2e11, 1.96)
+        == "matmul peak 420 GFLOP/s (measured while other programs took 2.0 cores)"
+    )
+    assert matmul_peak_words(4.2e11, None) == "matmul peak 420 GFLOP/s (measured)"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from said import said
 from puna.data.shards import TokenStream, open_split
 from puna.errors import DataError
 from puna.eval.bits_per_byte import score_tokens
-from puna.eval.held_out import HeldOut, document_separator, open_validation, text_tokens
+from puna.eval.held_out import HeldOutWindows, document_separator, open_validation, text_tokens
 from puna.inference.language_model import LanguageModel
 from puna.tokenizer.tokenizer import Tokenizer
 
@@ -33,7 +33,7 @@ def split(ids: NDArray[np.int64]) -> TokenStream:
     )
 
 
-def starts(held_out: HeldOut) -> list[int]:
+def starts(held_out: HeldOutWindows) -> list[int]:
     """Of windows of ascending ids."""
     return [int(window[0]) for window in held_out.windows]
 
@@ -42,7 +42,7 @@ def test_few_windows_are_the_middles_of_equal_parts() -> None:
     """100 windows of ten targets; four of them lie at the middles of quarters of the text. The
     first forty tokens, a text's beginning, would say nothing of the rest.
     """
-    found = HeldOut.of_ids(np.arange(1001), 40, context=10)
+    found = HeldOutWindows.of_ids(np.arange(1001), 40, context=10)
     assert starts(found) == [120, 370, 620, 870]
     assert found.targets.tolist() == [
         *range(121, 131), *range(371, 381), *range(621, 631), *range(871, 881)
@@ -59,7 +59,7 @@ def test_no_target_counts_twice_and_none_more_than_asked_for(
     num_tokens: int, limit: int, windows: tuple[int, int]
 ) -> None:
     context, stride = windows
-    found = HeldOut.of_ids(np.arange(num_tokens), limit, context=context, stride=stride)
+    found = HeldOutWindows.of_ids(np.arange(num_tokens), limit, context=context, stride=stride)
     targets = found.targets.tolist()
     assert len(set(targets)) == len(targets) <= limit
     assert all(len(window) <= context + 1 for window in found.windows)
@@ -75,7 +75,7 @@ def test_as_many_tokens_lie_in_every_part_of_the_text(limit: int) -> None:
     """Whatever is asked for, the counts of windows in equal fifths of the text differ by at most
     one.
     """
-    found = HeldOut.of_ids(np.arange(16 * 1000 + 1), limit, context=16)
+    found = HeldOutWindows.of_ids(np.arange(16 * 1000 + 1), limit, context=16)
     counts = np.histogram(starts(found), bins=5, range=(0, 16_000))[0]
     assert counts.sum() == limit // 16
     assert counts.max() - counts.min() <= 1
@@ -83,7 +83,7 @@ def test_as_many_tokens_lie_in_every_part_of_the_text(limit: int) -> None:
 
 def test_each_split_gives_an_equal_part_and_a_short_one_all_that_it_has() -> None:
     long, short = split(np.arange(1000, 2001)), split(np.arange(0, 31))
-    found = HeldOut.of_splits([long, short], 200, context=10)
+    found = HeldOutWindows.of_splits([long, short], 200, context=10)
     in_short = found.targets < 1000
     assert found.targets[in_short].tolist() == list(range(1, 31))
     assert (~in_short).sum() == 100
@@ -94,7 +94,7 @@ def test_each_split_gives_an_equal_part_and_a_short_one_all_that_it_has() -> Non
 def test_all_of_a_text_has_the_score_of_the_text(stride: int, tiny_llama: LanguageModel) -> None:
     lengths = tiny_llama.tokenizer.token_lengths()
     ids = np.random.default_rng(0).integers(0, 300, 71)
-    whole = HeldOut.of_ids(ids, 10**9, context=8, stride=stride)
+    whole = HeldOutWindows.of_ids(ids, 10**9, context=8, stride=stride)
     expected = score_tokens(tiny_llama.model, ids, lengths, context=8, stride=stride)
     found = whole.score(tiny_llama.model, lengths)
     assert (found.tokens, found.bytes) == (expected.tokens, expected.bytes)
@@ -112,12 +112,12 @@ def test_a_sample_of_sorted_documents_is_nearer_to_the_whole_than_its_beginning(
     hard = np.random.default_rng(0).integers(0, 256, len(easy)).tolist()
     ids = np.array(easy + hard)
 
-    def bits(held_out: HeldOut) -> float:
+    def bits(held_out: HeldOutWindows) -> float:
         return held_out.score(tiny_llama.model, lengths).bits_per_byte
 
-    whole = bits(HeldOut.of_ids(ids, len(ids), context=32))
-    spread = bits(HeldOut.of_ids(ids, len(ids) // 4, context=32))
-    beginning = bits(HeldOut.of_ids(ids[: len(ids) // 4], len(ids), context=32))
+    whole = bits(HeldOutWindows.of_ids(ids, len(ids), context=32))
+    spread = bits(HeldOutWindows.of_ids(ids, len(ids) // 4, context=32))
+    beginning = bits(HeldOutWindows.of_ids(ids[: len(ids) // 4], len(ids), context=32))
     assert spread == pytest.approx(whole, rel=0.1)
     assert beginning < 0.6 * whole
 
@@ -125,7 +125,7 @@ def test_a_sample_of_sorted_documents_is_nearer_to_the_whole_than_its_beginning(
 @pytest.mark.parametrize("ids", [[], [5]])
 def test_too_short_a_text(ids: list[int]) -> None:
     with pytest.raises(DataError, match=said(f"{len(ids)} tokens ... two")):
-        HeldOut.of_ids(np.array(ids, dtype=np.int64), 100, context=8)
+        HeldOutWindows.of_ids(np.array(ids, dtype=np.int64), 100, context=8)
 
 
 def test_documents_are_parted_by_the_begin_token_or_else_the_end_token() -> None:

@@ -3,8 +3,8 @@ another text, and their score.
 
 A split lies in the order of its documents' names, so its first tokens are those of a few
 neighbours: the beginning of a split is no sample of it. The windows here depend on the text's
-length, the number of tokens that are asked for, the context and the stride alone. So every look at
-a model, during training, at its end and later, sees the same ones.
+length, the number of tokens that are asked for, the context and the stride alone. So every
+validation of a model, during training, at its end and later, scores the same ones.
 
 Not the metric: that is in `bits_per_byte.py`. Costs a read of the chosen windows, and for a text
 that is no data folder its tokenisation.
@@ -27,7 +27,7 @@ from puna.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutWindows:
     """Windows of held-out text. windows: the ids [up to T+1] of each. seen: of each, the targets at
     its front that do not count, for they only give the others context. all_targets: the tokens
     that could be predicted, special ones included: all of the text but its first.

@@ -10,7 +10,7 @@ import numpy as np
 
 from puna.errors import DataError
 from puna.eval.compression import gzip_bits_per_byte, xz_bits_per_byte
-from puna.eval.held_out import HeldOut, document_separator, open_validation, text_tokens
+from puna.eval.held_out import HeldOutWindows, document_separator, open_validation, text_tokens
 from puna.inference.language_model import LanguageModel, load
 
 Paths = Path | str | Sequence[Path | str]
@@ -91,13 +91,13 @@ def evaluate(
     windows = {"context": context, "stride": stride}
     if data is not None:
         splits = [open_validation(Path(folder), llama.tokenizer) for folder in _listed(data)]
-        held_out = HeldOut.of_splits(splits, max_tokens, **windows)
+        held_out = HeldOutWindows.of_splits(splits, max_tokens, **windows)
     elif file is not None:
         ids = text_tokens(_listed(file), llama.tokenizer)
-        held_out = HeldOut.of_ids(ids, max_tokens, **windows)
+        held_out = HeldOutWindows.of_ids(ids, max_tokens, **windows)
     else:
         ids = np.array(llama.encode_prompt(text or ""), dtype=np.int64)
-        held_out = HeldOut.of_ids(ids, max_tokens, **windows)
+        held_out = HeldOutWindows.of_ids(ids, max_tokens, **windows)
     return score_beside_baselines(llama, held_out, mask_documents=mask_documents, **windows)
 
 
@@ -133,7 +133,7 @@ def _check_windows(context: int, stride: int, longest: int) -> None:
 
 def score_beside_baselines(
     llama: LanguageModel,
-    held_out: HeldOut,
+    held_out: HeldOutWindows,
     *,
     context: int,
     stride: int,

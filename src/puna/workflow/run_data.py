@@ -20,7 +20,7 @@ from puna.data.prepare import PreparationProgress, prepare
 from puna.data.shards import TokenStream, open_split
 from puna.data.sources import read_texts
 from puna.errors import DataError
-from puna.eval.held_out import HeldOut, document_separator
+from puna.eval.held_out import HeldOutWindows, document_separator
 from puna.model.transformer import Transformer
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.tokenizer.training import take_turns
@@ -39,9 +39,9 @@ class RunData:
     validation: list[TokenStream]
     inputs: RunInputs
 
-    def held_out(self, recipe: Recipe) -> HeldOut:
-        """The windows of validation text that every look at the run's model sees."""
-        return HeldOut.of_splits(
+    def held_out(self, recipe: Recipe) -> HeldOutWindows:
+        """The windows of validation text that every validation of the run scores."""
+        return HeldOutWindows.of_splits(
             self.validation, recipe.train.validation_tokens, context=recipe.context_length
         )
 
