@@ -63,7 +63,7 @@ class StopSignals(RunObserver):
 
 
 def _lost(trainer: "Trainer") -> str:
-    """What a run that ends at once loses."""
+    """The steps that a run loses which ends at once, in words."""
     from puna.training.checkpoint import checkpoints
 
     saved, step = max(checkpoints(trainer.run), default=0), trainer.progress.step

@@ -70,7 +70,6 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
     from rich.table import Table
 
     from puna.cli.progress import EMULATED, matmul_peak_words
-    from puna.data.mixture import epochs
     from puna.device import (
         choose_device,
         choose_precision,
@@ -117,19 +116,24 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
         "device": f"{device}, {precision}, {peak_words}",
         "time": f"about {flops * tokens / (0.5 * peak) / 60:,.1f} minutes at half of that peak",
     }
-    unique = {corpus.path: _train_tokens(Path(corpus.path)) for corpus in recipe.data.mixture}
-    if all(unique.values()):
-        seen = epochs(
-            {corpus.path: corpus.weight for corpus in recipe.data.mixture}, unique, tokens
-        )
-        rows |= {f"epochs of {name}": f"{count:.2f}" for name, count in seen.items()}
-    else:
-        rows["epochs"] = "known once the data is prepared"
+    rows |= _epochs(recipe, tokens)
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
     if is_emulated(device, precision):
         console.print(EMULATED, style="yellow", highlight=False)
+
+
+def _epochs(recipe: "Recipe", tokens: int) -> dict[str, str]:
+    """Rows on how often a run of so many tokens reads each corpus."""
+    from puna.data.mixture import epochs
+
+    unique = {corpus.path: _train_tokens(Path(corpus.path)) for corpus in recipe.data.mixture}
+    if not all(unique.values()):
+        return {"epochs": "known once the data is prepared"}
+    weights = {corpus.path: corpus.weight for corpus in recipe.data.mixture}
+    seen = epochs(weights, unique, tokens)
+    return {f"epochs of {name}": f"{count:.2f}" for name, count in seen.items()}
 
 
 def _train_tokens(folder: Path) -> int:

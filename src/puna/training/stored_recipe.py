@@ -83,8 +83,8 @@ def store_changes(run: Path, recipe: Recipe, step: int, changes: Changes) -> Non
 
 
 def read_changes(run: Path) -> list[dict[str, Any]]:
-    """What resumes changed, in their order: `step`, and `changed`, a pair of values (before, after)
-    for each key.
+    """The changes that resumes made, in their order: `step`, and `changed`, a pair of values
+    (before, after) for each key.
     """
     try:
         found: list[dict[str, Any]] = json.loads((run / CHANGES).read_text(encoding="utf-8"))
