@@ -8,6 +8,7 @@ from puna.device import (
     choose_device,
     choose_precision,
     has_bfloat16_arithmetic,
+    is_emulated,
     measure_matmul_peak,
     memory_bytes,
 )
@@ -78,4 +79,46 @@ def test_the_peak_counts_a_multiply_add_as_two(monkeypatch: pytest.MonkeyPatch) 
     """
     ticks = iter(range(1000))
     monkeypatch.setattr("puna.device.time.perf_counter", lambda: float(next(ticks)))
-    assert measure_matmul_peak(CPU, "float32", seconds=0.5) == 2 * 2048**3
+    assert measure_matmul_peak(CPU, "float32", 1, 0.5) == 2 * 2048**3
+
+
+def test_the_peak_is_the_best_window_and_the_pauses_between_do_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Other programs slow the first and the last window: products there take 8 s and 4 s, in the
+    middle one 2 s.
+    """
+    clock = [0.0]
+    durations = iter([8.0, 2.0, 2.0, 4.0])
+
+    class Matrix:
+        def __matmul__(self, _: object) -> None:
+            clock[0] += next(durations)
+
+    def sleep(seconds: float) -> None:
+        clock[0] += 100 * seconds
+
+    monkeypatch.setattr("puna.device.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("puna.device.time.sleep", sleep)
+    monkeypatch.setattr("puna.device.torch.randn", lambda *_, **__: Matrix())
+    assert measure_matmul_peak(CPU, "float32", 3, 3.0) == 2 * 2048**3 / 2
+    assert clock[0] == 8 + 2 + 2 + 4 + 3 * 300
+
+
+def test_an_emulated_format_has_the_peak_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured in emulation, the peak was so low that training had an MFU of 1139%, and a product
+    took half a minute.
+    """
+    dtypes: list[torch.dtype] = []
+
+    def randn(*_: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        dtypes.append(dtype)
+        return torch.zeros(1, 1)
+
+    monkeypatch.setattr("puna.device.torch.randn", randn)
+    for hardware, expected in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr("puna.device.has_bfloat16_arithmetic", lambda _, found=hardware: found)
+        assert is_emulated(CPU, "bfloat16") is not hardware
+        assert not is_emulated(CPU, "float32")
+        measure_matmul_peak(CPU, "bfloat16", 1, 1e-3)
+        assert dtypes[-1] == expected

@@ -64,23 +64,37 @@ def autocast(
     return lambda: torch.autocast(device.type, torch.bfloat16)
 
 
-def measure_matmul_peak(device: torch.device, precision: Precision, seconds: float = 0.5) -> float:
-    """FLOP/s of the best of several square matrix products in this format: the denominator of MFU
-    here.
+def is_emulated(device: torch.device, precision: Precision) -> bool:
+    """True for bfloat16 where no hardware multiplies it: it is then no faster than float32, and
+    often many times slower.
+    """
+    return precision == "bfloat16" and not has_bfloat16_arithmetic(device)
 
-    2048 wide on a CPU, 8192 on an accelerator. A vendor's peak is never reached; a measured one
-    says what the machine gives today.
+
+def measure_matmul_peak(
+    device: torch.device, precision: Precision, windows: int = 5, seconds: float = 0.1
+) -> float:
+    """FLOP/s of the best of several square matrix products in this format: the denominator of MFU
+    here. A format that is emulated is measured as float32, which is what the hardware can do.
+
+    2048 wide on a CPU, 8192 on an accelerator; in `windows` of so many seconds (and at least one
+    product) with as long a pause before each, because other programs slow one window more than
+    another. A vendor's peak is never reached; a measured one says what the machine gives today.
     """
     size = 2048 if device.type == "cpu" else 8192
-    a, b = (
-        torch.randn(size, size, device=device, dtype=getattr(torch, precision)) for _ in range(2)
-    )
-    best, start = float("inf"), time.perf_counter()
-    while time.perf_counter() - start < seconds or best == float("inf"):
-        begin = time.perf_counter()
-        a @ b
-        synchronise(device)
-        best = min(best, time.perf_counter() - begin)
+    dtype = torch.float32 if is_emulated(device, precision) else getattr(torch, precision)
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(windows):
+        time.sleep(seconds)
+        end = time.perf_counter()
+        start = end
+        while end - start < seconds:
+            begin = time.perf_counter()
+            a @ b
+            synchronise(device)
+            end = time.perf_counter()
+            best = min(best, end - begin)
     return 2 * size**3 / best
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from said import said
 
-from puna.eval.bits_per_byte import FORMULA, score_tokens, text_tokens
+from puna.eval.bits_per_byte import FORMULA, score_tokens
+from puna.eval.held_out import text_tokens
 from puna.inference.language_model import LanguageModel
 
 Puna = Callable[..., Any]
@@ -23,16 +24,14 @@ def value(out: str, name: str) -> float:
 
 
 def test_the_validation_split(puna: Puna, tiny_run: Path, tiny_recipe_file: Path) -> None:
-    """With the run's own window it finds what the run's summary says."""
+    """With the run's own number of tokens it finds what the run's summary says."""
     result = puna(
         "eval",
         tiny_run / "model",
         "--data",
         tiny_recipe_file.parent / "data",
-        "--context",
-        32,
         "--max-tokens",
-        4000,
+        400,
     )
     summary = json.loads((tiny_run / "summary.json").read_text())
     assert result.code == 0
@@ -43,7 +42,12 @@ def test_the_validation_split(puna: Puna, tiny_run: Path, tiny_recipe_file: Path
         summary["gzip_bits_per_byte"], abs=1e-4
     )
     assert value(result.out, "bytes scored") == summary["val_bytes"]
+    assert re.search(
+        rf"tokens scored\s+[│|]\s+{summary['val_targets']} of {summary['val_all_targets']:,}",
+        result.out,
+    )
     assert FORMULA in result.out
+    assert "windows of 32 tokens, each moved on by 32, with attention across doc" in result.out
 
 
 def test_a_text(puna: Puna, tiny_run: Path, tiny_llama: LanguageModel, tmp_path: Path) -> None:
@@ -52,19 +56,34 @@ def test_a_text(puna: Puna, tiny_run: Path, tiny_llama: LanguageModel, tmp_path:
     result = puna("eval", tiny_run / "model", "--text", path, "--context", 16, "--stride", 8)
     lengths = tiny_llama.tokenizer.token_lengths()
     score = score_tokens(
-        tiny_llama.model, text_tokens(path, tiny_llama.tokenizer), lengths, context=16, stride=8
+        tiny_llama.model,
+        text_tokens([str(path)], tiny_llama.tokenizer),
+        lengths,
+        context=16,
+        stride=8,
     )
     assert value(result.out, "loss, nats per token") == pytest.approx(score.loss, abs=1e-4)
     assert value(result.out, "bytes scored") == score.bytes == path.stat().st_size
     assert "windows of 16 tokens, each moved on by 8" in result.out
 
 
+def test_a_folder_and_a_file_beside_it(
+    puna: Puna, tiny_run: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """What `puna quickstart --text` takes, this takes."""
+    (tmp_path / "more.txt").write_text("the llama reads old pages\n")
+    arguments = ("--text", tiny_corpus, "--text", tmp_path / "more.txt")
+    result = puna("eval", tiny_run / "model", *arguments)
+    files = [*tiny_corpus.iterdir(), tmp_path / "more.txt"]
+    assert value(result.out, "bytes scored") == sum(file.stat().st_size for file in files)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "--data DIR or --text FILE"),
-        (["--data", "a", "--text", "b"], 2, "--data DIR or --text FILE"),
-        (["--text", "gone.txt"], 1, "error: ... no file gone.txt"),
+        ([], 2, "--data DIR or --text SOURCE"),
+        (["--data", "a", "--text", "b"], 2, "--data DIR or --text SOURCE"),
+        (["--text", "gone.txt"], 1, "error: ... gone.txt ... neither a file, a folder"),
         (
             ["--text", __file__, "--context", "97"],
             1,

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 from safetensors.torch import save_file
 from said import said
 
+from puna.cli.progress import matmul_peak_words
 from puna.model.accounting import count_parameters
 from puna.model.weights import read_model
 from puna.training import checkpoint
 from puna.training.recipe import Recipe
 from puna.training.stored_recipe import read_stored_recipe, recipe_hash
-from puna.training.trainer import RunInputs
+from puna.training.throughput import ThroughputMeter
+from puna.training.trainer import RunInputs, Trainer
 
 Puna = Callable[..., Any]
 
@@ -26,6 +29,7 @@ def test_a_finished_run_holds_all_that_was_promised(
     names = {path.name for path in tiny_run.iterdir()}
     assert names == {
         "recipe.yaml",
+        "run.lock",
         "metrics.jsonl",
         "checkpoints",
         "best.json",
@@ -72,6 +76,24 @@ def test_a_dry_run_spends_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_emulated_bfloat16_is_said_before_a_minute_of_silence(
+    puna: Puna, tiny_recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("puna.device.measure_matmul_peak", lambda *_: 1e11)
+    for hardware in (True, False):
+        monkeypatch.setattr("puna.device.has_bfloat16_arithmetic", lambda _, found=hardware: found)
+        result = puna("train", tiny_recipe_file, "--dry-run", "train.precision=bfloat16")
+        assert ("bfloat16 is emulated here" in result.out) is not hardware
+
+
+def test_the_load_stands_beside_the_peak() -> None:
+    assert (
+        matmul_peak_words(4.2e11, 1.96)
+        == "matmul peak 420 GFLOP/s (measured while other programs took 2.0 cores)"
+    )
+    assert matmul_peak_words(4.2e11, None) == "matmul peak 420 GFLOP/s (measured)"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -113,6 +135,67 @@ def test_a_run_that_is_there_is_rejected(
     )
     assert "optimizer.weight_decay" in result.err
     assert (tiny_run / "metrics.jsonl").read_bytes() == before
+
+
+STEP = Trainer._step
+
+
+def interrupted(at: Mapping[int, int]) -> Callable[..., Any]:
+    """A training step that sends so many interrupts after the steps that are named."""
+
+    def step(trainer: Trainer, meter: ThroughputMeter) -> Any:
+        result = STEP(trainer, meter)
+        for _ in range(at.get(trainer.progress.step, 0)):
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ({13: 1}, "stopped and saved at step 13; the same command with --resume goes on"),
+        ({13: 2}, "stopped at once, unsaved: steps 11 to 13 are lost; ... --resume goes on"),
+        ({3: 2}, "stopped at once, unsaved: steps 1 to 3 are lost; ... --resume goes on"),
+    ],
+)
+def test_a_second_interrupt_says_what_is_lost(
+    at: Mapping[int, int],
+    expected: str,
+    puna: Puna,
+    tiny_recipe_file: Path,
+    tiny_inputs: RunInputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Trainer, "_step", interrupted(at))
+    result = puna("train", tiny_recipe_file, f"run={tmp_path / 'run'}")
+    assert result.code == 128 + signal.SIGINT
+    assert re.search(said(expected), result.out)
+    saved = max(checkpoint.checkpoints(tmp_path / "run"), default=0)
+    assert saved == {"stopped and": 13}.get(expected[:11], max(at) // 10 * 10)
+
+
+def test_a_resume_says_where_it_goes_on_and_what_changed(
+    puna: Puna,
+    tiny_recipe_file: Path,
+    tiny_inputs: RunInputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ("train", tiny_recipe_file, f"run={tmp_path / 'run'}")
+    for at, begun in (
+        ({3: 2}, ""),
+        ({13: 1}, "has no checkpoint after a step yet: it begins at step 0"),
+    ):
+        monkeypatch.setattr(Trainer, "_step", interrupted(at))
+        resume = ["--resume"] if begun else []
+        assert begun in puna(*command, *resume).out
+    monkeypatch.setattr(Trainer, "_step", STEP)
+    result = puna(*command, "--resume", "train.steps=14")
+    assert "goes on after step 13, from its checkpoint\n" in result.out
+    assert "train.steps: 40 before, 14 now" in result.out
 
 
 def test_an_output_that_cannot_be_written_is_one_line(

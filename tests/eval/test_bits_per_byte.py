@@ -1,10 +1,9 @@
 """Scores against a plain loop over tokens in float64, and against models whose answer is known;
-where the scored ids come from, and which of them lie on lines with digits.
+and which of the scored ids lie on lines with digits.
 """
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,16 +12,14 @@ from numpy.typing import NDArray
 from said import said
 
 from puna.config import validate
-from puna.data.shards import open_split
 from puna.errors import DataError
 from puna.eval.bits_per_byte import (
     Score,
     on_lines_with_digits,
     score_tokens,
     sum_losses,
-    text_tokens,
     token_losses,
-    validation_tokens,
+    window_losses,
 )
 from puna.inference.language_model import LanguageModel
 from puna.model.config import ModelConfig
@@ -101,6 +98,21 @@ def test_without_a_stride_entry_i_is_predicted_at_position_i_modulo_the_context(
         assert losses[index] == pytest.approx(expected, rel=1e-4)
 
 
+def test_with_a_separator_each_document_of_a_window_begins_anew(tiny_llama: LanguageModel) -> None:
+    """Its losses are those of the document alone, and so are those before the first separator."""
+    separator, model = 5, tiny_llama.model
+    ids = text(61, seed=3)
+    ids[ids == separator] = 6
+    ids[[13, 29, 30]] = separator
+    (masked,) = window_losses(model, [ids], separator=separator)
+    for begin, end in ((0, 13), (13, 29), (30, 61)):
+        (alone,) = window_losses(model, [ids[begin:end]])
+        np.testing.assert_allclose(masked[begin : end - 1], alone, rtol=1e-4, atol=1e-5)
+    (across,) = window_losses(model, [ids])
+    np.testing.assert_allclose(across[:13], masked[:13], rtol=1e-4, atol=1e-5)
+    assert np.abs(across[14:] - masked[14:]).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("ids", "only"),
     [([1, 0, 11], None), ([1, 2, 3], [False, False]), ([1, 0, 3], [True, False])],
@@ -174,55 +186,6 @@ def test_windows_that_cannot_be(
 ) -> None:
     with pytest.raises(ValueError, match="need 0 < stride"):
         score_tokens(tiny_llama.model, text(20), LENGTHS, context=context, stride=stride)
-
-
-def test_validation_ids_are_the_beginning_of_the_validation_split(
-    tiny_recipe_file: Path, tiny_llama: LanguageModel
-) -> None:
-    folder = tiny_recipe_file.parent / "data"
-    everything = validation_tokens(folder, tiny_llama.tokenizer, 10**9)
-    split = open_split(folder, "validation")
-    assert len(everything) == split.num_tokens
-    np.testing.assert_array_equal(
-        validation_tokens(folder, tiny_llama.tokenizer, 37), everything[:37]
-    )
-    assert everything[0] == tiny_llama.tokenizer.bos_id
-    assert everything.dtype == np.int64
-
-
-def test_another_tokenizer_is_rejected(tiny_recipe_file: Path) -> None:
-    other = Tokenizer.train(["something else entirely " * 20], 270)
-    with pytest.raises(DataError, match="was prepared with another tokenizer than the model's"):
-        validation_tokens(tiny_recipe_file.parent / "data", other, 100)
-
-
-def test_a_text_is_one_document(tmp_path: Path, tiny_llama: LanguageModel) -> None:
-    path = tmp_path / "text"
-    path.write_text("the llama 🦙\r\nreads\n", encoding="utf-8", newline="")
-    tokenizer = tiny_llama.tokenizer
-    ids = text_tokens(path, tokenizer)
-    assert ids[0] == tokenizer.bos_id
-    assert tokenizer.decode_bytes(ids[1:].tolist()) == path.read_bytes(), (
-        "bits per byte count the file's own bytes"
-    )
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "there is no file"),
-        (b"", "is empty"),
-        (b"fine \xff", r"is not UTF-8 text \(byte 5\); convert it first"),
-    ],
-)
-def test_a_text_that_cannot_be_scored(
-    content: bytes | None, message: str, tmp_path: Path, tiny_llama: LanguageModel
-) -> None:
-    path = tmp_path / "text"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        text_tokens(path, tiny_llama.tokenizer)
 
 
 NUMBERS = "no digits here\n  x = 17\nnone\n\nlast 3"

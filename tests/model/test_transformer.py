@@ -1,6 +1,8 @@
 """The assembled decoder: causality, the cache at every split, dtypes, and recomputation."""
 
 import itertools
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -125,6 +127,20 @@ def test_recomputing_blocks_leaves_a_cache_in_charge(small_model: Any) -> None:
         cached = CachedModel(model, 1, 6)
         pieces = [cached(ids[:, a:b]) for a, b in ((0, 4), (4, 6))]
         torch.testing.assert_close(torch.cat(pieces, 1), model(ids), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_is_built_without_the_compiler() -> None:
+    """An embedding filled on the device "meta" imported 824 modules, half of the processor time of
+    `puna generate`; nothing is filled there now.
+    """
+    code = (
+        "import sys; from puna.model.config import ModelConfig;"
+        "from puna.model.transformer import build_transformer;"
+        "build_transformer(ModelConfig(preset='puna-2m', vocab_size=300));"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
 
 
 def test_the_meta_device_costs_no_memory_and_leaves_no_tensor_behind() -> None:

@@ -7,6 +7,7 @@ from puna.report.headline import (
     bars,
     cards,
     compression_baselines,
+    scored_tokens,
     validation_bits_per_byte,
     verdict,
 )
@@ -50,6 +51,13 @@ def test_a_compressor_that_was_not_measured_is_left_out():
         baseline.value
         for baseline in compression_baselines({"gzip_bits_per_byte": None, "xz_bits_per_byte": 2.0})
     ] == [2.0]
+
+
+def test_the_tokens_behind_the_figure_stand_beside_it():
+    records = [{"kind": "validation", "step": 9, "targets": 4992, "all_targets": 80122}]
+    assert scored_tokens({}, records) == "4,992 of 80,122"
+    assert scored_tokens({"val_targets": 96, "val_all_targets": 1000}, records) == "96 of 1,000"
+    assert scored_tokens({}, []) == ""
 
 
 def test_the_summary_goes_before_the_last_record():

@@ -151,19 +151,17 @@ def test_the_hash_is_of_all_but_the_folder(tiny_recipe: Callable[..., Recipe]) -
     )
 
 
-def test_differences_name_the_keys(tiny_recipe: Callable[..., Recipe]) -> None:
+def test_differences_name_the_keys_with_both_values(tiny_recipe: Callable[..., Recipe]) -> None:
     other = tiny_recipe(
         "run=elsewhere",
         "train.steps=41",
         "optimizer.betas=[0.8, 0.9]",
         "model.rope_scaling={factor: 2.0}",
     )
-    assert {key.split(".")[1] for key in differences(tiny_recipe(), other)} == {
-        "steps",
-        "betas",
-        "rope_scaling",
-    }
-    assert differences(tiny_recipe(), tiny_recipe("run=elsewhere")) == []
+    found = differences(tiny_recipe(), other)
+    assert {key.split(".")[1] for key in found} == {"steps", "betas", "rope_scaling"}
+    assert found["train.steps"] == (40, 41)
+    assert differences(tiny_recipe(), tiny_recipe("run=elsewhere")) == {}
 
 
 # warm-up as a share of the steps

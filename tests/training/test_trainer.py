@@ -16,6 +16,7 @@ from said import said
 
 from puna.data.shards import open_split
 from puna.errors import ConfigError, ModelFolderError, PunaError, TrainingError
+from puna.model.accounting import training_flops_per_token
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model
 from puna.run_log import read_run_log
@@ -23,7 +24,7 @@ from puna.tokenizer.tokenizer import Tokenizer
 from puna.training import trainer as trainer_module
 from puna.training.checkpoint import checkpoints, optimizer_tensors
 from puna.training.schedule import learning_rate_factor
-from puna.training.stored_recipe import read_stored_recipe
+from puna.training.stored_recipe import read_changes, read_stored_recipe, recipe_hash
 from puna.training.trainer import MAX_NON_FINITE_STEPS, RunInputs, Trainer, Validation
 
 Make = Callable[..., Trainer]
@@ -31,7 +32,7 @@ Make = Callable[..., Trainer]
 
 def untimed(run: Path) -> list[dict[str, Any]]:
     """The log without what depends on the clock."""
-    timed = ("seconds", "tokens_per_second", "mfu")
+    timed = ("seconds", "tokens_per_second", "mfu", "matmul_peak_gflops")
     return [
         {key: value for key, value in record.items() if key not in timed}
         for record in read_run_log(run / "metrics.jsonl")
@@ -111,11 +112,18 @@ def test_the_log_says_what_was_done(trainer: Make, tiny_inputs: RunInputs, tmp_p
             record["loss"] / math.log(2) / tiny_inputs.bytes_per_token
         )
         assert record["applied"] is True
-        assert record["mfu"] > 0
+        flops = training_flops_per_token(run.recipe.model, 32)
+        assert record["matmul_peak_gflops"] == 100
+        assert record["mfu"] == pytest.approx(record["tokens_per_second"] * flops / 1e11)
     assert steps[-1]["loss"] < steps[0]["loss"] - 1
     validations = [record for record in records if record["kind"] == "validation"]
     assert [record["step"] for record in validations] == [20, 40]
-    assert tiny_inputs.validate(run.model).loss == pytest.approx(validations[-1]["loss"])
+    again = tiny_inputs.validate(run.model)
+    assert again.loss == pytest.approx(validations[-1]["loss"])
+    assert {(record["targets"], record["all_targets"]) for record in validations} == {
+        (again.targets, again.all_targets)
+    }
+    assert again.targets == 400 // 32 * 32
     assert not run.model.training
 
 
@@ -147,6 +155,7 @@ def test_a_checkpoint_is_a_model_folder_without_pickles(trainer: Make, tmp_path:
     said = json.loads((path / "puna.json").read_text())
     assert (said["step"], said["tokens"], said["data_hash"]) == (3, 3 * 128, run.inputs.data_hash)
     assert said["tokenizer_hash"] == Tokenizer.load(path).hash
+    assert (said["context_length"], said["mask_documents"]) == (32, False)
 
 
 def test_interrupted_while_validating_the_look_is_made_up_for(
@@ -181,7 +190,9 @@ def test_killed_before_its_first_checkpoint_a_run_begins_again(
 def test_the_newest_and_the_best_are_kept(trainer: Make, tmp_path: Path) -> None:
     losses = iter([3.0, 2.0, float("nan"), 2.5])
     overrides = ("train.steps=80", "train.keep_last=2")
-    run = trainer(tmp_path / "run", *overrides, validate=lambda _: Validation(next(losses), 1.0))
+    run = trainer(
+        tmp_path / "run", *overrides, validate=lambda _: Validation(next(losses), 1.0, 10, 20)
+    )
     # what a kill leaves behind
     (run.run / "checkpoints" / ".step-00000007.abcd.partial").mkdir(parents=True)
     run.train()
@@ -203,14 +214,102 @@ def test_a_folder_that_holds_a_run_is_rejected(trainer: Make, tmp_path: Path) ->
 
 def test_a_changed_recipe_is_rejected_with_its_keys(trainer: Make, tmp_path: Path) -> None:
     trainer(tmp_path / "run").train(until=2)
-    with pytest.raises(
-        TrainingError,
-        match=(
-            r"other values of (optimizer.weight_decay, train.steps|train.steps,"
-            r" optimizer.weight_decay):"
-        ),
-    ):
-        trainer(tmp_path / "run", "train.steps=50", "optimizer.weight_decay=0.2", resume=True)
+    before = (tmp_path / "run" / "recipe.yaml").read_bytes()
+    for others in (("optimizer.weight_decay=0.2",), ("train.batch_size=8", "seed=8")):
+        names = ", ".join(sorted(other.partition("=")[0] for other in others))
+        with pytest.raises(TrainingError, match=said(f"other values of {names}: ... run=")):
+            trainer(tmp_path / "run", "train.steps=50", *others, resume=True)
+    assert (tmp_path / "run" / "recipe.yaml").read_bytes() == before
+    assert read_changes(tmp_path / "run") == []
+
+
+def test_more_steps_at_a_constant_rate_end_as_in_one_piece(trainer: Make, tmp_path: Path) -> None:
+    """The run of 40 steps is finished, and then goes on to 60."""
+    constant = "optimizer.schedule=constant"
+    whole = trainer(tmp_path / "whole", constant, "train.steps=60")
+    assert whole.train()
+    assert trainer(tmp_path / "parted", constant).train()
+    parted = trainer(tmp_path / "parted", constant, "train.steps=60", resume=True)
+    assert parted.train()
+    assert_same(whole, parted)
+
+
+def test_what_a_resume_may_change_is_kept_with_the_run(trainer: Make, tmp_path: Path) -> None:
+    trainer(tmp_path / "run").train(until=3)
+    overrides = ("train.steps=30", "train.log_every=2", "train.keep_last=5", "train.device=auto")
+    run = trainer(tmp_path / "run", *overrides[:-1], resume=True)
+    changed = {
+        "train.steps": (40, 30), "train.log_every": (5, 2), "train.keep_last": (2, 5)
+    }  # fmt: skip
+    assert run.changes == changed
+    run.train(until=6)
+    run = trainer(tmp_path / "run", *overrides, resume=True)
+    assert run.changes == {"train.device": ("cpu", "auto")}
+    recorded = [
+        {"step": 3, "changed": {key: list(pair) for key, pair in changed.items()}},
+        {"step": 6, "changed": {"train.device": ["cpu", "auto"]}},
+    ]
+    assert read_changes(run.run) == recorded
+    stored = read_stored_recipe(run.run)
+    assert (stored.train.steps, stored.train.log_every, stored.train.device) == (30, 2, "auto")
+    written = run.provenance()
+    assert written["changes"] == recorded
+    assert written["recipe_hash"] == recipe_hash(stored) == recipe_hash(run.recipe)
+    assert trainer(tmp_path / "run", *overrides, resume=True).changes == {}
+    assert read_changes(run.run) == recorded
+
+
+def test_fewer_steps_than_are_done_are_rejected(trainer: Make, tmp_path: Path) -> None:
+    trainer(tmp_path / "run").train(until=13)
+    with pytest.raises(TrainingError, match=said("train.steps 12 ... step 13 ... at least")):
+        trainer(tmp_path / "run", "train.steps=12", resume=True)
+    assert trainer(tmp_path / "run", "train.steps=13", resume=True).train()
+
+
+def test_a_run_starts_from_the_weights_of_a_model(trainer: Make, tmp_path: Path) -> None:
+    source = trainer(tmp_path / "source")
+    source.train(until=10)
+    folder = checkpoints(source.run)[10]
+    start = (f"train.init_from={folder}", "model.init_std=0.5", "seed=1", "model.context_length=64")
+    run = trainer(tmp_path / "run", *start)
+    weights = source.model.state_dict()
+    assert all(weights[name].equal(value) for name, value in run.model.state_dict().items())
+    assert run.progress.step == 0
+    assert run.provenance()["init_from"] == str(folder)
+    run.train(until=2)
+    shutil.rmtree(source.run)
+    resumed = trainer(tmp_path / "run", *start, resume=True)
+    weights = run.model.state_dict()
+    assert all(weights[name].equal(value) for name, value in resumed.model.state_dict().items()), (
+        "a run with checkpoints needs the other model no more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.num_layers=3", "model.num_layers 2 ... recipe has 3 ... model.num_layers=2"),
+        ("model.feed_forward_width=64", "model.feed_forward_width 96 ... 64"),
+        ("model.rope_base=5000.0", "model.rope_base 10000.0 ... 5000.0"),
+        ("model={norm: layernorm, width: 64}", "model.width 32 ... 64"),
+    ],
+)
+def test_a_model_of_another_shape_is_rejected_with_the_first_key_that_differs(
+    override: str, message: str, trainer: Make, tmp_path: Path
+) -> None:
+    source = trainer(tmp_path / "source")
+    folder = source.save()
+    with pytest.raises(TrainingError, match=said(f"train.init_from {folder} ... {message}")):
+        trainer(tmp_path / "run", override, f"train.init_from={folder}")
+
+
+def test_a_recipe_without_a_model_to_start_from_has_the_hash_that_it_had(
+    trainer: Make, tmp_path: Path
+) -> None:
+    recipe = trainer(tmp_path / "run").recipe
+    assert "init_from" not in recipe.model_dump()["train"]
+    other = recipe.train.model_copy(update={"init_from": "model"})
+    assert recipe_hash(recipe) != recipe_hash(recipe.model_copy(update={"train": other}))
 
 
 def test_a_moved_run_is_the_same_run(trainer: Make, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """`puna.evaluate`: the library's numbers for a text, a file and a data folder."""
 
 import gzip
+import json
 import lzma
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import puna
 from puna.errors import DataError
 from puna.eval.bits_per_byte import score_tokens
 from puna.inference.language_model import LanguageModel
+from puna.training.trainer import RunInputs
 
 TEXT = "the llama reads old pages 🦙\n" * 9
 
@@ -38,19 +41,64 @@ def test_a_text_a_file_and_a_folder_give_the_scorers_numbers(
     assert found.xz_bits_per_byte == 8 * len(lzma.compress(raw, preset=9)) / len(raw)
 
 
-def test_a_data_folder_gives_the_runs_own_score(
-    tiny_run: Path, tiny_recipe_file: Path, tiny_llama: LanguageModel
+@pytest.mark.parametrize("masked", [False, True])
+def test_one_figure_at_the_end_of_a_run_in_best_json_and_in_an_evaluation(
+    masked: bool, tiny_recipe_file: Path, tiny_inputs: RunInputs, tmp_path: Path
 ) -> None:
-    from puna.workflow.training_run import read_summary
-
+    """They were three: the first N tokens while training, the first 10 N at its end, and all of
+    the text, without the mask, afterwards.
+    """
+    overrides = [
+        "train.steps=6",
+        "train.validate_every=3",
+        f"train.mask_documents={str(masked).lower()}",
+        f"run={tmp_path / 'run'}",
+    ]
+    run = puna.train(tiny_recipe_file, overrides)
+    best = json.loads((run.folder / "best.json").read_text())
+    assert best["step"] == 6
     found = puna.evaluate(
-        tiny_llama, data=tiny_recipe_file.parent / "data", context=32, max_tokens=4000
+        run.folder / "model", data=tiny_recipe_file.parent / "data", max_tokens=400, device="cpu"
     )
-    summary = read_summary(tiny_run)
-    assert summary is not None
-    assert found.bits_per_byte == pytest.approx(summary["val_bits_per_byte"], rel=1e-6)
-    assert found.bytes == summary["val_bytes"]
-    assert (found.context, found.stride) == (32, 32)
+    assert (found.context, found.stride, found.mask_documents) == (32, 32, masked)
+    assert found.bits_per_byte == best["bits_per_byte"] == run.summary["val_bits_per_byte"]
+    assert found.loss == best["loss"] == run.summary["val_loss"]
+    targets, all_targets = 400 // 32 * 32, tiny_inputs.validate(run.model.model).all_targets
+    assert (found.targets, found.all_targets) == (targets, all_targets)
+    assert (best["targets"], best["all_targets"]) == (targets, all_targets)
+    assert (run.summary["val_targets"], run.summary["val_all_targets"]) == (targets, all_targets)
+    assert found.bytes == run.summary["val_bytes"]
+    assert found.gzip_bits_per_byte == run.summary["gzip_bits_per_byte"]
+    if masked:
+        across = puna.evaluate(
+            run.folder / "model",
+            data=tiny_recipe_file.parent / "data",
+            mask_documents=False,
+            max_tokens=400,
+            device="cpu",
+        )
+        assert across.bits_per_byte != found.bits_per_byte
+        assert not across.mask_documents
+
+
+def test_several_data_folders_give_equal_parts(
+    tiny_recipe_file: Path, tiny_llama: LanguageModel
+) -> None:
+    folder = tiny_recipe_file.parent / "data"
+    one = puna.evaluate(tiny_llama, data=folder, context=32, max_tokens=320)
+    two = puna.evaluate(tiny_llama, data=[folder, folder], context=32, max_tokens=640)
+    assert (two.targets, two.all_targets) == (2 * one.targets, 2 * one.all_targets)
+    assert two.bits_per_byte == pytest.approx(one.bits_per_byte, rel=1e-6)
+
+
+def test_a_model_of_another_program_is_scored_in_its_whole_context(
+    tiny_run: Path, tiny_llama: LanguageModel, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run / "model", tmp_path / "model")
+    (tmp_path / "model" / "puna.json").unlink()
+    found = puna.evaluate(tmp_path / "model", TEXT, device="cpu")
+    assert found == puna.evaluate(tiny_llama, TEXT)
+    assert (found.context, found.stride, found.mask_documents) == (96, 96, False)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +114,7 @@ def test_a_data_folder_gives_the_runs_own_score(
         ({"text": TEXT, "context": 0}, "context is 0, but a window has at least 1 token"),
         ({"text": TEXT, "context": 8, "stride": 9}, "stride 9 exceeds the window of 8"),
         ({"text": TEXT, "stride": 0}, "stride is 0, but windows move on by at least 1 token"),
-        ({"file": "gone.txt"}, "there is no file gone.txt"),
+        ({"file": "gone.txt"}, "the source gone.txt is neither a file, a folder nor a glob"),
     ],
 )
 def test_what_cannot_be_scored_says_why(

@@ -14,8 +14,10 @@ from puna.data.manifest import Manifest
 from puna.data.reading import DEFAULT_READING, Reading
 from puna.data.shards import open_split
 from puna.errors import DataError
+from puna.inference.language_model import LanguageModel
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.recipe import CorpusRecipe, Recipe
+from puna.training.trainer import Validation
 from puna.workflow.observer import RunObserver
 from puna.workflow.run_data import make_missing_data, open_data, sample_ids
 
@@ -29,14 +31,42 @@ def two_corpora(tiny_recipe: Callable[..., Recipe], tiny_corpus: Path, tmp_path:
     )
 
 
-def test_validation_ids_are_an_equal_part_of_each_corpus(two_corpora: Recipe) -> None:
+def test_held_out_windows_are_an_equal_part_of_each_corpus(two_corpora: Recipe) -> None:
     make_missing_data(two_corpora)
-    data = open_data(two_corpora)
-    ids = data.validation_ids(101)
-    parts = [
-        open_split(corpus.path, "validation").read(0, 50) for corpus in two_corpora.data.mixture
-    ]
-    np.testing.assert_array_equal(ids, np.concatenate(parts))
+    found = open_data(two_corpora).held_out(two_corpora)
+    splits = [open_split(corpus.path, "validation") for corpus in two_corpora.data.mixture]
+    each = two_corpora.train.validation_tokens // 2 // two_corpora.context_length
+    assert len(found.windows) == 2 * each
+    for number, window in enumerate(found.windows):
+        split = splits[number // each]
+        everything = split.read(0, split.num_tokens)
+        assert any(
+            np.array_equal(everything[start : start + len(window)], window)
+            for start in range(0, len(everything), two_corpora.context_length)
+        )
+    assert found.all_targets == sum(split.num_tokens - 1 for split in splits)
+
+
+def test_every_look_scores_the_same_windows_with_the_mask_of_training(
+    tiny_recipe: Callable[..., Recipe], tiny_llama: LanguageModel
+) -> None:
+    """Trained with the mask and validated without it, a model would be scored on what it was never
+    taught.
+    """
+    lengths, model = tiny_llama.tokenizer.token_lengths(), tiny_llama.model
+    scores = {}
+    for masked, separator in ((True, tiny_llama.tokenizer.bos_id), (False, None)):
+        recipe = tiny_recipe(f"train.mask_documents={str(masked).lower()}")
+        data = open_data(recipe)
+        looks = [data.inputs.validate(model) for _ in range(2)]
+        assert looks[0] == looks[1]
+        held_out = data.held_out(recipe)
+        score = held_out.score(model, lengths, separator=separator)
+        scores[masked] = score.loss
+        assert looks[0] == Validation(
+            score.loss, score.bits_per_byte, len(held_out.targets), held_out.all_targets
+        )
+    assert abs(scores[True] - scores[False]) > 1e-4
 
 
 def test_validation_documents_are_all_of_them_one_after_another(two_corpora: Recipe) -> None:

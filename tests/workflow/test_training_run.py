@@ -1,6 +1,7 @@
 """`puna.train` from Python: recipes in three forms, events, stop and resume."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 import puna
 from puna.errors import ConfigError, DataError, TrainingError
+from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.recipe import Recipe
 from puna.training.trainer import RunInputs
 from puna.workflow.observer import RunObserver
@@ -34,7 +36,7 @@ class Events(RunObserver):
 
 
 def assert_same_log(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> None:
-    timed = ("seconds", "tokens_per_second", "mfu")
+    timed = ("seconds", "tokens_per_second", "mfu", "matmul_peak_gflops")
     logs = [[{k: v for k, v in r.items() if k not in timed} for r in log] for log in (one, two)]
     assert logs[0] == logs[1]
 
@@ -96,6 +98,56 @@ def test_stopped_it_says_so_and_resumed_it_ends_as_in_one_piece(
     assert_same_log(resumed.metrics, whole.metrics)
     for key in ("val_loss", "val_bytes", "tokens"):
         assert resumed.summary[key] == whole.summary[key]
+
+
+@pytest.mark.usefixtures("tiny_inputs")
+def test_a_finished_run_goes_on_to_more_steps(tiny_recipe_file: Path, tmp_path: Path) -> None:
+    """While it does, it is not finished; then it has the summary of all its steps."""
+    # the last step is logged whatever log_every says, and a run in one piece has none at 12
+    overrides = [
+        *SHORT, "train.log_every=4", "optimizer.schedule=constant", f"run={tmp_path / 'run'}"
+    ]  # fmt: skip
+    first = puna.train(tiny_recipe_file, overrides)
+    longer = [*overrides, "train.steps=18"]
+    stopped = puna.train(tiny_recipe_file, longer, resume=True, stop=lambda: True)
+    assert (stopped.finished, stopped.step, read_summary(stopped.folder)) == (False, 12, None)
+    resumed = puna.train(tiny_recipe_file, longer, resume=True)
+    whole = puna.train(tiny_recipe_file, [*longer, f"run={tmp_path / 'whole'}"])
+    assert_same_log(resumed.metrics, whole.metrics)
+    assert resumed.summary["val_loss"] == whole.summary["val_loss"] != first.summary["val_loss"]
+    assert resumed.summary["tokens"] == 18 * 128
+
+
+@pytest.mark.usefixtures("tiny_inputs")
+def test_the_mfu_of_a_run_stands_beside_the_peak_that_it_is_a_share_of(
+    tiny_recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resume measured a tenth of the peak, and its MFUs were ten times the others'."""
+    overrides = [*SHORT, "train.log_every=1", f"run={tmp_path / 'run'}"]
+    puna.train(tiny_recipe_file, overrides, stop=iter([False] * 3 + [True]).__next__)
+    monkeypatch.setattr("puna.training.trainer.measure_matmul_peak", lambda *_: 1e10)
+    run = puna.train(tiny_recipe_file, overrides, resume=True)
+    steps = [record for record in run.metrics if record["kind"] == "train"]
+    assert [record["matmul_peak_gflops"] for record in steps] == [100.0] * 3 + [10.0] * 9
+    flops = [
+        record["mfu"] * record["matmul_peak_gflops"] / record["tokens_per_second"]
+        for record in steps
+    ]
+    assert flops == pytest.approx([flops[0]] * 12)
+    assert (run.summary["mfu"], run.summary["matmul_peak_gflops"]) in {
+        (round(record["mfu"], 4), record["matmul_peak_gflops"]) for record in steps
+    }
+
+
+def test_a_start_from_a_model_with_another_tokenizer_is_rejected(
+    tiny_recipe: Callable[..., Recipe], tiny_run: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_run / "model", tmp_path / "model")
+    Tokenizer.train(["something else entirely " * 20], 300).save(folder)
+    recipe = tiny_recipe(f"train.init_from={folder}", f"run={tmp_path / 'run'}")
+    with pytest.raises(TrainingError, match=r"another tokenizer .* set tokenizer\.path="):
+        puna.train(recipe)
+    assert not (tmp_path / "run").exists()
 
 
 def test_events_come_in_the_order_of_the_class(

@@ -11,23 +11,35 @@ from puna.cli.generate import Device, ModelFolder
 def evaluate(
     model: ModelFolder,
     data: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="A prepared data folder; its validation split is scored.", show_default=False
+            help="A prepared data folder, whose validation split is scored; may be given several"
+            " times.",
+            show_default=False,
         ),
     ] = None,
     text: Annotated[
-        Path | None, typer.Option(help="A text file, UTF-8.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="Text to score: a file, a folder, a glob or any other source of `puna data"
+            " prepare`; may be given several times.",
+            show_default=False,
+        ),
     ] = None,
     context: Annotated[
-        int | None, typer.Option(help="Tokens a window.", min=1, show_default="the model's context")
+        int | None, typer.Option(help="Tokens a window.", min=1, show_default="as trained")
     ] = None,
     stride: Annotated[
         int | None,
         typer.Option(help="Tokens from window to window.", min=1, show_default="the window"),
     ] = None,
+    mask_documents: Annotated[
+        bool | None,
+        typer.Option(help="Keep attention inside a document.", show_default="as trained"),
+    ] = None,
     max_tokens: Annotated[
-        int, typer.Option(help="Score at most this many tokens.", min=2)
+        int,
+        typer.Option(help="Score at most this many, spread evenly over all of the text.", min=2),
     ] = 2_000_000,
     device: Device = "auto",
 ) -> None:
@@ -38,10 +50,13 @@ def evaluate(
 
         puna eval runs/quickstart/model --data runs/quickstart/data
 
-        puna eval runs/quickstart/model --text README.md
+        puna eval runs/quickstart/model --text README.md --text docs
+
+    With the --max-tokens that is the recipe's train.validation_tokens, --data gives the figure that
+    the run gave.
     """
     if (data is None) == (text is None):
-        raise typer.BadParameter("give either --data DIR or --text FILE")
+        raise typer.BadParameter("give either --data DIR or --text SOURCE")
     from rich.console import Console
     from rich.table import Table
 
@@ -54,10 +69,12 @@ def evaluate(
         data=data,
         context=context,
         stride=stride,
+        mask_documents=mask_documents,
         max_tokens=max_tokens,
         device=device,
     )
-    table = Table(title=f"{model} on {text or data}", title_justify="left")
+    scored = ", ".join(map(str, text or data or []))
+    table = Table(title=f"{model} on {scored}", title_justify="left")
     table.add_column("")
     table.add_column("value", justify="right")
     for name, value in (
@@ -66,13 +83,14 @@ def evaluate(
         ("bits per byte", f"{found.bits_per_byte:.4f}"),
         ("gzip -9, bits per byte", f"{found.gzip_bits_per_byte:.4f}"),
         ("xz -9, bits per byte", f"{found.xz_bits_per_byte:.4f}"),
-        ("tokens scored", f"{found.tokens:,}"),
+        ("tokens scored", f"{found.targets:,} of {found.all_targets:,}"),
         ("bytes scored", f"{found.bytes:,}"),
     ):
         table.add_row(name, value)
     console = Console(markup=False, emoji=False)
     console.print(table)
     console.print(
-        f"{FORMULA};\nwindows of {found.context} tokens, each moved on by {found.stride}.",
+        f"{FORMULA};\nwindows of {found.context} tokens, each moved on by {found.stride}, with"
+        f" attention {'inside each document' if found.mask_documents else 'across documents'}.",
         highlight=False,
     )

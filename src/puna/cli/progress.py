@@ -87,6 +87,20 @@ def file_date(path: Path) -> str:
     return datetime.date.fromtimestamp(path.stat().st_mtime).isoformat()
 
 
+EMULATED = (
+    "bfloat16 is emulated here, for lack of hardware that multiplies it: expect steps several times"
+    " slower than with train.precision=float32, whose matmul peak is the one above"
+)
+
+
+def matmul_peak_words(peak: float, others: float | None) -> str:
+    """The measured peak, FLOP/s, and the cores that other programs took meanwhile, which make it
+    too low.
+    """
+    load = "" if others is None else f" while other programs took {max(0.0, others):.1f} cores"
+    return f"matmul peak {peak / 1e9:,.0f} GFLOP/s (measured{load})"
+
+
 class RunProgress(RunObserver):
     """A training run as it goes: what is being made, then loss, bits per byte, tokens/s, MFU and
     the time left. A context manager, so that an error finds the terminal as it was. A tokenizer
@@ -190,13 +204,17 @@ class RunProgress(RunObserver):
         )
 
     def training(self, trainer: "Trainer") -> None:
+        from puna.device import is_emulated
         from puna.model.accounting import count_parameters
 
         self._steps = trainer.recipe.train.steps
+        peak = matmul_peak_words(trainer.peak, trainer.others_while_measured)
         self._say(
             f"{count_parameters(trainer.recipe.model).total:,} parameters on {trainer.device},"
-            f" {trainer.precision}, matmul peak {trainer.peak / 1e9:,.0f} GFLOP/s (measured)"
+            f" {trainer.precision}, {peak}"
         )
+        if is_emulated(trainer.device, trainer.precision):
+            self._say(EMULATED, style="yellow")
         self._bar = self._live.enter_context(
             Progress(
                 SpinnerColumn(),
@@ -215,7 +233,7 @@ class RunProgress(RunObserver):
         if record["kind"] == "validation":
             self._say(
                 f"step {step:,}: loss {record['loss']:.3f}, {record['bits_per_byte']:.3f} bits per"
-                " byte on validation text"
+                f" byte on {record['targets']:,} of {record['all_targets']:,} validation tokens"
             )
             return
         if not record["applied"]:

@@ -21,18 +21,21 @@ if TYPE_CHECKING:
 
 class StopSignals(RunObserver):
     """SIGINT and SIGTERM while a model trains: the step at hand ends, and calling this object says
-    True. A second signal interrupts at once; outside of training they act as ever.
+    True. A second signal interrupts at once, and `lost` is then what that costs; outside of
+    training they act as ever.
     """
 
     def __init__(self) -> None:
         self.received: list[int] = []
+        self.lost = ""
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
         return bool(self.received)
 
-    def training(self, _trainer: "Trainer") -> None:
+    def training(self, trainer: "Trainer") -> None:
         """Begin to listen."""
+        self._trainer = trainer
         self._before = {
             number: signal.signal(number, self._remember)
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -50,6 +53,7 @@ class StopSignals(RunObserver):
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         if self.received:
+            self.lost = _lost(self._trainer)
             raise KeyboardInterrupt
         self.received.append(number)
 
@@ -57,6 +61,34 @@ class StopSignals(RunObserver):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def _lost(trainer: "Trainer") -> str:
+    """The steps that a run loses which ends at once, in words."""
+    from puna.training.checkpoint import checkpoints
+
+    saved, step = max(checkpoints(trainer.run), default=0), trainer.progress.step
+    if saved == step:
+        return f"stopped at once: step {step} is saved, and only a step at hand is lost"
+    return f"stopped at once, unsaved: steps {saved + 1} to {step} are lost"
+
+
+class ResumeNotice(RunObserver):
+    """A line on where a resumed run goes on, and with what changed."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def training(self, trainer: "Trainer") -> None:
+        """Say it before the first step."""
+        step = trainer.progress.step
+        lines = [f"goes on after step {step}, from its checkpoint"]
+        if step == 0:
+            lines = [f"{trainer.run} has no checkpoint after a step yet: it begins at step 0"]
+        lines += [
+            f"  {key}: {old} before, {new} now" for key, (old, new) in trainer.changes.items()
+        ]
+        self._console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 
 def run_recipe(
@@ -68,7 +100,8 @@ def run_recipe(
     again: str = "with --resume",
 ) -> dict[str, Any]:
     """Train a recipe to its end, measure it, write its page, and give its summary. A signal saves,
-    says how to go on and exits with 128 + its number.
+    says how to go on and exits with 128 + its number; a second one saves nothing, and says what is
+    lost.
 
     again: how the same command is to be given to go on.
     """
@@ -78,8 +111,16 @@ def run_recipe(
         from puna.cli.tensorboard import TensorBoard
 
         observers.append(TensorBoard(Path(recipe.run or "") / "tensorboard"))
-    with progress, signals:
-        run = train(recipe, resume=resume, stop=signals, observers=observers)
+    if resume:
+        observers.append(ResumeNotice(progress.console))
+    try:
+        with progress, signals:
+            run = train(recipe, resume=resume, stop=signals, observers=observers)
+    except KeyboardInterrupt:
+        if not signals.lost:
+            raise
+        progress.console.print(f"{signals.lost}; the same command {again} goes on from there")
+        raise SystemExit(128 + signals.received[0]) from None
     if not run.finished:
         progress.console.print(
             f"stopped and saved at step {run.step}; the same command {again} goes on"
@@ -99,7 +140,8 @@ def print_result(summary: dict[str, Any], run: Path, console: Console) -> None:
     lines.append(
         f" bits per byte (gzip -9"
         f" {summary['gzip_bits_per_byte']:.3f}, xz -9"
-        f" {summary['xz_bits_per_byte']:.3f})\n{summary['tokens']:,} tokens in"
+        f" {summary['xz_bits_per_byte']:.3f}), on {summary['val_targets']:,} of"
+        f" {summary['val_all_targets']:,} tokens\n{summary['tokens']:,} tokens in"
         f" {summary['train_seconds']:,.0f} s: {summary['tokens_per_second']:,.0f} tokens/s, MFU"
         f" {summary['mfu']:.0%} of a measured {summary['matmul_peak_gflops']:,.0f} GFLOP/s\nmodel  "
         f" {summary['model']}\nreport  {run / 'report.html'}"

@@ -45,7 +45,10 @@ def train(
 
         puna train recipes/tiny.yaml --resume
 
-    Ctrl-C and SIGTERM save and exit; --resume goes on, to the same weights as without the pause.
+        puna train recipes/tiny.yaml --resume train.steps=400
+
+    Ctrl-C and SIGTERM save and exit; --resume goes on, to the same weights as without the pause,
+    and may change train.steps, log_every, keep_last, device and precision.
     """
     from rich.console import Console
 
@@ -66,8 +69,14 @@ def train(
 def _print_plan(recipe: "Recipe", console: "Console") -> None:
     from rich.table import Table
 
-    from puna.data.mixture import epochs
-    from puna.device import choose_device, choose_precision, measure_matmul_peak
+    from puna.cli.progress import EMULATED, matmul_peak_words
+    from puna.device import (
+        choose_device,
+        choose_precision,
+        is_emulated,
+        measure_matmul_peak,
+        watch_others,
+    )
     from puna.model.accounting import (
         count_parameters,
         training_flops_per_token,
@@ -76,7 +85,9 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
 
     device = choose_device(recipe.train.device)
     precision = choose_precision(recipe.train.precision, device)
+    others = watch_others()
     peak = measure_matmul_peak(device, precision)
+    peak_words = matmul_peak_words(peak, others())
     tokens = recipe.train.steps * recipe.tokens_per_step
     flops = training_flops_per_token(recipe.model, recipe.context_length)
     memory = training_memory(
@@ -102,20 +113,27 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
         ),
         "training FLOPs": f"{flops:.3g} a token, {flops * tokens:.3g} in all",
         "memory": f"about {memory / 1e9:.2f} GB",
-        "device": f"{device}, {precision}, matmul peak {peak / 1e9:,.0f} GFLOP/s (measured)",
+        "device": f"{device}, {precision}, {peak_words}",
         "time": f"about {flops * tokens / (0.5 * peak) / 60:,.1f} minutes at half of that peak",
     }
-    unique = {corpus.path: _train_tokens(Path(corpus.path)) for corpus in recipe.data.mixture}
-    if all(unique.values()):
-        seen = epochs(
-            {corpus.path: corpus.weight for corpus in recipe.data.mixture}, unique, tokens
-        )
-        rows |= {f"epochs of {name}": f"{count:.2f}" for name, count in seen.items()}
-    else:
-        rows["epochs"] = "known once the data is prepared"
+    rows |= _epochs(recipe, tokens)
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
+    if is_emulated(device, precision):
+        console.print(EMULATED, style="yellow", highlight=False)
+
+
+def _epochs(recipe: "Recipe", tokens: int) -> dict[str, str]:
+    """Rows on how often a run of so many tokens reads each corpus."""
+    from puna.data.mixture import epochs
+
+    unique = {corpus.path: _train_tokens(Path(corpus.path)) for corpus in recipe.data.mixture}
+    if not all(unique.values()):
+        return {"epochs": "known once the data is prepared"}
+    weights = {corpus.path: corpus.weight for corpus in recipe.data.mixture}
+    seen = epochs(weights, unique, tokens)
+    return {f"epochs of {name}": f"{count:.2f}" for name, count in seen.items()}
 
 
 def _train_tokens(folder: Path) -> int:
@@ -208,5 +226,5 @@ def _untimed(record: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in record.items()
-        if key not in ("seconds", "tokens_per_second", "mfu")
+        if key not in ("seconds", "tokens_per_second", "mfu", "matmul_peak_gflops")
     }

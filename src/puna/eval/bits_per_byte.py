@@ -1,5 +1,5 @@
-"""Bits per byte of a model on a text, the metric that compares across tokenizers; the texts that
-are scored, as ids, and the part of them on lines with digits.
+"""Bits per byte of a model on a text, the metric that compares across tokenizers, and the part of a
+text on lines with digits. The texts and windows that are scored are chosen in `held_out.py`.
 
     bits per byte = sum over the text's tokens of -log2 p(token | context) / number of UTF-8 bytes
         of the text
@@ -8,18 +8,19 @@ Special tokens are predicted from but count neither as loss nor as bytes. Sums a
 one forward pass per window.
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from puna.data.shards import open_split
 from puna.errors import DataError
 from puna.model.transformer import Transformer
+from puna.nn.mask import document_numbers
 from puna.tokenizer.tokenizer import Tokenizer
 
 FORMULA = (
@@ -59,6 +60,48 @@ class Score:
 
 
 @torch.inference_mode()
+def window_losses(
+    model: Transformer,
+    windows: Sequence[NDArray[np.int64]],
+    *,
+    separator: int | None = None,
+    batch_size: int = 16,
+) -> list[NDArray[np.float32]]:
+    """-ln p of every id but the first of each window [T+1], given those before it there: [T] each,
+    float32.
+
+    separator: the id that a document begins with; attention then stays inside a document, as with
+    `train.mask_documents`. Left out, it crosses from one into the next. Neighbours of equal length
+    go through the model together, up to batch_size of them. The model's mode and weights are left
+    as they are.
+    """
+    device = model.output_weight.device
+    found: list[NDArray[np.float32]] = []
+    for _, group in itertools.groupby(windows, key=len):
+        equal = list(group)
+        for first in range(0, len(equal), batch_size):
+            ids = torch.from_numpy(np.stack(equal[first : first + batch_size])).to(device)
+            inputs, targets = ids[:, :-1], ids[:, 1:]
+            documents = None if separator is None else document_numbers(inputs, separator)
+            hidden = model.hidden_states(inputs, documents=documents)
+            logits = F.linear(hidden, model.output_weight).flatten(0, 1).float()
+            losses = F.cross_entropy(logits, targets.flatten(), reduction="none")
+            found.extend(losses.view(targets.shape).cpu().numpy())
+    return found
+
+
+def window_starts(num_tokens: int, context: int, stride: int) -> range:
+    """The first ids of the windows that predict every token of a text but the first, each from at
+    least context - stride tokens where there are as many. Raises DataError for a text of fewer
+    than two tokens.
+    """
+    if num_tokens < 2:
+        raise DataError(
+            f"the text has {num_tokens} tokens, but predicting one from another takes two"
+        )
+    return range(0, max(1, num_tokens - 1 - (context - stride)), stride)
+
+
 def token_losses(
     model: Transformer,
     ids: NDArray[np.int64],
@@ -81,42 +124,28 @@ def token_losses(
             f"need 0 < stride {stride} <= context {context} <= the model's"
             f" {model.config.context_length}"
         )
-    if len(ids) < 2:
-        raise DataError(
-            f"the text has {len(ids)} tokens, but predicting one from another takes two"
-        )
-    device = model.output_weight.device
+    starts = window_starts(len(ids), context, stride)
+    windows = [ids[start : start + context + 1] for start in starts]
     losses = np.empty(len(ids) - 1, dtype=np.float32)
-    # windows of equal length go through together; the last, shorter one goes alone
-    starts = list(range(0, max(1, len(ids) - 1 - (context - stride)), stride))
-    full = [start for start in starts if start + context < len(ids)]
-    batches = [full[i : i + batch_size] for i in range(0, len(full), batch_size)] + [
-        [s] for s in starts[len(full) :]
-    ]
-    for batch in batches:
-        window = torch.from_numpy(np.stack([ids[start : start + context + 1] for start in batch]))
-        logits = model(window[:, :-1].to(device))
-        found = F.cross_entropy(
-            logits.flatten(0, 1).float(), window[:, 1:].flatten().to(device), reduction="none"
-        )
-        for start, of_window in zip(batch, found.view(len(batch), -1).cpu().numpy(), strict=True):
-            seen = context - stride if start else 0  # the overlap came with the window before
-            losses[start + seen : start + len(of_window)] = of_window[seen:]
+    found = window_losses(model, windows, batch_size=batch_size)
+    for start, of_window in zip(starts, found, strict=True):
+        seen = context - stride if start else 0  # the overlap came with the window before
+        losses[start + seen : start + len(of_window)] = of_window[seen:]
     return losses
 
 
-def sum_losses(
+def sum_target_losses(
     losses: NDArray[np.float32],
-    ids: NDArray[np.int64],
+    targets: NDArray[np.int64],
     token_lengths: NDArray[np.int32],
     only: NDArray[np.bool_] | None = None,
 ) -> Score:
-    """The score of a text from the losses [N - 1] of its ids [N].
+    """The score of target tokens [M] from their losses [M].
 
-    token_lengths [V]: UTF-8 bytes of each token, 0 for special ones. only [N - 1]: the targets
-    that count, as loss and as bytes; left out, all of them. Raises DataError where none is text.
+    token_lengths [V]: UTF-8 bytes of each token, 0 for special ones. only [M]: the targets that
+    count, as loss and as bytes; left out, all of them. Raises DataError where none is text.
     """
-    lengths = token_lengths[ids[1:]]
+    lengths = token_lengths[targets]
     counted = lengths > 0 if only is None else (lengths > 0) & only
     if not counted.any():
         raise DataError(
@@ -129,6 +158,18 @@ def sum_losses(
         int(np.count_nonzero(counted)),
         int(lengths[counted].sum()),
     )
+
+
+def sum_losses(
+    losses: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    token_lengths: NDArray[np.int32],
+    only: NDArray[np.bool_] | None = None,
+) -> Score:
+    """The score of a text from the losses [N - 1] of its ids [N]; other arguments and errors are
+    those of `sum_target_losses`.
+    """
+    return sum_target_losses(losses, ids[1:], token_lengths, only)
 
 
 def score_tokens(
@@ -145,34 +186,6 @@ def score_tokens(
     """
     losses = token_losses(model, ids, context=context, stride=stride, batch_size=batch_size)
     return sum_losses(losses, ids, token_lengths)
-
-
-def validation_tokens(folder: Path, tokenizer: Tokenizer, limit: int) -> NDArray[np.int64]:
-    """Up to `limit` ids of the validation split of a prepared folder. Raises DataError when another
-    tokenizer made it.
-    """
-    stream = open_split(folder, "validation")
-    if stream.manifest.inputs.tokenizer_hash != tokenizer.hash:
-        raise DataError(
-            f"{folder} was prepared with another tokenizer than the model's: prepare it again with"
-            " --tokenizer MODEL, or score --text"
-        )
-    return stream.read(0, min(limit, stream.num_tokens))
-
-
-def text_tokens(path: Path, tokenizer: Tokenizer) -> NDArray[np.int64]:
-    """A text file as one document: the begin token, then its ids."""
-    try:
-        text = path.read_bytes().decode("utf-8")  # not read_text, which turns \r\n into \n
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text (byte {error.start}); convert it first"
-        ) from error
-    if not text:
-        raise DataError(f"{path} is empty")
-    return np.array(tokenizer.encode_document(text), dtype=np.int64)
 
 
 def on_lines_with_digits(ids: NDArray[np.int64], tokenizer: Tokenizer) -> NDArray[np.bool_]:

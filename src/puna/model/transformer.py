@@ -3,12 +3,13 @@ one by a test.
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from puna.model.block import Block
@@ -130,10 +131,24 @@ class Transformer(nn.Module):
         return F.linear(self.hidden_states(ids, positions, cache), self.output_weight)
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Skips the filling of new layers: every weight is filled or read later, and a normal draw on
+    the device "meta" brings in the compiler, two seconds of imports.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def build_transformer(config: ModelConfig, device: str | torch.device = "cpu") -> Transformer:
     """A model of this shape on `device` with uninitialised weights; on "meta" it costs no memory,
     at any size.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         model = Transformer(config)
     return model if torch.device(device).type == "meta" else model.to_empty(device=device)

@@ -24,7 +24,9 @@ MEANINGS: Final[Mapping[str, str]] = {
     "val_loss": "validation loss, nats per token",
     "val_perplexity": "exp of the validation loss",
     "val_bits_per_byte": "validation bits per UTF-8 byte",
-    "val_bytes": "UTF-8 bytes of the validation text",
+    "val_bytes": "UTF-8 bytes of the validation text that was scored",
+    "val_targets": "tokens of validation text that were scored, spread evenly over all of it",
+    "val_all_targets": "tokens of validation text that there are",
     "gzip_bits_per_byte": "gzip -9 on the same text",
     "xz_bits_per_byte": "xz -9 on the same text",
     "recipe_hash": "names the configuration: equal hashes, equal recipes",
@@ -70,6 +72,17 @@ def validation_bits_per_byte(
     """
     found = finite(summary.get("val_bits_per_byte"))
     return found if found is not None else _last(records, "validation", "bits_per_byte")
+
+
+def scored_tokens(summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+    """The validation tokens behind that figure, such as "4,992 of 80,122"; empty where they are
+    not known.
+    """
+    counts = []
+    for key in ("targets", "all_targets"):
+        found = finite(summary.get(f"val_{key}"))
+        counts.append(found if found is not None else _last(records, "validation", key))
+    return " of ".join(f"{count:,.0f}" for count in counts if count is not None)
 
 
 def compression_baselines(summary: Mapping[str, Any]) -> list[ReferenceLine]:

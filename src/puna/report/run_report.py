@@ -59,6 +59,7 @@ def _page(run: Path) -> str:
         last_step=records[-1]["step"] if records else None,
         versions=_versions(summary),
         bits_per_byte=None if model is None else f"{model:.3f}",
+        scored_tokens=headline.scored_tokens(summary, records),
         bars=[] if model is None else headline.bars(model, baselines),
         verdict="" if model is None else headline.verdict(model, baselines),
         cards=headline.cards(summary, records),

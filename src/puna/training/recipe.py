@@ -136,7 +136,11 @@ class OptimizerRecipe(ChoosingConfig):
         default=None, ge=0, lt=1, description="of all steps, in place of warmup_steps"
     )
     final_factor: float = Field(
-        default=0.1, ge=0, le=1, description="learning rate at the end, relative to the top"
+        default=0.1,
+        ge=0,
+        le=1,
+        description="learning rate that the schedule falls to, relative to the top; the last update"
+        " is one step short of it",
     )
     clip_norm: float = Field(
         default=1.0, gt=0, description="gradients longer than this are scaled down to it"
@@ -193,6 +197,12 @@ class TrainRecipe(Config):
     )
     checkpoint_every: int = Field(default=100, gt=0, description="steps")
     keep_last: int = Field(default=2, gt=0, description="checkpoints, besides the best one")
+    init_from: str | None = Field(
+        default=None,
+        # a recipe without it has the hash that it had before there was such a key
+        exclude_if=lambda value: value is None,
+        description="model folder whose weights the run starts from; left out: as model.init says",
+    )
 
 
 class Recipe(Config):

@@ -4,6 +4,7 @@ It knows tensors and files, not terminals: events go to an `Observer`. What it n
 packages is passed in: batches as a function of the step, validation as a function of the model.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -23,30 +24,48 @@ from puna.device import (
     measure_matmul_peak,
     memory_bytes,
     synchronise,
+    watch_others,
 )
-from puna.durable import write_json, write_text
+from puna.durable import write_json
 from puna.errors import TrainingError
-from puna.model.accounting import training_flops_per_token, training_memory
+from puna.model.accounting import training_memory
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
 from puna.nn.mask import document_numbers
 from puna.run_log import RunLog
 from puna.training import checkpoint
 from puna.training.checkpoint import Progress
+from puna.training.initial_weights import copy_weights
 from puna.training.optimizer import build_optimizers
 from puna.training.recipe import Recipe
+from puna.training.run_lock import lock_run
 from puna.training.step import StepResult, train_step
-from puna.training.stored_recipe import differences, dump_recipe, read_stored_recipe, recipe_hash
+from puna.training.stored_recipe import (
+    RECIPE,
+    Changes,
+    changes_on_resume,
+    read_changes,
+    recipe_hash,
+    store_changes,
+    store_recipe,
+)
+from puna.training.throughput import ThroughputMeter
 
 MAX_NON_FINITE_STEPS = 20  # in a row, before the run gives up
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Result of a validation. loss: nats per token; bits_per_byte: over the text's UTF-8 bytes."""
+    """Result of a validation. loss: nats per token; bits_per_byte: over the text's UTF-8 bytes.
+
+    targets, all_targets: the tokens that were predicted, special ones included, and those that the
+    held-out text has.
+    """
 
     loss: float
     bits_per_byte: float
+    targets: int
+    all_targets: int
 
 
 @dataclass(frozen=True)
@@ -80,8 +99,10 @@ class Observer(Protocol):
 class Trainer:
     """One run of one recipe in one folder. `train` does it; `model` is then the trained model.
 
-    Raises TrainingError for a recipe that does not fit in memory and ConfigError for a device that
-    is not there.
+    peak: FLOP/s, the denominator of MFU. others_while_measured: the cores that other programs took
+    while it was measured; None off Linux. changes: what a resume changed. Raises TrainingError for
+    a recipe that does not fit in memory or with `train.init_from`, and ConfigError for a device
+    that is not there.
     """
 
     def __init__(
@@ -93,10 +114,16 @@ class Trainer:
         self._reject_too_large()
         self.model = build_transformer(recipe.model, self.device)
         init_weights(self.model, recipe.seed)
+        # a run that has checkpoints has weights of its own
+        if recipe.train.init_from and not checkpoint.checkpoints(run):
+            copy_weights(self.model, Path(recipe.train.init_from))
         self.model.activation_checkpointing = recipe.train.activation_checkpointing
         self.optimizers = build_optimizers(self.model, recipe.optimizer)
         self.progress = Progress(recipe_hash=recipe_hash(recipe), data_hash=inputs.data_hash)
+        self.changes: Changes = {}
+        others = watch_others()
         self.peak = measure_matmul_peak(self.device, self.precision)
+        self.others_while_measured = others()
         hidden_states = (
             self._inside_documents if recipe.train.mask_documents else self.model.hidden_states
         )
@@ -131,38 +158,39 @@ class Trainer:
 
     def start(self, resume: bool) -> None:
         """Take the run folder: a new one is begun, an existing one is continued from its newest
-        checkpoint.
+        checkpoint, with the values that a resume may change (`CHANGEABLE`).
+
+        The folder is this process's until the trainer has gone. Raises TrainingError where another
+        process has it, and where it holds another run, or none to resume.
         """
-        stored = self.run / "recipe.yaml"
-        if not resume:
-            if stored.exists():
-                raise TrainingError(
-                    f"{self.run} holds a run already: --resume (in Python resume=True) continues"
-                    " it, run=OTHER starts another"
-                )
-            write_text(stored, dump_recipe(self.recipe))
-            return
-        if not stored.exists():
+        if resume and not (self.run / RECIPE).exists():
             raise TrainingError(
                 f"{self.run} holds no run to resume; leave out --resume to start one"
             )
-        before = read_stored_recipe(self.run)
-        if recipe_hash(before) != self.progress.recipe_hash:
-            raise TrainingError(
-                f"{self.run} was started with other values of"
-                f" {', '.join(differences(before, self.recipe))}: resume it with those, or start"
-                " another run with run=OTHER"
-            )
-        found = checkpoint.checkpoints(self.run)
-        if not found:
-            return  # killed before its first checkpoint: begin again
-        progress = checkpoint.load_checkpoint(list(found.values())[-1], self.model, self.optimizers)
-        if progress.data_hash != self.progress.data_hash:
+        self._lock = lock_run(self.run)
+        if not resume:
+            store_recipe(self.run, self.recipe)
+            return
+        changes = changes_on_resume(self.run, self.recipe)
+        # without one it was killed before its first: it begins again
+        if found := checkpoint.checkpoints(self.run):
+            newest = list(found.values())[-1]
+            self._continue(checkpoint.load_checkpoint(newest, self.model, self.optimizers))
+        store_changes(self.run, self.recipe, self.progress.step, changes)
+        self.changes = changes
+
+    def _continue(self, saved: Progress) -> None:
+        if saved.data_hash != self.progress.data_hash:
             raise TrainingError(
                 f"the data or the tokenizer changed since {self.run} was started; a resumed run"
                 " would mix the two"
             )
-        self.progress = progress
+        if saved.step > self.recipe.train.steps:
+            raise TrainingError(
+                f"train.steps {self.recipe.train.steps} lies before step {saved.step}, which"
+                f" {self.run} has reached: give at least that"
+            )
+        self.progress = replace(saved, recipe_hash=self.progress.recipe_hash)
 
     def train(self, stop: Callable[[], bool] = lambda: False, until: int | None = None) -> bool:
         """Train to the recipe's last step, or to step `until`, or until `stop` says so; True if the
@@ -173,7 +201,7 @@ class Trainer:
         recipe = self.recipe
         last = min(recipe.train.steps, until or recipe.train.steps)
         log = RunLog(self.run / "metrics.jsonl")
-        meter = _Meter(self)
+        meter = ThroughputMeter(recipe, self.peak)
         non_finite = 0
         self.model.train()
         try:
@@ -195,13 +223,7 @@ class Trainer:
                     or step == recipe.train.steps
                     or not result.applied
                 ):
-                    learning_rate = factor * recipe.optimizer.learning_rate
-                    self._record(
-                        log,
-                        meter.record(
-                            result.loss, result.gradient_norm, learning_rate, result.applied
-                        ),
-                    )
+                    self._record(log, self._train_record(factor, result, meter))
                 # saved before validating: a failure there loses no step
                 if self._validation_due() or step % recipe.train.checkpoint_every == 0:
                     self.save()
@@ -213,7 +235,7 @@ class Trainer:
         self.model.eval()
         return self.progress.step == recipe.train.steps
 
-    def _step(self, meter: "_Meter") -> tuple[float, StepResult]:
+    def _step(self, meter: ThroughputMeter) -> tuple[float, StepResult]:
         recipe, step = self.recipe, self.progress.step
         begin = time.perf_counter()
         ids = torch.from_numpy(self.inputs.batch(step)).to(self.device, non_blocking=True)
@@ -234,6 +256,22 @@ class Trainer:
             self.progress, step=step + 1, seconds=self.progress.seconds + seconds
         )
         return factor, result
+
+    def _train_record(
+        self, factor: float, result: StepResult, meter: ThroughputMeter
+    ) -> dict[str, Any]:
+        return {
+            "kind": "train",
+            "step": self.progress.step,
+            "tokens": self.progress.step * self.recipe.tokens_per_step,
+            "loss": result.loss,
+            "bits_per_byte": result.loss / math.log(2) / self.inputs.bytes_per_token,
+            "learning_rate": factor * self.recipe.optimizer.learning_rate,
+            "gradient_norm": result.gradient_norm,
+            "applied": result.applied,
+            **meter.measure(),
+            "seconds": self.progress.seconds,
+        }
 
     def _record(self, log: RunLog, record: dict[str, Any]) -> None:
         log.append(record)
@@ -284,7 +322,9 @@ class Trainer:
         return path
 
     def provenance(self) -> dict[str, Any]:
-        """Origin of the model, for puna.json: hashes, versions, steps, tokens."""
+        """Origin of the model, for puna.json: hashes, versions, steps, tokens, and the windows that
+        it was trained on, which an evaluation takes over.
+        """
         return {
             "recipe_hash": self.progress.recipe_hash,
             "data_hash": self.progress.data_hash,
@@ -293,39 +333,8 @@ class Trainer:
             "torch_version": torch.__version__,
             "step": self.progress.step,
             "tokens": self.progress.step * self.recipe.tokens_per_step,
-        }
-
-
-class _Meter:
-    """Throughput between two log records, without the time that validation and checkpoints take."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.steps, self.seconds = 0, 0.0
-        self.flops_per_token = training_flops_per_token(
-            trainer.recipe.model, trainer.recipe.context_length
-        )
-
-    def add(self, seconds: float) -> None:
-        self.steps, self.seconds = self.steps + 1, self.seconds + seconds
-
-    def record(
-        self, loss: float, gradient_norm: float, learning_rate: float, applied: bool
-    ) -> dict[str, Any]:
-        trainer = self.trainer
-        # tokens a second over the steps since the last record
-        rate = self.steps * trainer.recipe.tokens_per_step / self.seconds
-        self.steps, self.seconds = 0, 0.0
-        return {
-            "kind": "train",
-            "step": trainer.progress.step,
-            "tokens": trainer.progress.step * trainer.recipe.tokens_per_step,
-            "loss": loss,
-            "bits_per_byte": loss / 0.6931471805599453 / trainer.inputs.bytes_per_token,
-            "learning_rate": learning_rate,
-            "gradient_norm": gradient_norm,
-            "applied": applied,
-            "tokens_per_second": rate,
-            "mfu": rate * self.flops_per_token / trainer.peak,
-            "seconds": trainer.progress.seconds,
+            "context_length": self.recipe.context_length,
+            "mask_documents": self.recipe.train.mask_documents,
+            **({"init_from": init_from} if (init_from := self.recipe.train.init_from) else {}),
+            **({"changes": changes} if (changes := read_changes(self.run)) else {}),
         }

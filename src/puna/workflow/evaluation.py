@@ -1,15 +1,19 @@
 """Evaluation: the score of a model on a text, beside compression baselines on the same bytes."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from puna.errors import DataError
-from puna.eval.bits_per_byte import score_tokens, text_tokens, validation_tokens
 from puna.eval.compression import gzip_bits_per_byte, xz_bits_per_byte
+from puna.eval.held_out import HeldOutWindows, document_separator, open_validation, text_tokens
 from puna.inference.language_model import LanguageModel, load
+
+Paths = Path | str | Sequence[Path | str]
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,10 @@ class Evaluation:
 
     loss: nats per token. perplexity: exp(loss). bits_per_byte: of the text's UTF-8 bytes, special
     tokens excluded, the only one that compares across tokenizers. tokens, bytes: that were scored.
-    gzip_bits_per_byte, xz_bits_per_byte: gzip -9 and xz -9 on the same text. context, stride: the
-    windows, in tokens.
+    gzip_bits_per_byte, xz_bits_per_byte: gzip -9 and xz -9 on the same bytes. targets, all_targets:
+    the tokens that were predicted, special ones included, and those that the whole text has.
+    context, stride: the windows, in tokens. mask_documents: True where attention stayed inside a
+    document.
     """
 
     loss: float
@@ -29,74 +35,121 @@ class Evaluation:
     bytes: int
     gzip_bits_per_byte: float
     xz_bits_per_byte: float
+    targets: int
+    all_targets: int
     context: int
     stride: int
+    mask_documents: bool
 
 
 def evaluate(
     model: Path | str | LanguageModel,
     text: str | None = None,
     *,
-    file: Path | str | None = None,
-    data: Path | str | None = None,
+    file: Paths | None = None,
+    data: Paths | None = None,
     context: int | None = None,
     stride: int | None = None,
+    mask_documents: bool | None = None,
     max_tokens: int = 2_000_000,
     device: str = "auto",
 ) -> Evaluation:
     """Score a model on one text: loss, perplexity and bits per byte, beside gzip and xz.
 
     model: a model folder, or one that is loaded already. text: the text itself, as one document;
-    file: a UTF-8 file instead; data: the validation split of a prepared data folder instead.
-    context: tokens of a window, at most and by default the model's. stride: tokens from one window
-    to the next, by default a whole window; a smaller one gives every token more context at
-    context / stride times the cost. max_tokens: score at most the first this many tokens.
+    file: one or several sources instead, as `puna.prepare` takes them (files, folders, globs);
+    data: the validation split of one or several prepared data folders instead. context: tokens of a
+    window, at most the model's. stride: tokens from one window to the next, by default a whole
+    window; a smaller one gives every token more context at context / stride times the cost.
+    mask_documents: attention stays inside a document. Left out, context and mask_documents are
+    those that a model folder's puna.json says it was trained with; without that, and of a model
+    that is loaded already, the model's context and no mask. max_tokens: score at most this many
+    tokens, in windows spread evenly over the text (an equal part of each data folder), the same
+    ones for every model with this tokenizer, context and stride.
 
-    Raises DataError for none or several of text, file and data, a window that does not fit, and a
-    text that cannot be read or has fewer than two tokens. Usual mistake: a path as `text`, which
-    scores the letters of the path.
+    Raises DataError for none or several of text, file and data, a window that does not fit, a mask
+    that the model's parts do not obey, and a text that cannot be read or has fewer than two tokens.
+    Usual mistake: a path as `text`, which scores the letters of the path.
     """
     if sum(given is not None for given in (text, file, data)) != 1:
         raise DataError("give exactly one of text, file and data to score")
+    trained = {} if isinstance(model, LanguageModel) else _provenance(Path(model))
     llama = model if isinstance(model, LanguageModel) else load(model, device)
-    if file is not None:
-        ids = text_tokens(Path(file), llama.tokenizer)
-    elif data is not None:
-        ids = validation_tokens(Path(data), llama.tokenizer, max_tokens)
+    longest = llama.model.config.context_length
+    if context is None:
+        context = min(longest, trained.get("context_length", longest))
+    if mask_documents is None:
+        mask_documents = trained.get("mask_documents", False)
+    if mask_documents and llama.model.config.lookback:
+        raise DataError(
+            f"model.feed_forward {llama.model.config.feed_forward} sees the positions before its"
+            " own, also across documents, so a mask cannot keep these apart: leave mask_documents"
+            " out"
+        )
+    stride = context if stride is None else stride
+    _check_windows(context, stride, longest)
+    windows = {"context": context, "stride": stride}
+    if data is not None:
+        splits = [open_validation(Path(folder), llama.tokenizer) for folder in _listed(data)]
+        held_out = HeldOutWindows.of_splits(splits, max_tokens, **windows)
+    elif file is not None:
+        ids = text_tokens(_listed(file), llama.tokenizer)
+        held_out = HeldOutWindows.of_ids(ids, max_tokens, **windows)
     else:
         ids = np.array(llama.encode_prompt(text or ""), dtype=np.int64)
-    longest = llama.model.config.context_length
-    window = longest if context is None else context
-    step = window if stride is None else stride
-    if not 0 < window <= longest:
+        held_out = HeldOutWindows.of_ids(ids, max_tokens, **windows)
+    return score_beside_baselines(llama, held_out, mask_documents=mask_documents, **windows)
+
+
+def _listed(paths: Paths) -> list[str]:
+    return [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    """The values of a model folder's puna.json; none where another program wrote the folder."""
+    try:
+        values = json.loads((folder / "puna.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _check_windows(context: int, stride: int, longest: int) -> None:
+    """Raise DataError for windows that the model cannot take, or that leave tokens out."""
+    if not 0 < context <= longest:
         raise DataError(
-            f"context {window} exceeds the model's context of {longest}: give at most that"
-            if window > longest
-            else f"context is {window}, but a window has at least 1 token"
+            f"context {context} exceeds the model's context of {longest}: give at most that"
+            if context > longest
+            else f"context is {context}, but a window has at least 1 token"
         )
-    if not 0 < step <= window:
+    if not 0 < stride <= context:
         raise DataError(
-            f"stride {step} exceeds the window of {window}, and would leave tokens out: give at"
+            f"stride {stride} exceeds the window of {context}, and would leave tokens out: give at"
             " most that"
-            if step > window
-            else f"stride is {step}, but windows move on by at least 1 token"
+            if stride > context
+            else f"stride is {stride}, but windows move on by at least 1 token"
         )
-    return score_beside_baselines(llama, ids[:max_tokens], context=window, stride=step)
 
 
 def score_beside_baselines(
     llama: LanguageModel,
-    ids: NDArray[np.int64],
+    held_out: HeldOutWindows,
     *,
     context: int,
     stride: int,
+    mask_documents: bool = False,
     max_baseline_bytes: int | None = None,
 ) -> Evaluation:
-    """Score token ids [N] and compress their text, or its first `max_baseline_bytes` bytes."""
-    score = score_tokens(
-        llama.model, ids, llama.tokenizer.token_lengths(), context=context, stride=stride
+    """Score the model on windows of this context and stride, and compress the text of their
+    targets, or its first `max_baseline_bytes` bytes.
+    """
+    score = held_out.score(
+        llama.model,
+        llama.tokenizer.token_lengths(),
+        separator=document_separator(llama.tokenizer) if mask_documents else None,
     )
-    text = llama.tokenizer.decode_bytes(ids.tolist(), skip_special=True)[:max_baseline_bytes]
+    text = llama.tokenizer.decode_bytes(held_out.targets.tolist(), skip_special=True)
+    text = text[:max_baseline_bytes]
     return Evaluation(
         loss=score.loss,
         perplexity=score.perplexity,
@@ -105,6 +158,9 @@ def score_beside_baselines(
         bytes=score.bytes,
         gzip_bits_per_byte=gzip_bits_per_byte(text),
         xz_bits_per_byte=xz_bits_per_byte(text),
+        targets=len(held_out.targets),
+        all_targets=held_out.all_targets,
         context=context,
         stride=stride,
+        mask_documents=mask_documents,
     )

@@ -23,7 +23,7 @@ from puna.data.reading import Reading, checked_reading
 from puna.data.shards import TokenStream, open_split
 from puna.data.sources import find_sources, read_texts
 from puna.errors import DataError
-from puna.eval.bits_per_byte import score_tokens
+from puna.eval.held_out import HeldOutWindows, document_separator
 from puna.model.transformer import Transformer
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.tokenizer.training import take_turns
@@ -44,11 +44,10 @@ class RunData:
     inputs: RunInputs
     recipe: Recipe
 
-    def validation_ids(self, limit: int) -> NDArray[np.int64]:
-        """Up to `limit` token ids of validation text, an equal part from each corpus."""
-        part = limit // len(self.validation)
-        return np.concatenate(
-            [stream.read(0, min(part, stream.num_tokens)) for stream in self.validation]
+    def held_out(self, recipe: Recipe) -> HeldOutWindows:
+        """The windows of validation text that every validation of the run scores."""
+        return HeldOutWindows.of_splits(
+            self.validation, recipe.train.validation_tokens, context=recipe.context_length
         )
 
     def validation_documents(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -303,13 +302,16 @@ def open_data(recipe: Recipe) -> RunData:
         seed=recipe.seed,
     )
     lengths = tokenizer.token_lengths()
+    separator = document_separator(tokenizer) if recipe.train.mask_documents else None
     hashes = "\n".join(stream.manifest.content_hash for stream in train.values())
     special: dict[str, Any] = {"bos_id": tokenizer.bos_id, "eos_ids": (tokenizer.eos_id,)}
 
     def validate(model: Transformer) -> Validation:
-        ids = data.validation_ids(recipe.train.validation_tokens)
-        score = score_tokens(model, ids, lengths, context=recipe.context_length)
-        return Validation(score.loss, score.bits_per_byte)
+        held_out = data.held_out(recipe)
+        score = held_out.score(model, lengths, separator=separator)
+        return Validation(
+            score.loss, score.bits_per_byte, len(held_out.targets), held_out.all_targets
+        )
 
     inputs = RunInputs(
         batch=loader.batch,

@@ -19,16 +19,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from puna.config import apply_overrides, validate
 from puna.durable import new_folder, write_json
-from puna.errors import ConfigError
+from puna.errors import ConfigError, TrainingError
 from puna.inference.language_model import LanguageModel
 from puna.model.accounting import count_parameters
 from puna.model.weights import write_model
 from puna.run_log import read_run_log
+from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.recipe import Recipe, read_recipe
 from puna.training.stored_recipe import read_stored_recipe, recipe_hash
 from puna.training.trainer import Trainer
@@ -76,20 +76,25 @@ def train(
 
     recipe: a YAML file, its values, or a validated `Recipe`; paths in it are relative to the
     working directory. overrides: `section.key=value`, as on the command line. resume: continue the
-    run in the recipe's folder from its newest checkpoint, to the same weights as without the pause.
+    run in the recipe's folder from its newest checkpoint, to the same weights as without the pause;
+    `puna.training.stored_recipe.CHANGEABLE` are the keys that may differ from those it began with.
     stop: asked before every step; once it says True the run saves and returns. observers: told of
     progress.
 
     Raises ConfigError for a recipe that breaks a rule or a device that is not there, DataError for
     sources or shards that cannot be read, TrainingError for a model that does not fit in memory, a
-    folder that holds another run, and gradients that stay non-finite.
+    folder that holds another run or is in use, a `train.init_from` that does not fit, and gradients
+    that stay non-finite.
     """
     recipe = resolve_recipe(recipe, overrides)
     make_missing_data(recipe, observers, again=_same_data(Path(recipe.run or ""), recipe))
     data = open_data(recipe)
     recipe = data.recipe
+    _reject_other_tokenizer(recipe, data.tokenizer)
     trainer = Trainer(recipe, Path(recipe.run or ""), data.inputs, tuple(observers))
     trainer.start(resume)
+    if trainer.progress.step < recipe.train.steps:  # a finished run may be resumed to more steps
+        (trainer.run / "summary.json").unlink(missing_ok=True)
     for observer in observers:
         observer.training(trainer)
     finished = trainer.train(stop=stop)
@@ -103,6 +108,16 @@ def train(
 def _same_data(run: Path, recipe: Recipe) -> bool:
     """True where no run would lose its data if the recipe's were prepared again."""
     return not (run / "recipe.yaml").exists() or read_stored_recipe(run).data == recipe.data
+
+
+def _reject_other_tokenizer(recipe: Recipe, tokenizer: Tokenizer) -> None:
+    """Raise TrainingError where the ids of the model to start from mean other text."""
+    folder = recipe.train.init_from
+    if folder and Tokenizer.load(folder).hash != tokenizer.hash:
+        raise TrainingError(
+            f"train.init_from {folder} has another tokenizer than {recipe.tokenizer.path}: set"
+            f" tokenizer.path={folder} and prepare the data with it, or leave out train.init_from"
+        )
 
 
 def resolve_recipe(
@@ -131,9 +146,10 @@ def _measure(
         observer.measuring()
     found = score_beside_baselines(
         llama,
-        data.validation_ids(recipe.train.validation_tokens * 10),
+        data.held_out(recipe),
         context=recipe.context_length,
         stride=recipe.context_length,
+        mask_documents=recipe.train.mask_documents,
         max_baseline_bytes=BASELINE_BYTES,
     )
     for observer in observers:
@@ -166,16 +182,20 @@ def summarise(trainer: Trainer, found: Evaluation) -> dict[str, Any]:
         for record in read_run_log(trainer.run / "metrics.jsonl")
         if record["kind"] == "train"
     ]
+    # one record's, because after a resume not all are against the same peak
+    median = sorted(records, key=lambda record: float(record["mfu"]))[(len(records) - 1) // 2]
     return {
         "parameters": count_parameters(recipe.model).total,
         "tokens": tokens,
         "train_seconds": round(seconds, 2),
         "tokens_per_second": round(tokens / seconds, 1),
-        "mfu": round(float(np.median([record["mfu"] for record in records])), 4),
-        "matmul_peak_gflops": round(trainer.peak / 1e9, 1),
+        "mfu": round(median["mfu"], 4),
+        "matmul_peak_gflops": round(median["matmul_peak_gflops"], 1),
         **_model_metrics(found),
         "val_perplexity": found.perplexity,
         "val_bytes": found.bytes,
+        "val_targets": found.targets,
+        "val_all_targets": found.all_targets,
         "model": str(trainer.run / "model"),
         "device": (
             torch.cuda.get_device_name()

@@ -1,0 +1,151 @@
+"""Held-out text: the windows that a model is scored on, spread evenly over a validation split or
+another text, and their score.
+
+A split lies in the order of its documents' names, so its first tokens are those of a few
+neighbours: the beginning of a split is no sample of it. The windows here depend on the text's
+length, the number of tokens that are asked for, the context and the stride alone. So every
+validation of a model, during training, at its end and later, scores the same ones.
+
+Not the metric: that is in `bits_per_byte.py`. Costs a read of the chosen windows, and for a text
+that is no data folder its tokenisation.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from puna.data.shards import TokenStream, open_split
+from puna.errors import DataError
+from puna.eval.bits_per_byte import Score, sum_target_losses, window_losses, window_starts
+from puna.model.transformer import Transformer
+from puna.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class HeldOutWindows:
+    """Windows of held-out text. windows: the ids [up to T+1] of each. seen: of each, the targets at
+    its front that do not count, for they only give the others context. all_targets: the tokens
+    that could be predicted, special ones included: all of the text but its first.
+    """
+
+    windows: list[NDArray[np.int64]]
+    seen: list[int]
+    all_targets: int
+
+    @classmethod
+    def of_ids(
+        cls, ids: NDArray[np.int64], limit: int, *, context: int, stride: int | None = None
+    ) -> Self:
+        """Windows of ids [N] that are at hand; other arguments are those of `of_splits`."""
+        return cls._spread(
+            lambda start, count: ids[start : start + count],
+            len(ids),
+            limit,
+            context,
+            stride or context,
+        )
+
+    @classmethod
+    def of_splits(
+        cls, splits: Sequence[TokenStream], limit: int, *, context: int, stride: int | None = None
+    ) -> Self:
+        """Windows of up to `limit` targets, an equal part from each split; all of a split that has
+        no more than its part.
+
+        context: inputs of a window. stride: targets of a window that count, its last ones; left
+        out, all of them. Raises DataError for a split of fewer than two tokens.
+        """
+        part = max(1, limit // len(splits))
+        parts = [
+            cls._spread(split.read, split.num_tokens, part, context, stride or context)
+            for split in splits
+        ]
+        return cls(
+            [window for part in parts for window in part.windows],
+            [seen for part in parts for seen in part.seen],
+            sum(part.all_targets for part in parts),
+        )
+
+    @classmethod
+    def _spread(
+        cls,
+        read: Callable[[int, int], NDArray[np.int64]],
+        num_tokens: int,
+        limit: int,
+        context: int,
+        stride: int,
+    ) -> Self:
+        starts, overlap = list(window_starts(num_tokens, context, stride)), context - stride
+        seen = [overlap if start else 0 for start in starts]
+        if limit < num_tokens - 1:
+            count = min(len(starts), max(1, limit // stride))
+            # the middle one of each of `count` equal parts
+            starts = [starts[(2 * i + 1) * len(starts) // (2 * count)] for i in range(count)]
+            seen = [overlap] * count
+        # of a limit below one window, its beginning
+        length = min(context, overlap + limit) + 1
+        windows = [read(start, min(length, num_tokens - start)) for start in starts]
+        return cls(windows, seen, num_tokens - 1)
+
+    @cached_property
+    def targets(self) -> NDArray[np.int64]:
+        """The ids that count, one window's after another's: [M]."""
+        return np.concatenate(
+            [ids[1 + seen :] for ids, seen in zip(self.windows, self.seen, strict=True)]
+        )
+
+    def score(
+        self,
+        model: Transformer,
+        token_lengths: NDArray[np.int32],
+        *,
+        separator: int | None = None,
+        batch_size: int = 16,
+    ) -> Score:
+        """The model's score on the targets; arguments and errors are those of `window_losses` and
+        `sum_target_losses`.
+        """
+        found = window_losses(model, self.windows, separator=separator, batch_size=batch_size)
+        losses = np.concatenate(
+            [losses[seen:] for losses, seen in zip(found, self.seen, strict=True)]
+        )
+        return sum_target_losses(losses, self.targets, token_lengths)
+
+
+def document_separator(tokenizer: Tokenizer) -> int:
+    """The id that parts documents: the begin token, or the end token where there is no other."""
+    return tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
+
+
+def open_validation(folder: Path, tokenizer: Tokenizer) -> TokenStream:
+    """The validation split of a prepared folder. Raises DataError when another tokenizer made
+    it.
+    """
+    stream = open_split(folder, "validation")
+    if stream.manifest.inputs.tokenizer_hash != tokenizer.hash:
+        raise DataError(
+            f"{folder} was prepared with another tokenizer than the model's: prepare it again with"
+            " --tokenizer MODEL, or score --text"
+        )
+    return stream
+
+
+def text_tokens(sources: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """The ids of all documents of the sources, laid out as in training: begin token, text, end
+    token, begin token, text.
+
+    sources: as for `puna data prepare`: files, folders, globs and so on. Raises DataError for those
+    that cannot be read or hold no text.
+    """
+    from puna.data.sources import read_texts  # brings pyarrow
+
+    documents = [
+        np.array([*tokenizer.encode_document(text), tokenizer.eos_id], dtype=np.int64)
+        for text in read_texts(sources)
+    ]
+    return np.concatenate(documents)[:-1]
