@@ -8,6 +8,8 @@ so 0.9 GB for ten million; two microseconds a document, and its text at memory s
 ten billion documents meet an accidental collision with a probability below 2e-19.
 """
 
+from collections.abc import Iterable, Iterator
+
 import xxhash
 
 from puna.data.manifest import SplitName
@@ -40,3 +42,9 @@ class SeenDocuments:
         before = len(self._hashes)
         self._hashes.add(document)
         return len(self._hashes) > before
+
+
+def drop_copies(texts: Iterable[str]) -> Iterator[str]:
+    """Each text where it stands first."""
+    seen = SeenDocuments()
+    return (text for text in texts if seen.add(document_hash(text.encode("utf-8"))))
