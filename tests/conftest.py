@@ -104,7 +104,7 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_recipe_file(tiny_corpus: Path) -> Path:
     """A recipe of 40 steps, whose tokenizer (300 entries) and data are prepared already."""
     from puna.training.recipe import read_recipe
-    from puna.workflow.run_data import make_missing_data
+    from puna.workflow.missing_data import make_missing_data
 
     home = tiny_corpus.parent
     values = TINY | {

@@ -26,7 +26,8 @@ from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.recipe import Recipe
 from puna.training.stored_recipe import dump_recipe
 from puna.training.trainer import RunInputs, Trainer
-from puna.workflow.run_data import make_missing_data, open_data
+from puna.workflow.missing_data import make_missing_data
+from puna.workflow.run_data import open_data
 
 Puna = Callable[..., Any]
 

@@ -18,7 +18,7 @@ from puna.study.definition import Study
 from puna.study.run_metrics import METRICS, MeasuredModel, StudyText
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.recipe import Recipe
-from puna.workflow.run_data import make_missing_data
+from puna.workflow.missing_data import make_missing_data
 
 Question = tuple[str, str]
 

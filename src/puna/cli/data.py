@@ -102,7 +102,7 @@ def prepare(
     """
     from rich.console import Console
 
-    from puna.cli.progress import preparation_progress
+    from puna.cli.work_progress import preparation_progress
     from puna.data.prepare import prepare as prepare_shards
     from puna.tokenizer.tokenizer import Tokenizer
 

@@ -1,22 +1,15 @@
-"""Progress of long work: live bars in a terminal, plain lines in a file."""
+"""Progress of a run in a terminal or a file: what is made, what is reused, and the training."""
 
 import datetime
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from puna.cli.work_progress import preparation_progress, sample_progress
 from puna.data.prepare import PreparationProgress
 from puna.workflow.observer import RunObserver
 
@@ -25,61 +18,6 @@ if TYPE_CHECKING:
     from puna.tokenizer.tokenizer import Tokenizer
     from puna.training.recipe import TokenizerRecipe
     from puna.training.trainer import Trainer
-
-SECONDS_BETWEEN_LINES = 5.0
-
-
-@contextmanager
-def preparation_progress(console: Console) -> Iterator[Callable[[PreparationProgress], None]]:
-    """A bar with amount, speed and time left on a terminal; elsewhere a plain line every few
-    seconds.
-    """
-    if not console.is_terminal:
-        yield _plain_lines(console)
-        return
-    started = time.monotonic()
-    with Progress(
-        TextColumn("tokenising"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[amount]}"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as bar:
-        task = bar.add_task("", total=1.0, amount="")
-
-        def show(progress: PreparationProgress) -> None:
-            bar.update(
-                task,
-                completed=progress.fraction,
-                amount=_amount(progress, time.monotonic() - started),
-            )
-
-        yield show
-
-
-def _plain_lines(console: Console) -> Callable[[PreparationProgress], None]:
-    started = time.monotonic()
-    printed = started
-
-    def show(progress: PreparationProgress) -> None:
-        nonlocal printed
-        now = time.monotonic()
-        if now - printed >= SECONDS_BETWEEN_LINES or progress.fraction == 1.0:
-            printed = now
-            console.print(
-                f"{progress.fraction:4.0%}  {_amount(progress, now - started)}", highlight=False
-            )
-
-    return show
-
-
-def _amount(progress: PreparationProgress, seconds: float) -> str:
-    megabytes = progress.bytes / 1e6
-    return (
-        f"{megabytes:,.1f} MB, {megabytes / max(seconds, 1e-3):,.1f} MB/s, {progress.documents:,}"
-        " documents"
-    )
 
 
 def file_date(path: Path) -> str:
@@ -110,6 +48,7 @@ class RunProgress(RunObserver):
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live = ExitStack()  # the bar or spinner that is on the screen
+        self._read: Callable[[int], None] | None = None
         self._prepare: Callable[[PreparationProgress], None] = lambda _: None
         self._steps = 0
         self._known: set[Path] = set()  # tokenizers and corpora that were made or spoken of
@@ -123,8 +62,15 @@ class RunProgress(RunObserver):
     def tokenizer_training(self, vocab_size: int) -> None:
         self._spin(f"training a tokenizer of {vocab_size:,} entries")
 
+    def tokenizer_progress(self, read: int, size: int) -> None:
+        if self._read is None:
+            self._live.close()
+            self._read = self._live.enter_context(sample_progress(self.console, size))
+        self._read(read)
+
     def tokenizer_trained(self, folder: Path, tokenizer: "Tokenizer") -> None:
         self._live.close()
+        self._read = None
         self._known.add(folder)
         self._say(f"tokenizer: {tokenizer.vocab_size:,} entries in {folder}")
 

@@ -65,7 +65,7 @@ def quickstart(
     from rich.console import Console
 
     from puna.cli.run import print_result, run_recipe
-    from puna.workflow.run_data import make_missing_data
+    from puna.workflow.missing_data import make_missing_data
     from puna.workflow.training_run import read_summary
 
     console = Console(markup=False, emoji=False)

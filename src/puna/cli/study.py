@@ -107,7 +107,7 @@ def run(
     from puna.study.run_metrics import METRICS
     from puna.study.runner import run_study
     from puna.study.step_times import FILE as STEP_TIMES
-    from puna.workflow.run_data import make_missing_data
+    from puna.workflow.missing_data import make_missing_data
 
     console = Console(markup=False, emoji=False)
     study = read_study(folder)

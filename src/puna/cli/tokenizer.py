@@ -101,9 +101,11 @@ def train(
     """
     from rich.console import Console
 
+    from puna.cli.work_progress import sample_progress
+    from puna.data.dedup import drop_copies
     from puna.data.left_out import LeftOut, printable
     from puna.data.reading import checked_reading
-    from puna.data.sources import read_texts
+    from puna.data.sources import find_sources, read_texts
     from puna.tokenizer.tokenizer import Tokenizer
     from puna.tokenizer.training import take_turns
 
@@ -121,13 +123,14 @@ def train(
         read_texts([source], reading, report, spread=True, own=[out])
         for source, report in zip(sources, reports, strict=True)
     ]
-    with console.status("reading") as status:
+    stored = sum(source.size for source in find_sources(sources, reading, [out]))
+    with sample_progress(console, min(max_bytes, stored)) as on_progress:
         tokenizer = Tokenizer.train(
-            islice(take_turns(texts), max_documents),
+            islice(drop_copies(take_turns(texts)), max_documents),
             vocab_size,
             digits,
             max_bytes,
-            on_progress=lambda read: status.update(f"{read / 1e6:,.1f} MB read, merging follows"),
+            on_progress,
         )
     _reject_other(out, tokenizer)
     tokenizer.save(out)

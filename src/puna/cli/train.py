@@ -166,7 +166,8 @@ def verify_resume(
     from puna.training.checkpoint import optimizer_tensors
     from puna.training.recipe import read_recipe
     from puna.training.trainer import Trainer
-    from puna.workflow.run_data import make_missing_data, open_data
+    from puna.workflow.missing_data import make_missing_data
+    from puna.workflow.run_data import open_data
 
     console = Console(markup=False, emoji=False)
     resolved = read_recipe(recipe, overrides or [])

@@ -25,6 +25,11 @@ class RunObserver:
     def tokenizer_training(self, vocab_size: int) -> None:
         """A tokenizer of `vocab_size` entries is about to be trained."""
 
+    def tokenizer_progress(self, read: int, size: int) -> None:
+        """Called after every stretch of text: the bytes read, of about `size`. The merges are
+        learned after the last call.
+        """
+
     def tokenizer_trained(self, folder: Path, tokenizer: "Tokenizer") -> None:
         """The tokenizer has been saved in `folder`."""
 

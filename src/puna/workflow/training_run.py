@@ -33,8 +33,9 @@ from puna.training.recipe import Recipe, read_recipe
 from puna.training.stored_recipe import read_stored_recipe, recipe_hash
 from puna.training.trainer import Trainer
 from puna.workflow.evaluation import Evaluation, score_beside_baselines
+from puna.workflow.missing_data import make_missing_data
 from puna.workflow.observer import RunObserver
-from puna.workflow.run_data import RunData, make_missing_data, open_data
+from puna.workflow.run_data import RunData, open_data
 
 SAMPLE_PROMPTS, PROMPT_TOKENS = 4, 24
 BASELINE_BYTES = 20_000_000  # xz takes about a second a megabyte

@@ -1,0 +1,79 @@
+"""Progress of one piece of long work: a live bar in a terminal, a plain line every few seconds in a
+file, each with the amount done, its speed and the time left.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from puna.data.prepare import PreparationProgress
+from puna.number_format import duration
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+@contextmanager
+def preparation_progress(console: Console) -> Iterator[Callable[[PreparationProgress], None]]:
+    """The progress of `prepare`."""
+    with _progress(console, "tokenising") as show:
+        yield lambda now: show(now.fraction, now.bytes, f"{now.documents:,} documents")
+
+
+@contextmanager
+def sample_progress(console: Console, size: int) -> Iterator[Callable[[int], None]]:
+    """The progress of reading a tokenizer's sample of about `size` bytes; the time of the merges,
+    which are learned at its end, is not known before.
+    """
+    with _progress(console, "reading") as show:
+        yield lambda read: show(min(1.0, read / max(size, 1)), read, "the merges follow")
+
+
+@contextmanager
+def _progress(console: Console, work: str) -> Iterator[Callable[[float, int, str], None]]:
+    """Takes the fraction that is done, its bytes and more words."""
+    started = time.monotonic()
+    if not console.is_terminal:
+        yield _plain_lines(console, work, started)
+        return
+    with Progress(
+        TextColumn(work),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task("", total=1.0, amount="")
+
+        def show(fraction: float, size: int, words: str) -> None:
+            seconds = time.monotonic() - started
+            bar.update(task, completed=fraction, amount=f"{_amount(size, seconds)}, {words}")
+
+        yield show
+
+
+def _plain_lines(console: Console, work: str, started: float) -> Callable[[float, int, str], None]:
+    printed, complete = started, False
+
+    def show(fraction: float, size: int, words: str) -> None:
+        nonlocal printed, complete
+        now = time.monotonic()
+        if now - printed >= SECONDS_BETWEEN_LINES or (fraction == 1.0 and not complete):
+            printed, complete = now, fraction == 1.0
+            left = (now - started) * (1 - fraction) / max(fraction, 1e-6)
+            console.print(
+                f"{work} {fraction:4.0%}  {_amount(size, now - started)}, {words}, about"
+                f" {duration(left)} left",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    return show
+
+
+def _amount(size: int, seconds: float) -> str:
+    megabytes = size / 1e6
+    return f"{megabytes:,.1f} MB, {megabytes / max(seconds, 1e-3):,.1f} MB/s"
