@@ -26,7 +26,7 @@ class ReadingCounts:
     """Of the bytes, those that `max_bytes` counts."""
 
 
-class Corpus(NamedTuple):
+class CorpusSources(NamedTuple):
     """The sources of a folder of shards: those that are split, and those held out whole."""
 
     sources: list[Source]
@@ -59,7 +59,7 @@ class ReadDocument(NamedTuple):
 
 
 def distinct_documents(
-    corpus: Corpus, inputs: Inputs, counts: ReadingCounts
+    corpus: CorpusSources, inputs: Inputs, counts: ReadingCounts
 ) -> Iterator[ReadDocument]:
     """Read a corpus, the text that is held out first, up to `max_bytes` of distinct documents,
     those held out not counted. Adds to `counts`.

@@ -30,7 +30,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from puna import durable
-from puna.data.corpus import Corpus, ReadingCounts, distinct_documents
+from puna.data.corpus import CorpusSources, ReadingCounts, distinct_documents
 from puna.data.encode import available_cores, encode_batches
 from puna.data.file_formats import PIECE_CHARACTERS
 from puna.data.journal import (
@@ -125,7 +125,7 @@ def prepare(
     require_main_guard()
     out = Path(out)
     names, held_out = _names(sources), _names(validation_sources)
-    corpus = Corpus(find_sources(names), find_sources(held_out) if held_out else [])
+    corpus = CorpusSources(find_sources(names), find_sources(held_out) if held_out else [])
     for source in names + held_out:
         folder = Path(source).expanduser()
         if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
@@ -161,7 +161,7 @@ def _names(sources: Sequence[str | Path] | str | Path) -> list[str]:
     return [str(name) for name in ([sources] if isinstance(sources, str | Path) else sources)]
 
 
-def _plan(corpus: Corpus, inputs: Inputs) -> SplitPlan:
+def _plan(corpus: CorpusSources, inputs: Inputs) -> SplitPlan:
     """The rule of the split, found before anything is written. Raises DataError where one side
     would be empty.
     """
@@ -188,7 +188,7 @@ def _fill(
     out: Path,
     inputs: Inputs,
     shards: dict[SplitName, list[Shard]],
-    corpus: Corpus,
+    corpus: CorpusSources,
     plan: SplitPlan,
     workers: int,
     on_progress: Callable[[PreparationProgress], None] | None,
@@ -233,7 +233,7 @@ def _fill(
 
 
 def _batches(
-    corpus: Corpus,
+    corpus: CorpusSources,
     inputs: Inputs,
     plan: SplitPlan,
     finished: dict[SplitName, int],
@@ -275,7 +275,7 @@ def _batches(
 
 
 def _inputs(
-    corpus: Corpus,
+    corpus: CorpusSources,
     tokenizer: Tokenizer,
     validation_fraction: float,
     shard_tokens: int,
