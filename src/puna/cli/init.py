@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 TEMPLATE = """\
-# puna train {name}.yaml
+# puna train {path}
 # A million parameters on text of your own; --dry-run counts the cost. docs/recipes.md has the keys.
 tokenizer: {{path: data/{name}/tokenizer, vocab_size: {vocab_size}}}
 data:
@@ -77,19 +77,21 @@ def init(
     size = find_sources([text])[0].size
     if validation is not None:
         find_sources([validation])
-    path.write_text(recipe_text(name, text, validation, size), encoding="utf-8")
+    path.write_text(recipe_text(path, text, validation, size), encoding="utf-8")
     typer.echo(f"{path}: a recipe for {text}, {size:,} bytes\nnext: puna train {path}")
 
 
-def recipe_text(name: str, text: str, validation: str | None, size: int) -> str:
-    """The recipe. size: bytes of the text, which bound the vocabulary that can be learned from it,
-    one entry for 8 bytes, and the windows that it fills, 8 at 4 bytes a token.
+def recipe_text(path: Path, text: str, validation: str | None, size: int) -> str:
+    """The recipe that `path` is to hold. size: bytes of the text, which bound the vocabulary that
+    can be learned from it, one entry for 8 bytes, and the windows that it fills, 8 at 4 bytes a
+    token.
     """
     context = MAX_CONTEXT
     while context > 8 and context * _WINDOWS * _BYTES_A_TOKEN > size:
         context //= 2
     return TEMPLATE.format(
-        name=name,
+        path=path,
+        name=path.stem,
         source=json.dumps(text, ensure_ascii=False),
         validation=(
             "# validation_sources: [my-other-notes/]  # held out in place of a part of the text"

@@ -36,7 +36,7 @@ class ReadingCounts:
         )
 
 
-class Corpus(NamedTuple):
+class CorpusSources(NamedTuple):
     """The sources of a folder of shards: those that are split, and those held out whole."""
 
     sources: list[Source]
@@ -69,7 +69,7 @@ class ReadDocument(NamedTuple):
 
 
 def distinct_documents(
-    corpus: Corpus, inputs: Inputs, counts: ReadingCounts
+    corpus: CorpusSources, inputs: Inputs, counts: ReadingCounts
 ) -> Iterator[ReadDocument]:
     """Read a corpus, the text that is held out first, up to `max_bytes` or `max_documents` of
     distinct documents, those held out not counted. Adds to `counts`.
@@ -95,7 +95,7 @@ def distinct_documents(
         base = sum(source.size for source in sources)
 
 
-def split_plan(corpus: Corpus, inputs: Inputs, counts: ReadingCounts) -> SplitPlan:
+def split_plan(corpus: CorpusSources, inputs: Inputs, counts: ReadingCounts) -> SplitPlan:
     """The rule of the split, found before anything is written. Raises DataError where one side
     would be empty.
     """

@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple
 from pydantic import ValidationError
 
 from puna import durable
-from puna.data.corpus import Corpus, ReadingCounts, distinct_documents, split_plan
+from puna.data.corpus import CorpusSources, ReadingCounts, distinct_documents, split_plan
 from puna.data.encode import available_cores, encode_batches
 from puna.data.journal import (
     JOURNAL_NAME,
@@ -145,7 +145,7 @@ def prepare(
         exclude=exclude,
     )
     names, held_out = _names(sources), _names(validation_sources)
-    corpus = Corpus(
+    corpus = CorpusSources(
         find_sources(names, reading, (out, *own)),
         find_sources(held_out, reading, (out, *own)) if held_out else [],
     )
@@ -180,7 +180,7 @@ def _fill(
     out: Path,
     inputs: Inputs,
     shards: dict[SplitName, list[Shard]],
-    corpus: Corpus,
+    corpus: CorpusSources,
     plan: SplitPlan,
     workers: int,
     counts: ReadingCounts,
@@ -224,7 +224,7 @@ def _fill(
 
 
 def _batches(
-    corpus: Corpus,
+    corpus: CorpusSources,
     inputs: Inputs,
     plan: SplitPlan,
     finished: dict[SplitName, int],
@@ -267,7 +267,7 @@ def _batches(
 
 
 def _inputs(
-    corpus: Corpus,
+    corpus: CorpusSources,
     tokenizer: Tokenizer,
     validation_fraction: float,
     shard_tokens: int,
