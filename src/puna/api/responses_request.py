@@ -189,7 +189,7 @@ class ResponsesRequest(SamplingRequest):
         NotSupported("nothing is stored here to be fetched later, so wait or stream"),
     ] = None
     background_options: Annotated[None, NotSupported("nothing runs in the background")] = None
-    context_management: Annotated[None, NotSupported(_NOTHING_STORED)] = None
+    context_management: Annotated[None, NotSupported("the input is never made shorter")] = None
     conversation: Annotated[None, NotSupported(_NOTHING_STORED)] = None
     image: Annotated[None, NotSupported("Puna reads text")] = None
     max_tool_calls: Annotated[None, NotSupported("no tool is built in whose calls it counts")] = (
