@@ -107,6 +107,7 @@ def test_what_the_examples_promise_holds(reader: Reader) -> None:
                 assert re.fullmatch("[1-9][0-9]{2}", reader.names["answer"].choices[0].text)
     assert reader.names["call"].function.name == "sqrt"
     assert json.loads(reader.names["call"].function.arguments)["x"] in (4, 9, 16)
+    assert (reader.names["item"].type, reader.names["item"].name) == ("function_call", "sqrt")
 
 
 def test_the_comparison_sees_what_differs() -> None:
