@@ -5,8 +5,9 @@ and takes only values that change nothing; any other field is rejected. So nothi
 ignored. null means the default, as if the field were left out. Types are strict: true is no number,
 "1" neither.
 
-Not here: rules across fields (cross_field_rules.py), messages and tools (chat_messages.py), formats
-of the answer (response_format.py), reading JSON and wording errors (json_body.py).
+Not here: the body of /v1/responses (responses_request.py), rules across fields
+(cross_field_rules.py), messages and tools (chat_messages.py), formats of the answer
+(response_format.py), reading JSON and wording errors (json_body.py).
 """
 
 from typing import Annotated, ClassVar, Literal
