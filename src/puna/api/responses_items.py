@@ -71,7 +71,7 @@ class FunctionCallItem(Config):
 
 
 class FunctionOutputItem(Config):
-    """What the function answered to the call of this id."""
+    """The output of the function for the call of this id."""
 
     model_config = ConfigDict(extra="ignore")
 
