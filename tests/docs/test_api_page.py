@@ -18,7 +18,16 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import models_json_schema
 
-from puna.api import chat_messages, error_response, protocol, response_format, responses
+from puna.api import (
+    chat_messages,
+    error_response,
+    protocol,
+    response_format,
+    responses,
+    responses_answer,
+    responses_items,
+    responses_request,
+)
 from puna.api.fields import BOUND, NotSupported
 from puna.config import Config
 from puna.engine_process.client import EngineClient, Health
@@ -40,12 +49,20 @@ SOURCES = [
 OF: Mapping[str, tuple[type[Config], ...]] = {
     "Of chats and completions": (protocol.GenerationRequest,),
     "Of chats": (protocol.ChatRequest,),
+    "Of responses": (responses_request.ResponsesRequest,),
     "Of completions": (protocol.CompletionRequest,),
     "Of embeddings": (protocol.EmbeddingRequest,),
     "Of /tokenize": (protocol.TokenizeTextRequest, protocol.TokenizeChatRequest),
     "Of /detokenize": (protocol.DetokenizeRequest,),
 }
 """Whose fields the tables below these headings hold."""
+
+BEFORE: Mapping[type[Config], type[Config]] = {
+    protocol.ChatRequest: protocol.GenerationRequest,
+    protocol.CompletionRequest: protocol.GenerationRequest,
+    responses_request.ResponsesRequest: protocol.SamplingRequest,
+}
+"""Whose fields these have too, in the first of the tables."""
 
 OPTION = {"ignore_eos": "ignore_end", "stop_token_ids": "stop_ids", "top_logprobs": "logprobs"}
 """The engine's names where they differ."""
@@ -90,6 +107,7 @@ def test_what_the_examples_promise_holds(reader: Reader) -> None:
                 assert re.fullmatch("[1-9][0-9]{2}", reader.names["answer"].choices[0].text)
     assert reader.names["call"].function.name == "sqrt"
     assert json.loads(reader.names["call"].function.arguments)["x"] in (4, 9, 16)
+    assert (reader.names["item"].type, reader.names["item"].name) == ("function_call", "sqrt")
 
 
 def test_the_comparison_sees_what_differs() -> None:
@@ -124,14 +142,10 @@ def test_the_paths_are_those_of_the_server(reader: Reader) -> None:
 
 
 def supported(kind: type[Config]) -> dict[str, FieldInfo]:
-    """The fields that are not marked as unsupported; of a chat or a completion, without those that
-    both have.
+    """The fields that are not marked as unsupported; of a chat, a completion or a response, without
+    those of the table before.
     """
-    shared = (
-        protocol.GenerationRequest.model_fields
-        if kind in (protocol.ChatRequest, protocol.CompletionRequest)
-        else {}
-    )
+    shared = BEFORE[kind].model_fields if kind in BEFORE else {}
     return {
         name: field
         for name, field in kind.model_fields.items()
@@ -217,11 +231,12 @@ def test_every_field_without_support_is_listed_with_its_reason() -> None:
     ]
     kinds += [
         kind
-        for kind in vars(chat_messages).values()
+        for module in (chat_messages, responses_items, responses_request)
+        for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Config) and kind is not Config
     ]
     marked = {
-        (name, taken(field), why)
+        (field.alias or name, taken(field), why)
         for kind in kinds
         for name, field in kind.model_fields.items()
         for why in reasons(field)
@@ -328,7 +343,7 @@ def test_every_field_of_an_answer_is_shown() -> None:
     """In an example, or by its name."""
     kinds = [
         kind
-        for module in (responses, error_response)
+        for module in (responses, responses_answer, error_response)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, BaseModel)
     ]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from puna.api.cross_field_rules import (
     CHAT_RULES,
     COMPLETION_RULES,
+    RESPONSES_RULES,
     TOKENIZE_CHAT_RULES,
     WORDS_OR_CALLS,
     SchemaRule,
@@ -44,11 +45,40 @@ requests = st.fixed_dictionaries(
         "response_format": st.none() | st.builds(dict, type=formats),
     },
 )
+items = st.sampled_from(
+    [
+        USER,
+        {"role": "assistant", "content": "x"},
+        {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": "x"},
+    ]
+)
+requests_of_responses = st.fixed_dictionaries(
+    {"input": st.just("x") | st.lists(items, min_size=1, max_size=3)},
+    optional={
+        "stream": switches,
+        "stream_options": st.sampled_from([None, {}]),
+        "tools": st.none() | st.lists(st.fixed_dictionaries({"name": st.just("f")}), max_size=2),
+        "tool_choice": st.sampled_from(
+            [None, "none", "auto", "required", {"type": "function", "name": "f"}]
+        ),
+    },
+)
 
 
 @given(values=requests)
 @pytest.mark.parametrize("rules", [CHAT_RULES, COMPLETION_RULES, TOKENIZE_CHAT_RULES])
 def test_schemas_hold_where_a_validator_says_so(rules: Any, values: dict[str, Any]) -> None:
+    judge(rules, values)
+
+
+@given(values=requests_of_responses)
+def test_so_do_those_of_responses(values: dict[str, Any]) -> None:
+    judge(RESPONSES_RULES, values)
+
+
+def judge(rules: Any, values: dict[str, Any]) -> None:
+    """Each rule holds where a validator says so, and else complains of a part that is broken."""
     for rule in rules:
         if isinstance(rule, SchemaRule):
             valid = jsonschema.Draft202012Validator(rule.schema).is_valid(values)

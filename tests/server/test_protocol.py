@@ -24,7 +24,14 @@ from openai.types.chat import (
 from openai.types.chat import (
     completion_create_params as chat_create_params,
 )
-from openai.types.shared_params import function_definition
+from openai.types.responses import (
+    function_tool_param,
+    response_create_params,
+    response_format_text_json_schema_config_param,
+    response_text_config_param,
+    tool_choice_function_param,
+)
+from openai.types.shared_params import Reasoning, function_definition
 from openai.types.shared_params.response_format_json_schema import JSONSchema
 from pydantic import ValidationError
 
@@ -46,6 +53,15 @@ from puna.api.limits import Limits
 from puna.api.openapi import numbers_up_to
 from puna.api.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, StreamOptions
 from puna.api.response_format import NamedSchema
+from puna.api.responses_request import (
+    FlatSchemaFormat,
+    FunctionChoice,
+    FunctionTool,
+    PaddingOptions,
+    ReasoningOptions,
+    ResponsesRequest,
+    TextOptions,
+)
 from puna.config import Config
 from puna.tokenizer import chat_template
 
@@ -64,6 +80,13 @@ LEAST: Mapping[type[Config], dict[str, Any]] = {
     Tool: {"type": "function", "function": {"name": "f"}},
     Function: {"name": "f"},
     NamedSchema: {"name": "f"},
+    ResponsesRequest: {"model": "m", "input": "x"},
+    PaddingOptions: {},
+    ReasoningOptions: {},
+    TextOptions: {},
+    FunctionTool: {"type": "function", "name": "f"},
+    FunctionChoice: {"type": "function", "name": "f"},
+    FlatSchemaFormat: {"type": "json_schema", "name": "f", "schema": {}},
 }
 THEIRS: Mapping[type[Config], tuple[type, ...]] = {
     ChatRequest: (
@@ -89,6 +112,18 @@ THEIRS: Mapping[type[Config], tuple[type, ...]] = {
     Tool: (chat_completion_function_tool_param.ChatCompletionFunctionToolParam,),
     Function: (function_definition.FunctionDefinition,),
     NamedSchema: (JSONSchema,),
+    ResponsesRequest: (
+        response_create_params.ResponseCreateParamsStreaming,
+        response_create_params.ResponseCreateParamsNonStreaming,
+    ),
+    PaddingOptions: (response_create_params.StreamOptions,),
+    ReasoningOptions: (Reasoning,),
+    TextOptions: (response_text_config_param.ResponseTextConfigParam,),
+    FunctionTool: (function_tool_param.FunctionToolParam,),
+    FunctionChoice: (tool_choice_function_param.ToolChoiceFunctionParam,),
+    FlatSchemaFormat: (
+        response_format_text_json_schema_config_param.ResponseFormatTextJSONSchemaConfigParam,
+    ),
 }
 
 
@@ -139,7 +174,8 @@ def harmless(annotation: Any) -> list[Any]:
 def test_an_unsupported_field_takes_what_changes_nothing_and_rejects_the_rest_by_name(
     kind: type[Config], name: str
 ) -> None:
-    accepted = harmless(kind.model_fields[name].annotation)
+    field = kind.model_fields[name]
+    accepted, name = harmless(field.annotation), field.alias or name
     assert accepted
     for value in accepted:
         check(kind, {**LEAST[kind], name: value})

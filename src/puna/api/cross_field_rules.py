@@ -74,7 +74,9 @@ _KEYWORDS: Mapping[str, Callable[[Any, Any], bool]] = MappingProxyType(
         "items": lambda schema, value: (
             not isinstance(value, list) or all(holds(schema, item) for item in value)
         ),
-        "contains": lambda schema, value: any(holds(schema, item) for item in value),
+        "contains": lambda schema, value: (
+            not isinstance(value, list) or any(holds(schema, item) for item in value)
+        ),
     }
 )
 
@@ -193,13 +195,19 @@ def _tools_have_names_of_their_own(values: Values) -> BrokenRule:
 
 def _named_tool_exists(values: Values) -> BrokenRule:
     choice = values.get("tool_choice")
-    if not isinstance(choice, dict) or choice["function"]["name"] in _tool_names(values):
+    if not isinstance(choice, dict) or _function_name(choice) in _tool_names(values):
         return None
-    return "tool_choice", f"there is no tool {choice['function']['name']} among the tools"
+    return "tool_choice", f"there is no tool {_function_name(choice)} among the tools"
 
 
 def _tool_names(values: Values) -> list[str]:
-    return [tool["function"]["name"] for tool in values.get("tools") or ()]
+    return [_function_name(tool) for tool in values.get("tools") or ()]
+
+
+def _function_name(tool: Values) -> str:
+    """Of a tool or a choice: a chat has it inside `function`, a request for a response beside."""
+    name: str = tool.get("function", tool)["name"]
+    return name
 
 
 def _messages_fit_those_before(values: Values) -> BrokenRule:
@@ -213,6 +221,41 @@ def _messages_fit_those_before(values: Values) -> BrokenRule:
         elif message["role"] == "tool" and message["tool_call_id"] not in called:
             reason = "no message before calls a tool under this id"
             return f"messages[{index}].tool_call_id", reason
+    return None
+
+
+_NO_TOOLS = _where_given("tools", anyOf=[{"type": "null"}, {"const": []}])
+_NOTHING_DEMANDED = _where_given("tool_choice", enum=["none", "auto", None])
+_SOME_TOOLS = _given("tools", type="array", contains={})
+# a text is the words of a user
+_INPUT_OF_A_USER = _where_given("input", contains=_given("role", const="user"))
+_DEMANDS_NEED_TOOLS_AND_TOOLS_A_USER = SchemaRule(
+    _either(
+        {"properties": {**_NO_TOOLS["properties"], **_NOTHING_DEMANDED["properties"]}},  # type: ignore[dict-item]
+        {
+            "properties": {**_SOME_TOOLS["properties"], **_INPUT_OF_A_USER["properties"]},  # type: ignore[dict-item]
+            "required": ["tools"],
+        },
+    ),
+    (
+        (_either(_NOTHING_DEMANDED, _SOME_TOOLS), "tool_choice", "needs tools to choose from"),
+        (
+            _either(_NO_TOOLS, _INPUT_OF_A_USER),
+            "tools",
+            "are described in the first user message, but there is none",
+        ),
+    ),
+)
+
+
+def _outputs_answer_calls_before(values: Values) -> BrokenRule:
+    items = values["input"] if isinstance(values["input"], list) else []
+    called: set[str] = set()
+    for index, item in enumerate(items):
+        if item.get("type") == "function_call":
+            called.add(item["call_id"])
+        elif item.get("type") == "function_call_output" and item["call_id"] not in called:
+            return f"input[{index}].call_id", "no item before calls a function under this id"
     return None
 
 
@@ -232,3 +275,10 @@ CHAT_RULES: Rules = (
     _messages_fit_those_before,
 )
 TOKENIZE_CHAT_RULES: Rules = (_TOOLS_NEED_A_USER, _messages_fit_those_before)
+RESPONSES_RULES: Rules = (
+    _STREAM_OPTIONS_NEED_A_STREAM,
+    _DEMANDS_NEED_TOOLS_AND_TOOLS_A_USER,
+    _tools_have_names_of_their_own,
+    _named_tool_exists,
+    _outputs_answer_calls_before,
+)

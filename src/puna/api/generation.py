@@ -1,8 +1,8 @@
 """From a checked request to text as it comes: options for the engine, and the events of each
 sequence as deltas of text with log-probabilities.
 
-Common to chats and completions. Not here: their shapes (chat_completions.py, completions.py) and
-bytes (streaming.py).
+Common to chats and completions. Not here: words and calls in a chat (chat_generation.py), their
+shapes (chat_completions.py, completions.py) and bytes (streaming.py).
 """
 
 import asyncio

@@ -24,6 +24,8 @@ from puna.api.protocol import (
     TokenizeTextRequest,
 )
 from puna.api.responses import Answer, ChatCompletionChunk
+from puna.api.responses_answer import RESPONSE_EVENTS
+from puna.api.responses_request import ResponsesRequest
 from puna.api.service import Service
 from puna.config import Config
 
@@ -34,7 +36,9 @@ DESCRIBED: tuple[type[BaseModel], ...] = (
     TokenizeTextRequest,
     TokenizeChatRequest,
     DetokenizeRequest,
+    ResponsesRequest,
     ChatCompletionChunk,
+    *RESPONSE_EVENTS,
 )
 """Shapes that FastAPI does not see: bodies of requests, and events."""
 
@@ -70,25 +74,45 @@ def takes(*bodies: type[Config]) -> dict[str, Any]:
 def gives(
     answer: type[Answer], streams: type[Answer] | None = None
 ) -> dict[int | str, dict[str, Any]]:
-    """A route's description of its answers. streams: the shape of each event of a stream."""
+    """A route's description of its answers. streams: the shape of each event of a stream, which
+    ends with `[DONE]` or an error.
+    """
     described: dict[int | str, dict[str, Any]] = {
         200: {"model": answer, "description": "the answer"}
     }
     if streams is not None:
-        events = [_REFERENCE.format(model=event.__name__) for event in (streams, ErrorResponse)]
-        data = {
-            "type": "string",
-            "contentMediaType": "application/json",
-            "contentSchema": {"anyOf": [{"$ref": event} for event in events]},
-        }
         done = {"const": "[DONE]", "description": "the last event, unless that is an error"}
-        event = {
-            "type": "object",
-            "properties": {"data": {"anyOf": [done, data]}},
-            "required": ["data"],
-        }
-        described[200]["content"] = {"text/event-stream": {"itemSchema": event}}
+        data = {"anyOf": [done, _json_text(streams, ErrorResponse)]}
+        described[200]["content"] = _stream_of({"data": data})
     return described | error_responses()
+
+
+def gives_typed(
+    answer: type[Answer], events: Sequence[type[Answer]]
+) -> dict[int | str, dict[str, Any]]:
+    """The same, with events of several shapes, each with the name of its type."""
+    name = {"type": "string", "description": "the type of the event"}
+    content = _stream_of({"event": name, "data": _json_text(*events)})
+    described: dict[int | str, dict[str, Any]] = {
+        200: {"model": answer, "description": "the answer", "content": content}
+    }
+    return described | error_responses()
+
+
+def _json_text(*shapes: type[Answer]) -> dict[str, Any]:
+    """A schema: the JSON of one of these, as text."""
+    references = [{"$ref": _REFERENCE.format(model=shape.__name__)} for shape in shapes]
+    return {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"anyOf": references},
+    }
+
+
+def _stream_of(fields: dict[str, Any]) -> dict[str, Any]:
+    """A content: server-sent events of these fields."""
+    event = {"type": "object", "properties": fields, "required": list(fields)}
+    return {"text/event-stream": {"itemSchema": event}}
 
 
 def error_responses() -> dict[int | str, dict[str, Any]]:

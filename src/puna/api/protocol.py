@@ -5,8 +5,9 @@ and takes only values that change nothing; any other field is rejected. So nothi
 ignored. null means the default, as if the field were left out. Types are strict: true is no number,
 "1" neither.
 
-Not here: rules across fields (cross_field_rules.py), messages and tools (chat_messages.py), formats
-of the answer (response_format.py), reading JSON and wording errors (json_body.py).
+Not here: the body of /v1/responses (responses_request.py), rules across fields
+(cross_field_rules.py), messages and tools (chat_messages.py), formats of the answer
+(response_format.py), reading JSON and wording errors (json_body.py).
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -64,18 +65,14 @@ class StreamOptions(Config):
     )
 
 
-class GenerationRequest(RequestBody):
-    """Fields that chats and completions have in common: sampling, and the end of the answer."""
+class SamplingRequest(RequestBody):
+    """Fields of every request for text: the choice of tokens, and where a text ends."""
 
     model: ModelName = Field(
         description="a name from /v1/models; `name:adapter` chooses an adapter"
     )
     stream: bool | None = Field(
         default=None, description="answer bit by bit, as server-sent events"
-    )
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1), AtMost("n")] | None = Field(
-        default=None, description="answers, each with a seed of its own, one apart"
     )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
         default=None, description="0 takes the likeliest token"
@@ -92,7 +89,6 @@ class GenerationRequest(RequestBody):
         | Annotated[list[StopText], Field(min_length=1, fail_fast=True), AtMost("stops")]
         | None
     ) = None
-    response_format: ResponseFormat | None = None
     user: str | None = Field(
         default=None,
         description="a label of the caller's own; it changes nothing, and nothing is recorded",
@@ -113,21 +109,31 @@ class GenerationRequest(RequestBody):
         default=None,
         description="above 1: tokens already seen, the prompt's too, become less likely",
     )
-    min_tokens: Annotated[int, Field(ge=0), AtMost("output_tokens")] | None = Field(
-        default=None, description="tokens before the answer may end"
-    )
-    ignore_eos: bool | None = Field(default=None, description="go on after an end token")
     stop_token_ids: Annotated[TokenIds, AtMost("stops")] | None = Field(
         default=None, description="ids that end the answer too"
-    )
-    prompt_logprobs: Annotated[int, Field(ge=0), AtMost("logprobs")] | None = Field(
-        default=None,
-        description="log-probabilities of the prompt's tokens, with this many alternatives",
     )
 
     def stops(self) -> tuple[str, ...]:
         """The stop texts."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class GenerationRequest(SamplingRequest):
+    """Fields that chats and completions have in common."""
+
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1), AtMost("n")] | None = Field(
+        default=None, description="answers, each with a seed of its own, one apart"
+    )
+    response_format: ResponseFormat | None = None
+    min_tokens: Annotated[int, Field(ge=0), AtMost("output_tokens")] | None = Field(
+        default=None, description="tokens before the answer may end"
+    )
+    ignore_eos: bool | None = Field(default=None, description="go on after an end token")
+    prompt_logprobs: Annotated[int, Field(ge=0), AtMost("logprobs")] | None = Field(
+        default=None,
+        description="log-probabilities of the prompt's tokens, with this many alternatives",
+    )
 
     @property
     def constrained_by(self) -> str | None:
@@ -148,6 +154,8 @@ class ChatRequest(GenerationRequest):
 
     rules = CHAT_RULES
     model_config = ConfigDict(json_schema_extra=in_json_schema(CHAT_RULES))
+    conversation_field: ClassVar[str] = "messages"
+    """The name by which errors call the conversation."""
 
     messages: SeveralMessages
     max_completion_tokens: Annotated[int, Field(ge=1), AtMost("output_tokens")] | None = Field(

@@ -1,8 +1,8 @@
 """Shapes of answers, as OpenAI has them. Fields that were not set are left out, so that null means
 something where it stands.
 
-Not here: requests (protocol.py), errors (error_response.py), and the making of an answer
-(chat_completions.py, completions.py, embeddings.py, tokens.py).
+Not here: requests (protocol.py), errors (error_response.py), /v1/responses (responses_answer.py),
+and the making of an answer (chat_completions.py, completions.py, embeddings.py, tokens.py).
 """
 
 from typing import Literal

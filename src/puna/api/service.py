@@ -64,10 +64,15 @@ class ChosenModel:
         return EncodedPrompt(ids or [tokenizer.eos_id], opened, given)
 
     async def encode_chat(
-        self, messages: Sequence[Message], tools: Sequence[Tool], *, answer: bool
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool],
+        *,
+        answer: bool,
+        field: str = "messages",
     ) -> list[int]:
-        """A conversation as ids, `answer`: up to the beginning of the answer. Raises ApiError for a
-        model whose vocabulary holds no chats.
+        """A conversation as ids, `answer`: up to the beginning of the answer. field: its name in
+        errors. Raises ApiError for a model whose vocabulary holds no chats.
         """
         try:
             laid_out = await asyncio.to_thread(
@@ -78,8 +83,8 @@ class ChosenModel:
                 add_generation_prompt=answer,
             )
         except TokenizerError as error:
-            message = f"messages: {error}"
-            raise ApiError(400, message, param="messages", code="invalid_value") from error
+            message = f"{field}: {error}"
+            raise ApiError(400, message, param=field, code="invalid_value") from error
         return laid_out.ids
 
     def described(self) -> Model:

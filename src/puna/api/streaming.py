@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -18,6 +18,7 @@ from puna.api.error_response import ApiError, as_api_error
 from puna.api.responses import Answer
 
 T = TypeVar("T")
+A = TypeVar("A", bound=Answer)
 
 SHARE_OF_THE_TIME = 0.95
 """Part of a request's time after which a stream is told that it is over, before the connection is
@@ -62,17 +63,25 @@ class WholeAnswer(Response):
             await Response(answer.to_json(), media_type=self.media_type)(scope, receive, send)
 
 
-class EventStream(Response):
+class EventStream(Response, Generic[A]):
     """Server-sent events, one for each answer that `events` gives, and `[DONE]`. seconds: the time
     of a request.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[Answer], seconds: float) -> None:
+    def __init__(self, events: AsyncGenerator[A], seconds: float) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._events, self._seconds = events, seconds * SHARE_OF_THE_TIME
+
+    def event(self, answer: A) -> bytes:
+        """An answer on the wire."""
+        return b"data: " + answer.to_json() + b"\n\n"
+
+    def end(self, error: ApiError | None) -> bytes:
+        """The last of the stream on the wire. error: the reason, if it ends early."""
+        return b"data: " + (error.body().to_json() if error else b"[DONE]") + b"\n\n"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI's)
         """Send the stream, or raise the exception that came instead of its first event."""
@@ -93,8 +102,8 @@ class EventStream(Response):
                             }
                         )
                         begun = True
-                    await send(_body(event.to_json()))
-            last = _body(b"[DONE]")
+                    await send(_body(self.event(event)))
+            last = self.end(None)
         except Exception as error:
             if isinstance(error, TimeoutError):
                 error = ApiError(
@@ -106,12 +115,12 @@ class EventStream(Response):
                 raise error from None
             if as_api_error(error).code == "internal_error":
                 log.exception("a stream ended early")
-            last = _body(as_api_error(error).body().to_json())
-        await send({**last, "more_body": False})
+            last = self.end(as_api_error(error))
+        await send({**_body(last), "more_body": False})
 
 
 def _body(data: bytes) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True}
+    return {"type": "http.response.body", "body": data, "more_body": True}
 
 
 async def _awaited(work: Awaitable[T]) -> T:

@@ -139,8 +139,8 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serve models over HTTP, as OpenAI's API: /v1/chat/completions, /v1/completions,
-    /v1/embeddings, /v1/models; /health, /metrics.
+    """Serve models over HTTP, as OpenAI's API: /v1/chat/completions, /v1/responses,
+    /v1/completions, /v1/embeddings, /v1/models; /health, /metrics.
 
     Examples:
 

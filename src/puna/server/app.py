@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from puna.api import chat_completions, completions, embeddings, tokens
+from puna.api import chat_completions, completions, embeddings, responses_endpoint, tokens
 from puna.api.error_response import handle_errors
 from puna.api.limits import Admission
 from puna.api.openapi import describe, error_responses, gives
@@ -49,6 +49,7 @@ def create_app(
     )
     for routes in (
         chat_completions.routes,
+        responses_endpoint.routes,
         completions.routes,
         embeddings.routes,
         tokens.routes,

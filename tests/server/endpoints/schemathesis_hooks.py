@@ -36,6 +36,24 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
 
 def mend(body: dict[str, Any]) -> None:
     """Let the references of a request lead somewhere, and its texts be in their languages."""
+    mend_messages(body)
+    mend_items(body)
+    for place, tool in enumerate(body.get("tools") or []):
+        tool.get("function", tool).update({"name": f"f{place}", "parameters": SCHEMA})
+    if isinstance(body.get("tool_choice"), dict):
+        choice = body["tool_choice"]
+        choice.get("function", choice)["name"] = "f0"
+    format_ = body.get("response_format") or (body.get("text") or {}).get("format") or {}
+    if format_.get("type") == "json_schema":
+        format_.get("json_schema", format_)["schema"] = SCHEMA
+    if "regex" in format_:
+        format_["regex"] = EXPRESSION
+    if "grammar" in format_:
+        format_["grammar"] = GRAMMAR
+
+
+def mend_messages(body: dict[str, Any]) -> None:
+    """Let the answers of tools in a chat name calls before them."""
     called: list[str] = []
     for message in body.get("messages") or ():
         called += [call["id"] for call in message.get("tool_calls") or ()]
@@ -45,15 +63,17 @@ def mend(body: dict[str, Any]) -> None:
             else:
                 message["role"] = "user"
                 del message["tool_call_id"]
-    tools = body.get("tools") or []
-    for place, tool in enumerate(tools):
-        tool["function"] |= {"name": f"f{place}", "parameters": SCHEMA}
-    if isinstance(body.get("tool_choice"), dict):
-        body["tool_choice"]["function"]["name"] = "f0"
-    format_ = body.get("response_format") or {}
-    if "json_schema" in format_:
-        format_["json_schema"]["schema"] = SCHEMA
-    if "regex" in format_:
-        format_["regex"] = EXPRESSION
-    if "grammar" in format_:
-        format_["grammar"] = GRAMMAR
+
+
+def mend_items(body: dict[str, Any]) -> None:
+    """Let the outputs of functions in an input name calls before them."""
+    items = body["input"] if isinstance(body.get("input"), list) else []
+    called: list[str] = []
+    for item in items:
+        kind = item.get("type") if isinstance(item, dict) else None
+        if kind == "function_call":
+            called.append(item["call_id"])
+        elif kind == "function_call_output" and called:
+            item["call_id"] = called[-1]
+        elif kind == "function_call_output":
+            item |= {"type": "message", "role": "assistant", "content": item["output"]}

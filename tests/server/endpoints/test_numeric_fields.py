@@ -22,10 +22,15 @@ from puna.api.protocol import (
     TokenizeChatRequest,
     TokenizeTextRequest,
 )
+from puna.api.responses_request import ResponsesRequest
 
 HELLO = [{"role": "user", "content": "Hello"}]
 ENDPOINTS: Mapping[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "/v1/chat/completions": (ChatRequest, {"model": "noise", "messages": HELLO, "max_tokens": 1}),
+    "/v1/responses": (
+        ResponsesRequest,
+        {"model": "noise", "input": "Hello", "max_output_tokens": 1},
+    ),
     "/v1/completions": (CompletionRequest, {"model": "noise", "prompt": "x", "max_tokens": 1}),
     "/v1/embeddings": (EmbeddingRequest, {"model": "noise", "input": "x"}),
     "/tokenize": (TokenizeTextRequest, {"model": "noise", "prompt": "x"}),
@@ -107,6 +112,7 @@ def test_the_walk_finds_numbers() -> None:
     ):
         assert ("/v1/chat/completions", (name,)) in found
         assert ("/v1/completions", (name,)) in found
+    assert ("/v1/responses", ("max_output_tokens",)) in found
     assert ("/v1/completions", ("logit_bias", "5")) in found
     assert ("/v1/completions", ("prompt", 0, 0)) in found
     assert ("/v1/embeddings", ("input", 0)) in found

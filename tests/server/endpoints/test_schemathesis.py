@@ -88,6 +88,8 @@ def test_every_endpoint_is_described(http: httpx.Client) -> None:
         f"{method} {path}" for path, methods in document["paths"].items() for method in methods
     } == {
         "post /v1/chat/completions",
+        "post /v1/responses",
+        "get /v1/responses/{response_id}",
         "post /v1/completions",
         "post /v1/embeddings",
         "post /tokenize",
