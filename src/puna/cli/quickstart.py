@@ -146,22 +146,23 @@ def _begun_recipe(run: Path, corpus: dict[str, Any]) -> "Recipe":
     from puna.training.stored_recipe import read_stored_recipe
 
     recipe = read_stored_recipe(run)
-    before = recipe.data.mixture[0].model_dump()
-    if list(before["sources"]) != corpus["sources"]:
+    before = recipe.data.mixture[0]
+    if list(before.sources) != corpus["sources"]:
         raise TrainingError(
-            f"{run} was trained on {', '.join(before['sources'])}, not on"
+            f"{run} was trained on {', '.join(before.sources)}, not on"
             f" {', '.join(corpus['sources'])}: choose another --run"
         )
-    if corpus["validation_sources"] not in ([], list(before["validation_sources"])):
+    if corpus["validation_sources"] not in ([], list(before.validation_sources)):
         raise TrainingError(
             f"{run} was not begun with the validation text {corpus['validation_sources'][0]}:"
             " choose another --run, or leave out --validation to go on"
         )
     for key in ("max_documents", "text_field", "separator", "normalize", "include", "exclude"):
         now = tuple(corpus[key]) if isinstance(corpus[key], list) else corpus[key]
-        if before[key] != now:
+        then = getattr(before, key)
+        if then != now:
             raise TrainingError(
-                f"{run} was trained with {key} {before[key]!r}, not {now!r}: choose another --run"
+                f"{run} was trained with {key} {then!r}, not {now!r}: choose another --run"
             )
     return recipe
 

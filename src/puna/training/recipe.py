@@ -24,6 +24,13 @@ class TokenizerRecipe(Config):
     )
 
 
+def _later_key(default: Any, **rules: Any) -> Any:
+    """A field that recipes of an earlier release did not have: at its default it is no part of a
+    dump, so that those recipes keep their hash.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default, **rules)
+
+
 class CorpusRecipe(Config):
     """One part of the mixture: a prepared data folder, and what to prepare it from when nothing
     lies there yet.
@@ -36,30 +43,26 @@ class CorpusRecipe(Config):
     sources: tuple[str, ...] = Field(
         default=(), strict=False, description="texts to prepare the folder from"
     )
-    validation_sources: tuple[str, ...] = Field(
-        default=(),
-        strict=False,
-        # a recipe without it has the hash that it had before there was such a key
-        exclude_if=lambda value: not value,
-        description="texts to hold out whole, in place of a share of the sources",
+    validation_sources: tuple[str, ...] = _later_key(
+        (), strict=False, description="texts to hold out whole, in place of a share of the sources"
     )
-    text_field: str = Field(default="text", description="key or column of the text in tables")
-    separator: str | None = Field(
-        default=None, description="of documents in plain files: line, blank-lines, or a text"
+    text_field: str = _later_key("text", description="key or column of the text in tables")
+    separator: str | None = _later_key(
+        None, description="of documents in plain files: line, blank-lines, or a text"
     )
-    normalize: Literal["bom", "lf", "none"] = Field(
-        default="bom", description="drop byte order marks; lf: also make CRLF and CR a line feed"
+    normalize: Literal["bom", "lf", "none"] = _later_key(
+        "bom", description="drop byte order marks; lf: also make CRLF and CR a line feed"
     )
-    include: tuple[str, ...] = Field(
-        default=(), strict=False, description="endings of the files to read; left out: all"
+    include: tuple[str, ...] = _later_key(
+        (), strict=False, description="endings of the files to read; left out: all"
     )
-    exclude: tuple[str, ...] = Field(
-        default=(), strict=False, description="endings of files to leave out"
+    exclude: tuple[str, ...] = _later_key(
+        (), strict=False, description="endings of files to leave out"
     )
-    max_documents: int | None = Field(default=None, gt=0, description="documents to prepare")
-    strict: bool = Field(default=False, description="stop at the first bad file or row")
-    bad_share: float = Field(
-        default=0.1, ge=0, le=1, description="share of bad files and rows that is passed over"
+    max_documents: int | None = _later_key(None, gt=0, description="documents to prepare")
+    strict: bool = _later_key(False, description="stop at the first bad file or row")
+    bad_share: float = _later_key(
+        0.1, ge=0, le=1, description="share of bad files and rows that is passed over"
     )
 
 
@@ -197,10 +200,8 @@ class TrainRecipe(Config):
     )
     checkpoint_every: int = Field(default=100, gt=0, description="steps")
     keep_last: int = Field(default=2, gt=0, description="checkpoints, besides the best one")
-    init_from: str | None = Field(
-        default=None,
-        # a recipe without it has the hash that it had before there was such a key
-        exclude_if=lambda value: value is None,
+    init_from: str | None = _later_key(
+        None,
         description="model folder whose weights the run starts from; left out: as model.init says",
     )
 
