@@ -182,7 +182,9 @@ class ChatGeneration:
             _ChatSequence(index, model.tokenizer, options.stop, self._reader())
             for index in range(options.n)
         ]
-        return Prompt(engine_request(ids, options, model), sequences)
+        prompt = Prompt(engine_request(ids, options, model), sequences)
+        self._request.state.usage = lambda: usage_of([prompt])
+        return prompt
 
     @property
     def _with_usage(self) -> bool:

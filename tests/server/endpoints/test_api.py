@@ -2,8 +2,10 @@
 reject.
 """
 
+import gzip
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ import pytest
 from background_loop import BackgroundLoop
 from live_server import live_server
 
+from puna.cli.serve import request_log
 from puna.engine_process.client import EngineClient
 from puna.server.http_limits import HttpLimits
 from puna.tokenizer.chat_template import Message, ToolCall, encode_chat
@@ -40,7 +43,7 @@ def rejected(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v2/completions", "/v1/completions/", "/docs", "/redoc", "/v1/models/"]
+    "path", ["/", "/v1", "/v2/completions", "/v1/completion", "/docs", "/redoc", "/v1/model/"]
 )
 def test_an_unknown_path_is_a_404(http: httpx.Client, path: str) -> None:
     assert rejected(http.post(path, json={}), 404)["code"] == "unknown_path"
@@ -51,20 +54,84 @@ def test_an_unknown_path_is_a_404(http: httpx.Client, path: str) -> None:
     [
         ("GET", COMPLETIONS, "POST"),
         ("DELETE", CHAT, "POST"),
-        ("POST", "/v1/models", "GET"),
-        ("PUT", "/v1/models/noise", "GET"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("PUT", "/v1/models/noise", "GET, HEAD"),
+        ("HEAD", COMPLETIONS, "POST"),
         ("OPTIONS", "/v1/embeddings", "POST"),
         ("PATCH", "/tokenize", "POST"),
-        ("TRACE", "/health", "GET"),
-        ("POST", "/metrics", "GET"),
+        ("TRACE", "/health", "GET, HEAD"),
+        ("POST", "/metrics", "GET, HEAD"),
+        ("POST", "/openapi.json", "GET, HEAD"),
     ],
 )
 def test_a_wrong_method_is_a_405_that_says_which_is_right(
     http: httpx.Client, method: str, path: str, allowed: str
 ) -> None:
     answer = http.request(method, path)
-    assert rejected(answer, 405)["code"] == "method_not_allowed"
+    assert answer.status_code == 405
     assert answer.headers["allow"] == allowed
+    if method != "HEAD":
+        assert rejected(answer, 405)["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/metrics", "/v1/models", "/v1/models/noise", "/openapi.json", "/v1/no"]
+)
+def test_head_is_get_without_its_body(http: httpx.Client, path: str) -> None:
+    whole, head = http.get(path), http.head(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert "content-length" in head.headers
+
+
+def test_slashes_too_many_change_nothing(http: httpx.Client) -> None:
+    """As of a base URL that ends with one, and of clients that end each path with one."""
+    for path in ("/v1/models/", "//v1/models", "/v1//models//"):
+        assert http.get(f"{http.base_url}".rstrip("/") + path).json()["data"], path
+    assert asked(http, COMPLETIONS + "/", prompt="x", max_tokens=1)["choices"]
+
+
+def test_a_body_may_be_packed_by_gzip(http: httpx.Client) -> None:
+    body = gzip.compress(json.dumps({"model": "noise", "prompt": "x"}).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = http.post("/tokenize", content=body, headers=headers)
+    assert answer.json() == asked(http, "/tokenize", prompt="x")
+    answer = http.post("/tokenize", content=body, headers={**headers, "content-encoding": "br"})
+    assert rejected(answer, 415)["code"] == "unsupported_media_type"
+
+
+def test_every_answer_has_an_id_and_a_line_without_prompts(
+    loop: BackgroundLoop, noise: EngineClient, tmp_path: Path
+) -> None:
+    file = tmp_path / "log"
+    log = request_log(str(file))
+    asked_for = {"model": "noise", "prompt": "secret", "max_tokens": 3, "ignore_eos": True}
+    chat = {"model": "noise", "messages": HELLO, "max_tokens": 2, "ignore_eos": True, "n": 2}
+    with (
+        live_server(loop, noise, log=log, log_format="json") as url,
+        httpx.Client(base_url=url, headers={"x-request-id": "mine"}, timeout=60) as http,
+    ):
+        answers = [
+            http.post(COMPLETIONS, json=asked_for),
+            http.post(COMPLETIONS, json={**asked_for, "stream": True}),
+            http.post(CHAT, json=chat),
+            http.post("/v1/embeddings", json={"model": "noise", "input": ["secret", "x"]}),
+            http.get("/nowhere?secret"),
+        ]
+        given = [
+            answer.json()["usage"] for answer in (answers[0], answers[0], answers[2], answers[3])
+        ]
+    for handler in log.handlers:
+        handler.close()
+    text = file.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert {answer.headers["x-request-id"] for answer in answers} == {"mine"}
+    assert {line["id"] for line in lines} == {"mine"}
+    assert [line["status"] for line in lines] == [200, 200, 200, 200, 404]
+    assert [line["prompt_tokens"] for line in lines[:4]] == [one["prompt_tokens"] for one in given]
+    assert [line["completion_tokens"] for line in lines] == [3, 3, 4, 0, None]
+    assert all(line["complete"] for line in lines)
+    assert "secret" not in text
 
 
 @pytest.mark.parametrize(
