@@ -5,6 +5,7 @@ reject.
 import gzip
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from live_server import live_server
 
 from puna.cli.serve import request_log
 from puna.engine_process.client import EngineClient
+from puna.engine_process.messages import ModelSpec
 from puna.server.http_limits import HttpLimits
-from puna.tokenizer.chat_template import Message, ToolCall, encode_chat
+from puna.tokenizer.chat_template import CHAT_TEMPLATE, Message, ToolCall, encode_chat
 from puna.tokenizer.tokenizer import Tokenizer
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -348,6 +350,57 @@ def test_texts_to_ids_and_back(http: httpx.Client, tokenizer: Tokenizer) -> None
         "<|begin_of_text|>"
     )
     assert asked(http, "/detokenize", tokens=[]) == {"prompt": ""}
+
+
+def test_an_evaluation_harness_finds_the_tokenizer(
+    http: httpx.Client, tokenizer: Tokenizer
+) -> None:
+    """The requests of lm-evaluation-harness 0.4.13 (`check_remote_tokenizer_support` and
+    `RemoteTokenizer` in its lm_eval/utils.py), which names no model. It takes the first of the ids
+    of a special token's name for its id; those of its letters gave `<`.
+    """
+
+    def encode(text: str) -> list[int]:
+        answer = http.post("/tokenize", json={"prompt": text, "add_special_tokens": False})
+        return list(answer.json()["tokens"])
+
+    info = http.get("/tokenizer_info", headers={"content-type": "application/json"}).json()
+    assert info["chat_template"] == CHAT_TEMPLATE
+    assert encode("test") == tokenizer.encode("test")
+    assert encode(info["bos_token"])[0] == tokenizer.bos_id
+    assert encode(info["eos_token"])[0] == tokenizer.eos_id
+    assert encode(info["pad_token"])[0] == tokenizer.pad_id
+    ids = tokenizer.encode("the llama")
+    assert http.post("/detokenize", json={"tokens": ids}).json() == {"prompt": "the llama"}
+
+
+@pytest.mark.parametrize("around", ["{} ", " {}", "{}{}", "a{}"])
+def test_a_text_that_holds_a_special_token_is_letters(
+    http: httpx.Client, tokenizer: Tokenizer, around: str
+) -> None:
+    text = around.format("<|eot_id|>", "<|eot_id|>")
+    for begin in (True, False):
+        ids = asked(http, "/tokenize", prompt=text, add_special_tokens=begin)["tokens"]
+        assert ids[int(begin) :] == tokenizer.encode(text)
+    ids = asked(http, "/tokenize", prompt="<|eot_id|>")["tokens"]
+    assert ids == [tokenizer.bos_id, *tokenizer.encode("<|eot_id|>")]
+
+
+def test_which_of_several_models_has_to_be_said(
+    loop: BackgroundLoop, start: Callable[..., EngineClient], noise_folder: Path
+) -> None:
+    specs = [ModelSpec(name, str(noise_folder)) for name in ("one", "two")]
+    with live_server(loop, start(*specs)) as url, httpx.Client(base_url=url) as http:
+        for answer in (
+            http.get("/tokenizer_info"),
+            http.post("/tokenize", json={"prompt": "x"}),
+            http.post("/detokenize", json={"tokens": [1]}),
+        ):
+            error = rejected(answer, 400)
+            assert error["param"] == "model"
+            assert "one, two" in error["message"]
+        assert http.get("/tokenizer_info", params={"model": "two"}).json()["bos_token"]
+        assert rejected(http.get("/tokenizer_info?model=three"), 404)["param"] == "model"
 
 
 def test_a_chat_is_counted_as_it_would_be_answered(
