@@ -7,6 +7,7 @@ import re
 import shlex
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
@@ -29,6 +30,7 @@ from puna.inference.request import Event
 from puna.model.accounting import kv_bytes_per_token
 from puna.model.config import ModelConfig
 from puna.server.http_limits import HttpLimits
+from puna.server.middleware.request_log import RequestRecord
 from puna.server.serve import Address
 
 PAGE = read_page("docs/serving.md")
@@ -111,6 +113,11 @@ def test_every_limit_has_its_row() -> None:
         assert (
             float(default.replace(",", "")) == HttpLimits.model_fields[codes_in(first)[0]].default
         ), first
+
+
+def test_the_line_of_the_log_has_the_fields_of_the_log() -> None:
+    line = PAGE.section("The log").block("text")
+    assert list(json.loads(line)) == [field.name for field in fields(RequestRecord)]
 
 
 def test_every_metric_has_its_row(reader: Reader) -> None:

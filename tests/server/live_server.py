@@ -3,6 +3,7 @@ connections to a real engine process.
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,21 +16,26 @@ from puna.engine_process.client import EngineClient
 from puna.server.app import create_app
 from puna.server.connection import http_server
 from puna.server.http_limits import HttpLimits
-from puna.server.middleware.readiness import ReadinessMiddleware
-from puna.server.middleware.timeout import TimeoutMiddleware
+from puna.server.middleware.request_log import LogFormat
+from puna.server.serve import outer_layers
 
 
 @contextmanager
 def live_server(
-    loop: BackgroundLoop, client: EngineClient, limits: HttpLimits | None = None, **options: Any
+    loop: BackgroundLoop,
+    client: EngineClient,
+    limits: HttpLimits | None = None,
+    log: logging.Logger | None = None,
+    log_format: LogFormat = "text",
+    **options: Any,
 ) -> Iterator[str]:
     """Serve the client's models; gives the address, such as http://127.0.0.1:43210. options: of
     create_app.
     """
     limits = limits or HttpLimits()
     app = create_app(client, limits, metrics=client.metrics, **options)
-    timed = TimeoutMiddleware(app, limits.request_seconds)
-    server = http_server(ReadinessMiddleware(timed, client.health), limits)
+    outermost, _ = outer_layers(app, client, limits, log, log_format)
+    server = http_server(outermost, limits)
     # asyncio sends at once where it says TCP
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

@@ -70,6 +70,7 @@ class Answer:
     def events(self) -> list[str]:
         """What the whole server-sent events of a stream say."""
         *events, _ = self.body.decode("utf-8").split("\n\n")
+        events = [event for event in events if not event.startswith(":")]
         assert all(event.startswith("data: ") for event in events), self
         return [event.removeprefix("data: ") for event in events]
 

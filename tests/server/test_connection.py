@@ -6,17 +6,20 @@ import json
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from background_loop import BackgroundLoop
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from puna.engine_process.client import Health
 from puna.server.connection import http_server
 from puna.server.http_limits import HttpLimits
 from puna.server.middleware.body_limit import BodyLimitMiddleware
+from puna.server.middleware.lingering_close import LingeringCloseMiddleware
 from puna.server.middleware.readiness import ReadinessMiddleware
 from puna.server.middleware.timeout import TimeoutMiddleware
 
@@ -53,9 +56,10 @@ def gate() -> ReadinessMiddleware:
     return ReadinessMiddleware(timed, lambda: Health(True, "ok"))
 
 
-@pytest.fixture(scope="module")
-def port(loop: BackgroundLoop, gate: ReadinessMiddleware) -> Iterator[int]:
-    server, listener = http_server(gate, LIMITS), socket.create_server(("127.0.0.1", 0))
+@contextlib.contextmanager
+def listening(loop: BackgroundLoop, app: ASGIApp, limits: HttpLimits) -> Iterator[int]:
+    """A server of the application, by its port."""
+    server, listener = http_server(app, limits), socket.create_server(("127.0.0.1", 0))
 
     async def begin() -> "asyncio.Task[None]":
         return asyncio.create_task(server.serve([listener]))
@@ -67,6 +71,12 @@ def port(loop: BackgroundLoop, gate: ReadinessMiddleware) -> Iterator[int]:
     serving = loop.run(begin())
     yield listener.getsockname()[1]
     loop.run(end())
+
+
+@pytest.fixture(scope="module")
+def port(loop: BackgroundLoop, gate: ReadinessMiddleware) -> Iterator[int]:
+    with listening(loop, LingeringCloseMiddleware(gate, LIMITS), LIMITS) as port:
+        yield port
 
 
 @pytest.fixture
@@ -94,6 +104,17 @@ def read_to_end(connection: socket.socket) -> bytes:
         if not data:
             return received
         received += data
+
+
+def answered(connection: socket.socket) -> bytes:
+    """The whole answer to a request without a body; the connection stays."""
+    connection.sendall(HEAD + b"Content-Length: 0\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"0\r\n\r\n"):
+        data = connection.recv(1000)
+        assert data, "the server closed"
+        answer += data
+    return answer
 
 
 def send_for_ever(connection: socket.socket) -> None:
@@ -163,13 +184,31 @@ def test_a_trickle_of_headers_gains_no_time(piece: bytes, connect: Connect) -> N
 
 
 def test_a_kept_connection_gains_no_time_either(connect: Connect) -> None:
-    """After an answer uvicorn waits five seconds for the next request, but any byte used to end
-    that wait for good.
+    """After an answer uvicorn waits for the next request, but any byte used to end that wait for
+    good.
     """
     connection = connect(HEAD + b"Content-Length: 0\r\n\r\n")
     assert connection.recv(1000).startswith(b"HTTP/1.1 200")
     with within(5), trickle(connection, b"\r\n"):
         assert b"408" in read_to_end(connection)
+
+
+def test_a_connection_is_kept_for_longer_than_clients_keep_it() -> None:
+    """Pools let go of an idle connection after 5 to 60 seconds. A server that is sooner closes one
+    just as a request is sent on it.
+    """
+    assert HttpLimits().keep_alive_seconds == 75
+    assert http_server(application, HttpLimits()).config.timeout_keep_alive == 75
+    kept = http_server(application, HttpLimits(keep_alive_seconds=9))
+    assert kept.config.timeout_keep_alive == 9
+
+
+def test_the_time_of_a_request_is_not_that_of_the_pause_behind_it(connect: Connect) -> None:
+    """The cut of readers that stall fell on connections that had nothing left to read, too."""
+    connection = connect()
+    assert status_of(answered(connection)) == 200
+    time.sleep(LIMITS.request_seconds + 0.3)
+    assert status_of(answered(connection)) == 200
 
 
 @pytest.mark.parametrize(
@@ -287,6 +326,34 @@ def test_connections_have_a_number(connect: Connect, loop: BackgroundLoop) -> No
         read_to_end(connection)  # they ran into the limit on headers
         connection.close()
     assert connect(HEAD + b"Content-Length: 0\r\n\r\n").recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_a_connection_without_a_request_makes_room(connect: Connect) -> None:
+    """Clients that keep theirs must not keep others out; who waited longest goes."""
+    kept = []
+    for _ in range(LIMITS.connections):
+        kept.append(connect())
+        assert status_of(answered(kept[-1])) == 200
+    assert status_of(answered(connect())) == 200
+    assert kept[0].recv(1000) == b""
+    assert status_of(answered(kept[1])) == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_urllib_reads_the_error_that_came_amid_its_body(
+    loop: BackgroundLoop, chunked: bool
+) -> None:
+    """It sends all of a body before it reads, and used to end in a broken pipe."""
+    limits = HttpLimits(body_bytes=1_000_000)
+    app = LingeringCloseMiddleware(BodyLimitMiddleware(application, limits), limits)
+    with listening(loop, app, limits) as port:
+        body = iter([b"x" * 100_000] * 120) if chunked else b"x" * 12_000_000
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/echo", data=body, method="POST")
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(request, timeout=60)
+        with raised.value as answer:
+            assert answer.code == 413
+            assert json.loads(answer.read())["error"]["code"] == "body_too_large"
 
 
 def test_requests_that_were_sent_ahead_are_answered_in_order(connect: Connect) -> None:

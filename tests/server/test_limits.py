@@ -65,6 +65,22 @@ def test_retry_after_says_when_it_will_pass() -> None:
     asyncio.run(ask())
 
 
+def test_a_rate_of_0_is_none() -> None:
+    """Thousands of short requests in a row, as an evaluation sends them to its own machine; the
+    other limits hold all the same.
+    """
+
+    async def ask() -> None:
+        gate = admission(requests_per_minute=0, burst=3, max_concurrent_requests=1)
+        for _ in range(2000):
+            await once(gate)
+        async with gate.enter("a"):
+            with pytest.raises(TooManyRequests, match="in progress"):
+                await once(gate)
+
+    asyncio.run(ask())
+
+
 def test_one_caller_does_not_use_up_the_rate_of_another() -> None:
     async def ask() -> None:
         gate = admission(burst=1)

@@ -4,6 +4,7 @@ would expose it.
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,11 +21,16 @@ import psutil
 import pytest
 
 from puna.cli.main import main
-from puna.cli.serve import model_specs, parse_bytes
+from puna.cli.serve import default_limits, model_specs, parse_bytes, request_log
 from puna.engine_process.messages import ModelSpec
+from puna.engine_process.process import default_threads
 from puna.errors import ConfigError
 
 PROGRAM = (sys.executable, "-c", "from puna.cli.main import main; main()", "serve")
+NOTICE = (
+    r"ending: 1 request is in progress and may take 30 seconds more; a second Ctrl-C or SIGTERM"
+    r" ends at once\n"
+)
 LONG = {
     "model": "tiny",
     "prompt": "the llama",
@@ -100,7 +106,7 @@ class Stream:
                 "POST", f"{self._url}/v1/completions", json=LONG, timeout=60
             ) as answer:
                 for line in answer.iter_lines():
-                    if line:
+                    if line and not line.startswith(":"):
                         self.lines.append(line.removeprefix("data: "))
                         self._begun.set()
         except httpx.HTTPError as error:
@@ -202,7 +208,9 @@ def test_it_loads_serves_and_drains(serve: Callable[..., Served], model: Path) -
             == whole["finish_reason"]
             == "length"
         )
-    assert served.wait() == (0, "")
+    code, errors = served.wait()
+    assert code == 0
+    assert re.fullmatch(NOTICE, errors), errors
     assert not engine.is_running()
 
 
@@ -216,7 +224,9 @@ def test_a_second_signal_ends_at_once(serve: Callable[..., Served], model: Path)
         wait_until(lambda: served.health() == (503, "draining"))
         begun = time.monotonic()
         served.process.send_signal(signal.SIGTERM)
-        assert served.wait() == (128 + signal.SIGTERM, "")
+        code, errors = served.wait()
+        assert code == 128 + signal.SIGTERM
+        assert re.fullmatch(NOTICE, errors), errors
         assert time.monotonic() - begun < 4
         assert stream.lines[-1] != "[DONE]"
     assert not engine.is_running()
@@ -289,6 +299,47 @@ def test_what_would_expose_the_models_is_rejected(
     assert "--allow-anyone-on-the-network" in message
 
 
+@pytest.mark.parametrize(
+    ("host", "keys", "limits"),
+    [
+        ("127.0.0.1", (), {"requests_per_minute": 0}),
+        ("localhost", (), {"requests_per_minute": 0}),
+        ("127.0.0.1", ("key",), {}),
+        ("0.0.0.0", (), {}),
+        ("0.0.0.0", ("key",), {}),
+    ],
+)
+def test_callers_have_no_rate_where_they_are_one(
+    host: str, keys: tuple[str, ...], limits: dict[str, float]
+) -> None:
+    """On one's own machine, an evaluation sends thousands of short requests."""
+    assert default_limits(host, keys) == limits
+
+
+@pytest.mark.parametrize(
+    ("own", "cores", "threads"), [(1, 1, 1), (2, 2, 1), (8, 8, 7), (8, 16, 8), (3, 8, 3)]
+)
+def test_one_core_is_left_to_others(own: int, cores: int, threads: int) -> None:
+    """Also of 8 cores with two threads each, and where OMP_NUM_THREADS says less."""
+    assert default_threads(own, cores) == threads
+
+
+def test_a_request_log_is_a_file_or_standard_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "requests.log"
+    log = request_log(str(file))
+    log.info("one")
+    file.rename(tmp_path / "rotated")
+    log.info("two")
+    assert file.read_text() == "two\n"
+    assert (tmp_path / "rotated").read_text() == "one\n"
+    for handler in log.handlers:
+        handler.close()
+    request_log("-").info("three")
+    assert capsys.readouterr().out == "three\n"
+
+
 def test_a_taken_port_is_one_line(rejected: Callable[..., str], model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         message = rejected(model, "--port", taken.getsockname()[1])
@@ -314,6 +365,8 @@ def test_what_cannot_be_loaded_is_one_line(serve: Callable[..., Served], tmp_pat
         (["--adapter", "b"], "not of the form NAME=FOLDER"),
         (["--adapter", "c:b=d"], "'c', which is not served here: tiny"),
         (["--api-key", ""], "API key is empty"),
+        (["--log", "/no/such/folder/log"], "--log /no/such/folder/log: No such file or directory"),
+        (["--limit", "requests_per_minute=-1"], "requests_per_minute = -1"),
     ],
 )
 def test_a_wrong_option_is_one_line(

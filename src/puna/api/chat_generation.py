@@ -19,6 +19,7 @@ from puna.api.generation import (
     engine_request,
     generated,
     generation_options,
+    usage_of,
 )
 from puna.api.protocol import ChatRequest
 from puna.api.responses import FinishReason
@@ -94,7 +95,9 @@ class ChatGeneration:
             ChatSequence(index, model.tokenizer, options.stop, self._reader())
             for index in range(options.n)
         ]
-        return Prompt(engine_request(ids, options, model), sequences)
+        prompt = Prompt(engine_request(ids, options, model), sequences)
+        self._request.state.usage = lambda: usage_of([prompt])
+        return prompt
 
     def _reader(self) -> Reader:
         if not self._body.callable_tools:

@@ -137,6 +137,7 @@ class CompletionGeneration:
                 for index in range(options.n)
             ]
             prompts.append(Prompt(engine_request(text.ids, options, model), sequences))
+        self._request.state.usage = lambda: usage_of(prompts, completed=not self._prompt_only)
         return texts, prompts
 
     async def _deltas(

@@ -55,12 +55,14 @@ async def embedded(
         texts = [await model.encode_prompt(given) for given in inputs]
         for text in texts:
             service.tokens_left(text.ids, model, "input")
+        read = sum(len(text.ids) for text in texts)
+        usage = PromptUsage(prompt_tokens=read, total_tokens=read)
+        request.state.usage = lambda: usage
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(_vector(service, model, text.ids)) for text in texts]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        read = sum(len(text.ids) for text in texts)
         return EmbeddingList(
             object="list",
             data=[
@@ -68,7 +70,7 @@ async def embedded(
                 for index, task in enumerate(tasks)
             ],
             model=model.name,
-            usage=PromptUsage(prompt_tokens=read, total_tokens=read),
+            usage=usage,
         )
 
 

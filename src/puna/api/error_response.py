@@ -87,9 +87,14 @@ def as_api_error(error: Exception) -> ApiError:
                 code="unknown_path",
             )
         case HTTPException(status_code=405):
-            allowed = (error.headers or {}).get("Allow", "")
+            methods = set((error.headers or {}).get("Allow", "").split(", "))
+            # as server/middleware/request_line.py serves it
+            allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
             return ApiError(
-                405, f"this path takes {allowed}", code="method_not_allowed", headers=error.headers
+                405,
+                f"this path takes {allowed}",
+                code="method_not_allowed",
+                headers={"allow": allowed},
             )
         case HTTPException():
             return ApiError(error.status_code, error.detail, headers=error.headers)

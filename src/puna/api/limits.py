@@ -28,8 +28,10 @@ class Limits(Config):
     )
     requests_per_minute: float = Field(
         default=6000,
-        gt=0,
-        description="of one caller (an API key, or an address), on average; more is a 429",
+        ge=0,
+        description=(
+            "of one caller (an API key, or an address), on average; more is a 429; 0: any number"
+        ),
     )
     burst: int = Field(
         default=300, gt=0, description="requests of one caller at once, after a pause"
@@ -96,7 +98,8 @@ class Admission:
         """
         caller = self._caller(key)
         self._check(caller, sequences)
-        caller.tokens -= 1
+        if self._limits.requests_per_minute:
+            caller.tokens -= 1
         caller.requests += 1
         self._sequences += sequences
         try:
@@ -133,7 +136,7 @@ class Admission:
 
     def _check(self, caller: _Caller, sequences: int) -> None:
         limits = self._limits
-        if caller.tokens < 1:
+        if caller.tokens < 1 and limits.requests_per_minute:
             wait = (1 - caller.tokens) * 60 / limits.requests_per_minute
             raise TooManyRequests(
                 f"more than {limits.requests_per_minute:g} requests a minute; ask again later",

@@ -276,13 +276,22 @@ class EmbeddingRequest(RequestBody):
     )
 
 
+_ONLY_MODEL: ModelName | None = Field(
+    default=None, description="whose vocabulary; left out: that of the only model"
+)
+
+
 class TokenizeTextRequest(RequestBody):
     """A text to be turned into ids."""
 
-    model: ModelName
+    model: ModelName | None = _ONLY_MODEL
     prompt: str
     add_special_tokens: bool | None = Field(
-        default=None, description="true, the default: begin with the token that opens a text"
+        default=None,
+        description=(
+            "true, the default: begin with the token that opens a text; with false, a text that is"
+            " nothing but the name of a special token is that token"
+        ),
     )
 
 
@@ -292,7 +301,7 @@ class TokenizeChatRequest(RequestBody):
     rules = TOKENIZE_CHAT_RULES
     model_config = ConfigDict(json_schema_extra=in_json_schema(TOKENIZE_CHAT_RULES))
 
-    model: ModelName
+    model: ModelName | None = _ONLY_MODEL
     messages: SeveralMessages
     tools: Tools | None = None
     add_generation_prompt: bool | None = Field(
@@ -303,5 +312,5 @@ class TokenizeChatRequest(RequestBody):
 class DetokenizeRequest(RequestBody):
     """Ids to be turned into text."""
 
-    model: ModelName
+    model: ModelName | None = _ONLY_MODEL
     tokens: Annotated[TokenIds, AtMost("prompt_tokens")]

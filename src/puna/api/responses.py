@@ -254,6 +254,18 @@ class DetokenizeResponse(Answer):
     prompt: str
 
 
+class TokenizerInfo(Answer):
+    """The special tokens of a vocabulary by their names, as evaluation harnesses ask for them."""
+
+    bos_token: str | None = Field(description="opens a text")
+    eos_token: str | None = Field(description="ends a text")
+    pad_token: str | None = Field(description="fills a batch")
+    chat_template: str | None = Field(
+        description="the layout of chats, in Jinja; null for a vocabulary that holds none"
+    )
+    max_model_len: int = Field(description="the model's context, in tokens")
+
+
 class Model(Answer):
     """Something that requests can name as their model."""
 

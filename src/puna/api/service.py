@@ -120,9 +120,17 @@ class Service:
         ]
         return {model.name: model for model in chosen}
 
-    def model(self, name: str) -> ChosenModel:
-        """The model of this name. Raises ApiError, a 404."""
+    def model(self, name: str | None) -> ChosenModel:
+        """The model of this name, or the only one for None. Raises ApiError: a 404, or a 400 where
+        there are several.
+        """
         models = self.models()
+        if name is None:
+            bare = [model for model in models.values() if model.adapter is None]
+            if len(bare) == 1:
+                return bare[0]
+            message = f"model: there are several, so name one of {', '.join(models)}"
+            raise ApiError(400, message, param="model", code="invalid_value")
         if name not in models:
             message = f"there is no model {name[:100]!r} here; loaded: {', '.join(models)}"
             raise ApiError(404, message, param="model", code="model_not_found")

@@ -1,14 +1,16 @@
 """Answers while the caller listens: server-sent events, and whole answers whose caller may leave.
 
 A caller who goes away ends the work, streamed or not. A stream's status is sent with its first
-event, so what goes wrong before is an answer of its own; what goes wrong later is an event with
-OpenAI's error, after which the stream ends without `[DONE]`.
+event, or after HEADERS_SECONDS if that takes longer: what goes wrong before is an answer of its
+own with its status; what goes wrong later is an event with OpenAI's error, after which the stream
+ends without `[DONE]`. Clients and proxies that give up on silence hear a comment of server-sent
+events, which clients skip, every HEARTBEAT_SECONDS without an event.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from starlette.responses import Response
@@ -23,6 +25,14 @@ A = TypeVar("A", bound=Answer)
 SHARE_OF_THE_TIME = 0.95
 """Part of a request's time after which a stream is told that it is over, before the connection is
 cut (server/middleware/timeout.py).
+"""
+
+HEADERS_SECONDS = 1.0
+"""Time of a stream for a first event, or an error with a status, before its headers are sent."""
+
+HEARTBEAT_SECONDS = 5.0
+"""Silence of a begun stream before it is broken by a comment. Proxies wait for 60 seconds and more
+(nginx, cloud load balancers), impatient clients for 10.
 """
 
 log = logging.getLogger("puna.server")
@@ -89,20 +99,15 @@ class EventStream(Response, Generic[A]):
             await while_listening(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
-        begun = False
+        wire = _Wire(send, self.raw_headers)
         try:
-            async with asyncio.timeout(self._seconds), contextlib.aclosing(self._events) as events:
+            async with (
+                asyncio.timeout(self._seconds),
+                wire.beating(),
+                contextlib.aclosing(self._events) as events,
+            ):
                 async for event in events:
-                    if not begun:
-                        await send(
-                            {
-                                "type": "http.response.start",
-                                "status": 200,
-                                "headers": self.raw_headers,
-                            }
-                        )
-                        begun = True
-                    await send(_body(self.event(event)))
+                    await wire.write(_body(self.event(event)))
             last = self.end(None)
         except Exception as error:
             if isinstance(error, TimeoutError):
@@ -111,12 +116,56 @@ class EventStream(Response, Generic[A]):
                     f"the answer took longer than {self._seconds:g} seconds and ends here",
                     code="timeout",
                 )
-            if not begun:
+            if not wire.begun:
                 raise error from None
             if as_api_error(error).code == "internal_error":
                 log.exception("a stream ended early")
             last = self.end(as_api_error(error))
-        await send({**_body(last), "more_body": False})
+        await wire.write({**_body(last), "more_body": False})
+
+
+class _Wire:
+    """The way of a stream to its reader: the headers before the first message, and comments in
+    silence. begun: the headers are sent.
+    """
+
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send, self._headers = send, headers
+        self._lock, self._written = asyncio.Lock(), 0.0
+        self.begun = False
+
+    async def write(self, message: dict[str, Any]) -> None:
+        """Send a part of the body."""
+        async with self._lock:
+            if not self.begun:
+                start = {"type": "http.response.start", "status": 200, "headers": self._headers}
+                await self._send(start)
+                self.begun = True
+            await self._send(message)
+            self._written = asyncio.get_running_loop().time()
+
+    @contextlib.asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Break silence while the block runs."""
+        beat = asyncio.create_task(self._beat())
+        try:
+            yield
+        finally:
+            await _end(beat)
+
+    async def _beat(self) -> None:
+        await asyncio.sleep(HEADERS_SECONDS)
+        if not self.begun:
+            await self.write(_COMMENT)
+        while True:
+            silent = asyncio.get_running_loop().time() - self._written
+            if silent >= HEARTBEAT_SECONDS:
+                await self.write(_COMMENT)
+            else:
+                await asyncio.sleep(HEARTBEAT_SECONDS - silent)
+
+
+_COMMENT = {"type": "http.response.body", "body": b": waiting\n\n", "more_body": True}
 
 
 def _body(data: bytes) -> dict[str, Any]:

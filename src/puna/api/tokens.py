@@ -1,5 +1,10 @@
-"""/tokenize and /detokenize: text to ids and back, with a served model's vocabulary. The engine is
-not asked.
+"""/tokenize, /detokenize and /tokenizer_info: text to ids and back with the vocabulary of a served
+model, and its special tokens. The engine is not asked.
+
+The paths and fields are vLLM's, by which lm-evaluation-harness finds a model's tokenizer
+(`local-completions` with `tokenizer_backend=auto`, read in 0.4.13). It names no model, and asks for
+the id of a special token as for those of a text: `{"prompt": "<|begin_of_text|>",
+"add_special_tokens": false}`. So such a text, and no longer one that holds it, is the token itself.
 """
 
 from typing import Annotated
@@ -11,9 +16,10 @@ from puna.api.error_response import ApiError
 from puna.api.json_body import JsonBody, read_json
 from puna.api.openapi import gives, takes
 from puna.api.protocol import DetokenizeRequest, TokenizeChatRequest, TokenizeTextRequest
-from puna.api.responses import DetokenizeResponse, TokenizeResponse
-from puna.api.service import Service
+from puna.api.responses import DetokenizeResponse, TokenizeResponse, TokenizerInfo
+from puna.api.service import ChosenModel, Service
 from puna.errors import TokenizerError
+from puna.tokenizer.folder import build_config
 
 
 def routes(service: Service) -> APIRouter:
@@ -49,7 +55,10 @@ def routes(service: Service) -> APIRouter:
         model = service.model(body.model)
         async with service.admit(request):
             text = await model.encode_prompt(body.prompt)
-        ids = text.ids[int(text.opened and body.add_special_tokens is False) :]
+        ids = text.ids
+        if body.add_special_tokens is False:
+            special = model.tokenizer.special_tokens.get(body.prompt)
+            ids = ids[int(text.opened) :] if special is None else [special]
         return TokenizeResponse(
             tokens=ids, count=len(ids), max_model_len=model.served.loaded.context_length
         )
@@ -71,8 +80,25 @@ def routes(service: Service) -> APIRouter:
                     400, f"tokens: {error}", param="tokens", code="invalid_value"
                 ) from error
 
+    @router.get("/tokenizer_info", responses=gives(TokenizerInfo))
+    async def tokenizer_info(model: str | None = None) -> Response:
+        """Give the names of the special tokens."""
+        return _sent(described(service.model(model)))
+
     return router
 
 
-def _sent(answer: TokenizeResponse | DetokenizeResponse) -> Response:
+def described(model: ChosenModel) -> TokenizerInfo:
+    """The special tokens of a model, and its layout of chats."""
+    config = build_config(model.tokenizer.special_tokens)
+    return TokenizerInfo(
+        bos_token=config.get("bos_token"),
+        eos_token=config.get("eos_token"),
+        pad_token=config.get("pad_token"),
+        chat_template=config.get("chat_template"),
+        max_model_len=model.served.loaded.context_length,
+    )
+
+
+def _sent(answer: TokenizeResponse | DetokenizeResponse | TokenizerInfo) -> Response:
     return Response(answer.to_json(), media_type="application/json")

@@ -3,8 +3,11 @@ puna/server.
 """
 
 import json
+import logging
+import logging.handlers
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -114,7 +117,10 @@ def serve(
         float, typer.Option(help="A step that takes longer fails /health.", min=2)
     ] = 8.0,
     threads: Annotated[
-        int | None, typer.Option(help="Of the model's arithmetic.", min=1, show_default="all cores")
+        int | None,
+        typer.Option(
+            help="Of the model's arithmetic.", min=1, show_default="one fewer than there are cores"
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     dtype: Annotated[
@@ -132,6 +138,15 @@ def serve(
         bool,
         typer.Option("--batch-invariant", help="Equal bits whatever else is in the batch; slower."),
     ] = False,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            help="A line for each request, to a file or to standard output (-): never prompts.",
+            metavar="PATH|-",
+            show_default="none",
+        ),
+    ] = None,
+    log_format: Annotated[Literal["text", "json"], typer.Option(help="Of these lines.")] = "text",
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -183,16 +198,52 @@ def serve(
         device=device,
         dtype=dtype,
         threads=threads,
-        limits=validate(HttpLimits, apply_overrides({"queue": queue}, limit or []), "--limit"),
+        limits=validate(
+            HttpLimits,
+            apply_overrides(default_limits(host, api_key or ()) | {"queue": queue}, limit or []),
+            "--limit",
+        ),
+        log=None if log is None else request_log(log),
+        log_format=log_format,
     )
     code = run(
         model_specs(models, name or [], adapter or []),
         engine,
         options,
         lambda address, client: _announce(address, client, bool(api_key)),
+        lambda requests: _announce_drain(requests, drain_seconds),
     )
     if code:
         raise typer.Exit(code)
+
+
+def default_limits(host: str, keys: Sequence[str]) -> dict[str, float]:
+    """Limits of this server that differ from those of HttpLimits: where only this machine reaches
+    it and no key tells callers apart, all are one, and have no rate. Raises ConfigError.
+    """
+    from puna.server.auth import reaches_only_here
+
+    return {} if keys or not reaches_only_here(host) else {"requests_per_minute": 0}
+
+
+def request_log(target: str) -> logging.Logger:
+    """A logger that adds lines to a file, also after something has moved it away, or to standard
+    output for "-". Raises ConfigError.
+    """
+    try:
+        handler = (
+            logging.StreamHandler(sys.stdout)
+            if target == "-"
+            else logging.handlers.WatchedFileHandler(target, encoding="utf-8")
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"--log {target}: {error.strerror}; give a file in a folder that exists, or -"
+        ) from error
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.Logger("puna.requests", logging.INFO)
+    log.addHandler(handler)
+    return log
 
 
 def model_specs(
@@ -282,4 +333,14 @@ def _announce(address: "Address", client: "EngineClient", needs_key: bool) -> No
     typer.echo(
         f"try: curl {here}/v1/completions -H 'Content-Type: application/json'{key} -d"
         f" {shlex.quote(body)}"
+    )
+
+
+def _announce_drain(requests: int, seconds: float) -> None:
+    """A word for the one who waits for the end."""
+    are = "request is" if requests == 1 else "requests are"
+    typer.echo(
+        f"ending: {requests} {are} in progress and may take {seconds:g} seconds more; a second"
+        " Ctrl-C or SIGTERM ends at once",
+        err=True,
     )

@@ -133,7 +133,7 @@ class EngineClient:
 
         hang_seconds: without a sign of life for so long, the engine counts as stuck. A step must be
         shorter; the process gives a sign every second between steps. threads: of torch; left out,
-        as many as torch takes.
+        one fewer than there are cores.
         """
         ours, theirs = socket.socketpair()
         with theirs:

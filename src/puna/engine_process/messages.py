@@ -50,8 +50,8 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The first command: load these models. threads: of torch; None leaves it the choice, which is
-    all cores.
+    """The first command: load these models. threads: of torch; None leaves a core to others
+    (`default_threads` in process.py).
     """
 
     models: tuple[ModelSpec, ...]

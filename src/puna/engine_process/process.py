@@ -212,6 +212,25 @@ class EngineHost:
         self._reported = now
 
 
+def default_threads(own: int, cores: int) -> int:
+    """Threads of a model's arithmetic where none were asked for: one fewer than there are cores,
+    and no more than torch's `own` choice (physical cores, or OMP_NUM_THREADS); at least one.
+
+    All threads of a product wait for the slowest of them, so with one on every core a single busy
+    neighbour delays each product. Measured on 2 cores with 8 streams of a small model: beside one
+    busy process 242 to 285 tokens a second with 2 threads, 603 to 817 with 1; alone, the second
+    thread gains 8% at best.
+    """
+    return max(1, min(own, cores - 1))
+
+
+def _cores() -> int:
+    """Logical cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def load_engines(command: Load) -> "tuple[dict[str, Engine], tuple[LoadedModel, ...]]":
     """Load the models to serve. Raises PunaError, or any exception of torch, as where there is too
     little memory.
@@ -220,8 +239,7 @@ def load_engines(command: Load) -> "tuple[dict[str, Engine], tuple[LoadedModel, 
 
     from puna.inference.language_model import load
 
-    if command.threads is not None:
-        torch.set_num_threads(command.threads)
+    torch.set_num_threads(command.threads or default_threads(torch.get_num_threads(), _cores()))
     dtype = None if command.dtype is None else getattr(torch, command.dtype)
     engines: dict[str, Engine] = {}
     loaded_models = []

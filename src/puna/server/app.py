@@ -2,7 +2,8 @@
 
 From the outside in: requests are counted; on a server for this machine only, the Host header is
 checked; browsers of allowed origins get their headers; keys are checked; bodies are read within
-their limits. Then the routes. Around all of it serve.py puts readiness and timeout.
+their limits. Then the routes. Around all of it serve.py puts ids and log of requests, the request
+line, lingering close, readiness and timeout.
 """
 
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ def create_app(
             allow_origins=allow_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", "X-Request-Id"],
         )
     if loopback_only:
         app.add_middleware(HostNameMiddleware)

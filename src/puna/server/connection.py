@@ -37,7 +37,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._error = (400, "this is no valid HTTP request", "invalid_http")
         self._in_head, self._size, self._deaf = True, 0, False
         self._cycles: list[RequestResponseCycle] = []
-        if len(self.connections) > self.limits.connections:
+        self.idle_since: float | None = None
+        if len(self.connections) > self.limits.connections and not self._take_place():
             self._reject(
                 503,
                 f"the server has {self.limits.connections} connections, the most that it holds:"
@@ -67,9 +68,7 @@ class BoundedConnection(HttpToolsProtocol):
             return
         if self._in_head and self._size > self.limits.header_bytes:
             self._reject(*_HEADERS_TOO_LARGE)  # without an end
-        elif (
-            not self._in_head and self._size > self.limits.header_bytes + 2 * self.limits.body_bytes
-        ):
+        elif not self._in_head and self._size > self._most_of_a_body():
             self._reject(*_BODY_TOO_LARGE)  # with its frames, extensions and trailers
         elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
@@ -98,6 +97,7 @@ class BoundedConnection(HttpToolsProtocol):
             raise ValueError("upgrade")
         self._stop_timers()
         self._in_head, self._size = False, 0
+        self.idle_since = None
         super().on_headers_complete()
         assert self.cycle is not None
         self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete] + [
@@ -107,13 +107,37 @@ class BoundedConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """All of an answer was written, if not yet taken by its reader."""
         super().on_response_complete()
+        assert self.cycle is not None
+        self.idle_since = self.loop.time() if self.cycle.response_complete else None
         if self._linger_timer is not None:
             self._linger_timer.cancel()
-        self._linger_timer = self.loop.call_later(self.limits.request_seconds, self.transport.abort)
+        self._linger_timer = self.loop.call_later(self.limits.request_seconds, self._cut_unread)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn decides)
         """The parser gave up."""
         self._reject(*self._error)
+
+    def _cut_unread(self) -> None:
+        """End a connection whose reader has not taken its answer; one that waits for its next
+        request stays.
+        """
+        if self.transport.get_write_buffer_size() or self.transport.is_closing():
+            self.transport.abort()
+
+    def _take_place(self) -> bool:
+        """Close the connection that has waited longest for its next request; False if there is
+        none.
+        """
+        waiting = [
+            connection
+            for connection in self.connections
+            if isinstance(connection, BoundedConnection)
+            and connection.idle_since is not None
+            and not connection.transport.is_closing()
+        ]
+        if waiting:
+            min(waiting, key=lambda connection: connection.idle_since or 0.0).transport.close()
+        return bool(waiting)
 
     def _too_slow(self) -> None:
         self._reject(
@@ -155,6 +179,12 @@ class BoundedConnection(HttpToolsProtocol):
         assert self.cycle is not None
         self.cycle.more_body, self.cycle.keep_alive = False, False
         self.flow.pause_reading()
+
+    def _most_of_a_body(self) -> int:
+        """Bytes of a body on the wire at most: more where it is rejected and only dropped."""
+        if self.cycle is not None and self.cycle.response_started:
+            return self.limits.dropped_bytes
+        return self.limits.header_bytes + 2 * self.limits.body_bytes
 
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.header_seconds, self._too_slow)
@@ -215,5 +245,6 @@ def http_server(app: ASGIApp, limits: HttpLimits) -> HttpServer:
         proxy_headers=False,  # a caller's word for its own address would get around the limits
         server_header=False,
         timeout_graceful_shutdown=1,
+        timeout_keep_alive=limits.keep_alive_seconds,
     )
     return HttpServer(config)

@@ -9,10 +9,13 @@ it. Not here: options and their texts (cli/serve.py), endpoints (app.py).
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp
 
 from puna.engine_process.client import CLOSE_SECONDS, EngineClient, EngineStopped
 from puna.engine_process.messages import Dtype, ModelSpec
@@ -23,7 +26,10 @@ from puna.server.app import create_app
 from puna.server.auth import check_exposure, reaches_only_here
 from puna.server.connection import http_server
 from puna.server.http_limits import HttpLimits
+from puna.server.middleware.lingering_close import LingeringCloseMiddleware
 from puna.server.middleware.readiness import ReadinessMiddleware
+from puna.server.middleware.request_line import RequestLineMiddleware
+from puna.server.middleware.request_log import LogFormat, RequestLogMiddleware
 from puna.server.middleware.timeout import TimeoutMiddleware
 
 FAREWELL_SECONDS = 2.0
@@ -33,7 +39,7 @@ FAREWELL_SECONDS = 2.0
 @dataclass(frozen=True)
 class ServerOptions:
     """Address, access and limits of a server. anyone: a host that others reach needs no key.
-    threads: of torch; None for its own choice.
+    threads: of torch; None for one fewer than there are cores. log: of requests, a line each.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +53,8 @@ class ServerOptions:
     dtype: Dtype | None = None
     threads: int | None = None
     limits: HttpLimits = field(default_factory=HttpLimits)
+    log: logging.Logger | None = None
+    log_format: LogFormat = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +73,34 @@ def serve(
     engine: EngineConfig,
     options: ServerOptions,
     announce: Callable[[Address, EngineClient], None],
+    announce_drain: Callable[[int], None],
 ) -> int:
     """Serve models until told to end; the exit code: 0 after draining, 128 and the signal's number
     after a second one.
 
-    announce: called once the models are loaded. Raises ConfigError for an address that cannot be
-    had or that would expose the models, EngineStopped where the engine process could not load
-    them or ended.
+    announce: called once the models are loaded. announce_drain: called with the number of requests
+    in progress, if there are any, when the first signal comes. Raises ConfigError for an address
+    that cannot be had or that would expose the models, EngineStopped where the engine process could
+    not load them or ended.
     """
     check_exposure(options.host, options.api_keys, options.anyone)
     with _bind(options.host, options.port) as listener, asyncio.Runner() as runner:
-        return runner.run(_serve(specs, engine, options, listener, announce))
+        return runner.run(_serve(specs, engine, options, listener, announce, announce_drain))
+
+
+def outer_layers(
+    app: ASGIApp,
+    client: EngineClient,
+    limits: HttpLimits,
+    log: logging.Logger | None = None,
+    log_format: LogFormat = "text",
+) -> tuple[ASGIApp, ReadinessMiddleware]:
+    """The application within the layers that surround every request; and of them the one that
+    counts requests in progress.
+    """
+    readiness = ReadinessMiddleware(TimeoutMiddleware(app, limits.request_seconds), client.health)
+    lingering = LingeringCloseMiddleware(readiness, limits)
+    return RequestLogMiddleware(RequestLineMiddleware(lingering), log, log_format), readiness
 
 
 async def _serve(
@@ -84,6 +109,7 @@ async def _serve(
     options: ServerOptions,
     listener: socket.socket,
     announce: Callable[[Address, EngineClient], None],
+    announce_drain: Callable[[int], None],
 ) -> int:
     with _signals() as signals:
         metrics = Metrics()
@@ -104,16 +130,22 @@ async def _serve(
             metrics=metrics,
             loopback_only=reaches_only_here(options.host),
         )
-        timed = TimeoutMiddleware(app, options.limits.request_seconds)
-        outermost = ReadinessMiddleware(timed, client.health)
+        outermost, readiness = outer_layers(
+            app, client, options.limits, options.log, options.log_format
+        )
         server = http_server(outermost, options.limits)
         serving = asyncio.create_task(server.serve([listener]))
         try:
             return await _until_the_end(
-                client, outermost, options, signals, lambda: announce(_address(listener), client)
+                client,
+                readiness,
+                options.drain_seconds,
+                signals,
+                lambda: announce(_address(listener), client),
+                announce_drain,
             )
         finally:
-            cut = outermost.in_progress > 0  # callers who still wait have waited for drain_seconds
+            cut = readiness.in_progress > 0  # callers who still wait have waited for drain_seconds
             server.should_exit, server.force_exit = True, cut
             await client.close(seconds=0 if cut else CLOSE_SECONDS)
             await serving
@@ -121,10 +153,11 @@ async def _serve(
 
 async def _until_the_end(
     client: EngineClient,
-    outermost: ReadinessMiddleware,
-    options: ServerOptions,
+    readiness: ReadinessMiddleware,
+    drain_seconds: float,
     signals: "asyncio.Queue[int]",
     announce: Callable[[], None],
+    announce_drain: Callable[[int], None],
 ) -> int:
     """From loading to the exit code."""
     stopped = asyncio.create_task(client.wait_until_stopped())
@@ -139,11 +172,13 @@ async def _until_the_end(
         await asyncio.wait((stopped, signalled), return_when=asyncio.FIRST_COMPLETED)
         if signalled.done():
             client.drain()
-            idle = asyncio.create_task(outermost.wait_until_idle())
+            if readiness.in_progress:
+                announce_drain(readiness.in_progress)
+            idle = asyncio.create_task(readiness.wait_until_idle())
             signalled = asyncio.create_task(signals.get())
             await asyncio.wait(
                 (idle, stopped, signalled),
-                timeout=options.drain_seconds,
+                timeout=drain_seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             idle.cancel()
@@ -151,7 +186,7 @@ async def _until_the_end(
                 return 128 + signalled.result()
         if stopped.done():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(outermost.wait_until_idle(), FAREWELL_SECONDS)
+                await asyncio.wait_for(readiness.wait_until_idle(), FAREWELL_SECONDS)
             raise EngineStopped(stopped.result())
         return 0
     finally:

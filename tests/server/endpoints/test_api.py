@@ -2,8 +2,11 @@
 reject.
 """
 
+import gzip
 import json
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,9 +14,11 @@ import pytest
 from background_loop import BackgroundLoop
 from live_server import live_server
 
+from puna.cli.serve import request_log
 from puna.engine_process.client import EngineClient
+from puna.engine_process.messages import ModelSpec
 from puna.server.http_limits import HttpLimits
-from puna.tokenizer.chat_template import Message, ToolCall, encode_chat
+from puna.tokenizer.chat_template import CHAT_TEMPLATE, Message, ToolCall, encode_chat
 from puna.tokenizer.tokenizer import Tokenizer
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -40,7 +45,7 @@ def rejected(answer: httpx.Response, status: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v2/completions", "/v1/completions/", "/docs", "/redoc", "/v1/models/"]
+    "path", ["/", "/v1", "/v2/completions", "/v1/completion", "/docs", "/redoc", "/v1/model/"]
 )
 def test_an_unknown_path_is_a_404(http: httpx.Client, path: str) -> None:
     assert rejected(http.post(path, json={}), 404)["code"] == "unknown_path"
@@ -51,20 +56,84 @@ def test_an_unknown_path_is_a_404(http: httpx.Client, path: str) -> None:
     [
         ("GET", COMPLETIONS, "POST"),
         ("DELETE", CHAT, "POST"),
-        ("POST", "/v1/models", "GET"),
-        ("PUT", "/v1/models/noise", "GET"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("PUT", "/v1/models/noise", "GET, HEAD"),
+        ("HEAD", COMPLETIONS, "POST"),
         ("OPTIONS", "/v1/embeddings", "POST"),
         ("PATCH", "/tokenize", "POST"),
-        ("TRACE", "/health", "GET"),
-        ("POST", "/metrics", "GET"),
+        ("TRACE", "/health", "GET, HEAD"),
+        ("POST", "/metrics", "GET, HEAD"),
+        ("POST", "/openapi.json", "GET, HEAD"),
     ],
 )
 def test_a_wrong_method_is_a_405_that_says_which_is_right(
     http: httpx.Client, method: str, path: str, allowed: str
 ) -> None:
     answer = http.request(method, path)
-    assert rejected(answer, 405)["code"] == "method_not_allowed"
+    assert answer.status_code == 405
     assert answer.headers["allow"] == allowed
+    if method != "HEAD":
+        assert rejected(answer, 405)["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/metrics", "/v1/models", "/v1/models/noise", "/openapi.json", "/v1/no"]
+)
+def test_head_is_get_without_its_body(http: httpx.Client, path: str) -> None:
+    whole, head = http.get(path), http.head(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert "content-length" in head.headers
+
+
+def test_slashes_too_many_change_nothing(http: httpx.Client) -> None:
+    """As of a base URL that ends with one, and of clients that end each path with one."""
+    for path in ("/v1/models/", "//v1/models", "/v1//models//"):
+        assert http.get(f"{http.base_url}".rstrip("/") + path).json()["data"], path
+    assert asked(http, COMPLETIONS + "/", prompt="x", max_tokens=1)["choices"]
+
+
+def test_a_body_may_be_packed_by_gzip(http: httpx.Client) -> None:
+    body = gzip.compress(json.dumps({"model": "noise", "prompt": "x"}).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = http.post("/tokenize", content=body, headers=headers)
+    assert answer.json() == asked(http, "/tokenize", prompt="x")
+    answer = http.post("/tokenize", content=body, headers={**headers, "content-encoding": "br"})
+    assert rejected(answer, 415)["code"] == "unsupported_media_type"
+
+
+def test_every_answer_has_an_id_and_a_line_without_prompts(
+    loop: BackgroundLoop, noise: EngineClient, tmp_path: Path
+) -> None:
+    file = tmp_path / "log"
+    log = request_log(str(file))
+    asked_for = {"model": "noise", "prompt": "secret", "max_tokens": 3, "ignore_eos": True}
+    chat = {"model": "noise", "messages": HELLO, "max_tokens": 2, "ignore_eos": True, "n": 2}
+    with (
+        live_server(loop, noise, log=log, log_format="json") as url,
+        httpx.Client(base_url=url, headers={"x-request-id": "mine"}, timeout=60) as http,
+    ):
+        answers = [
+            http.post(COMPLETIONS, json=asked_for),
+            http.post(COMPLETIONS, json={**asked_for, "stream": True}),
+            http.post(CHAT, json=chat),
+            http.post("/v1/embeddings", json={"model": "noise", "input": ["secret", "x"]}),
+            http.get("/nowhere?secret"),
+        ]
+        given = [
+            answer.json()["usage"] for answer in (answers[0], answers[0], answers[2], answers[3])
+        ]
+    for handler in log.handlers:
+        handler.close()
+    text = file.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert {answer.headers["x-request-id"] for answer in answers} == {"mine"}
+    assert {line["id"] for line in lines} == {"mine"}
+    assert [line["status"] for line in lines] == [200, 200, 200, 200, 404]
+    assert [line["prompt_tokens"] for line in lines[:4]] == [one["prompt_tokens"] for one in given]
+    assert [line["completion_tokens"] for line in lines] == [3, 3, 4, 0, None]
+    assert all(line["complete"] for line in lines)
+    assert "secret" not in text
 
 
 @pytest.mark.parametrize(
@@ -281,6 +350,57 @@ def test_texts_to_ids_and_back(http: httpx.Client, tokenizer: Tokenizer) -> None
         "<|begin_of_text|>"
     )
     assert asked(http, "/detokenize", tokens=[]) == {"prompt": ""}
+
+
+def test_an_evaluation_harness_finds_the_tokenizer(
+    http: httpx.Client, tokenizer: Tokenizer
+) -> None:
+    """The requests of lm-evaluation-harness 0.4.13 (`check_remote_tokenizer_support` and
+    `RemoteTokenizer` in its lm_eval/utils.py), which names no model. It takes the first of the ids
+    of a special token's name for its id; those of its letters gave `<`.
+    """
+
+    def encode(text: str) -> list[int]:
+        answer = http.post("/tokenize", json={"prompt": text, "add_special_tokens": False})
+        return list(answer.json()["tokens"])
+
+    info = http.get("/tokenizer_info", headers={"content-type": "application/json"}).json()
+    assert info["chat_template"] == CHAT_TEMPLATE
+    assert encode("test") == tokenizer.encode("test")
+    assert encode(info["bos_token"])[0] == tokenizer.bos_id
+    assert encode(info["eos_token"])[0] == tokenizer.eos_id
+    assert encode(info["pad_token"])[0] == tokenizer.pad_id
+    ids = tokenizer.encode("the llama")
+    assert http.post("/detokenize", json={"tokens": ids}).json() == {"prompt": "the llama"}
+
+
+@pytest.mark.parametrize("around", ["{} ", " {}", "{}{}", "a{}"])
+def test_a_text_that_holds_a_special_token_is_letters(
+    http: httpx.Client, tokenizer: Tokenizer, around: str
+) -> None:
+    text = around.format("<|eot_id|>", "<|eot_id|>")
+    for begin in (True, False):
+        ids = asked(http, "/tokenize", prompt=text, add_special_tokens=begin)["tokens"]
+        assert ids[int(begin) :] == tokenizer.encode(text)
+    ids = asked(http, "/tokenize", prompt="<|eot_id|>")["tokens"]
+    assert ids == [tokenizer.bos_id, *tokenizer.encode("<|eot_id|>")]
+
+
+def test_which_of_several_models_has_to_be_said(
+    loop: BackgroundLoop, start: Callable[..., EngineClient], noise_folder: Path
+) -> None:
+    specs = [ModelSpec(name, str(noise_folder)) for name in ("one", "two")]
+    with live_server(loop, start(*specs)) as url, httpx.Client(base_url=url) as http:
+        for answer in (
+            http.get("/tokenizer_info"),
+            http.post("/tokenize", json={"prompt": "x"}),
+            http.post("/detokenize", json={"tokens": [1]}),
+        ):
+            error = rejected(answer, 400)
+            assert error["param"] == "model"
+            assert "one, two" in error["message"]
+        assert http.get("/tokenizer_info", params={"model": "two"}).json()["bos_token"]
+        assert rejected(http.get("/tokenizer_info?model=three"), 404)["param"] == "model"
 
 
 def test_a_chat_is_counted_as_it_would_be_answered(

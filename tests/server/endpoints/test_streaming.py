@@ -41,8 +41,9 @@ def lines(http: httpx.Client, path: str, body: dict[str, Any]) -> list[str]:
 def events(of: list[str]) -> list[Any]:
     """The JSON of each event; `[DONE]` as text."""
     assert of[1::2] == [""] * (len(of) // 2), "an empty line ends each event"
-    data = [line.removeprefix("data: ") for line in of[::2]]
-    assert all(line.startswith("data: ") for line in of[::2])
+    said = [line for line in of[::2] if not line.startswith(":")]
+    data = [line.removeprefix("data: ") for line in said]
+    assert all(line.startswith("data: ") for line in said)
     return [text if text == "[DONE]" else json.loads(text) for text in data]
 
 

@@ -1,8 +1,10 @@
 """Bodies: whole and in one piece to the application, or rejected before they cost anything."""
 
 import asyncio
+import gzip
 import json
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -85,6 +87,53 @@ def test_the_application_still_hears_of_the_callers_leaving() -> None:
 
     ask(declared(2), [*parts(b"{}"), {"type": "http.disconnect"}], app)
     assert heard == ["http.request", "http.disconnect"]
+
+
+def packed(data: bytes, coding: bytes = b"gzip", **limits: Any) -> Answer:
+    scope = http_scope(
+        headers=[(b"content-length", b"%d" % len(data)), (b"content-encoding", coding)]
+    )
+    return ask(scope, parts(data), **limits)
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"x-gzip", b"GZIP "])
+def test_gzip_is_unpacked(coding: bytes) -> None:
+    answer = packed(gzip.compress(b'{"a": 1}'), coding)
+    assert (answer.status, answer.body) == (200, b'{"a": 1}')
+    assert packed(b"", coding).body == b""
+    assert packed(b"{}", b"identity").body == b"{}"
+
+
+def test_gzip_is_unpacked_up_to_the_limit_only() -> None:
+    """A bomb: 100 MB in 100 kB, of which no more than the limit and a byte come out."""
+    assert packed(gzip.compress(b"x" * 50), body_bytes=50).status == 200
+    assert packed(gzip.compress(b"x" * 51), body_bytes=50).status == 413
+    bomb = gzip.compress(b"0" * 10**8, 1)
+    tracemalloc.start()
+    try:
+        answer = packed(bomb, body_bytes=10**6)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (answer.status, answer.error["code"]) == (413, "body_too_large")
+    assert most < 2 * len(bomb) + 5 * 10**6
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"{}", gzip.compress(b"{}")[:-1], gzip.compress(b"{}") + b"x", gzip.compress(b"{}") * 2],
+    ids=["plain", "cut", "longer", "two"],
+)
+def test_what_is_no_gzip_is_a_400(data: bytes) -> None:
+    answer = packed(data)
+    assert (answer.status, answer.error["code"]) == (400, "invalid_gzip")
+
+
+@pytest.mark.parametrize("coding", [b"br", b"zstd", b"deflate", b"gzip, gzip", b"identity, br"])
+def test_another_coding_is_a_415_that_says_which_is_read(coding: bytes) -> None:
+    answer = packed(b"{}", coding)
+    assert (answer.status, answer.error["code"]) == (415, "unsupported_media_type")
+    assert answer.headers[b"accept-encoding"] == b"gzip, identity"
 
 
 def test_deep_nesting_is_rejected() -> None:
