@@ -83,8 +83,9 @@ class Engine:
             raise RequestError(
                 "the prompt is empty, but a model continues something: give at least one token"
             )
-        # An embedding samples no token, so its prompt may fill the context
-        longest = context if request.embed else context - 1
+        # An embedding samples no token, and the only one of a request for one is never read: so
+        # their prompts may fill the context
+        longest = context if request.embed or options.max_tokens == 1 else context - 1
         if len(prompt) > longest:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens, but the model's context of {context} must"
