@@ -22,6 +22,7 @@ from puna.api.generation import (
     engine_request,
     generated,
     generation_options,
+    most_tokens,
     usage_of,
 )
 from puna.api.json_body import JsonBody
@@ -140,6 +141,7 @@ class ChatGeneration:
                 model=self._model.name,
                 choices=[self._choice(sequence) for sequence in prompt.sequences],
                 usage=usage_of([prompt]),
+                **self._not_stored,
             )
 
     async def streamed(self) -> AsyncGenerator[ChatCompletionChunk]:
@@ -170,11 +172,10 @@ class ChatGeneration:
         body, model, limits = self._body, self._model, self._service.limits
         ids = await model.encode_chat(body.messages, body.callable_tools, answer=True)
         left = self._service.tokens_left(ids, model, "messages")
-        asked = [most for most in (body.max_completion_tokens, body.max_tokens) if most is not None]
         options = generation_options(
             body,
             model,
-            max_tokens=min(*asked, left) if asked else min(limits.output_tokens, left),
+            max_tokens=most_tokens(left, limits, body.max_completion_tokens, body.max_tokens),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             constraint=await checked_constraint(body, limits),
         )
@@ -189,13 +190,21 @@ class ChatGeneration:
         options = self._body.stream_options
         return options is not None and bool(options.include_usage)
 
+    @property
+    def _not_stored(self) -> dict[str, Any]:
+        return {"store": False} if self._body.store else {}
+
     def _reader(self) -> Reader:
         if not self._body.callable_tools:
             return WordsReader()
         if self._body.must_call:
             return CallReader()
         names = {tool.function.name for tool in self._body.callable_tools}
-        return PossibleCalls(names, single=self._body.parallel_tool_calls is False)
+        return PossibleCalls(
+            names,
+            single=self._body.parallel_tool_calls is False,
+            alone=self._body.constrained_by is not None,
+        )
 
     async def _parts(
         self, prompt: Prompt[_ChatSequence]
@@ -264,6 +273,7 @@ class ChatGeneration:
             model=self._model.name,
             choices=choices,
             **usage,
+            **self._not_stored,
         )
 
 

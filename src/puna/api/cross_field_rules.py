@@ -103,7 +103,8 @@ def _format_is(*types: str) -> JsonDict:
 _NO_CALL = _given("tool_choice", const="none")
 
 WORDS_OR_CALLS = _either(
-    _given("content", **{"not": {"type": "null"}}), _given("tool_calls", type="array")
+    _given("content", **{"not": {"type": "null"}}),
+    _given("tool_calls", **{"not": {"enum": [None, []]}}),
 )
 """Of one message: an assistant's."""
 
@@ -137,6 +138,21 @@ _STREAM_OPTIONS_NEED_A_STREAM = _rule(
     "stream_options",
     "is for streams: set stream to true, or leave it out",
 )
+_SOME_TOKENS = SchemaRule(
+    {
+        "properties": {
+            name: {"not": {"const": 0}} for name in ("max_completion_tokens", "max_tokens")
+        }
+    },
+    tuple(
+        (
+            _where_given(name, **{"not": {"const": 0}}),
+            name,
+            "is 0, but an answer has at least 1 token; -1 is the same as leaving it out",
+        )
+        for name in ("max_completion_tokens", "max_tokens")
+    ),
+)
 _FORCED_CALL = _end_is_free("tool_choice", _where_given("tool_choice", enum=["auto", "none", None]))
 _FORMAT = _end_is_free("response_format", _format_is("text"))
 _STRICT_TOOL = _end_is_free(
@@ -160,17 +176,20 @@ _TEXT_FORMS_LEAVE_NO_CALLS = _rule(
     "response_format",
     "cannot be a text's form where tools may be called: set tool_choice to none",
 )
-_A_USER_ASKS = _given("messages", contains=_given("role", const="user"))
-_TOOLS_NEED_A_USER = _rule(
-    _either(_where_given("tools", type="null"), _A_USER_ASKS),
-    "tools",
-    "are described in the first user message, but there is none",
+_TOOLS_HAVE_A_PLACE = _given(
+    "messages", contains=_given("role", enum=["user", "system", "developer"])
 )
-_CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER = SchemaRule(
+_TOOLS_NEED_A_PLACE = _rule(
+    _either(_where_given("tools", type="null"), _TOOLS_HAVE_A_PLACE),
+    "tools",
+    "are described in the first user message, or else the first system message, but there is"
+    " neither; add one",
+)
+_CHOICE_NEEDS_TOOLS_AND_TOOLS_A_PLACE = SchemaRule(
     _either(
         {"properties": {"tools": {"type": "null"}, "tool_choice": {"type": "null"}}},
         {
-            "properties": {"tools": {"type": "array"}, **_A_USER_ASKS["properties"]},  # type: ignore[dict-item]
+            "properties": {"tools": {"type": "array"}, **_TOOLS_HAVE_A_PLACE["properties"]},  # type: ignore[dict-item]
             "required": ["tools"],
         },
     ),
@@ -180,7 +199,7 @@ _CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER = SchemaRule(
             "tool_choice",
             "needs tools to choose from",
         ),
-        *_TOOLS_NEED_A_USER.complaints,
+        *_TOOLS_NEED_A_PLACE.complaints,
     ),
 )
 
@@ -189,6 +208,27 @@ def _tools_have_names_of_their_own(values: Values) -> BrokenRule:
     names = _tool_names(values)
     twice = next((name for name in names if names.count(name) > 1), None)
     return None if twice is None else ("tools", f"two of them are called {twice}")
+
+
+def _tools_take_objects(values: Values) -> BrokenRule:
+    for index, tool in enumerate(values.get("tools") or ()):
+        kinds = (tool["function"].get("parameters") or {}).get("type", "object")
+        if "object" not in (kinds if isinstance(kinds, list) else [kinds]):
+            return (
+                f"tools[{index}].function.parameters.type",
+                f"is {kinds}, but the arguments of a call are an object; write object",
+            )
+    return None
+
+
+def _nothing_is_thrown_away(values: Values) -> BrokenRule:
+    n, best_of = values.get("n") or 1, values.get("best_of")
+    if best_of in (None, 1, n):
+        return None
+    return (
+        "best_of",
+        f"is {best_of} with n = {n}, but nothing is generated to be thrown away; ask for n",
+    )
 
 
 def _named_tool_exists(values: Values) -> BrokenRule:
@@ -218,17 +258,19 @@ def _messages_fit_those_before(values: Values) -> BrokenRule:
 
 # The decider of the end that is named first is the strongest: a forced call comes before a format,
 # a format before the tools.
-COMPLETION_RULES: Rules = (_STREAM_OPTIONS_NEED_A_STREAM, _FORMAT)
+COMPLETION_RULES: Rules = (_STREAM_OPTIONS_NEED_A_STREAM, _FORMAT, _nothing_is_thrown_away)
 CHAT_RULES: Rules = (
+    _SOME_TOKENS,
     _ALTERNATIVES_NEED_LOGPROBS,
     _STREAM_OPTIONS_NEED_A_STREAM,
     _FORCED_CALL,
     _FORMAT,
     _STRICT_TOOL,
-    _CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER,
+    _CHOICE_NEEDS_TOOLS_AND_TOOLS_A_PLACE,
     _tools_have_names_of_their_own,
+    _tools_take_objects,
     _named_tool_exists,
     _TEXT_FORMS_LEAVE_NO_CALLS,
     _messages_fit_those_before,
 )
-TOKENIZE_CHAT_RULES: Rules = (_TOOLS_NEED_A_USER, _messages_fit_those_before)
+TOKENIZE_CHAT_RULES: Rules = (_TOOLS_NEED_A_PLACE, _messages_fit_those_before)

@@ -45,6 +45,10 @@ def mend(body: dict[str, Any]) -> None:
             else:
                 message["role"] = "user"
                 del message["tool_call_id"]
+    if "best_of" in body:
+        body["best_of"] = body.get("n")
+    if "dimensions" in body:
+        body["dimensions"] = None
     tools = body.get("tools") or []
     for place, tool in enumerate(tools):
         tool["function"] |= {"name": f"f{place}", "parameters": SCHEMA}
