@@ -126,8 +126,9 @@ class Engine:
         self.check(request)
         assert request.id not in self._requests, f"{request.id} is in progress already"
         options = request.options
-        # All are compiled before any state changes: a constraint that no text matches raises here
-        matchers = [self._matcher(request) for _ in range(options.n)]
+        # Compiled before any state changes: a constraint that no text matches raises here
+        matcher = self._matcher(request)
+        matchers = [matcher, *(matcher and matcher.copy() for _ in range(options.n - 1))]
         # One seed for the request, to which each sequence adds its index. 62 bits leave the sum far
         # from the 64 of `uniform`
         seed = options.seed if options.seed is not None else secrets.randbits(62)

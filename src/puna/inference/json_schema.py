@@ -29,7 +29,7 @@ from puna.inference.constraint_limits import (
     check_regex,
     check_size,
 )
-from puna.inference.pattern_names import gives_no_name
+from puna.inference.pattern_names import first_without_names
 from puna.inference.schema_keywords import (
     CONTROLS,
     DESCRIPTIVE,
@@ -131,14 +131,14 @@ class _Reader:
         for number, (path, schema) in enumerate(self._found):  # grows meanwhile
             definitions[str(number)] = self._schema(schema, path, 0)
         check_definitions(definitions, self._limits)
-        for pattern, path in self._patterns.items():
-            # all names, since objects may be combined
-            if gives_no_name(pattern, self._names):
-                self._reject(
-                    path,
-                    f"the pattern {pattern!r} matches no name but those in `properties`; say there"
-                    " what it says of them",
-                )
+        # all names, since objects may be combined
+        pattern = first_without_names(self._patterns, self._names)
+        if pattern is not None:
+            self._reject(
+                self._patterns[pattern],
+                f"the pattern {pattern!r} matches no name but those in `properties`; say there what"
+                " it says of them",
+            )
         return {"$ref": "#/$defs/0", "$defs": definitions, "x-guidance": SPELLING}
 
     # Schemas
