@@ -216,7 +216,8 @@ P = {"properties": {"a": {}}}
         (P, P | CLOSED),
         ({"type": "object"}, {"type": "object"} | CLOSED),
         ({"type": ["object", "null"]}, {"type": ["object", "null"]} | CLOSED),
-        ({"type": "string"}, {"type": "string"}),
+        ({"type": "string"}, "same"),
+        ({"type": 5, "allOf": 5}, "same"),  # what is no schema is told where schemas are read
         (True, True),
         # what an object says itself stays
         (P | {"additionalProperties": True}, P | {"additionalProperties": True}),

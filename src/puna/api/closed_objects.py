@@ -49,8 +49,8 @@ def _closed(schema: Any, path: str, closes: bool) -> Any:
                 )
                 for number, each in enumerate(value)
             ]
-    kinds = schema.get("type", "object" if "properties" in schema else ())
-    is_object = "object" in ([kinds] if isinstance(kinds, str) else kinds)
+    kinds = schema.get("type", "object" if "properties" in schema else None)
+    is_object = "object" in (kinds if isinstance(kinds, list) else [kinds])
     if closes and is_object and naming in ([], ["properties"]) and not says:
         inner["additionalProperties"] = False
     return inner
