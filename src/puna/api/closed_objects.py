@@ -58,7 +58,7 @@ def _closed(schema: Any, path: str, closes: bool) -> Any:
 
 def _parts_that_name(schema: dict[str, Any]) -> list[str]:
     """The parts of a schema that hold together and name properties, or may; a choice is one."""
-    found = [key for key in ("properties", "$ref") if key in schema]
+    found: list[str] = [key for key in ("properties", "$ref") if key in schema]
     found += [
         f"allOf/{number}" for number, each in enumerate(_listed(schema, "allOf")) if _names(each)
     ]
