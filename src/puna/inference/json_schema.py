@@ -154,7 +154,11 @@ class _Reader:
         for key, value in given.items():
             if key in self._keywords:
                 reduced[key] = self._keywords[key](value, f"{path}/{key}", depth)
-            elif not _says_nothing(key, value):
+            elif not (
+                key in DESCRIPTIVE | IDENTIFYING
+                or key.startswith(EXTENSION)
+                or (key, value) == ("uniqueItems", False)
+            ):
                 self._reject(path, self._unknown(key))
             elif key == "$id" and path != "#":
                 self._reject(path, "an inner `$id` changes what references mean; leave it out")
@@ -338,15 +342,6 @@ class _Reader:
 
     def _reject(self, path: str, reason: str) -> NoReturn:
         raise RequestError(f"the schema at {_shortened(path)}: {_shortened(reason)}")
-
-
-def _says_nothing(key: str, value: Any) -> bool:
-    """True for a keyword under which every value is valid."""
-    return (
-        key in DESCRIPTIVE | IDENTIFYING
-        or key.startswith(EXTENSION)
-        or (key, value) == ("uniqueItems", False)
-    )
 
 
 def _shortened(text: str) -> str:
