@@ -28,13 +28,15 @@ from puna.api import (
     responses_items,
     responses_request,
 )
-from puna.api.fields import BOUND, NotSupported
+from puna.api.fields import BOUND, NoEffect, NotSupported
+from puna.api.foreign_fields import FOREIGN_FIELDS
 from puna.config import Config
 from puna.engine_process.client import EngineClient, Health
 from puna.errors import RequestError
 from puna.inference.constraint_limits import DEFAULT_LIMITS
 from puna.inference.json_schema import read_schema
 from puna.inference.request import GenerationOptions
+from puna.inference.schema_keywords import DESCRIPTIVE, EXTENSION, FORMATS
 from puna.server.http_limits import HttpLimits
 
 PAGE = read_page("docs/api.md")
@@ -142,8 +144,8 @@ def test_the_paths_are_those_of_the_server(reader: Reader) -> None:
 
 
 def supported(kind: type[Config]) -> dict[str, FieldInfo]:
-    """The fields that are not marked as unsupported; of a chat, a completion or a response, without
-    those of the table before.
+    """The fields that are not marked as unsupported or without effect; of a chat, a completion or a
+    response, without those of the table before.
     """
     shared = BEFORE[kind].model_fields if kind in BEFORE else {}
     return {
@@ -153,8 +155,11 @@ def supported(kind: type[Config]) -> dict[str, FieldInfo]:
     }
 
 
-def reasons(field: FieldInfo) -> list[str]:
-    return [mark.why for mark in field.metadata if isinstance(mark, NotSupported)]
+def reasons(
+    field: FieldInfo,
+    marks: tuple[type[NotSupported] | type[NoEffect], ...] = (NotSupported, NoEffect),
+) -> list[str]:
+    return [mark.why for mark in field.metadata if isinstance(mark, marks)]
 
 
 @pytest.mark.parametrize("heading", OF)
@@ -239,12 +244,36 @@ def test_every_field_without_support_is_listed_with_its_reason() -> None:
         (field.alias or name, taken(field), why)
         for kind in kinds
         for name, field in kind.model_fields.items()
-        for why in reasons(field)
+        for why in reasons(field, (NotSupported,))
     }
     found = PAGE.section("Unsupported fields").rows("field", "of", "takes only", "because")
     assert {
         (codes_in(first)[0], frozenset(codes_in(only)), why) for first, _, only, why in found
     } == marked
+
+
+def test_every_field_without_effect_is_listed_with_its_reason() -> None:
+    kinds = (
+        protocol.ChatRequest,
+        responses_request.ResponsesRequest,
+        responses_request.TextOptions,
+        responses_request.ReasoningOptions,
+    )
+    marked = {
+        (name, why)
+        for kind in kinds
+        for name, field in kind.model_fields.items()
+        for why in reasons(field, (NoEffect,))
+    }
+    found = PAGE.section("Fields without effect").rows("field", "of", "takes", "because")
+    assert {(codes_in(first)[0], why.replace("`", "")) for first, _, _, why in found} == {
+        (name, why.replace("`", "")) for name, why in marked
+    }
+
+
+def test_fields_of_other_servers_are_listed_with_ours() -> None:
+    found = PAGE.section("Unsupported fields").rows("field", "Puna's")
+    assert {name: ours for cells, ours in found for name in codes_in(cells)} == FOREIGN_FIELDS
 
 
 def taken(field: FieldInfo) -> frozenset[str]:
@@ -329,6 +358,13 @@ def test_the_keywords_of_schemas_are_those_that_are_enforced() -> None:
     assert set(codes_in(paragraph.partition(". Titles")[0])) == {
         keyword for keyword in jsonschema.Draft202012Validator.VALIDATORS if is_enforced(keyword)
     }
+
+
+def test_the_annotations_and_formats_of_schemas_are_those_of_the_code() -> None:
+    passage = PAGE.text.partition(". Titles")[2].partition("Any other keyword")[0]
+    assert sorted(codes_in(passage.replace("\n", " "))) == sorted(
+        [*DESCRIPTIVE, EXTENSION, *FORMATS]
+    )
 
 
 def is_enforced(keyword: str) -> bool:

@@ -136,6 +136,22 @@ def test_whoever_compiles_says_what_ends_a_text() -> None:
     assert not allowed_ids(matcher)
 
 
+def test_a_copy_goes_its_own_way() -> None:
+    """The n sequences of a request share one compilation."""
+    one = BY_BYTES.compile(regex("ab|cd"))
+    other = one.copy()
+    a, b, c, d = BYTES.encode("abcd")
+    assert one.accept(a)
+    assert allowed_ids(one) == {b}
+    assert allowed_ids(other) == {a, c}
+    assert other.accept(c)
+    assert allowed_ids(other) == {d}
+    assert one.accept(b)
+    assert one.accept(BYTES.eos_id)
+    assert other.accept(d)
+    assert other.accept(BYTES.eos_id)
+
+
 def test_a_text_that_may_be_empty_may_end_at_once() -> None:
     matcher = BY_PIECES.compile(regex(""))
     assert matcher.finished

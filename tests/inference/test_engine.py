@@ -276,6 +276,21 @@ def test_logprobs_are_those_of_the_model(model: Transformer) -> None:
         assert all(not event.prompt_logprobs for event in events[1:])
 
 
+def test_a_prompt_may_fill_the_context_where_one_token_is_asked_for(model: Transformer) -> None:
+    """A text of the context's length can be scored: what is drawn after it is never read."""
+    prompt = tuple(range(96))
+    options = GenerationOptions(temperature=0.0, max_tokens=1, prompt_logprobs=0)
+    for settings_ in ({}, {"max_step_tokens": 7}):
+        events = run(engine_of(model, **settings_), [Request("r", prompt, options)])["r"]
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompt]))[0, :, :300]
+        wanted = logits.log_softmax(-1)[range(95), prompt[1:]].tolist()
+        found = [score.logprob for score in events[0].prompt_logprobs]
+        assert found == pytest.approx(wanted, abs=1e-4)
+        assert ids_of(events) == [int(logits[-1].argmax())]
+        assert events[-1].finish == "length"
+
+
 def test_an_embedding_is_the_mean_of_the_final_states(model: Transformer) -> None:
     prompt = tuple(range(60))
     for settings_ in ({}, {"max_step_tokens": 7}):

@@ -2,11 +2,12 @@
 the message.
 """
 
+import random
 import re
 from typing import Any
 
 import pytest
-from constraints import BY_PIECES, accepts, grammar, regex, schema
+from constraints import BY_BYTES, BY_PIECES, accepts, drawn, grammar, regex, schema
 
 from puna.errors import RequestError
 from puna.inference.constrain import check
@@ -156,6 +157,52 @@ from puna.inference.request import Constraint
             ["3"],
         ),
         ({"deprecated": True, "readOnly": True, "writeOnly": False, "const": 1}, ["1"], ["3"]),
+        (
+            {
+                "contentMediaType": "application/json",
+                "contentEncoding": "base64",
+                "contentSchema": {"type": "nothing"},
+                "const": "a",
+            },
+            ['"a"'],
+            ["3"],
+        ),
+        (
+            {"example": 3, "discriminator": {}, "externalDocs": {}, "xml": {}, "const": 1},
+            ["1"],
+            ["3"],
+        ),
+        # the library's own keyword too: it never reaches the library
+        ({"x-order": 1, "x-guidance": {"lenient": True}, "const": 1}, ["1"], ["3"]),
+        (
+            {
+                "oneOf": [
+                    {
+                        "type": "object",
+                        "properties": {"kind": {"const": kind}},
+                        "required": ["kind"],
+                        "additionalProperties": False,
+                    }
+                    for kind in ("cat", "dog")
+                ],
+                "discriminator": {"propertyName": "kind", "mapping": {"cat": "#/$defs/Cat"}},
+            },
+            ['{"kind":"cat"}', '{"kind":"dog"}'],
+            ['{"kind":"cow"}', "{}"],
+        ),
+        ({"type": "integer", "format": "int32"}, ["1"], ['"1"', "1.5"]),
+        ({"type": "string", "format": "unknown", "maxLength": 1}, ['"a"'], ['"ab"', "1"]),
+        # a declared name keeps to its own rule and to the pattern's
+        (
+            {
+                "type": "object",
+                "properties": {"ab": {"type": "integer"}},
+                "patternProperties": {"^a": {"minimum": 3}},
+                "additionalProperties": False,
+            },
+            ["{}", '{"ab":3}', '{"ac":"x"}', '{"ab":4,"ac":5}'],
+            ['{"ab":2}', '{"ab":"x"}', '{"ac":2}', '{"b":3}'],
+        ),
     ],
 )
 def test_schemas_by_hand(value: Any, valid: list[str], invalid: list[str]) -> None:
@@ -172,6 +219,25 @@ def test_an_escaped_name_does_not_pass_for_another() -> None:
     constraint = schema({"type": "object", "properties": {"a": {"type": "null"}}})
     assert accepts(constraint, '{"a":null}')
     assert not accepts(constraint, r'{"\u0061":1}')
+
+
+@pytest.mark.parametrize(("pattern", "names"), [("^ab$", []), ("^[ab]$", ["a"]), ("^a", ["a"])])
+def test_a_pattern_that_gives_more_names_than_the_declared_goes_on_to_the_end(
+    pattern: str, names: list[str]
+) -> None:
+    """Where it gave none, 24 of 40 seeds ended midway behind a comma, in an error of the server."""
+    constraint = schema(
+        {
+            "type": "object",
+            "properties": {name: {"type": "null"} for name in names},
+            "patternProperties": {pattern: {"type": "null"}},
+            "additionalProperties": False,
+        }
+    )
+    rng = random.Random(0)
+    for _ in range(10):
+        ids = list(drawn(BY_BYTES.compile(constraint), rng, 40))
+        assert ids
 
 
 # What is rejected
@@ -194,8 +260,6 @@ def test_an_escaped_name_does_not_pass_for_another() -> None:
         "unevaluatedItems",
         "unevaluatedProperties",
         "additionalItems",
-        "contentEncoding",
-        "contentMediaType",
         "nullable",
         "$anchor",
         "$dynamicRef",
@@ -204,8 +268,8 @@ def test_an_escaped_name_does_not_pass_for_another() -> None:
         "$vocabulary",
         "id",
         "minLenght",
-        "x-guidance",
-        "discriminator",
+        "xguidance",
+        "examples-",
     ],
 )
 @pytest.mark.parametrize("inside", [False, True])
@@ -255,9 +319,38 @@ def test_a_misspelled_keyword_is_told_the_right_one() -> None:
         (schema({"pattern": "("}), "unclosed group"),
         (schema({"pattern": "(?=a)b"}), "look-around"),
         (schema({"pattern": r"(a)\1"}), "backreferences"),
-        (schema({"format": "color"}), "the format 'color' is not enforced"),
-        # which the library takes for any text
-        (schema({"format": "unknown"}), "the format 'unknown' is not enforced"),
+        (schema({"format": 3}), "no name of a format"),
+        *(
+            (
+                schema(
+                    {
+                        "type": "object",
+                        "properties": {name: {"type": "null"} for name in names},
+                        "patternProperties": {pattern: {"type": "null"}},
+                        "additionalProperties": False,
+                    }
+                ),
+                "matches no name but those in `properties`",
+            )
+            for pattern, names in (
+                ("^ab$", ["ab"]),
+                ("^(a|b)$", ["a", "b", "c"]),
+                ("^a$|^b$", ["b", "a"]),
+                ("^[ab]$", ["a", "b"]),
+                ("[^\\s\\S]", ["a"]),
+            )
+        ),
+        (
+            schema(
+                {
+                    "allOf": [
+                        {"type": "object", "properties": {"ab": {}}},
+                        {"patternProperties": {"^ab$": {}}},
+                    ]
+                }
+            ),
+            "matches no name but those in `properties`",
+        ),
         (schema({"const": 2**53 + 1}), "no longer exact"),
         (schema({"const": "a\u0001"}), "control character"),
         (schema({"const": "\ud800"}), "surrogate"),

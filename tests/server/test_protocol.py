@@ -5,7 +5,8 @@ name.
 import re
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import SimpleNamespace
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,7 @@ from pydantic import ValidationError
 from puna.api.chat_messages import (
     AssistantMessage,
     Function,
+    HistoryPart,
     SystemMessage,
     TextPart,
     Tool,
@@ -47,11 +49,19 @@ from puna.api.chat_messages import (
 )
 from puna.api.cross_field_rules import broken_rule
 from puna.api.error_response import ApiError
-from puna.api.fields import NotSupported
+from puna.api.fields import NoEffect, NotSupported
+from puna.api.foreign_fields import FOREIGN_FIELDS
+from puna.api.generation import generation_options, most_tokens
 from puna.api.json_body import field_error
 from puna.api.limits import Limits
 from puna.api.openapi import numbers_up_to
-from puna.api.protocol import ChatRequest, CompletionRequest, EmbeddingRequest, StreamOptions
+from puna.api.protocol import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    GenerationRequest,
+    StreamOptions,
+)
 from puna.api.response_format import NamedSchema
 from puna.api.responses_request import (
     FlatSchemaFormat,
@@ -142,13 +152,22 @@ def rejected(kind: type[Config], **more: Any) -> ApiError:
     return caught.value
 
 
+PASSED_OVER: Mapping[type[Config], frozenset[str]] = {
+    AssistantMessage: frozenset({"annotations"}),
+    TextPart: frozenset({"prompt_cache_breakpoint"}),
+}
+"""OpenAI's own keys of a history that are treated like unknown ones."""
+
+
 @pytest.mark.parametrize("kind", THEIRS)
 def test_every_field_of_the_openai_client_is_known(kind: type[Config]) -> None:
     ours = {field.alias or name for name, field in kind.model_fields.items()}
     theirs = {
         name for params in THEIRS[kind] for name in get_type_hints(params, include_extras=True)
     }
-    assert theirs <= ours, f"decide what becomes of {sorted(theirs - ours)}"
+    passed_over = PASSED_OVER.get(kind, frozenset())
+    assert not passed_over & ours
+    assert theirs <= ours | passed_over, f"decide what becomes of {sorted(theirs - ours)}"
 
 
 NOT_SUPPORTED = [
@@ -188,16 +207,183 @@ def test_an_unsupported_field_takes_what_changes_nothing_and_rejects_the_rest_by
 
 def test_there_are_fields_without_support() -> None:
     """The test above is not empty, and the wrapped lists are covered by hand."""
-    assert len(NOT_SUPPORTED) >= 25
+    assert len(NOT_SUPPORTED) >= 15
     assert check(ChatRequest, {**LEAST[ChatRequest], "modalities": ["text"]})
     assert rejected(ChatRequest, modalities=["text", "audio"]).param == "modalities"
-    assert check(AssistantMessage, {**LEAST[AssistantMessage], "annotations": []})
 
 
-@pytest.mark.parametrize("kind", LEAST)
+@pytest.mark.parametrize("kind", [kind for kind in LEAST if not issubclass(kind, HistoryPart)])
 def test_an_unknown_field_is_rejected_by_name(kind: type[Config]) -> None:
     error = rejected(kind, no_such_field=1)
     assert (error.param, error.code) == ("no_such_field", "unsupported_field")
+    assert str(error) == "no_such_field: there is no such field"
+
+
+@pytest.mark.parametrize(("foreign", "instead"), FOREIGN_FIELDS.items())
+def test_a_field_of_another_server_is_rejected_with_the_name_of_ours(
+    foreign: str, instead: str
+) -> None:
+    error = rejected(CompletionRequest, **{foreign: 1})
+    assert (error.param, error.code) == (foreign, "unsupported_field")
+    assert str(error) == (
+        f"{foreign}: there is no such field; chats and completions have {instead}"
+    )
+    assert re.findall("`(.+?)`", instead)[0] in CompletionRequest.model_fields
+    assert foreign not in CompletionRequest.model_fields | ChatRequest.model_fields
+
+
+# Messages as clients send them back: the last is the whole of what a client adds
+HISTORY: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief.", "name": "critic"},
+    {"role": "user", "content": "x", "name": "Ann", "metadata": {"a": 1}},
+    {
+        "role": "user",
+        "content": [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}],
+    },
+    {
+        "role": "user",
+        "content": [{"type": "text", "text": "x", "prompt_cache_breakpoint": {"mode": "x"}}],
+    },
+    {"role": "assistant", "content": "x", "parsed": {"a": 1}, "annotations": [{"type": "url"}]},
+    {"role": "assistant", "content": "x", "tool_calls": [], "reasoning_content": "thought"},
+    {"role": "assistant", "content": "x", "provider_specific_fields": {"refusal": None}},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": "1",
+                "type": "function",
+                "index": 0,
+                "function": {"name": "f", "arguments": "{}", "parsed_arguments": {}},
+            }
+        ],
+    },
+]
+
+
+@pytest.mark.parametrize("message", HISTORY, ids=lambda message: "-".join(message))
+def test_unknown_keys_of_a_history_are_passed_over(message: dict[str, Any]) -> None:
+    """Seven clients of eleven send back what they were answered with one key more."""
+    values = {"model": "m", "messages": [USER, message]}
+    body = check(ChatRequest, values)
+    assert isinstance(body, ChatRequest)
+    assert broken_rule(ChatRequest.rules, values) is None
+    (turn,) = as_turns(body.messages[1:])
+    called = [chat_template.ToolCall("f", {})] if message.get("tool_calls") else []
+    assert list(turn.tool_calls) == called
+    assert turn.content == ("" if called else "Be brief." if message["role"] == "system" else "x")
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"role": "assistant", "content": None, "tool_calls": []}, "messages[0].content"),
+        ({"role": "assistant", "tool_calls": []}, "messages[0].content"),
+    ],
+)
+def test_a_message_of_nothing_is_still_rejected(message: dict[str, Any], param: str) -> None:
+    broken = broken_rule(ChatRequest.rules, {"model": "m", "messages": [message]})
+    assert broken is not None
+    assert broken[0] == param
+
+
+NO_EFFECT = {
+    name
+    for name, field in ChatRequest.model_fields.items()
+    if any(isinstance(mark, NoEffect) for mark in field.metadata)
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (ChatRequest, {"metadata": {"run": "7", "more": 1}}),
+        (ChatRequest, {"store": True}),
+        (ChatRequest, {"store": False}),
+        *((ChatRequest, {"reasoning_effort": effort}) for effort in ("none", "low", "xhigh")),
+        *((ChatRequest, {"verbosity": degree}) for degree in ("low", "high")),
+        *((ChatRequest, {"service_tier": tier}) for tier in ("auto", "flex", "priority")),
+        (ChatRequest, {"prompt_cache_retention": "24h"}),
+        (CompletionRequest, {"best_of": 1}),
+        (CompletionRequest, {"best_of": 3, "n": 3}),
+        (CompletionRequest, {"suffix": ""}),
+        (EmbeddingRequest, {"dimensions": 32}),
+        *(
+            (kind, more)
+            for kind in (ChatRequest, CompletionRequest)
+            for more in (
+                {"seed": -1},
+                {"top_p": 0},
+                {"top_k": -1},
+                {"top_k": 0},
+                {"max_tokens": -1},
+                {"max_tokens": 10**9},
+                {"max_tokens": 2**63 - 1},
+                {"stop": []},
+                {"stop": ""},
+                {"stop": [""]},
+                {"n": 128},
+            )
+        ),
+    ],
+)
+def test_values_that_change_nothing_are_taken(kind: type[Any], more: dict[str, Any]) -> None:
+    values = {**LEAST[kind], **more}
+    check(kind, values)
+    assert broken_rule(kind.rules, values) is None
+
+
+def test_fields_without_effect_are_those_that_the_test_above_gives_values_to() -> None:
+    assert {
+        "metadata",
+        "store",
+        "reasoning_effort",
+        "verbosity",
+        "service_tier",
+        "prompt_cache_retention",
+    } == NO_EFFECT
+    for name in NO_EFFECT:
+        assert rejected(ChatRequest, **{name: 0.5}).param == name, "a value of another type"
+
+
+def test_values_that_change_nothing_reach_the_engine_as_its_defaults() -> None:
+    model = cast("Any", SimpleNamespace(adapter=None))
+    least, same = (
+        generation_options(body, model, max_tokens=5, logprobs=None, constraint=None)
+        for body in (
+            cast(
+                "GenerationRequest", check(CompletionRequest, {**LEAST[CompletionRequest], **more})
+            )
+            for more in ({}, {"seed": -1, "top_k": 0, "stop": [""], "n": 1})
+        )
+    )
+    assert same == least
+    body = check(ChatRequest, {**LEAST[ChatRequest], "top_k": -1, "top_p": 0, "stop": ["", "a"]})
+    options = generation_options(
+        cast("GenerationRequest", body), model, max_tokens=5, logprobs=None, constraint=None
+    )
+    assert (options.top_k, options.stop) == (None, ("a",))
+    assert 0 < options.top_p < 1e-30, "no token but the likeliest is needed to reach it"
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ((), 70),
+        ((None,), 70),
+        ((-1,), 70),
+        ((-1, 5), 5),
+        ((7, 5), 5),
+        ((0,), 0),
+        ((10**18,), 70),
+    ],
+)
+def test_tokens_at_most_are_cut_to_the_room_that_there_is(
+    asked: tuple[int | None, ...], expected: int
+) -> None:
+    assert most_tokens(70, Limits(), *asked) == expected
+    assert most_tokens(100, Limits(output_tokens=70), *asked) == expected
 
 
 @pytest.mark.parametrize(
@@ -230,7 +416,7 @@ def test_an_unknown_field_is_rejected_by_name(kind: type[Config]) -> None:
             {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
             "messages[0].content[0].text",
         ),
-        ({"messages": [{"role": "user", "content": "x", "name": "Ann"}]}, "messages[0].name"),
+        ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name"),
         ({"tools": []}, "tools"),
         ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
@@ -243,9 +429,12 @@ def test_an_unknown_field_is_rejected_by_name(kind: type[Config]) -> None:
             "response_format.json_schema.name",
         ),
         ({"response_format": {"type": "regex", "regex": ""}}, "response_format.regex"),
-        ({"stop": ""}, "stop"),
-        ({"stop": ["a", ""]}, "stop[1]"),
-        ({"stop": []}, "stop"),
+        ({"stop": ["a", 1]}, "stop[1]"),
+        ({"max_tokens": -2}, "max_tokens"),
+        ({"max_tokens": 2**63}, "max_tokens"),
+        ({"seed": -2}, "seed"),
+        ({"top_k": -2}, "top_k"),
+        ({"n": 129}, "n"),
         ({"stop": ["a"] * 17}, "stop"),
         ({"stop": "a" * 257}, "stop"),
         ({"logit_bias": {"a": 1}}, "logit_bias.a"),
@@ -294,7 +483,7 @@ CALL = {
     "role": "assistant",
     "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
 }
-TOOLS = [{"type": "function", "function": {"name": "f"}}]
+TOOLS: list[dict[str, Any]] = [{"type": "function", "function": {"name": "f"}}]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +499,13 @@ TOOLS = [{"type": "function", "function": {"name": "f"}}]
             {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "g"}}},
             "tool_choice",
         ),
-        ({"tools": TOOLS, "messages": [{"role": "system", "content": "x"}]}, "tools"),
+        ({"tools": TOOLS, "messages": [{"role": "assistant", "content": "x"}]}, "tools"),
+        (
+            {"tools": [{**TOOLS[0], "function": {"name": "f", "parameters": {"type": "string"}}}]},
+            "tools[0].function.parameters.type",
+        ),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_completion_tokens": 0, "max_tokens": 1}, "max_completion_tokens"),
         ({"tools": TOOLS, "response_format": {"type": "regex", "regex": "a"}}, "response_format"),
         ({"tools": TOOLS, "tool_choice": "required", "ignore_eos": True}, "ignore_eos"),
         (
@@ -355,12 +550,23 @@ def test_fields_that_do_not_fit_each_other_are_named(more: dict[str, Any], param
         },
         {"response_format": {"type": "text"}, "ignore_eos": True, "min_tokens": 3},
         {"messages": [USER, CALL, {"role": "tool", "content": "x", "tool_call_id": "1"}]},
+        {"tools": TOOLS, "messages": [{"role": "system", "content": "x"}]},
+        {"tools": TOOLS, "messages": [{"role": "developer", "content": "x"}]},
     ],
 )
 def test_fields_that_fit_each_other_are_taken(more: dict[str, Any]) -> None:
     body = check(ChatRequest, {**LEAST[ChatRequest], **more})
     assert isinstance(body, ChatRequest)
     assert broken_rule(ChatRequest.rules, {**LEAST[ChatRequest], **more}) is None
+
+
+@pytest.mark.parametrize(("n", "best_of"), [(1, 2), (3, 2), (3, 4), (None, 2)])
+def test_more_than_n_is_not_generated(n: int | None, best_of: int) -> None:
+    values = {"model": "m", "prompt": "x", "n": n, "best_of": best_of}
+    broken = broken_rule(CompletionRequest.rules, values)
+    assert broken is not None
+    assert broken[0] == "best_of"
+    assert f"is {best_of} with n = {n or 1}" in broken[1]
 
 
 def test_messages_become_turns() -> None:

@@ -7,7 +7,9 @@ import random
 from typing import Any
 
 import pytest
+from said import said
 
+from puna.api.closed_objects import closed
 from puna.api.cross_field_rules import broken_rule
 from puna.api.limits import Limits
 from puna.api.protocol import ChatRequest
@@ -146,9 +148,121 @@ def test_nothing_is_demanded_of_an_answer_that_may_be_words() -> None:
 def test_a_schema_that_cannot_be_enforced_counts_only_where_it_would_be(
     compiler: ConstraintCompiler,
 ) -> None:
-    odd = {"name": "odd", "parameters": {"type": "array", "uniqueItems": True}}
+    odd = {"name": "odd", "parameters": {"type": "object", "uniqueItems": True}}
     assert asked(odd).constraint() is None
     constraint = asked(odd, tool_choice="required").constraint()
     assert constraint is not None
     with pytest.raises(RequestError, match="uniqueItems"):
         compiler.compile(constraint)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "valid", "invalid"),
+    [
+        ({}, [{}, {"a": 1}], ["x", [], 1, None]),
+        ({"properties": {"a": {"type": "null"}}, "required": ["a"]}, [{"a": None}], ["x", [], {}]),
+        ({"type": ["object", "string"]}, [{}], ["x"]),
+        ({"anyOf": [{"type": "object"}, {"type": "array"}]}, [{"a": 1}], [[], "x"]),
+        ({"$ref": "#/$defs/A", "$defs": {"A": {"properties": {}}}}, [{}], ["x", 3]),
+        # the schema means arrays too where it refers to itself
+        ({"properties": {"a": {"$ref": "#"}}}, [{"a": [1]}, {"a": {"a": "x"}}], [[1]]),
+    ],
+)
+def test_the_arguments_of_a_demanded_call_are_an_object(
+    compiler: ConstraintCompiler,
+    tokenizer: Tokenizer,
+    parameters: dict[str, Any],
+    valid: list[Any],
+    invalid: list[Any],
+) -> None:
+    """A schema without `type: object` gave a text or an array, which no client can take apart."""
+    function = {"name": "f", "parameters": parameters}
+    constraint = asked(function, tool_choice="required").constraint()
+    for arguments in valid:
+        assert allows(compiler, tokenizer, constraint, call("f", arguments)), arguments
+    for arguments in invalid:
+        assert not allows(compiler, tokenizer, constraint, call("f", arguments)), arguments
+
+
+def test_strict_closes_the_objects_of_tools_and_answers(
+    compiler: ConstraintCompiler, tokenizer: Tokenizer
+) -> None:
+    open_ = {"type": "object", "properties": {"a": {"enum": [1]}}, "required": ["a"]}
+    for strict in (True, False, None):
+        function = {"name": "f", "parameters": open_, "strict": strict}
+        format_ = {
+            "type": "json_schema",
+            "json_schema": {"name": "x", "schema": open_, "strict": strict},
+        }
+        demanded = asked(function, tool_choice="required").constraint()
+        answer = asked(function, tool_choice="none", response_format=format_).constraint()
+        assert allows(compiler, tokenizer, demanded, call("f", {"a": 1}))
+        assert allows(compiler, tokenizer, answer, '{"a": 1}')
+        more = not strict
+        assert allows(compiler, tokenizer, demanded, call("f", {"a": 1, "b": 2})) == more
+        assert allows(compiler, tokenizer, answer, '{"a": 1, "b": 2}') == more
+    chosen = asked({"name": "f", "parameters": open_, "strict": True}).constraint()
+    assert allows(compiler, tokenizer, chosen, call("f", {"a": 1}))
+    assert not allows(compiler, tokenizer, chosen, call("f", {"a": 1, "b": 2}))
+
+
+CLOSED = {"additionalProperties": False}
+P = {"properties": {"a": {}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        (P, P | CLOSED),
+        ({"type": "object"}, {"type": "object"} | CLOSED),
+        ({"type": ["object", "null"]}, {"type": ["object", "null"]} | CLOSED),
+        ({"type": "string"}, "same"),
+        ({"type": 5, "allOf": 5}, "same"),  # what is no schema is told where schemas are read
+        (True, True),
+        # what an object says itself stays
+        (P | {"additionalProperties": True}, P | {"additionalProperties": True}),
+        (
+            {"type": "object", "additionalProperties": P},
+            {"type": "object", "additionalProperties": P | CLOSED},
+        ),
+        # inside
+        (
+            {"items": P, "prefixItems": [P], "$defs": {"A": P}},
+            {"items": P | CLOSED, "prefixItems": [P | CLOSED], "$defs": {"A": P | CLOSED}},
+        ),
+        ({"properties": {"a": P}}, {"properties": {"a": P | CLOSED}} | CLOSED),
+        ({"enum": [P], "default": P}, {"enum": [P], "default": P}),
+        # a choice of objects; what is said of all of them stays open
+        (
+            {"type": "object", "anyOf": [P, {"type": "null"}]},
+            {"type": "object", "anyOf": [P | CLOSED, {"type": "null"}]},
+        ),
+        ({"oneOf": [P, {"type": "object"}]}, {"oneOf": [P | CLOSED, {"type": "object"} | CLOSED]}),
+        # branches that say which properties must be there
+        (P | {"anyOf": [{"required": ["a"]}, {"type": "object"}]}, None),
+        ({"allOf": [{"$ref": "#/$defs/A"}], "description": "x"}, "same"),
+        ({"type": "object", "$ref": "#/$defs/A"}, "same"),
+    ],
+)
+def test_objects_are_closed_where_all_their_properties_are_named(
+    schema: Any, expected: Any
+) -> None:
+    if expected is None:
+        expected = schema | CLOSED
+    assert closed(schema) == (schema if expected == "same" else expected)
+
+
+@pytest.mark.parametrize(
+    ("schema", "parts"),
+    [
+        ({"allOf": [P, P]}, "allOf/0 and allOf/1"),
+        (P | {"$ref": "#/$defs/A"}, "properties and $ref"),
+        (P | {"anyOf": [P, {}]}, "properties and anyOf"),
+        ({"items": {"allOf": [{"allOf": [P]}, {"$ref": "#"}]}}, "allOf/0 and allOf/1"),
+    ],
+)
+def test_an_object_of_several_parts_is_not_closed_part_by_part(schema: Any, parts: str) -> None:
+    """Each part closed would forbid the properties of the others."""
+    with pytest.raises(RequestError, match=said(f"strict is true ... {parts} ... one place")):
+        closed(schema)
+    assert closed(schema | CLOSED) if "items" not in schema else True

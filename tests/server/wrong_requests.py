@@ -27,7 +27,7 @@ def wrong_requests(model: str) -> Sequence[tuple[str, bytes]]:
         ("unsupported_field", completion(suffix="end")),
         ("unsupported_field", completion(no_such_field=1)),
         ("invalid_value", completion(temperature=-1)),
-        ("invalid_value", completion(max_tokens=10**30)),
+        ("invalid_value", completion(max_tokens=-2)),
         ("invalid_value", completion(prompt=[10**6])),
         ("invalid_value", completion(response_format={"type": "regex", "regex": "("})),
         ("invalid_json", request_bytes("POST", TEXT, b'{"model": ')),

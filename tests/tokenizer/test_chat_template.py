@@ -129,6 +129,7 @@ def test_a_prompt_is_the_beginning_of_its_answered_chat(
     described=tools,
     generate=st.booleans(),
     digits=st.sampled_from(["one", "two", "three"]),
+    lacking=st.sampled_from(["user", "system"]),
 )
 def test_ids_equal_transformers_rendering_of_the_template(
     tokenizers_by_digits: Mapping[Digits, Tokenizer],
@@ -137,9 +138,10 @@ def test_ids_equal_transformers_rendering_of_the_template(
     described: list[dict[str, Any]],
     generate: bool,
     digits: Digits,
+    lacking: Role,
 ) -> None:
-    if described:
-        chat = [*chat, Message("user", "and so?")]
+    if described and not {"user", "system"} & {message.role for message in chat}:
+        chat = [*chat, Message(lacking, "and so?")]
     ours = encode_chat(
         tokenizers_by_digits[digits], chat, tools=described, add_generation_prompt=generate
     ).ids
@@ -214,16 +216,30 @@ def test_errors(tokenizer: Tokenizer) -> None:
     for role in ("system", "user", "tool"):
         with pytest.raises(TokenizerError, match=said(f"{role} ... calls a tool")):
             encode_chat(tokenizer, [Message(role, "x", (ToolCall("f", {}),))])
-    with pytest.raises(TokenizerError, match=said("first user message ... none")):
-        encode_chat(tokenizer, [Message("system", "x")], tools=[WEATHER])
+    with pytest.raises(TokenizerError, match=said("first user message ... system ... add one")):
+        encode_chat(tokenizer, [Message("assistant", "x")], tools=[WEATHER])
     bare = Tokenizer.from_json(tokenizer.to_json().replace("<|eot_id|>", "<|other|>"))
     with pytest.raises(TokenizerError, match=r"lacks <\|eot_id\|>"):
         encode_chat(bare, [Message("user", "x")])
 
 
-def test_the_template_too_rejects_tools_without_a_user(readers: Mapping[Digits, Any]) -> None:
+def test_the_template_too_rejects_tools_without_a_place(readers: Mapping[Digits, Any]) -> None:
     with pytest.raises(jinja2.TemplateError, match="this chat has none"):
-        readers["one"].apply_chat_template([{"role": "system", "content": "x"}], tools=[WEATHER])
+        readers["one"].apply_chat_template([{"role": "assistant", "content": "x"}], tools=[WEATHER])
+
+
+def test_without_a_user_the_first_system_message_describes_the_tools(tokenizer: Tokenizer) -> None:
+    """Agents begin so, and got a 400 from the server."""
+    system, user = Message("system", "Be brief."), Message("user", "x")
+    described = encode_chat(tokenizer, [system], tools=[WEATHER]).ids
+    ((bare_header, bare_words),) = (
+        tokenizer.decode(encode_chat(tokenizer, [system]).ids).split("\n\n", 1),
+    )
+    told = tokenizer.decode(described)
+    assert told.startswith(f"{bare_header}\n\nGiven the following functions")
+    assert told.endswith(f"{json.dumps(WEATHER, indent=4)}\n\n{bare_words}")
+    both = tokenizer.decode(encode_chat(tokenizer, [system, user], tools=[WEATHER]).ids)
+    assert both.index("Be brief.") < both.index("Given the following functions")
 
 
 def test_the_template_is_saved_only_where_it_can_work(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ class ChatAnswer:
             model=self._model.name,
             choices=[self._choice(sequence) for sequence in prompt.sequences],
             usage=usage_of([prompt]),
+            **self._not_stored,
         )
 
     async def streamed(self) -> AsyncGenerator[ChatCompletionChunk]:
@@ -113,6 +114,10 @@ class ChatAnswer:
     def _with_usage(self) -> bool:
         options = self._body.stream_options
         return options is not None and bool(options.include_usage)
+
+    @property
+    def _not_stored(self) -> dict[str, Any]:
+        return {"store": False} if self._body.store else {}
 
     def _choice(self, sequence: ChatSequence) -> ChatChoice:
         assert sequence.finish is not None
@@ -167,6 +172,7 @@ class ChatAnswer:
             model=self._model.name,
             choices=choices,
             **usage,
+            **self._not_stored,
         )
 
 

@@ -19,6 +19,7 @@ from puna.api.generation import (
     engine_request,
     generated,
     generation_options,
+    most_tokens,
     usage_of,
 )
 from puna.api.protocol import ChatRequest
@@ -83,11 +84,10 @@ class ChatGeneration:
         field = body.conversation_field
         ids = await model.encode_chat(body.messages, body.callable_tools, answer=True, field=field)
         left = self._service.tokens_left(ids, model, field)
-        asked = [most for most in (body.max_completion_tokens, body.max_tokens) if most is not None]
         options = generation_options(
             body,
             model,
-            max_tokens=min(*asked, left) if asked else min(limits.output_tokens, left),
+            max_tokens=most_tokens(left, limits, body.max_completion_tokens, body.max_tokens),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             constraint=await checked_constraint(body, limits),
         )
@@ -105,4 +105,8 @@ class ChatGeneration:
         if self._body.must_call:
             return CallReader()
         names = {tool.function.name for tool in self._body.callable_tools}
-        return PossibleCalls(names, single=self._body.parallel_tool_calls is False)
+        return PossibleCalls(
+            names,
+            single=self._body.parallel_tool_calls is False,
+            alone=self._body.constrained_by is not None,
+        )

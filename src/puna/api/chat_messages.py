@@ -2,6 +2,10 @@
 
 A message's `role` and a part's `type` decide their other fields. Not here: encoding a chat as ids
 (puna.tokenizer.chat_template).
+
+Clients send back what they were answered, by Puna or by another server, with keys of their own
+(`parsed`, `reasoning_content`, `cache_control`). So in what was said before unknown keys are passed
+over; in tools, which are the caller's words and not an answer's, they are rejected.
 """
 
 import json
@@ -15,12 +19,19 @@ from puna.api.fields import AtMost, Name, NotSupported
 from puna.config import Config
 from puna.tokenizer import chat_template
 
-_NO_NAMES = NotSupported(
-    "Llama's layout has no place for the name of a speaker; write it into the content"
-)
+SpeakerName = Annotated[
+    str | None,
+    Field(description="a label that the model does not see: Llama's layout has no place for it"),
+]
 
 
-class TextPart(Config):
+class HistoryPart(Config):
+    """Base of messages and their parts: keys that are not known are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class TextPart(HistoryPart):
     """A piece of a message. Parts are joined by line breaks."""
 
     type: Annotated[
@@ -28,9 +39,6 @@ class TextPart(Config):
         NotSupported("Puna reads text; it takes no image, sound or file, and fetches no address"),
     ]
     text: str
-    prompt_cache_breakpoint: Annotated[
-        None, NotSupported("prefixes are cached without being marked")
-    ] = None
 
 
 Content = (
@@ -38,30 +46,30 @@ Content = (
 )
 
 
-class SystemMessage(Config):
+class SystemMessage(HistoryPart):
     """Instructions; `developer` is the newer name of the same role."""
 
     role: Literal["system", "developer"]
     content: Content
-    name: Annotated[None, _NO_NAMES] = None
+    name: SpeakerName = None
 
 
-class UserMessage(Config):
+class UserMessage(HistoryPart):
     """A message of a person."""
 
     role: Literal["user"]
     content: Content
-    name: Annotated[None, _NO_NAMES] = None
+    name: SpeakerName = None
 
 
-class CalledFunction(Config):
+class CalledFunction(HistoryPart):
     """A function that was called. arguments: JSON, as text."""
 
     name: str
     arguments: str
 
 
-class CalledTool(Config):
+class CalledTool(HistoryPart):
     """A call as the model made it."""
 
     id: str
@@ -69,32 +77,27 @@ class CalledTool(Config):
     function: CalledFunction
 
 
-class AssistantMessage(Config):
+class AssistantMessage(HistoryPart):
     """An earlier answer of the model: words, calls, or both."""
 
     model_config = ConfigDict(json_schema_extra=WORDS_OR_CALLS)
 
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: (
-        Annotated[list[CalledTool], Field(min_length=1, fail_fast=True), AtMost("tools")] | None
-    ) = None
-    name: Annotated[None, _NO_NAMES] = None
+    tool_calls: Annotated[list[CalledTool], Field(fail_fast=True), AtMost("tools")] | None = None
+    name: SpeakerName = None
     refusal: Annotated[None, NotSupported("no model here refuses in a field of its own")] = None
-    annotations: Annotated[
-        Annotated[list[None], Field(max_length=0)] | None,
-        NotSupported("no model here searches the web"),
-    ] = None
     audio: Annotated[None, NotSupported("Puna answers in text")] = None
     function_call: Annotated[None, NotSupported("tool_calls took its place")] = None
 
 
-class ToolMessage(Config):
+class ToolMessage(HistoryPart):
     """The answer of a tool to the call of this id."""
 
     role: Literal["tool"]
     content: Content
     tool_call_id: str
+    name: SpeakerName = None
 
 
 Message = Annotated[
@@ -109,7 +112,9 @@ class Function(Config):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = Field(
-        default=None, description="keep to the schema also where the model may choose not to call"
+        default=None,
+        description="keep to the schema, and to its properties alone, also where the model may"
+        " choose not to call",
     )
 
 

@@ -23,6 +23,7 @@ from puna.api.generation import (
     engine_request,
     generated,
     generation_options,
+    most_tokens,
     usage_of,
 )
 from puna.api.json_body import JsonBody
@@ -118,14 +119,14 @@ class CompletionGeneration:
         body, model, limits = self._body, self._model, self._service.limits
         texts = [await model.encode_prompt(given) for given in self._given]
         constraint = await checked_constraint(body, limits)
-        wanted = limits.output_tokens if body.max_tokens is None else max(body.max_tokens, 1)
         prompts = []
         for number, text in enumerate(texts):
-            left = self._service.tokens_left(text.ids, model, "prompt")
+            least = 0 if self._prompt_only else 1
+            left = self._service.tokens_left(text.ids, model, "prompt", least=least)
             options = generation_options(
                 body,
                 model,
-                max_tokens=min(wanted, left),
+                max_tokens=max(most_tokens(left, limits, body.max_tokens), 1),
                 logprobs=body.logprobs,
                 constraint=constraint,
             )

@@ -105,7 +105,8 @@ def _format_is(*types: str) -> JsonDict:
 _NO_CALL = _given("tool_choice", const="none")
 
 WORDS_OR_CALLS = _either(
-    _given("content", **{"not": {"type": "null"}}), _given("tool_calls", type="array")
+    _given("content", **{"not": {"type": "null"}}),
+    _given("tool_calls", **{"not": {"enum": [None, []]}}),
 )
 """Of one message: an assistant's."""
 
@@ -139,6 +140,21 @@ _STREAM_OPTIONS_NEED_A_STREAM = _rule(
     "stream_options",
     "is for streams: set stream to true, or leave it out",
 )
+_SOME_TOKENS = SchemaRule(
+    {
+        "properties": {
+            name: {"not": {"const": 0}} for name in ("max_completion_tokens", "max_tokens")
+        }
+    },
+    tuple(
+        (
+            _where_given(name, **{"not": {"const": 0}}),
+            name,
+            "is 0, but an answer has at least 1 token; -1 is the same as leaving it out",
+        )
+        for name in ("max_completion_tokens", "max_tokens")
+    ),
+)
 _FORCED_CALL = _end_is_free("tool_choice", _where_given("tool_choice", enum=["auto", "none", None]))
 _FORMAT = _end_is_free("response_format", _format_is("text"))
 _STRICT_TOOL = _end_is_free(
@@ -162,17 +178,20 @@ _TEXT_FORMS_LEAVE_NO_CALLS = _rule(
     "response_format",
     "cannot be a text's form where tools may be called: set tool_choice to none",
 )
-_A_USER_ASKS = _given("messages", contains=_given("role", const="user"))
-_TOOLS_NEED_A_USER = _rule(
-    _either(_where_given("tools", type="null"), _A_USER_ASKS),
-    "tools",
-    "are described in the first user message, but there is none",
+_TOOLS_HAVE_A_PLACE = _given(
+    "messages", contains=_given("role", enum=["user", "system", "developer"])
 )
-_CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER = SchemaRule(
+_TOOLS_NEED_A_PLACE = _rule(
+    _either(_where_given("tools", type="null"), _TOOLS_HAVE_A_PLACE),
+    "tools",
+    "are described in the first user message, or else the first system message, but there is"
+    " neither; add one",
+)
+_CHOICE_NEEDS_TOOLS_AND_TOOLS_A_PLACE = SchemaRule(
     _either(
         {"properties": {"tools": {"type": "null"}, "tool_choice": {"type": "null"}}},
         {
-            "properties": {"tools": {"type": "array"}, **_A_USER_ASKS["properties"]},  # type: ignore[dict-item]
+            "properties": {"tools": {"type": "array"}, **_TOOLS_HAVE_A_PLACE["properties"]},  # type: ignore[dict-item]
             "required": ["tools"],
         },
     ),
@@ -182,7 +201,7 @@ _CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER = SchemaRule(
             "tool_choice",
             "needs tools to choose from",
         ),
-        *_TOOLS_NEED_A_USER.complaints,
+        *_TOOLS_NEED_A_PLACE.complaints,
     ),
 )
 
@@ -191,6 +210,28 @@ def _tools_have_names_of_their_own(values: Values) -> BrokenRule:
     names = _tool_names(values)
     twice = next((name for name in names if names.count(name) > 1), None)
     return None if twice is None else ("tools", f"two of them are called {twice}")
+
+
+def _tools_take_objects(values: Values) -> BrokenRule:
+    for index, tool in enumerate(values.get("tools") or ()):
+        function, place = tool.get("function", tool), "function." * ("function" in tool)
+        kinds = (function.get("parameters") or {}).get("type", "object")
+        if "object" not in (kinds if isinstance(kinds, list) else [kinds]):
+            return (
+                f"tools[{index}].{place}parameters.type",
+                f"is {kinds}, but the arguments of a call are an object; write object",
+            )
+    return None
+
+
+def _nothing_is_thrown_away(values: Values) -> BrokenRule:
+    n, best_of = values.get("n") or 1, values.get("best_of")
+    if best_of in (None, 1, n):
+        return None
+    return (
+        "best_of",
+        f"is {best_of} with n = {n}, but nothing is generated to be thrown away; ask for n",
+    )
 
 
 def _named_tool_exists(values: Values) -> BrokenRule:
@@ -227,22 +268,23 @@ def _messages_fit_those_before(values: Values) -> BrokenRule:
 _NO_TOOLS = _where_given("tools", anyOf=[{"type": "null"}, {"const": []}])
 _NOTHING_DEMANDED = _where_given("tool_choice", enum=["none", "auto", None])
 _SOME_TOOLS = _given("tools", type="array", contains={})
-# a text is the words of a user
-_INPUT_OF_A_USER = _where_given("input", contains=_given("role", const="user"))
-_DEMANDS_NEED_TOOLS_AND_TOOLS_A_USER = SchemaRule(
+# a text is the words of a user, and instructions are a system message
+_INPUT_HAS_A_PLACE = _either(
+    _given("instructions", type="string"),
+    _where_given("input", contains=_given("role", enum=["user", "system", "developer"])),
+)
+_DEMANDS_NEED_TOOLS_AND_TOOLS_A_PLACE = SchemaRule(
     _either(
         {"properties": {**_NO_TOOLS["properties"], **_NOTHING_DEMANDED["properties"]}},  # type: ignore[dict-item]
-        {
-            "properties": {**_SOME_TOOLS["properties"], **_INPUT_OF_A_USER["properties"]},  # type: ignore[dict-item]
-            "required": ["tools"],
-        },
+        {**_SOME_TOOLS, **_INPUT_HAS_A_PLACE},
     ),
     (
         (_either(_NOTHING_DEMANDED, _SOME_TOOLS), "tool_choice", "needs tools to choose from"),
         (
-            _either(_NO_TOOLS, _INPUT_OF_A_USER),
+            _either(_NO_TOOLS, _INPUT_HAS_A_PLACE),
             "tools",
-            "are described in the first user message, but there is none",
+            "are described in the first user message, or else in the instructions, but there are"
+            " neither; add one",
         ),
     ),
 )
@@ -261,24 +303,27 @@ def _outputs_answer_calls_before(values: Values) -> BrokenRule:
 
 # The decider of the end that is named first is the strongest: a forced call comes before a format,
 # a format before the tools.
-COMPLETION_RULES: Rules = (_STREAM_OPTIONS_NEED_A_STREAM, _FORMAT)
+COMPLETION_RULES: Rules = (_STREAM_OPTIONS_NEED_A_STREAM, _FORMAT, _nothing_is_thrown_away)
 CHAT_RULES: Rules = (
+    _SOME_TOKENS,
     _ALTERNATIVES_NEED_LOGPROBS,
     _STREAM_OPTIONS_NEED_A_STREAM,
     _FORCED_CALL,
     _FORMAT,
     _STRICT_TOOL,
-    _CHOICE_NEEDS_TOOLS_AND_TOOLS_A_USER,
+    _CHOICE_NEEDS_TOOLS_AND_TOOLS_A_PLACE,
     _tools_have_names_of_their_own,
+    _tools_take_objects,
     _named_tool_exists,
     _TEXT_FORMS_LEAVE_NO_CALLS,
     _messages_fit_those_before,
 )
-TOKENIZE_CHAT_RULES: Rules = (_TOOLS_NEED_A_USER, _messages_fit_those_before)
+TOKENIZE_CHAT_RULES: Rules = (_TOOLS_NEED_A_PLACE, _messages_fit_those_before)
 RESPONSES_RULES: Rules = (
     _STREAM_OPTIONS_NEED_A_STREAM,
-    _DEMANDS_NEED_TOOLS_AND_TOOLS_A_USER,
+    _DEMANDS_NEED_TOOLS_AND_TOOLS_A_PLACE,
     _tools_have_names_of_their_own,
+    _tools_take_objects,
     _named_tool_exists,
     _outputs_answer_calls_before,
 )

@@ -54,7 +54,7 @@ async def embedded(
     async with service.admit(request, len(inputs)):
         texts = [await model.encode_prompt(given) for given in inputs]
         for text in texts:
-            service.tokens_left(text.ids, model, "input")
+            service.tokens_left(text.ids, model, "input", least=0)
         read = sum(len(text.ids) for text in texts)
         usage = PromptUsage(prompt_tokens=read, total_tokens=read)
         request.state.usage = lambda: usage
@@ -63,11 +63,20 @@ async def embedded(
                 tasks = [group.create_task(_vector(service, model, text.ids)) for text in texts]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        vectors = [task.result() for task in tasks]
+        if body.dimensions not in (None, width := len(vectors[0])):
+            raise ApiError(
+                400,
+                f"dimensions: a vector is as wide as the model, {width}, and is not shortened to"
+                f" {body.dimensions}; leave it out",
+                param="dimensions",
+                code="unsupported_field",
+            )
         return EmbeddingList(
             object="list",
             data=[
-                _answer(index, task.result(), body.encoding_format == "base64")
-                for index, task in enumerate(tasks)
+                _answer(index, vector, body.encoding_format == "base64")
+                for index, vector in enumerate(vectors)
             ],
             model=model.name,
             usage=usage,

@@ -1,5 +1,5 @@
 """Types of fields with rules beyond their type: bounds by this server's limits, ids of a
-vocabulary, fields without support.
+vocabulary, fields without support or without effect.
 
 Markers for `Annotated`. Each both checks a value and describes itself in the OpenAPI document.
 Bounds that depend on the server are given when a request is read, as `context={"most": {...}}` from
@@ -145,6 +145,20 @@ class NotSupported:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class NoEffect:
+    """A field of OpenAI's interface that changes nothing here, whatever its value. why: the end of
+    a sentence.
+    """
+
+    why: str
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), "description": f"changes nothing: {self.why}"}
+
+
 TokenId = Annotated[int, Field(ge=0)]
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True), KnownIds()]
 TokenBiases = Annotated[
@@ -157,7 +171,9 @@ TokenBiases = Annotated[
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 SomeProbability = Annotated[float, Field(gt=0, le=1)]
-StopText = Annotated[str, Field(min_length=1), AtMost("stop_characters")]
+StopText = Annotated[str, AtMost("stop_characters")]
+MostTokens = Annotated[int, Field(ge=-1, lt=2**63)]
+"""Tokens at most; -1 as if left out. More than there is room for is cut to that."""
 ModelName = Annotated[str, Field(json_schema_extra={MODEL_NAME: True})]
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 

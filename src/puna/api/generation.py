@@ -7,6 +7,7 @@ shapes (chat_completions.py, completions.py) and bytes (streaming.py).
 
 import asyncio
 import contextlib
+import sys
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,15 @@ class Prompt(Generic[S]):
     sequences: Sequence[S]
 
 
+def most_tokens(left: int, limits: Limits, *asked: int | None) -> int:
+    """Tokens of an answer at most: the least of what is left of the context, the server's limit and
+    the numbers asked for; null and -1 ask for none.
+    """
+    return min(
+        left, limits.output_tokens, *(most for most in asked if most is not None and most >= 0)
+    )
+
+
 def generation_options(
     body: GenerationRequest,
     model: ChosenModel,
@@ -96,20 +106,27 @@ def generation_options(
     logprobs: int | None,
     constraint: Constraint | None,
 ) -> GenerationOptions:
-    """A request's fields as the engine takes them; null and left out are the default."""
+    """A request's fields as the engine takes them; null and left out are the default.
+
+    Stop texts and ids do not apply to JSON that the answer is held to: it ends where it is whole,
+    and what is cut before is no JSON.
+    """
+    is_json = constraint is not None and constraint.kind == "json_schema"
+    # the engine's rule asks for a positive share, of which any keeps the likeliest token
+    share = body.top_p if body.top_p is None else max(body.top_p, sys.float_info.min)
     asked = {
         "temperature": body.temperature,
-        "top_k": body.top_k,
-        "top_p": body.top_p,
+        "top_k": None if body.top_k in (-1, 0) else body.top_k,
+        "top_p": share,
         "min_p": body.min_p,
         "typical_p": body.typical_p,
         "repetition_penalty": body.repetition_penalty,
         "presence_penalty": body.presence_penalty,
         "frequency_penalty": body.frequency_penalty,
         "logit_bias": {int(key): value for key, value in (body.logit_bias or {}).items()},
-        "seed": body.seed,
-        "stop": body.stops(),
-        "stop_ids": tuple(body.stop_token_ids or ()),
+        "seed": None if body.seed == -1 else body.seed,
+        "stop": () if is_json else body.stops(),
+        "stop_ids": () if is_json else tuple(body.stop_token_ids or ()),
         "min_tokens": body.min_tokens,
         "ignore_end": body.ignore_eos,
         "n": body.n,
@@ -128,10 +145,10 @@ async def checked_constraint(body: GenerationRequest, limits: Limits) -> Constra
     """The constraint of the answer, if there is one. Raises ApiError, a 400, where it cannot be
     enforced, before the engine has anything to do with it.
     """
-    constraint = body.constraint()
-    if constraint is None:
-        return None
     try:
+        constraint = body.constraint()
+        if constraint is None:
+            return None
         if len(constraint.text) > limits.schema_characters:
             raise RequestError(
                 f"what it asks for takes {len(constraint.text)} characters to say, more than"

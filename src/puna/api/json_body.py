@@ -18,6 +18,7 @@ from puna import strict_json
 from puna.api.cross_field_rules import broken_rule
 from puna.api.error_response import ApiError
 from puna.api.fields import CONTEXT_LENGTH
+from puna.api.foreign_fields import FOREIGN_FIELDS
 from puna.api.protocol import RequestBody
 from puna.api.service import Service
 
@@ -153,7 +154,12 @@ def _reason(problem: ErrorDetails) -> str:
         case "missing":
             return "is required"
         case "extra_forbidden":
-            return "there is no such field"
+            instead = (
+                FOREIGN_FIELDS.get(str(problem["loc"][0])) if len(problem["loc"]) == 1 else None
+            )
+            return "there is no such field" + (
+                f"; chats and completions have {instead}" if instead else ""
+            )
         case "not_supported":
             return problem["msg"]
         case _:

@@ -45,11 +45,13 @@ class Limits(Config):
     prompt_tokens: int = Field(
         default=131072, gt=0, description="of one prompt, if the model's context is not shorter"
     )
-    output_tokens: int = Field(default=131072, gt=0, description="that a request may ask for")
+    output_tokens: int = Field(
+        default=131072, gt=0, description="of one answer; who asks for more gets as many"
+    )
     prompts: int = Field(
         default=256, gt=0, description="texts in one request of completions or embeddings"
     )
-    n: int = Field(default=16, gt=0, description="sequences of one prompt")
+    n: int = Field(default=128, gt=0, description="sequences of one prompt")
     stops: int = Field(default=16, gt=0, description="stop texts, or ids")
     stop_characters: int = Field(default=256, gt=0, description="of one stop text")
     logit_bias: int = Field(default=1024, gt=0, description="entries of logit_bias")

@@ -1,16 +1,16 @@
 """Bodies of requests, field by field.
 
 Every field of OpenAI's interface stands here. One that Puna does not serve is marked `NotSupported`
-and takes only values that change nothing; any other field is rejected. So nothing is accepted and
-ignored. null means the default, as if the field were left out. Types are strict: true is no number,
-"1" neither.
+and takes only values that change nothing; one that asks for nothing that an answer would show is
+marked `NoEffect`; any other field is rejected. null means the default, as if the field were left
+out. Types are strict: true is no number, "1" neither.
 
 Not here: the body of /v1/responses (responses_request.py), rules across fields
 (cross_field_rules.py), messages and tools (chat_messages.py), formats of the answer
 (response_format.py), reading JSON and wording errors (json_body.py).
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -28,6 +28,8 @@ from puna.api.fields import (
     AtMost,
     Inputs,
     ModelName,
+    MostTokens,
+    NoEffect,
     NotSupported,
     Penalty,
     Probability,
@@ -77,26 +79,27 @@ class SamplingRequest(RequestBody):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
         default=None, description="0 takes the likeliest token"
     )
-    top_p: SomeProbability | None = None
+    top_p: Probability | None = Field(
+        default=None,
+        description="keep the fewest tokens whose probabilities reach p; 0: the likeliest",
+    )
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: Annotated[TokenBiases, AtMost("logit_bias")] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(
-        default=None, description="equal seeds give equal answers"
+    seed: Annotated[int, Field(ge=-1, lt=2**63)] | None = Field(
+        default=None, description="equal seeds give equal answers; -1: a fresh one"
     )
-    stop: (
-        StopText
-        | Annotated[list[StopText], Field(min_length=1, fail_fast=True), AtMost("stops")]
-        | None
-    ) = None
+    stop: StopText | Annotated[list[StopText], Field(fail_fast=True), AtMost("stops")] | None = (
+        Field(default=None, description="texts that end the answer; empty ones never do")
+    )
     user: str | None = Field(
         default=None,
         description="a label of the caller's own; it changes nothing, and nothing is recorded",
     )
 
     # Ours
-    top_k: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
-        default=None, description="keep the k likeliest tokens"
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = Field(
+        default=None, description="keep the k likeliest tokens; 0 and -1: all"
     )
     min_p: Probability | None = Field(
         default=None,
@@ -115,7 +118,8 @@ class SamplingRequest(RequestBody):
 
     def stops(self) -> tuple[str, ...]:
         """The stop texts."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        texts = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(text for text in texts if text)
 
 
 class GenerationRequest(SamplingRequest):
@@ -158,10 +162,10 @@ class ChatRequest(GenerationRequest):
     """The name by which errors call the conversation."""
 
     messages: SeveralMessages
-    max_completion_tokens: Annotated[int, Field(ge=1), AtMost("output_tokens")] | None = Field(
+    max_completion_tokens: MostTokens | None = Field(
         default=None, description="tokens of an answer at most; the context may end it sooner"
     )
-    max_tokens: Annotated[int, Field(ge=1), AtMost("output_tokens")] | None = Field(
+    max_tokens: MostTokens | None = Field(
         default=None, description="the older name; of both the smaller counts"
     )
     logprobs: bool | None = None
@@ -174,11 +178,13 @@ class ChatRequest(GenerationRequest):
         default=None, description="like user: all equal prefixes are cached anyhow"
     )
 
-    # OpenAI's, of which only what changes nothing is taken
+    # OpenAI's that change nothing, or of which only what changes nothing is taken
     audio: Annotated[None, NotSupported("Puna answers in text")] = None
     function_call: Annotated[None, NotSupported("tool_choice took its place")] = None
     functions: Annotated[None, NotSupported("tools took their place")] = None
-    metadata: Annotated[None, NotSupported("nothing is stored that it could be attached to")] = None
+    metadata: Annotated[
+        dict[str, Any] | None, NoEffect("nothing is stored that it could be attached to")
+    ] = None
     modalities: Annotated[
         Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None,
         NotSupported("Puna answers in text"),
@@ -191,17 +197,18 @@ class ChatRequest(GenerationRequest):
         None, NotSupported("prefixes are cached without being marked")
     ] = None
     prompt_cache_retention: Annotated[
-        Literal["in_memory"] | None,
-        NotSupported("prefixes are kept in memory while there is space"),
+        str | None, NoEffect("prefixes are kept in memory while there is space")
     ] = None
     reasoning_effort: Annotated[
-        Literal["none"] | None, NotSupported("no model here reasons apart from its answer")
+        str | None, NoEffect("no model here reasons apart from its answer")
     ] = None
-    service_tier: Annotated[
-        Literal["auto", "default"] | None, NotSupported("there is one tier")
+    service_tier: Annotated[str | None, NoEffect("there is one tier")] = None
+    store: Annotated[
+        bool | None, NoEffect("nothing is stored; an answer to true has `store: false`")
     ] = None
-    store: Annotated[Literal[False] | None, NotSupported("nothing is stored")] = None
-    verbosity: Annotated[Literal["medium"] | None, NotSupported("say it in a message")] = None
+    verbosity: Annotated[
+        str | None, NoEffect("no model here was taught degrees of it; ask for brevity in a message")
+    ] = None
     web_search_options: Annotated[None, NotSupported("no address is ever fetched")] = None
 
     @property
@@ -247,7 +254,7 @@ class CompletionRequest(GenerationRequest):
     prompt: Prompts | None = Field(
         description="texts, or ids that are taken as they are; null: from the beginning of a text"
     )
-    max_tokens: Annotated[int, Field(ge=0), AtMost("output_tokens")] | None = Field(
+    max_tokens: MostTokens | None = Field(
         default=None, description="tokens of an answer at most; the context may end it sooner"
     )
     logprobs: Annotated[int, Field(ge=0), AtMost("logprobs")] | None = None
@@ -255,10 +262,10 @@ class CompletionRequest(GenerationRequest):
         default=None,
         description="give the prompt back too, and its log-probabilities if those are asked for",
     )
-    best_of: Annotated[
-        Literal[1] | None, NotSupported("nothing is generated to be thrown away; ask for n")
-    ] = None
-    suffix: Annotated[None, NotSupported("no model here fills gaps")] = None
+    best_of: Annotated[int, Field(ge=1), AtMost("n")] | None = Field(
+        default=None, description="1, or as many as n: nothing is generated to be thrown away"
+    )
+    suffix: Annotated[Literal[""] | None, NotSupported("no model here fills gaps")] = None
 
 
 class EmbeddingRequest(RequestBody):
@@ -269,7 +276,9 @@ class EmbeddingRequest(RequestBody):
     )
     input: Inputs
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[None, NotSupported("a vector is as wide as the model")] = None
+    dimensions: Annotated[int, Field(ge=1, lt=2**31)] | None = Field(
+        default=None, description="the width of the model: no vector is shortened"
+    )
     user: str | None = Field(
         default=None,
         description="a label of the caller's own; it changes nothing, and nothing is recorded",

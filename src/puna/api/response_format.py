@@ -1,8 +1,9 @@
 """Forms of an answer: `response_format`, and the constraint that it and the tools make for the
 engine.
 
-A schema is always enforced, whatever `strict` says. Besides OpenAI's three formats there are two of
-our own: a regular expression, and a grammar in Lark's notation, as llguidance reads them. Answers
+A schema is always enforced; `strict: true` also closes its objects (closed_objects.py). Besides
+OpenAI's three formats there are two of our own: a regular expression, and a grammar in Lark's
+notation, as llguidance reads them. Answers
 that may or must be calls of tools are held to a JSON schema or a grammar made of the tools' own
 schemas. Such a schema may refer to its own definitions (`{"$ref": "#/$defs/Place"}`, as pydantic
 writes them); inside the schema of an answer its references get the path to where it is
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from puna.api.chat_messages import Function
+from puna.api.closed_objects import closed
 from puna.api.fields import AtMost, Name
 from puna.config import Config
 from puna.inference.request import Constraint
@@ -37,14 +39,12 @@ class JsonObjectFormat(Config):
 
 
 class NamedSchema(Config):
-    """A JSON schema. Left out, any JSON value will do. name and description are for people;
-    `strict` changes nothing, see above.
-    """
+    """A JSON schema. Left out, any JSON value will do. name and description are for people."""
 
     name: Name
     description: str | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-    strict: bool | None = None
+    strict: bool | None = Field(default=None, description="no properties but those of the schema")
 
 
 class JsonSchemaFormat(Config):
@@ -85,7 +85,7 @@ def answer_constraint(
     must_call: bool = False,
 ) -> Constraint | None:
     """The constraint of an answer in this format that may call these functions, or must; None:
-    there is none.
+    there is none. Raises RequestError for a strict schema whose objects cannot be closed.
     """
     constraint = _format_constraint(response_format)
     if not functions:
@@ -104,7 +104,9 @@ def _format_constraint(response_format: ResponseFormat | None) -> Constraint | N
         case JsonObjectFormat():
             return _schema_constraint({"type": "object"})
         case JsonSchemaFormat():
-            return _schema_constraint(response_format.json_schema.schema_ or {})
+            named = response_format.json_schema
+            schema = named.schema_ or {}
+            return _schema_constraint(closed(schema) if named.strict else schema)
         case RegexFormat():
             return Constraint(kind="regex", text=response_format.regex)
         case GrammarFormat():
@@ -120,8 +122,8 @@ def _schema_constraint(schema: dict[str, Any]) -> Constraint:
 def call_schema(
     functions: Sequence[Function], or_else: Any = None, *, strict_only: bool = False
 ) -> dict[str, Any]:
-    """The schema of one call of any of the functions, or of `or_else`. strict_only: parameters
-    count where the function says strict.
+    """The schema of one call of any of the functions, whose parameters are an object, or of
+    `or_else`. strict_only: parameters count where the function says strict.
     """
     definitions: dict[str, Any] = {}
     calls: list[dict[str, Any]] = []
@@ -129,13 +131,18 @@ def call_schema(
         parameters = _NO_PARAMETERS if function.parameters is None else function.parameters
         if strict_only and not function.strict:
             parameters = _ANY_PARAMETERS
-        definitions[f"function{index}"] = _moved(parameters, f"#/$defs/function{index}")
+        if function.strict:
+            parameters = closed(parameters)
+        pointer = f"#/$defs/function{index}"
+        definitions[f"function{index}"] = _moved(parameters, pointer)
+        # beside the reference, as the schema may refer to itself in places where it is no object
+        objects = {} if parameters.get("type") == "object" else _ANY_PARAMETERS
         calls.append(
             {
                 "type": "object",
                 "properties": {
                     "name": {"const": function.name},
-                    "parameters": {"$ref": f"#/$defs/function{index}"},
+                    "parameters": {**objects, "$ref": pointer},
                 },
                 "required": ["name", "parameters"],
                 "additionalProperties": False,

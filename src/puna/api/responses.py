@@ -145,6 +145,9 @@ class ChatCompletion(Answer):
     model: str
     choices: list[ChatChoice]
     usage: CompletionUsage
+    store: bool = Field(
+        default=False, description="false where the request asked for true: nothing is stored"
+    )
 
 
 class FunctionCallDelta(Answer):
@@ -190,6 +193,9 @@ class ChatCompletionChunk(Answer):
     model: str
     choices: list[ChatChunkChoice]
     usage: CompletionUsage | None = None
+    store: bool = Field(
+        default=False, description="false where the request asked for true: nothing is stored"
+    )
 
 
 # Completions

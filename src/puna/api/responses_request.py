@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from puna.api.chat_messages import Function, NamedFunction, NamedTool, Tool, ToolChoice
 from puna.api.cross_field_rules import RESPONSES_RULES, in_json_schema
-from puna.api.fields import AtMost, Name, NotSupported
+from puna.api.fields import AtMost, Name, NoEffect, NotSupported
 from puna.api.protocol import ChatRequest, SamplingRequest
 from puna.api.response_format import (
     JsonObjectFormat,
@@ -44,7 +44,9 @@ class FunctionTool(Config):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = Field(
-        default=None, description="keep to the schema also where the model may choose not to call"
+        default=None,
+        description="keep to the schema, and to its properties alone, also where the model may"
+        " choose not to call",
     )
     allowed_callers: Annotated[None, NotSupported("only the model calls functions")] = None
     async_: Annotated[
@@ -83,15 +85,13 @@ class FunctionChoice(Config):
 
 
 class FlatSchemaFormat(Config):
-    """JSON that keeps to a schema. name and description are for people; `strict` changes nothing: a
-    schema is always enforced.
-    """
+    """JSON that keeps to a schema. name and description are for people."""
 
     type: Literal["json_schema"]
     name: Name
     schema_: dict[str, Any] = Field(alias="schema")
     description: str | None = None
-    strict: bool | None = None
+    strict: bool | None = Field(default=None, description="no properties but those of the schema")
 
 
 class TextOptions(Config):
@@ -101,7 +101,9 @@ class TextOptions(Config):
         Annotated[TextFormat | JsonObjectFormat | FlatSchemaFormat, Field(discriminator="type")]
         | None
     ) = None
-    verbosity: Annotated[Literal["medium"] | None, NotSupported("say it in a message")] = None
+    verbosity: Annotated[
+        str | None, NoEffect("no model here was taught degrees of it; ask for brevity in a message")
+    ] = None
 
 
 class ReasoningOptions(Config):
@@ -109,15 +111,11 @@ class ReasoningOptions(Config):
     or of summaries of it, change nothing.
     """
 
-    effort: Annotated[
-        Literal["none"] | None, NotSupported("no model here reasons apart from its answer")
-    ] = None
+    effort: Annotated[str | None, NoEffect("no model here reasons apart from its answer")] = None
     summary: Literal["auto", "concise", "detailed"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
     context: Literal["auto", "current_turn", "all_turns"] | None = None
-    mode: Annotated[
-        Literal["standard"] | None, NotSupported("no model here reasons apart from its answer")
-    ] = None
+    mode: Annotated[str | None, NoEffect("no model here reasons apart from its answer")] = None
 
 
 class PaddingOptions(Config):
@@ -148,7 +146,7 @@ class ResponsesRequest(SamplingRequest):
 
     input: ResponsesInput
     instructions: str | None = Field(default=None, description="a system message ahead of input")
-    max_output_tokens: Annotated[int, Field(ge=1), AtMost("output_tokens")] | None = Field(
+    max_output_tokens: Annotated[int, Field(ge=1, lt=2**63)] | None = Field(
         default=None, description="tokens of an answer at most; the context may end it sooner"
     )
     text: TextOptions | None = None
@@ -202,12 +200,9 @@ class ResponsesRequest(SamplingRequest):
     ] = None
     prompt_cache_options: Annotated[None, NotSupported(_NO_MARKS)] = None
     prompt_cache_retention: Annotated[
-        Literal["in_memory"] | None,
-        NotSupported("prefixes are kept in memory while there is space"),
+        str | None, NoEffect("prefixes are kept in memory while there is space")
     ] = None
-    service_tier: Annotated[
-        Literal["auto", "default"] | None, NotSupported("there is one tier")
-    ] = None
+    service_tier: Annotated[str | None, NoEffect("there is one tier")] = None
 
     def chat(self) -> "ResponsesChat":
         """The chat that is asked for. Its values were checked as this request's."""
@@ -249,7 +244,7 @@ class ResponsesRequest(SamplingRequest):
         format_ = self.text.format if self.text is not None else None
         if not isinstance(format_, FlatSchemaFormat):
             return format_
-        schema = NamedSchema(name=format_.name, schema=format_.schema_)
+        schema = NamedSchema(name=format_.name, schema=format_.schema_, strict=format_.strict)
         return JsonSchemaFormat(type="json_schema", json_schema=schema)
 
     def _tool_choice(self) -> ToolChoice | None:

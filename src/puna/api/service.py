@@ -143,15 +143,17 @@ class Service:
         loaded = model.served.loaded
         return min(loaded.context_length, loaded.cache_tokens)
 
-    def tokens_left(self, ids: Sequence[int], model: ChosenModel, field: str) -> int:
+    def tokens_left(
+        self, ids: Sequence[int], model: ChosenModel, field: str, *, least: int = 1
+    ) -> int:
         """Tokens that may follow the prompt in `field`. Raises ApiError, a 400 with the numbers, if
-        there is no room for one.
+        there is no room for `least`, 1 or none.
         """
         context, limit = self.capacity(model), self.limits.prompt_tokens
-        most = min(context - 1, limit)
+        most = min(context - least, limit)
         if len(ids) > most:
             why = (
-                f"this model's context of {context} must hold it and at least one more"
+                f"this model's context of {context} must hold it{' and at least one more' * least}"
                 if most < limit
                 else "that is this server's limit"
             )

@@ -5,8 +5,9 @@ A reader takes an answer's text bit by bit and gives its parts: words, and calls
 arguments. There are three. `WordsReader` for answers without tools. `CallReader` for an answer that
 a constraint makes one call: its arguments are given as they come. `PossibleCalls` where the model
 may choose: it holds text back only while that may still turn out to be calls, and all but whole
-calls of known tools, with an object for their arguments, stays text. Not here: the description of
-tools for the model (puna.tokenizer.chat_template), and the constraints (response_format.py).
+calls of known tools, with an object for their arguments, stays text. Not here: the text of a call
+while it arrives (partial_call.py), the description of tools for the model
+(puna.tokenizer.chat_template), and the constraints (response_format.py).
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 from pydantic_core import from_json
 
-from puna.api.partial_json import PartialObject
+from puna.api.partial_call import PartialCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,117 +131,153 @@ class CallReader:
         return [Arguments(0, "".join(given))] if given else []
 
 
-_FIRST_KEY = re.compile(r'\{\s*"([^"\\]*)')
-_KEYS = frozenset({"type", "name", "parameters", "arguments"})
+_BLANK = " \t\r\n"
+_BEGUN_FENCE = re.compile(r"`{1,2}|```[\w+-]{0,20}[ \t\r]{0,20}\n?")
 
 
 class PossibleCalls:
-    """The text is words or calls, as the model chose. names: of the tools. single: the answer ends
-    with its first call.
+    """The text is words, calls, or words and then calls, as the model chose. names: of the tools.
+    single: the answer ends with its first call. alone: nothing but calls counts as calls, neither
+    behind words nor in a fence.
 
-    A call is parsed when it is whole; before, each piece is parsed behind the short text of
-    `PartialObject`. So the cost grows with the length of the text, not with its square.
+    Calls stand apart by white space or ";", bare or in code fences, and nothing but white space
+    stands behind the last. They begin where the text does or behind white space. Text is held back
+    while it may become calls; when it cannot, reading goes on behind it. So each character is read
+    once or twice, however the text is cut, and the text of a whole call once more.
     """
 
-    def __init__(self, names: Collection[str], single: bool = False) -> None:
+    def __init__(self, names: Collection[str], single: bool = False, alone: bool = False) -> None:
         self.called = self.enough = False
-        self._names, self._single = names, single
-        self._pieces: list[str] = []
-        self._length = self._read = 0  # in characters: all, and up to the last whole call
+        self._names, self._single, self._alone = names, single, alone
+        self._is_words = False  # all that comes, for good
+        self._at_start = True  # nothing but white space was read
+        # Held back: white space, and what may be a block of calls behind it
+        self._held: list[str] = []
+        # words: no block has begun; opening, closing, leaving: in the marks of a fence, the last of
+        # code that is no call; call; between
+        self._state = "words"
+        self._fence, self._fenced, self._in_code = "", False, False
+        self._separated = self._semicolon = False  # a call may follow; a ";" was read
+        self._call: PartialCall | None = None
+        self._begin = 0  # of that call in what is held
         self._calls: list[dict[str, Any]] = []
-        self._separated = True
-        self._begun: PartialObject | None = None  # the call that is not whole yet, and its text
-        self._begun_pieces: list[str] = []
-        self._is_words = False
 
     def feed(self, text: str) -> list[Part]:
-        """Nothing while the text may be calls; then all of it, and the rest as it comes."""
-        if self._is_words:
-            return [Words(text)] if text else []
-        self._pieces.append(text)
-        self._length += len(text)
-        if self._may_be_calls(text):
-            return self._given_calls() if self.enough else []
-        self._is_words = True
-        return self._given_words()
+        """The words that can be no calls; calls only where they are enough."""
+        words: list[str] = []
+        for index, character in enumerate(text):
+            if self._is_words:
+                words.append(text[index:])
+                break
+            self._read(character, words)
+            if self.enough:
+                break
+        given: list[Part] = [Words("".join(words))] if words else []
+        return given + self._given_calls() if self.enough else given
 
     def end(self) -> list[Part]:
-        """The calls, or the text if they are not whole."""
-        if self._is_words or self.enough:
+        """The calls, or the text that was held back if they are not whole."""
+        if self.enough:
             return []
-        if self._calls and not "".join(self._pieces)[self._read :].strip("; \t\r\n"):
+        if self._calls and self._state in ("between", "closing"):
             return self._given_calls()
-        return self._given_words()
+        return [Words("".join(self._held))] if self._held else []
 
-    def _may_be_calls(self, text: str) -> bool:
-        """Read on; False once the text can be neither calls nor the beginning of some."""
-        while True:
-            if self._begun is None:
-                text = text.lstrip()
-                if text and not self._separated:
-                    if text[0] != ";":
-                        return False
-                    self._separated, text = True, text[1:].lstrip()
-                if not text:
-                    return True
-                if text[0] != "{":
-                    return False
-                self._begun, self._begun_pieces = PartialObject(), []
-            beginning = self._begun.text + text
-            end = self._begun.feed(text)
-            self._begun_pieces.append(text[:end])
-            if end is None:
-                return not self._begun.broken and self._may_become_call(beginning)
-            call = self._whole_call("".join(self._begun_pieces))
-            if call is None:
-                return False
-            self._calls.append(call)
-            text = text[end:]
-            self._begun, self._separated, self._read = None, False, self._length - len(text)
-            if self._single:
-                self.enough = True
-                return True
+    def _read(self, character: str, words: list[str]) -> None:
+        if self._state == "words":
+            self._read_word(character, words)
+        elif not self._goes_on(character):
+            # what was held is words; the white space at its end may stand before calls
+            held = "".join(self._held)
+            kept = held.rstrip(_BLANK)
+            self._give_up(words, kept, held[len(kept) :])
+            self._read_word(character, words)
+        else:
+            self._held.append(character)
+            if self._call is not None and self._call.whole:
+                self._take_call(words)
 
-    def _whole_call(self, text: str) -> dict[str, Any] | None:
-        """The call that a text is; None if it is none."""
-        try:
-            value = json.loads(text)
-            # Python takes NaN and half a surrogate pair for JSON
-            from_json(text, allow_inf_nan=False)
-        except (ValueError, RecursionError):
-            return None
-        if not _KEYS.issuperset(value) or value.get("type", "function") != "function":
-            return None
-        arguments = [value[key] for key in ("parameters", "arguments") if key in value]
-        name = value.get("name")
-        if not isinstance(name, str) or name not in self._names:
-            return None
-        if len(arguments) != 1 or not isinstance(arguments[0], dict):
-            return None
-        return {"name": name, "arguments": json.dumps(arguments[0], ensure_ascii=False)}
+    def _give_up(self, words: list[str], text: str, blank: str = "") -> None:
+        """Give what is no block of calls."""
+        words.append(text)
+        self._in_code |= self._fenced
+        self._held, self._calls = [blank] * bool(blank), []
+        self._state, self._call, self._fenced = "words", None, False
+        self._is_words = self._alone
 
-    def _may_become_call(self, text: str) -> bool:
-        first = _FIRST_KEY.match(text)
-        if first is not None and not any(key.startswith(first[1]) for key in _KEYS):
+    def _read_word(self, character: str, words: list[str]) -> None:
+        """Read on where no block has begun."""
+        if character in _BLANK and not self._is_words:
+            self._held.append(character)
+            return
+        if character == "{" and (self._held or self._at_start) and not self._is_words:
+            self._state = "call"
+            self._begin_call()
+            self._held.append(character)
+        elif character == "`" and not self._alone and self._on_a_line_of_its_own():
+            self._state, self._fence = "leaving" if self._in_code else "opening", character
+            self._held.append(character)
+        else:
+            words += [*self._held, character]
+            self._held, self._is_words = [], self._alone
+        self._at_start = False
+
+    def _on_a_line_of_its_own(self) -> bool:
+        return self._at_start or any("\n" in blank for blank in self._held)
+
+    def _begin_call(self) -> None:
+        self._call, self._begin = PartialCall(self._names), len(self._held)
+        self._call.read("{")
+
+    def _goes_on(self, character: str) -> bool:
+        """Read on in what may be a block; False if the character cannot belong to it."""
+        match self._state:
+            case "call":
+                assert self._call is not None
+                self._call.read(character)
+                return not self._call.broken
+            case "opening":
+                self._fence += character
+                if self._fence.endswith("\n"):
+                    self._state, self._fenced, self._separated = "between", True, True
+                return _BEGUN_FENCE.fullmatch(self._fence) is not None
+            case "closing":
+                self._fence += character
+                if self._fence == "```":
+                    self._state, self._fenced, self._separated = "between", False, False
+                return character == "`"
+            case "leaving":
+                self._fence += character
+                self._in_code = self._fence != "```"
+                return character == "`" and self._in_code
+            case _:
+                return self._goes_on_between(character)
+
+    def _goes_on_between(self, character: str) -> bool:
+        """Read on behind a call or the marks of a fence."""
+        if character in _BLANK:
+            self._separated = True
+        elif character == ";" and self._calls and not self._semicolon:
+            self._separated = self._semicolon = True
+        elif character == "{" and self._separated:
+            self._state = "call"
+            self._begin_call()
+        elif character == "`" and (self._fenced or self._separated) and not self._alone:
+            self._state, self._fence = "closing" if self._fenced else "opening", character
+        else:
             return False
-        try:
-            value = from_json(text, allow_partial="trailing-strings")
-        except ValueError:
-            return False
-        if not isinstance(value, dict) or not _KEYS.issuperset(value):
-            return False
-        name, kind = value.get("name", ""), value.get("type", "function")
-        fits = isinstance(name, str) and any(known.startswith(name) for known in self._names)
-        return (
-            fits
-            and isinstance(kind, str)
-            and "function".startswith(kind)
-            and isinstance(value.get("parameters", {}), dict)
-        )
+        return True
 
-    def _given_words(self) -> list[Part]:
-        text = "".join(self._pieces)
-        return [Words(text)] if text else []
+    def _take_call(self, words: list[str]) -> None:
+        """Take what was read as a call, if its values are those of one."""
+        call = _whole_call("".join(self._held[self._begin :]))
+        if call is None:
+            self._give_up(words, "".join(self._held))
+            return
+        self._calls.append(call)
+        self._state, self._call = "between", None
+        self._separated = self._semicolon = False
+        self.enough = self._single
 
     def _given_calls(self) -> list[Part]:
         self.called = True
@@ -248,6 +285,21 @@ class PossibleCalls:
         for index, call in enumerate(self._calls):
             parts += [_begin(index, call["name"]), Arguments(index, call["arguments"])]
         return parts
+
+
+def _whole_call(text: str) -> dict[str, Any] | None:
+    """The call that a whole `PartialCall` is; None if a part of it is missing or there twice, or no
+    text.
+    """
+    try:
+        value = json.loads(text)
+        from_json(text)  # Python takes half a surrogate pair for JSON
+    except ValueError:
+        return None
+    arguments = [value[key] for key in ("parameters", "arguments") if key in value]
+    if "name" not in value or len(arguments) != 1:
+        return None
+    return {"name": value["name"], "arguments": json.dumps(arguments[0], ensure_ascii=False)}
 
 
 def _begin(index: int, name: str) -> CallBegun:

@@ -113,6 +113,13 @@ class Matcher:
         self._matcher.consume_tokens([])  # sees at once whether anything may follow
         self._mask()
 
+    def copy(self) -> "Matcher":
+        """Another matcher at the beginning of a text, without compiling again; what either accepts
+        does not change the other.
+        """
+        assert not self._accepted, "a text has begun"
+        return Matcher(self._matcher.deep_copy(), self._constraint, self._text, self._ends.tolist())
+
     @property
     def finished(self) -> bool:
         """True once nothing but an end token may come: `allowed` is false for all others."""

@@ -83,8 +83,9 @@ class Engine:
             raise RequestError(
                 "the prompt is empty, but a model continues something: give at least one token"
             )
-        # An embedding samples no token, so its prompt may fill the context
-        longest = context if request.embed else context - 1
+        # An embedding samples no token, and the only one of a request for one is never read: so
+        # their prompts may fill the context
+        longest = context if request.embed or options.max_tokens == 1 else context - 1
         if len(prompt) > longest:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens, but the model's context of {context} must"
@@ -125,8 +126,9 @@ class Engine:
         self.check(request)
         assert request.id not in self._requests, f"{request.id} is in progress already"
         options = request.options
-        # All are compiled before any state changes: a constraint that no text matches raises here
-        matchers = [self._matcher(request) for _ in range(options.n)]
+        # Compiled before any state changes: a constraint that no text matches raises here
+        matcher = self._matcher(request)
+        matchers = [matcher, *(matcher and matcher.copy() for _ in range(options.n - 1))]
         # One seed for the request, to which each sequence adds its index. 62 bits leave the sum far
         # from the 64 of `uniform`
         seed = options.seed if options.seed is not None else secrets.randbits(62)

@@ -2,13 +2,14 @@
 them. Nothing here knows tokens.
 
 The schema is read as draft 2020-12, whatever `$schema` says. The keywords that `_Reader` reads hold
-in every text that comes out; those that describe say nothing about the text and are left out; any
-other is rejected by name, since a keyword that is accepted and ignored is worse than none.
+in every text that comes out; annotations say nothing about the text and are left out, as are
+formats that are not enforced; any other keyword is rejected by name, since a rule that is accepted
+and ignored is worse than none.
 References are followed inside the schema only; nothing is ever fetched.
 
 Stricter than the draft, so that every text that comes out is valid: the properties of an object
-come in the order of `properties`, `format` is enforced, white space is at most one blank after a
-comma or a colon, and only the escapes of `SPELLING` are written.
+come in the order of `properties`, the formats of `FORMATS` are enforced, white space is at most one
+blank after a comma or a colon, and only the escapes of `SPELLING` are written.
 """
 
 import difflib
@@ -28,10 +29,12 @@ from puna.inference.constraint_limits import (
     check_regex,
     check_size,
 )
+from puna.inference.pattern_names import first_without_names
 from puna.inference.schema_keywords import (
     CONTROLS,
     DESCRIPTIVE,
     EXACT,
+    EXTENSION,
     FORMATS,
     IDENTIFYING,
     NARROWER,
@@ -88,6 +91,8 @@ class _Reader:
         self._found: list[tuple[str, Any]] = [("#", root)]
         self._counts = {"max_properties": 0, "max_values": 0, "max_patterns": 0}
         self._multiple = 1
+        self._names: set[str] = set()  # of properties, anywhere
+        self._patterns: dict[str, str] = {}  # of names, with the path of one object that has it
         one, many, mapping, count, number = (
             self._inner,
             self._inner_list,
@@ -126,6 +131,14 @@ class _Reader:
         for number, (path, schema) in enumerate(self._found):  # grows meanwhile
             definitions[str(number)] = self._schema(schema, path, 0)
         check_definitions(definitions, self._limits)
+        # all names, since objects may be combined
+        pattern = first_without_names(self._patterns, self._names)
+        if pattern is not None:
+            self._reject(
+                self._patterns[pattern],
+                f"the pattern {pattern!r} matches no name but those in `properties`; say there what"
+                " it says of them",
+            )
         return {"$ref": "#/$defs/0", "$defs": definitions, "x-guidance": SPELLING}
 
     # Schemas
@@ -141,14 +154,21 @@ class _Reader:
         for key, value in given.items():
             if key in self._keywords:
                 reduced[key] = self._keywords[key](value, f"{path}/{key}", depth)
-            elif key not in DESCRIPTIVE | IDENTIFYING and (key, value) != ("uniqueItems", False):
+            elif not (
+                key in DESCRIPTIVE | IDENTIFYING
+                or key.startswith(EXTENSION)
+                or (key, value) == ("uniqueItems", False)
+            ):
                 self._reject(path, self._unknown(key))
             elif key == "$id" and path != "#":
                 self._reject(path, "an inner `$id` changes what references mean; leave it out")
+        if reduced.get("format", "") not in FORMATS:
+            reduced.pop("format", None)
         # For these formats the library accepts more than the standard does
         if narrower := NARROWER.get(reduced.get("format", "")):
             reduced["allOf"] = [*reduced.get("allOf", ()), {"pattern": narrower}]
         listed, required = reduced.get("properties", {}).keys(), set(reduced.get("required", ()))
+        self._names |= listed | required
         self._add("max_properties", len(listed | required))
         self._limit(len(listed - required), "max_optional", f"{path}/properties")
         # names that are not listed may come twice
@@ -183,6 +203,7 @@ class _Reader:
         for name in given:
             if path.endswith("/patternProperties"):
                 self._pattern(name, path, depth)
+                self._patterns[name] = path
             self._limit(len(name), "max_text", path)
         return {name: self._inner(each, f"{path}/{name}", depth) for name, each in given.items()}
 
@@ -285,13 +306,11 @@ class _Reader:
         return given
 
     def _format(self, given: Any, path: str, _depth: int) -> str:
-        if given not in FORMATS:
+        if not isinstance(given, str):
             self._reject(
-                path,
-                f"the format {given!r} is not enforced here, but only {', '.join(FORMATS)}; say it"
-                " with `pattern`",
+                path, f"{given!r} is no name of a format; give one of {', '.join(FORMATS)}"
             )
-        return str(given)
+        return given
 
     def _number(self, given: Any, path: str, _depth: int) -> int | float:
         if isinstance(given, bool) and path.rpartition("/")[2] not in ("const", "enum"):

@@ -1,5 +1,8 @@
-"""The JSON schema keywords, types and formats that are enforced, described or rejected, as tables:
-no logic. json_schema.py reads schemas by them.
+"""The JSON schema keywords, types and formats that are enforced, passed over or rejected, as
+tables: no logic. json_schema.py reads schemas by them.
+
+Passed over are annotations: those of draft 2020-12 (Validation, sections 7 to 9), where a `format`
+is one too, and those of OpenAPI 3, which schemas made for it bring along.
 """
 
 DESCRIPTIVE = frozenset(
@@ -12,8 +15,17 @@ DESCRIPTIVE = frozenset(
         "readOnly",
         "writeOnly",
         "$comment",
+        "contentEncoding",
+        "contentMediaType",
+        "contentSchema",
+        "discriminator",
+        "example",
+        "externalDocs",
+        "xml",
     }
 )
+EXTENSION = "x-"
+"""Beginning of keywords that OpenAPI leaves to everybody; they are annotations too."""
 IDENTIFYING = frozenset({"$schema", "$id", "$defs", "definitions"})
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 FORMATS = (
@@ -51,7 +63,6 @@ REMEDIES = {
     "unevaluatedItems": "use `items`",
     "additionalItems": "use `prefixItems`, and `items` for the rest",
     "nullable": 'add "null" to `type`',
-    "contentEncoding": "use `pattern`",
     "$anchor": "use a reference of the form #/$defs/name",
     "$dynamicRef": "use `$ref` of the form #/$defs/name",
 }

@@ -2,7 +2,8 @@ r"""A conversation as token ids, in Llama 3's layout, with Llama 3.1's for calli
 
     <|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n...
 
-Tools are described ahead of the first user message's words. A call is the assistant's text
+Tools are described ahead of the first user message's words, or, in a chat without one, of the first
+system message's. A call is the assistant's text
 `{"name": ..., "parameters": ...}`, several stand one after the other behind "; ", and a tool
 answers under the header "ipython".
 
@@ -48,11 +49,14 @@ _TOOLS_INTRODUCTION = (
 )
 
 CHAT_TEMPLATE = r"""{{- bos_token }}
-{%- set told = namespace(tools=false) %}
+{%- set told = namespace(tools=false, by='system') %}
+{%- for message in messages if message['role'] == 'user' %}
+    {%- set told.by = 'user' %}
+{%- endfor %}
 {%- for message in messages %}
     {%- set role = 'ipython' if message['role'] == 'tool' else message['role'] %}
     {{- '<|start_header_id|>' + role + '<|end_header_id|>\n\n' }}
-    {%- if tools and message['role'] == 'user' and not told.tools %}
+    {%- if tools and message['role'] == told.by and not told.tools %}
         {%- set told.tools = true %}
         {{- 'TOOLS_INTRODUCTION' }}
         {%- for tool in tools %}
@@ -72,7 +76,7 @@ CHAT_TEMPLATE = r"""{{- bos_token }}
     {{- '<|eot_id|>' }}
 {%- endfor %}
 {%- if tools and not told.tools %}
-    {{- raise_exception('tools are described in the first user message, but this chat has none') }}
+    {{- raise_exception('tools need a user or a system message, but this chat has none') }}
 {%- endif %}
 {%- if add_generation_prompt %}
     {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
@@ -131,10 +135,10 @@ def encode_chat(
 
     tools: JSON objects that describe what may be called, usually {"type": "function", "function":
     {"name", "description", "parameters"}}. Raises TokenizerError for no messages, an unknown role,
-    tools without a user message to describe them in, calls by anyone but the assistant, or a
-    vocabulary without the chat's special tokens. Any order of roles is laid out as given. A chat of
-    more than a hundred thousand characters starts threads, as `Tokenizer.encode_batch` does, and
-    leaves the interpreter to others.
+    tools without a user or system message to describe them in, calls by anyone but the assistant,
+    or a vocabulary without the chat's special tokens. Any order of roles is laid out as given. A
+    chat of more than a hundred thousand characters starts threads, as `Tokenizer.encode_batch`
+    does, and leaves the interpreter to others.
     """
     if not messages:
         raise TokenizerError(
@@ -194,12 +198,14 @@ def _check(message: Message) -> None:
 
 def _index_of_tools(messages: Sequence[Message]) -> int:
     """Index of the message that describes the tools."""
-    index = next((index for index, message in enumerate(messages) if message.role == "user"), None)
-    if index is None:
-        raise TokenizerError(
-            "tools are described in the first user message, but this chat has none; add one"
-        )
-    return index
+    roles = [message.role for message in messages]
+    for role in ("user", "system"):
+        if role in roles:
+            return roles.index(role)
+    raise TokenizerError(
+        "tools are described in the first user message, or else the first system message, but this"
+        " chat has neither; add one"
+    )
 
 
 def _describe(tools: Sequence[Mapping[str, Any]]) -> str:

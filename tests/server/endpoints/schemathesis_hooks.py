@@ -38,6 +38,10 @@ def mend(body: dict[str, Any]) -> None:
     """Let the references of a request lead somewhere, and its texts be in their languages."""
     mend_messages(body)
     mend_items(body)
+    if "best_of" in body:
+        body["best_of"] = body.get("n")
+    if "dimensions" in body:
+        body["dimensions"] = None
     for place, tool in enumerate(body.get("tools") or []):
         tool.get("function", tool).update({"name": f"f{place}", "parameters": SCHEMA})
     if isinstance(body.get("tool_choice"), dict):

@@ -269,7 +269,6 @@ def test_limits_are_kept_and_told(loop: BackgroundLoop, noise: EngineClient) -> 
         for name, value in {
             "n": 3,
             "stop": ["a", "b"],
-            "max_tokens": 10,
             "prompt": ["a"] * 3,
             "logprobs": 2,
             "min_tokens": 10,
@@ -292,12 +291,11 @@ def test_limits_are_kept_and_told(loop: BackgroundLoop, noise: EngineClient) -> 
             )["param"]
             == "response_format"
         )
-        answer = http.post(
-            COMPLETIONS, json={"model": "noise", "prompt": "x", "ignore_eos": True}
-        ).json()
-        assert answer["usage"]["completion_tokens"] == 9, (
-            "what is left out is what the limit allows"
-        )
+        for asked_for in ({}, {"max_tokens": -1}, {"max_tokens": 10**9}):
+            answer = http.post(
+                COMPLETIONS, json={"model": "noise", "prompt": "x", "ignore_eos": True, **asked_for}
+            ).json()
+            assert answer["usage"]["completion_tokens"] == 9, "what the limit allows"
         bodies = http.get("/openapi.json").json()["components"]["schemas"]
         assert bodies["CompletionRequest"]["properties"]["n"]["anyOf"][0] == {
             "type": "integer",
