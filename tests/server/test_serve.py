@@ -28,8 +28,8 @@ from puna.errors import ConfigError
 
 PROGRAM = (sys.executable, "-c", "from puna.cli.main import main; main()", "serve")
 NOTICE = (
-    r"ending: 1 request is in progress and may take 30 seconds more; a second Ctrl-C or SIGTERM"
-    r" ends at once\n"
+    r"ending: (1 request is|\d requests are) in progress and may take 30 seconds more; a second"
+    r" Ctrl-C or SIGTERM ends at once\n"
 )
 LONG = {
     "model": "tiny",

@@ -148,6 +148,8 @@ async def _serve(
             cut = readiness.in_progress > 0  # callers who still wait have waited for drain_seconds
             server.should_exit, server.force_exit = True, cut
             await client.close(seconds=0 if cut else CLOSE_SECONDS)
+            with contextlib.suppress(TimeoutError):  # they are told that the engine has ended
+                await asyncio.wait_for(readiness.wait_until_idle(), FAREWELL_SECONDS)
             await serving
 
 
