@@ -2,6 +2,7 @@
 again.
 """
 
+import io
 import json
 import random
 import re
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from said import said
 
 from puna.cli import quickstart
 from puna.cli.progress import RunProgress
+from puna.cli.run import print_result
 from puna.config import overlay, validate
 from puna.data.manifest import Manifest
 from puna.model.init import init_weights
@@ -253,6 +256,14 @@ def test_a_text_of_ones_own_to_measure_on(puna: Puna, opened: list[Recipe], tmp_
     (run / "recipe.yaml").write_text(dump_recipe(opened[0]))
     other = puna("quickstart", "--text", note, "--validation", note, "--run", run)
     assert re.search(said(f"validation text {note} ... another --run"), other.err)
+
+
+def test_the_summary_of_a_run_of_an_earlier_release_is_shown(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    numbers = ("val_bits_per_byte", "gzip_bits_per_byte", "xz_bits_per_byte", "tokens")
+    rates = ("train_seconds", "tokens_per_second", "mfu", "matmul_peak_gflops")
+    print_result({**dict.fromkeys(numbers + rates, 1.0), "model": "m"}, tmp_path, console)
+    assert "xz -9 1.000)\n" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

@@ -224,7 +224,7 @@ def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe"
             "schedule": "linear",
             "final_factor": 0.0,
         },
-        "train": {"batch_size": 8, "log_every": 5, "validation_tokens": 20_000},
+        "train": {"batch_size": 8, "log_every": 5, "validation_tokens": 50_000},
     }
     return validate(Recipe, overlay(values, _of_length(steps)), origin="quickstart")
 

@@ -135,13 +135,18 @@ def run_recipe(
 
 def print_result(summary: dict[str, Any], run: Path, console: Console) -> None:
     """The end of a run in a few lines."""
+    # summaries of an earlier release do not say it
+    part = (
+        f", on {summary['val_targets']:,} of {summary['val_all_targets']:,} tokens"
+        if "val_targets" in summary
+        else ""
+    )
     lines = Text("validation text: ")
     lines.append(f"{summary['val_bits_per_byte']:.3f}", style="bold")
     lines.append(
         f" bits per byte (gzip -9"
         f" {summary['gzip_bits_per_byte']:.3f}, xz -9"
-        f" {summary['xz_bits_per_byte']:.3f}), on {summary['val_targets']:,} of"
-        f" {summary['val_all_targets']:,} tokens\n{summary['tokens']:,} tokens in"
+        f" {summary['xz_bits_per_byte']:.3f}){part}\n{summary['tokens']:,} tokens in"
         f" {summary['train_seconds']:,.0f} s: {summary['tokens_per_second']:,.0f} tokens/s, MFU"
         f" {summary['mfu']:.0%} of a measured {summary['matmul_peak_gflops']:,.0f} GFLOP/s\nmodel  "
         f" {summary['model']}\nreport  {run / 'report.html'}"

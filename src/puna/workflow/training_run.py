@@ -191,7 +191,8 @@ def summarise(trainer: Trainer, found: Evaluation) -> dict[str, Any]:
         "train_seconds": round(seconds, 2),
         "tokens_per_second": round(tokens / seconds, 1),
         "mfu": round(median["mfu"], 4),
-        "matmul_peak_gflops": round(median["matmul_peak_gflops"], 1),
+        # records of a run that an earlier release began have none
+        "matmul_peak_gflops": round(median.get("matmul_peak_gflops", trainer.peak / 1e9), 1),
         **_model_metrics(found),
         "val_perplexity": found.perplexity,
         "val_bytes": found.bytes,
