@@ -6,7 +6,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
+# pip's own words go to a file, which a failure names.
+LOG := $(VENV)/install.log
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(1) >$(LOG) 2>&1 || \
+	{ tail -n 12 $(LOG) >&2; echo "The installation failed, as above; $(LOG) has all of it. The same command tries again" >&2; exit 1; }
 # Two workers with the threads of a whole machine each would wait for one another. Each begins with one half of the tests
 # in order, so that few fixtures are made twice, and takes from the other's when its own are done.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
@@ -69,10 +72,10 @@ $(BIN)/python:
 # Stamps: installed again only when pyproject.toml is newer. The install is editable, so edits of the source count at once.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing Puna and what it runs on into $(VENV); the first time takes some minutes, most of them for PyTorch"
-	@$(INSTALL) -e .
+	@$(call INSTALL,-e .)
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing Puna, its tests and its checks into $(VENV); the first time takes some minutes, most of them for PyTorch"
-	@$(INSTALL) -e '.[dev]'
+	@$(call INSTALL,-e '.[dev]')
 	@touch $(VENV)/.installed $@
