@@ -134,7 +134,7 @@ def test_every_contrast_is_what_scipy_makes_of_the_results(name: str) -> None:
     secondary = [title for title, contrast in study.contrasts.items() if not contrast.primary]
     adjusted = holm([found[title] for title in secondary])
     for title, values in found.items():
-        alone = float(stats.ttest_1samp(values, 0).pvalue)
+        alone = p_of(values)
         p = adjusted[secondary.index(title)] if title in secondary else alone
         marked = title if title in secondary else f"{title} (primary)"
         cells = row(text, "Contrasts", marked)
@@ -148,13 +148,22 @@ def test_every_contrast_is_what_scipy_makes_of_the_results(name: str) -> None:
         assert cells[4] == ("< 0.001" if p < 0.001 else f"{p:.3f}")
 
 
+def p_of(values: np.ndarray[Any, Any]) -> float:
+    """By Student's t, or by the exact sign test where all values are alike."""
+    if np.ptp(values) > 0:
+        return float(stats.ttest_1samp(values, 0).pvalue)
+    return float(stats.binomtest(len(values), len(values)).pvalue) if values[0] else 1.0
+
+
 def shown(values: np.ndarray[Any, Any]) -> list[str]:
+    if np.ptp(values) == 0:
+        return [f"{values.mean():+.4f}", "none: all seeds alike"]
     low, high = stats.ttest_1samp(values, 0).confidence_interval()
     return [f"{values.mean():+.4f}", f"{low:+.4f} to {high:+.4f}"]
 
 
 def holm(samples: list[np.ndarray[Any, Any]]) -> list[float]:
-    p = np.array([stats.ttest_1samp(values, 0).pvalue for values in samples])
+    p = np.array([p_of(values) for values in samples])
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))

@@ -365,13 +365,13 @@ def test_runs_equal_to_the_bit_differ_by_nothing() -> None:
     ) == ("undecided", {"b": 0}, math.inf)
 
 
-def test_a_difference_the_same_in_every_seed_is_certain() -> None:
-    test = the_test(analysis := studied(np.array([[1.0, 1.5, 2.0], [0.5, 1.0, 1.5]])))
-    assert (test.mean_difference, test.p_value, analysis.comparisons[0].verdict) == (
-        -0.5,
-        0,
-        "better",
-    )
+@pytest.mark.parametrize(("seeds", "verdict"), [(3, "undecided"), (8, "better")])
+def test_a_difference_the_same_in_every_seed_is_a_matter_of_signs(seeds: int, verdict: str) -> None:
+    baseline = np.arange(float(seeds))
+    test = the_test(analysis := studied(np.stack([baseline, baseline - 0.5])))
+    expected = stats.binomtest(seeds, seeds).pvalue
+    assert (test.mean_difference, analysis.comparisons[0].verdict) == (-0.5, verdict)
+    assert test.p_value == pytest.approx(expected, rel=1e-12)
 
 
 @given(st.permutations(range(1, 6)), st.permutations(range(4)))

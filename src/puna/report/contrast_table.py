@@ -32,6 +32,11 @@ def contrasts(results: StudyResults) -> Section | None:
             " little."
         ),
     ]
+    if any(one.result.test and not _has_spread(one.result.test) for one in found):
+        parts.append(
+            "Where all seeds gave the same value there is no spread to make an interval of; p is"
+            " then that of the exact sign test, 2^(1-n) for n seeds."
+        )
     if any(one.bootstrap for one in found):
         parts.append(
             "Over runs and documents: both are drawn anew, 10,000 times (Owen 2007), for other"
@@ -58,10 +63,12 @@ def _table(found: Sequence[StudyContrast], level: str) -> str:
             [
                 *row,
                 f"{test.estimate:+.4f}",
-                _interval(test.confidence_interval),
+                _interval(test.confidence_interval)
+                if _has_spread(test)
+                else "none: all seeds alike",
                 _interval(one.bootstrap.runs_and_documents) if one.bootstrap else "",
                 p_value(test.adjusted_p_value),
-                f"{test.detectable:.4f}",
+                f"{test.detectable:.4f}" if _has_spread(test) else "",
                 _verdict(one, test),
             ]
         )
@@ -110,7 +117,7 @@ def _answer(one: StudyContrast, level: str) -> str:
             f"Its {level} interval is {_interval(one.bootstrap.runs)} where only the runs are drawn"
             f" anew, and {_interval(one.bootstrap.documents)} where only the documents are."
         )
-    if one.result.found:
+    if one.result.found and _has_spread(test):
         # Student's t with the same spread: the estimate at which the interval would reach 0
         low, high = test.confidence_interval
         parts.append(
@@ -147,6 +154,10 @@ def _looks(results: StudyResults, one: StudyContrast) -> str:
         "\n\nNothing is decided at a look before the end; a trend says where longer training may"
         " lead."
     )
+
+
+def _has_spread(test: ContrastTest) -> bool:
+    return len(set(test.values)) > 1
 
 
 def _interval(interval: Interval) -> str:

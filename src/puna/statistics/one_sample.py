@@ -1,8 +1,8 @@
 """Student's one-sample t test of many samples at once: of paired differences, or of the values of a
 contrast, one a seed.
 
-Not here: the families that p-values are adjusted in. The test is scipy's; our own is the limit for
-samples without a spread, where scipy's statistic is 0 / 0 or infinite.
+Not here: the families that p-values are adjusted in. The test is scipy's; of samples without a
+spread, such as shares of runs that are the same for every seed, it is the exact sign test.
 """
 
 import warnings
@@ -32,7 +32,8 @@ def mean_tests(samples: Array, alpha: float) -> MeanTests:
 
     With mean m and standard deviation s, SE = s / sqrt(n): the interval is
     m +- t_(1 - alpha/2, n-1) SE and p = 2 P(T_(n-1) > |m| / SE). Where all values of a sample are
-    the same, p is 1 if they are 0, else 0. A sample that holds nan has nan throughout.
+    the same, t has nothing to go by: the interval is the one value, and p is the sign test's,
+    2^(1-n), or 1 if they are 0. A sample that holds nan has nan throughout.
     """
     mean, spread = samples.mean(axis=-1), samples.std(axis=-1, ddof=1)
     with warnings.catch_warnings():
@@ -46,5 +47,5 @@ def mean_tests(samples: Array, alpha: float) -> MeanTests:
         spread,
         np.where(same, mean, bounds.low),
         np.where(same, mean, bounds.high),
-        np.where(same, mean == 0, found.pvalue),
+        np.where(same, np.where(mean == 0, 1.0, 2.0 ** (1 - samples.shape[-1])), found.pvalue),
     )
