@@ -246,7 +246,7 @@ def test_data_that_was_made_from_other_text_is_rejected(
     assert result.code == 1
     assert (
         result.err
-        == f"error: {data} was prepared from {tiny_corpus}, but the recipe names {tmp_path}: delete"
-        " the folder or name another\n"
+        == f"error: {data} was prepared from {tiny_corpus}, but the recipe names {tmp_path}: give"
+        " this part of data.mixture a path of its own, or delete the folder\n"
     )
     assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from puna.cli import data
 from puna.data import prepare as prepare_module
+from puna.data.manifest import Manifest
 from puna.errors import DataError
 from puna.tokenizer.tokenizer import Tokenizer
 
@@ -111,32 +112,15 @@ def test_a_folder_of_bad_files_is_prepared_and_its_report_names_them(
         run(*arguments[:-1], damaged / "other", "--strict")
 
 
-def test_an_empty_validation_split_is_told(
-    corpus: Corpus, tokenizer_folder: Path, tmp_path: Path
+@pytest.mark.parametrize(("fraction", "documents"), [("1e-9", 1), ("0", 0)])
+def test_any_fraction_holds_something_out(
+    corpus: Corpus, tokenizer_folder: Path, tmp_path: Path, fraction: str, documents: int
 ) -> None:
-    source = corpus(["the only text"])
-    shown = run(
-        "prepare",
-        source,
-        "--tokenizer",
-        tokenizer_folder,
-        "--out",
-        tmp_path / "a",
-        "--validation-fraction",
-        "1e-9",
-    )
-    assert "No document fell to validation" in shown
-    shown = run(
-        "prepare",
-        source,
-        "--tokenizer",
-        tokenizer_folder,
-        "--out",
-        tmp_path / "b",
-        "--validation-fraction",
-        "0",
-    )
-    assert "No document fell" not in shown
+    """A fraction too small for the documents left a folder on which nothing could be measured."""
+    source, out = corpus(["the only text"]), tmp_path / "a"
+    options = ("--tokenizer", tokenizer_folder, "--out", out, "--validation-fraction", fraction)
+    run("prepare", source, *options)
+    assert Manifest.load(out).splits["validation"].documents == documents
 
 
 def test_inspect_rejects_altered_shards(

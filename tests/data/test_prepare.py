@@ -346,7 +346,7 @@ def test_a_text_of_its_own_is_held_out_whole_and_nothing_else(
     out = tmp_path / "out"
     manifest = prepare(source, tokenizer, out, validation_sources=held_out, max_bytes=1_000_000)
     assert decoded(out, "validation", tokenizer) == ["held out", texts[4]]
-    assert decoded(out, "train", tokenizer) == [text for text in texts if text != texts[4]]
+    assert sorted(decoded(out, "train", tokenizer)) == sorted({*texts} - {texts[4]})
     assert manifest.duplicates == 2
     assert [record.name for record in manifest.inputs.validation_sources] == [str(held_out)]
     with pytest.raises(DataError, match=said("1 validation sources became 0")):

@@ -136,7 +136,7 @@ def test_options_of_reading_reach_the_tokenizer_and_the_corpus(
 
 
 def test_defaults_of_a_recipe_are_those_of_the_reader() -> None:
-    corpus = CorpusRecipe(path="data").model_dump()
+    corpus = dict(CorpusRecipe(path="data"))
     for key, value in {**DEFAULT_READING.model_dump(), "bad_share": BAD_SHARE}.items():
         if key != "piece_characters":
             assert corpus[key] == value, key

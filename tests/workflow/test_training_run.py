@@ -143,7 +143,10 @@ def test_a_start_from_a_model_with_another_tokenizer_is_rejected(
     tiny_recipe: Callable[..., Recipe], tiny_run: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny_run / "model", tmp_path / "model")
-    Tokenizer.train(["something else entirely " * 20], 300).save(folder)
+    other = Tokenizer.train(["something else entirely " * 20], 300)
+    other.save(folder)
+    provenance = json.loads((folder / "puna.json").read_text()) | {"tokenizer_hash": other.hash}
+    (folder / "puna.json").write_text(json.dumps(provenance))
     recipe = tiny_recipe(f"train.init_from={folder}", f"run={tmp_path / 'run'}")
     with pytest.raises(TrainingError, match=r"another tokenizer .* set tokenizer\.path="):
         puna.train(recipe)

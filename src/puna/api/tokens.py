@@ -35,33 +35,10 @@ def routes(service: Service) -> APIRouter:
         """Turn a text or a chat into ids."""
         values = await read_json(request)
         if isinstance(values, dict) and "messages" in values:
-            return _sent(
-                await _tokenized_chat(request, JsonBody(TokenizeChatRequest, service).check(values))
-            )
-        return _sent(
-            await _tokenized_text(request, JsonBody(TokenizeTextRequest, service).check(values))
-        )
-
-    async def _tokenized_chat(request: Request, body: TokenizeChatRequest) -> TokenizeResponse:
-        model = service.model(body.model)
-        async with service.admit(request):
-            answer = body.add_generation_prompt is not False
-            ids = await model.encode_chat(body.messages, body.tools or (), answer=answer)
-        return TokenizeResponse(
-            tokens=ids, count=len(ids), max_model_len=model.served.loaded.context_length
-        )
-
-    async def _tokenized_text(request: Request, body: TokenizeTextRequest) -> TokenizeResponse:
-        model = service.model(body.model)
-        async with service.admit(request):
-            text = await model.encode_prompt(body.prompt)
-        ids = text.ids
-        if body.add_special_tokens is False:
-            special = model.tokenizer.special_tokens.get(body.prompt)
-            ids = ids[int(text.opened) :] if special is None else [special]
-        return TokenizeResponse(
-            tokens=ids, count=len(ids), max_model_len=model.served.loaded.context_length
-        )
+            chat = JsonBody(TokenizeChatRequest, service).check(values)
+            return _sent(await _tokenized_chat(service, request, chat))
+        text = JsonBody(TokenizeTextRequest, service).check(values)
+        return _sent(await _tokenized_text(service, request, text))
 
     @router.post(
         "/detokenize", openapi_extra=takes(DetokenizeRequest), responses=gives(DetokenizeResponse)
@@ -86,6 +63,33 @@ def routes(service: Service) -> APIRouter:
         return _sent(described(service.model(model)))
 
     return router
+
+
+async def _tokenized_chat(
+    service: Service, request: Request, body: TokenizeChatRequest
+) -> TokenizeResponse:
+    model = service.model(body.model)
+    async with service.admit(request):
+        answer = body.add_generation_prompt is not False
+        ids = await model.encode_chat(body.messages, body.tools or (), answer=answer)
+    return TokenizeResponse(
+        tokens=ids, count=len(ids), max_model_len=model.served.loaded.context_length
+    )
+
+
+async def _tokenized_text(
+    service: Service, request: Request, body: TokenizeTextRequest
+) -> TokenizeResponse:
+    model = service.model(body.model)
+    async with service.admit(request):
+        text = await model.encode_prompt(body.prompt)
+    ids = text.ids
+    if body.add_special_tokens is False:
+        special = model.tokenizer.special_tokens.get(body.prompt)
+        ids = ids[int(text.opened) :] if special is None else [special]
+    return TokenizeResponse(
+        tokens=ids, count=len(ids), max_model_len=model.served.loaded.context_length
+    )
 
 
 def described(model: ChosenModel) -> TokenizerInfo:

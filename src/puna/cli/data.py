@@ -133,12 +133,6 @@ def prepare(
         raise typer.Exit(130) from None
     console = Console(markup=False, emoji=False)
     _print_manifest(console, out, manifest)
-    if validation_fraction > 0 and not manifest.splits["validation"].documents:
-        console.print(
-            "No document fell to validation; training on this folder will measure nothing. Prepare"
-            " it again with a larger --validation-fraction or from more documents.",
-            style="yellow",
-        )
 
 
 @app.command()
