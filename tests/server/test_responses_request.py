@@ -137,6 +137,23 @@ def test_the_form_of_the_text_is_a_constraint(format_: Any, schema: Any) -> None
 
 
 @pytest.mark.parametrize(
+    "more",
+    [
+        {"reasoning": {"effort": "high", "mode": "pro"}, "text": {"verbosity": "low"}},
+        {"service_tier": "flex", "prompt_cache_retention": "24h", "max_output_tokens": 10**9},
+        {"tools": [FUNCTION], "input": [{"role": "system", "content": "x"}]},
+        {
+            "tools": [FUNCTION],
+            "instructions": "x",
+            "input": [{"role": "assistant", "content": "x"}],
+        },
+    ],
+)
+def test_values_that_change_nothing_are_taken(more: dict[str, Any]) -> None:
+    assert check(**more).chat().messages
+
+
+@pytest.mark.parametrize(
     ("more", "asked"),
     [
         ({}, (False, None)),
@@ -199,7 +216,7 @@ def test_the_answer_repeats_the_request() -> None:
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools[0].name"),
         ({"tools": [{"type": "file_search"}]}, "tools[0].type"),
         ({"tools": [FUNCTION, FUNCTION]}, "tools"),
-        ({"tools": [FUNCTION], "input": [{"role": "system", "content": "x"}]}, "tools"),
+        ({"tools": [FUNCTION], "input": [{"role": "assistant", "content": "x"}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": "required", "tools": None}, "tool_choice"),
         ({"tool_choice": "required", "tools": []}, "tool_choice"),
@@ -207,7 +224,8 @@ def test_the_answer_repeats_the_request() -> None:
         ({"tool_choice": {"type": "web_search_preview"}, "tools": [FUNCTION]}, "tool_choice.type"),
         ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
-        ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
+        ({"reasoning": {"effort": 1}}, "reasoning.effort"),
+        ({"tools": [{**FUNCTION, "parameters": {"type": "string"}}]}, "tools[0].parameters.type"),
         ({"include": ["everything"]}, "include[0]"),
         ({"metadata": {"a": 1}}, "metadata.a"),
         ({"metadata": {str(key): "x" for key in range(17)}}, "metadata"),

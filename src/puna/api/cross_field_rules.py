@@ -270,7 +270,7 @@ _NOTHING_DEMANDED = _where_given("tool_choice", enum=["none", "auto", None])
 _SOME_TOOLS = _given("tools", type="array", contains={})
 # a text is the words of a user, and instructions are a system message
 _INPUT_HAS_A_PLACE = _either(
-    _given("instructions", type="string"),
+    _given("instructions", **{"not": {"type": "null"}}),
     _where_given("input", contains=_given("role", enum=["user", "system", "developer"])),
 )
 _DEMANDS_NEED_TOOLS_AND_TOOLS_A_PLACE = SchemaRule(

@@ -99,7 +99,7 @@ class LeftOut:
         if not documents:
             raise DataError(
                 f"the source {name} holds no UTF-8 text in its {files} files"
-                + (f": {first}" if first else "; convert its files to UTF-8 or leave it out")
+                f"{f' ({first})' if first else ''}; convert them to UTF-8 or leave it out"
             )
         if bad > max(NAMED, self.bad_share * (bad + documents)):
             raise DataError(

@@ -324,7 +324,7 @@ def test_no_response_can_be_retrieved(openai: OpenAI) -> None:
 
 
 def test_errors_call_fields_by_their_names_here(http: httpx.Client) -> None:
-    schema = {"type": "json_schema", "name": "x", "schema": {"type": "string", "format": "idn"}}
+    schema = {"type": "json_schema", "name": "x", "schema": {"type": "text"}}
     assert rejected(http, text={"format": schema})["param"] == "text.format"
     long = rejected(http, input="the llama reads " * 3000)
     assert (long["param"], long["code"]) == ("input", "context_length_exceeded")

@@ -94,6 +94,7 @@ def test_every_endpoint_is_described(http: httpx.Client) -> None:
         "post /v1/embeddings",
         "post /tokenize",
         "post /detokenize",
+        "get /tokenizer_info",
         "get /v1/models",
         "get /v1/models/{model}",
         "get /health",
