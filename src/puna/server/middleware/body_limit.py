@@ -20,6 +20,13 @@ _GZIP = 16 + zlib.MAX_WBITS
 """zlib's word for a gzip header and trailer around the data."""
 
 
+def has_body(scope: Scope) -> bool:
+    """True for an HTTP request whose headers announce a body."""
+    return scope["type"] == "http" and any(
+        name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]
+    )
+
+
 class BodyLimitMiddleware:
     """Gives the application a body as one message, or answers 413, 408, 415 or 400. Bytes beyond
     the limit are never kept, nor ever unpacked.
@@ -30,9 +37,7 @@ class BodyLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or answer with an error."""
-        if scope["type"] != "http" or not any(
-            name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]
-        ):
+        if not has_body(scope):
             return await self._app(scope, receive, send)
         try:
             body = await self._read(scope, receive)

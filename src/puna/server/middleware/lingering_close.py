@@ -13,6 +13,7 @@ import contextlib
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from puna.server.http_limits import HttpLimits
+from puna.server.middleware.body_limit import has_body
 
 
 class LingeringCloseMiddleware:
@@ -25,9 +26,7 @@ class LingeringCloseMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or not any(
-            name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]
-        ):
+        if not has_body(scope):
             return await self._app(scope, receive, send)
         unread = True
 
