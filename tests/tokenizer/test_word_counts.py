@@ -49,6 +49,17 @@ def test_thinning_keeps_frequent_words_exact_and_memory_bounded() -> None:
     assert words.counts == counted(texts, max_distinct_bytes=50_000).counts
 
 
+def test_the_threshold_grows_with_the_text_and_not_faster() -> None:
+    """40 times the room in words that occur once: it had doubled with every filling, to 2^40, and
+    no pair was frequent enough to be merged.
+    """
+    rng = random.Random(4)
+    texts = ["".join(rng.choices("abcdefgh", k=10)) + " " for _ in range(40_000)]
+    words = counted(texts, max_distinct_bytes=10_000)
+    assert 40 <= words.threshold <= 4 * 40 * 2
+    assert sum(words.counts.values()) == pytest.approx(80_000, rel=0.5)
+
+
 def test_thinned_counts_are_right_on_average() -> None:
     """10,000 words that occur once and 2,000 that occur three times: both totals stay within five
     standard deviations of a sum of words kept with probability n / t.

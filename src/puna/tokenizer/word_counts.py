@@ -11,7 +11,7 @@ counted n times, fewer than the threshold t, stays with probability n / t and th
 (Horvitz and Thompson 1952), so every count stays right on average, and frequent words stay exact.
 The draw is a hash of the word: the same texts in the same order give the same counts.
 
-Cost, measured with CPython 3.11 on one core: 6 MB of Python source text a second.
+Cost, measured with CPython 3.11 on one core: 5 MB of Python source text a second.
 """
 
 from collections import Counter
@@ -40,6 +40,7 @@ class WordCounts:
         self._bytes = 0
         self._counts: dict[str, int] = {}
         self._threshold = 1
+        self._draws = 0
 
     def add(self, text: str) -> None:
         """Count the words of `text`, which must hold no lone surrogate."""
@@ -72,16 +73,23 @@ class WordCounts:
             self._bytes += len(word.encode("utf-8"))
 
     def _thin(self) -> None:
-        """Raise the threshold until half of the room is free, so that thinning stays rare."""
+        """Thin what is rarer than the threshold, then raise it until half of the room is free: it
+        grows in proportion to the text, and thinning stays rare.
+        """
+        self._drop_rare()
         while self._bytes > self._max_bytes // 2:
             self._threshold *= 2
-            self._counts = {
-                word: max(count, self._threshold)
-                for word, count in self._counts.items()
-                if count >= self._threshold or self._draw(word) * self._threshold < count << 64
-            }
-            self._bytes = sum(len(word.encode("utf-8")) for word in self._counts)
+            self._drop_rare()
+
+    def _drop_rare(self) -> None:
+        self._draws += 1
+        self._counts = {
+            word: max(count, self._threshold)
+            for word, count in self._counts.items()
+            if count >= self._threshold or self._draw(word) * self._threshold < count << 64
+        }
+        self._bytes = sum(len(word.encode("utf-8")) for word in self._counts)
 
     def _draw(self, word: str) -> int:
-        """A number in [0, 2^64) from the word, another at each threshold."""
-        return xxhash.xxh3_64_intdigest(word.encode("utf-8"), seed=self._threshold)
+        """A number in [0, 2^64) from the word, another each time that words are dropped."""
+        return xxhash.xxh3_64_intdigest(word.encode("utf-8"), seed=self._draws)
