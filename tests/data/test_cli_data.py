@@ -123,6 +123,20 @@ def test_any_fraction_holds_something_out(
     assert Manifest.load(out).splits["validation"].documents == documents
 
 
+def test_validation_text_of_ones_own_is_held_out(
+    corpus: Corpus, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    texts, out = make_texts(20), tmp_path / "out"
+    held_out = [corpus(texts[:2], name="b"), corpus(texts[2:3], name="c")]
+    options = [part for folder in held_out for part in ("--validation", folder)]
+    source = corpus(texts)
+    run("prepare", source, "--tokenizer", tokenizer_folder, "--out", out, *options)
+    manifest = Manifest.load(out)
+    counts = {name: split.documents for name, split in manifest.splits.items()}
+    assert counts == {"validation": 3, "train": 17}
+    assert manifest.duplicates == 3
+
+
 def test_inspect_rejects_altered_shards(
     corpus: Corpus, tokenizer_folder: Path, tmp_path: Path
 ) -> None:

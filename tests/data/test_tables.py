@@ -25,6 +25,10 @@ FORMATS: dict[str, Callable[[Path], object]] = {
     "a.csv": lambda at: at.write_text("id,text\n" + "".join(f"1,{cell}\n" for cell in CELLS)),
     "bom.csv": lambda at: at.write_text("\ufefftext\r\n" + "\r\n".join(CELLS), newline=""),
     "a.tsv": lambda at: at.write_text("id\ttext\n" + "".join(f"1\t{cell}\n" for cell in CELLS)),
+    "semicolons.csv": lambda at: at.write_text(
+        "id;text\n" + "".join(f"1;{cell}\n" for cell in CELLS)
+    ),
+    "bars.csv": lambda at: at.write_text("id|text\n" + "".join(f"1|{cell}\n" for cell in CELLS)),
     "array.json": lambda at: at.write_text(json.dumps(OBJECTS)),
     "pretty.json": lambda at: at.write_text("\ufeff \n" + json.dumps(OBJECTS, indent=2) + "\n"),
     "lines.json": lambda at: at.write_text("\n".join(map(json.dumps, OBJECTS))),

@@ -60,6 +60,14 @@ def prepare(
         float,
         typer.Option(help="Share of the documents for validation, by the hash of their text."),
     ] = 0.05,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Text to hold out in place of that share; may be given several times.",
+            show_default="a share of the text",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -114,6 +122,7 @@ def prepare(
                 Tokenizer.load(tokenizer),
                 out,
                 validation_fraction=validation_fraction,
+                validation_sources=validation or (),
                 workers=workers,
                 shard_tokens=shard_tokens,
                 max_bytes=max_bytes,

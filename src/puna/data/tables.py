@@ -10,6 +10,7 @@ Cost: memory of one batch (256 rows) of a Parquet or Arrow file, else of one row
 
 import csv
 import io
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -20,14 +21,13 @@ import pyarrow as pa
 
 from puna.data.document import FileDocument
 from puna.data.left_out import FileReport
-from puna.data.packed import packing, unpacked
+from puna.data.packed import unpacked
 from puna.data.reading import Reading
 from puna.data.text_field import FieldError, row_text, top_columns
 
 _ROWS = 256
 _LONGEST_ROW = 2**26
-_TABS = (".tsv", ".tab")
-
+_DELIMITERS = ",;\t|"
 
 FormatReader = Callable[[Path, str, Reading, FileReport], Iterator[FileDocument]]
 """A reader of one format: it yields the documents of the file at a path, whose name tells the
@@ -156,18 +156,22 @@ def _skipped(buffer: str, mark: str, text: io.TextIOWrapper) -> str:
 def separated_values(
     path: Path, name: str, reading: Reading, report: FileReport
 ) -> Iterator[FileDocument]:
-    """The rows of a CSV or TSV file, whose first row names the columns."""
+    """The rows of a CSV or TSV file, whose first row names the columns. They are separated by what
+    that row has most of: a comma, a semicolon (as spreadsheets write in half of Europe), a tab or a
+    bar.
+    """
     # Python's own limit of 131,072 characters a field is shorter than a text; it is one number for
     # the process
     csv.field_size_limit(_LONGEST_ROW)
-    tabs = name.lower().removesuffix(packing(name) or "").endswith(_TABS)
     with unpacked(path, name) as (reader, stored):
         text = io.TextIOWrapper(reader, "utf-8-sig", errors="surrogateescape", newline="")
-        rows = csv.DictReader(text, dialect="excel-tab" if tabs else "excel")
-        if rows.fieldnames is None:
+        first = text.readline(_LONGEST_ROW)
+        if not first:
             report.add("empty")
             return
-        _require_columns(list(rows.fieldnames), reading)
+        delimiter = max(_DELIMITERS, key=first.count)
+        rows = csv.DictReader(itertools.chain((first,), text), delimiter=delimiter)
+        _require_columns(list(rows.fieldnames or ()), reading)
         for number, row in enumerate(rows, start=2):
             yield from _documents(row, reading, report, f"row {number}", stored.tell())
 
