@@ -1,9 +1,10 @@
 """Real clients against a running `puna serve`: `make real-clients`, outside of the tests.
 
-Each file beside this one is a small program of one client, and begins with a line `needs:` that
-names its packages. Every client gets an environment of its own in .clients/ (pip's or npm's, so it
-wants the network once), its program runs against a server of a tiny model with random weights, and
-passes if it exits with 0. `python tests/clients/run.py openai_python ai_sdk` runs those two.
+Each file of programs/ is a small program of one client, and begins with a line `needs:` that names
+its packages. Every client gets an environment of its own in .clients/ (pip's or npm's, so it wants
+the network once), its program runs against a server of a tiny model with random weights, and
+passes if it exits with 0. What it said is kept beside its environment, in output.log.
+`python tests/clients/run.py openai_python ai_sdk` runs those two.
 """
 
 import argparse
@@ -84,57 +85,67 @@ def prepared(program: Path) -> list[str]:
 
 
 def outcome(program: Path, url: str) -> str:
-    """`passed`, or the last line of what went wrong."""
+    """`passed`, or the line that says what went wrong."""
     environment = {
-        **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        **os.environ,
+        "PYTHONPATH": str(HERE),
         "OPENAI_BASE_URL": f"{url}/v1",
         "OPENAI_API_KEY": "none",
         "OPENAI_AGENTS_DISABLE_TRACING": "1",
     }
-    begun = time.monotonic()
     try:
+        command = prepared(program)
+        begun = time.monotonic()
         done = subprocess.run(
-            prepared(program), env=environment, capture_output=True, text=True, timeout=SECONDS
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS,
         )
     except subprocess.CalledProcessError as error:
-        return f"no environment: {_last_line(error.stderr or error.stdout)}"
+        return f"no environment: {_reason(error.stderr or error.stdout)}"
     except (subprocess.TimeoutExpired, OSError) as error:
         return f"not run: {error}"
-    took = time.monotonic() - begun
-    return f"passed ({took:.0f} s)" if done.returncode == 0 else _last_line(done.stderr)
+    (CACHE / program.stem / "output.log").write_text(done.stdout, encoding="utf-8")
+    if done.returncode == 0:
+        return f"passed ({time.monotonic() - begun:.0f} s)"
+    return f"failed: {_reason(done.stdout)}"
 
 
-def _last_line(text: str) -> str:
+def _reason(text: str) -> str:
+    """The last line that names an error, or else the last."""
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1][:150] if lines else "failed without a word"
+    errors = [line for line in lines if "Error" in line or "error" in line]
+    return (errors or lines or ["without a word"])[-1][:150]
 
 
 def main() -> int:
     """Run the programs that are named, or all; the exit code is 1 if one did not pass."""
-    programs = sorted(
-        path for path in HERE.iterdir() if path.suffix in (".py", ".mjs") and path.stem != "run"
-    )
+    programs = {path.stem: path for path in sorted((HERE / "programs").glob("*.*"))}
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("clients", nargs="*", help=", ".join(path.stem for path in programs))
-    wanted = parser.parse_args().clients or [path.stem for path in programs]
+    parser.add_argument("clients", nargs="*", metavar="CLIENT", help=", ".join(programs))
+    wanted = parser.parse_args().clients or list(programs)
+    if unknown := sorted({*wanted} - {*programs}):
+        parser.error(f"no such client: {', '.join(unknown)}. There are {', '.join(programs)}")
     model = CACHE / "model" / "tiny"
     if not (model / "config.json").exists():
         make_model(model)
     command = [*SERVE, str(model), "--port", "0", "--device", "cpu"]
+    results = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        found = re.search(r" at (http://\S+)", server.stdout.readline())
         try:
+            found = re.search(r" at (http://\S+)", server.stdout.readline())
             if found is None:
                 return 1
-            results = {
-                path.stem: outcome(path, found[1]) for path in programs if path.stem in wanted
-            }
+            for name in wanted:
+                results.append(outcome(programs[name], found[1]))
+                print(f"{name:24}  {results[-1]}", flush=True)
         finally:
             server.terminate()
-    for name, result in results.items():
-        print(f"{name:16}  {result}")
-    return int(not all(result.startswith("passed") for result in results.values()))
+    return int(not all(result.startswith("passed") for result in results))
 
 
 if __name__ == "__main__":

@@ -51,8 +51,9 @@ class MessageItem(Config):
     type: Annotated[
         Literal["message"] | None,
         NotSupported(
-            "nothing is stored here that an item could refer to, and tools are functions; send"
-            " messages, calls of functions and their outputs themselves"
+            "nothing is stored here that an item_reference could mean (a client told store: false"
+            " sends none), and tools are functions; send messages, calls of functions and their"
+            " outputs themselves"
         ),
     ] = None
     role: Literal["user", "assistant", "system", "developer"]

@@ -1,20 +1,10 @@
 """needs: instructor openai."""
 
-from typing import Literal
-
 import instructor
 import openai
-from pydantic import BaseModel
+from weather import Weather
 
-
-class Weather(BaseModel):
-    """What a noise model can say of the weather."""
-
-    city: Literal["Rome", "Oslo"]
-    warm: bool
-
-
-for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA):
+for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA, instructor.Mode.RESPONSES_TOOLS):
     client = instructor.from_openai(openai.OpenAI(max_retries=0), mode=mode)
     said = client.chat.completions.create(
         model="tiny",

@@ -1,6 +1,7 @@
-"""needs: openai."""
+"""needs: openai pydantic."""
 
 import openai
+from weather import Weather
 
 client = openai.OpenAI(max_retries=0)
 hello = [{"role": "user", "content": "Hello"}]
@@ -42,3 +43,28 @@ try:
 except openai.BadRequestError as error:
     code = error.code
 assert code == "context_length_exceeded", "a prompt that is too long was taken"
+
+# what was parsed goes back with `parsed`, and what was called with `parsed_arguments`
+parsed = (
+    client.chat.completions.parse(
+        model="tiny", messages=hello, max_tokens=200, response_format=Weather
+    )
+    .choices[0]
+    .message
+)
+assert parsed.parsed.city in ("Rome", "Oslo")
+history = [*hello, parsed, *hello, called.choices[0].message]
+history += [
+    {"role": "tool", "tool_call_id": call.id, "content": "Rain."}
+    for call in called.choices[0].message.tool_calls
+]
+client.chat.completions.create(model="tiny", messages=history, max_tokens=5)
+said = client.responses.parse(
+    model="tiny", input="Weather?", max_output_tokens=200, text_format=Weather
+)
+assert said.output_parsed.city in ("Rome", "Oslo")
+with client.responses.stream(
+    model="tiny", input=[*hello, *said.output, *hello], max_output_tokens=16
+) as events:
+    *_, last = events
+assert last.type in ("response.completed", "response.incomplete")

@@ -1,18 +1,13 @@
 """needs: pydantic-ai-slim[openai]."""
 
-from typing import Literal
+from pydantic_ai import Agent, NativeOutput
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from weather import Weather
 
-from pydantic import BaseModel
-from pydantic_ai import Agent
-from pydantic_ai.models.openai import OpenAIChatModel
-
-
-class Weather(BaseModel):
-    """What a noise model can say of the weather."""
-
-    city: Literal["Rome", "Oslo"]
-    warm: bool
-
-
-agent = Agent(OpenAIChatModel("tiny"), output_type=Weather, model_settings={"max_tokens": 200})
-assert agent.run_sync("Weather?").output.city in ("Rome", "Oslo")
+for model in (OpenAIChatModel, OpenAIResponsesModel):
+    for output in (Weather, NativeOutput(Weather)):
+        agent = Agent(model("tiny"), output_type=output, model_settings={"max_tokens": 200})
+        said = agent.run_sync("Weather?")
+        assert said.output.city in ("Rome", "Oslo")
+        again = agent.run_sync("And tomorrow?", message_history=said.all_messages())
+        assert again.output.city in ("Rome", "Oslo")
