@@ -2,11 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 class Weather(BaseModel):
-    """The weather of a city."""
+    """The weather of a city. Closed, since noise fills every property that a schema allows."""
+
+    model_config = ConfigDict(extra="forbid")
 
     city: Literal["Rome", "Oslo"]
     warm: bool
