@@ -35,6 +35,7 @@ of text, so fewer than 2^31 bytes cannot wrap.
 """
 
 _PIECE_CHARACTERS = 1 << 16
+_BATCH_WORDS = 256  # the library holds 256 batches at a time, and a word has up to 768 bytes
 
 
 def train_definition(
@@ -149,5 +150,5 @@ def _spelled(counts: Mapping[str, int]) -> Iterator[str]:
         repeat(word.encode("utf-8").decode("latin-1").translate(table), count)
         for word, count in counts.items()
     )
-    while batch := list(islice(words, 8192)):
+    while batch := list(islice(words, _BATCH_WORDS)):
         yield " ".join(batch)
