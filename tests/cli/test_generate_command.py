@@ -1,6 +1,8 @@
 """`puna generate` and `puna chat`: text on standard output, the same for the same seed."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,22 @@ def test_the_prompt_and_its_continuation(
     result = puna("generate", tiny_run / "model", "the llama ", *OPTIONS)
     expected = tiny_llama.generate("the llama ", max_tokens=12, seed=3, temperature=0.8, top_p=0.95)
     assert (result.code, result.out, result.err) == (0, f"the llama {expected}\n", "")
+
+
+def test_generating_imports_nothing_that_takes_long(tiny_run: Path) -> None:
+    """With sympy, which one way to allocate imports, the first token came 0.6 s later."""
+    script = (
+        "import sys\nfrom puna.cli.main import main\ntry:\n    main()\nfinally:\n"
+        "    print(*sorted({'sympy', 'scipy', 'pyarrow', 'torch._dynamo'} & {*sys.modules}))"
+    )
+    command = [sys.executable, "-c", script, "generate", str(tiny_run / "model"), "old "]
+    done = subprocess.run(
+        [*command, "--max-tokens", "1", "--seed", "3", "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == ""
 
 
 def test_several_are_numbered(puna: Puna, tiny_run: Path) -> None:

@@ -151,4 +151,15 @@ def build_transformer(config: ModelConfig, device: str | torch.device = "cpu") -
     """
     with torch.device("meta"), _Uninitialised():
         model = Transformer(config)
-    return model if torch.device(device).type == "meta" else model.to_empty(device=device)
+    return model if torch.device(device).type == "meta" else with_memory(model, device)
+
+
+def with_memory(model: Transformer, device: str | torch.device) -> Transformer:
+    """The same model, from "meta" to `device`, with uninitialised weights.
+
+    `Module.to_empty` does so too, half a second later: `empty_like` of a meta tensor imports sympy.
+    """
+    model._apply(  # type: ignore[no-untyped-call]
+        lambda t: torch.empty(t.shape, dtype=t.dtype, device=device)
+    )
+    return model

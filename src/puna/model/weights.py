@@ -21,7 +21,7 @@ from puna.durable import write_json
 from puna.errors import ModelFolderError
 from puna.model.config import ModelConfig
 from puna.model.huggingface import from_huggingface, to_huggingface
-from puna.model.transformer import Transformer, build_transformer
+from puna.model.transformer import Transformer, build_transformer, with_memory
 from puna.nn.quantized import Linear4bit
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -173,7 +173,7 @@ def read_model(
             if len(kinds) == 1
             else torch.float32
         )
-    model = model.to(dtype).to_empty(device=device)
+    model = with_memory(model.to(dtype), device)
     with torch.no_grad():
         parameters = dict(named_tensors(model))
         # File by file, tensor by tensor: beside the model, memory holds one tensor
