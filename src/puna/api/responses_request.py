@@ -30,8 +30,8 @@ _NOTHING_STORED = "nothing is stored here, so send the whole conversation as inp
 _NO_MARKS = "prefixes are cached without being marked"
 
 
-class FunctionTool(Config):
-    """A function that the model may call. parameters: a JSON schema; left out, it takes none."""
+class FunctionTool(Function):
+    """A function that the model may call, described beside its type, where a chat nests it."""
 
     type: Annotated[
         Literal["function"],
@@ -40,14 +40,6 @@ class FunctionTool(Config):
             " yourself, and send its output back"
         ),
     ]
-    name: Name
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = Field(
-        default=None,
-        description="keep to the schema, and to its properties alone, also where the model may"
-        " choose not to call",
-    )
     allowed_callers: Annotated[None, NotSupported("only the model calls functions")] = None
     async_: Annotated[
         Literal[False] | None,
@@ -61,17 +53,12 @@ class FunctionTool(Config):
 
     def in_chat(self) -> Tool:
         """The same as a chat has it."""
-        function = Function(
-            name=self.name,
-            description=self.description,
-            parameters=self.parameters,
-            strict=self.strict,
-        )
+        function = Function(**self.model_dump(include=set(Function.model_fields)))
         return Tool(type="function", function=function)
 
     def described(self) -> dict[str, Any]:
         """The same as the answer repeats it."""
-        fields = {"type", "name", "description", "parameters", "strict"}
+        fields = {"type", *Function.model_fields}
         return {**self.model_dump(include=fields), "strict": bool(self.strict)}
 
 
