@@ -227,7 +227,7 @@ def test_a_second_signal_ends_at_once(serve: Callable[..., Served], model: Path)
         code, errors = served.wait()
         assert code == 128 + signal.SIGTERM
         assert re.fullmatch(NOTICE, errors), errors
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 15  # of 30 that it would wait
         assert stream.lines[-1] != "[DONE]"
     assert not engine.is_running()
 
