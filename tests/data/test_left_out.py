@@ -51,7 +51,7 @@ def test_strict_stops_at_the_first(kind: str) -> None:
 def test_a_source_without_text_says_why() -> None:
     left_out = LeftOut()
     left_out.add("damaged", "a.gz cannot be read")
-    with pytest.raises(DataError, match=said("notes ... no UTF-8 text ... 1 files (a.gz cannot")):
+    with pytest.raises(DataError, match=said("notes gives no text: a.gz cannot ... mend that or")):
         left_out.finish_source("notes", 0, files=1)
 
 

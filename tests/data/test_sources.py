@@ -225,7 +225,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty folder": (lambda at: at, "holds no files"),
     "only binary": (
         lambda at: write_bytes(at / "a.bin", b"\0\1"),
-        "holds no UTF-8 text in its 1 files",
+        "gives no text in its 1 files; leave it out",
     ),
     "not JSON": (
         lambda at: write_bytes(at / "a.jsonl", b'{"text": "a"\n{"text": \n'),

@@ -185,8 +185,8 @@ def test_several_documents_lie_as_in_a_prepared_folder(
     ("content", "message"),
     [
         (None, "neither a file, a folder nor a glob"),
-        (b"", "holds no UTF-8 text ... leave it out"),
-        (b"fine \xff", "holds no UTF-8 text ... convert"),
+        (b"", "gives no text ... leave it out"),
+        (b"fine \xff", "gives no text: ... is not UTF-8; mend that"),
     ],
 )
 def test_a_text_that_cannot_be_scored(

@@ -88,7 +88,7 @@ class LeftOut:
                     " it out, or read without --strict"
                 )
             if len(self._first) < NAMED:
-                self._first.append(name)
+                self._first.append(f"{name} is {KINDS[kind]}" if kind == "not_utf8" else name)
 
     def finish_source(self, name: str, documents: int, files: int) -> None:
         """Judge a source that was read to its end. Raises DataError where it held no text, or more
@@ -98,8 +98,9 @@ class LeftOut:
         self._before, self._first = self.bad, []
         if not documents:
             raise DataError(
-                f"the source {name} holds no UTF-8 text in its {files} files"
-                f"{f' ({first})' if first else ''}; convert them to UTF-8 or leave it out"
+                f"the source {name} gives no text"
+                + (f": {first}; mend that or" if first else f" in its {files} files;")
+                + " leave it out"
             )
         if bad > max(NAMED, self.bad_share * (bad + documents)):
             raise DataError(
