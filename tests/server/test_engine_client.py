@@ -87,8 +87,8 @@ def test_what_a_model_says_of_itself(client: EngineClient, tiny_llama: LanguageM
     served = client.models["tiny"]
     loaded = served.loaded
     assert (loaded.name, loaded.context_length, loaded.adapters) == ("tiny", 96, ())
-    assert served.tokenizer.hash == tiny_llama.tokenizer.hash
-    assert abs(served.created - time.time()) < 10_000
+    assert served.text.tokenizer.hash == tiny_llama.tokenizer.hash
+    assert abs(served.text.created - time.time()) < 10_000
     assert loaded.cache_tokens == 8 * 96
     assert client.max_running == 8
     assert client.health().ok

@@ -21,7 +21,8 @@ import psutil
 import pytest
 
 from puna.cli.main import main
-from puna.cli.serve import default_limits, model_specs, parse_bytes, request_log
+from puna.cli.model_specs import model_specs
+from puna.cli.serve import default_limits, parse_bytes, request_log
 from puna.engine_process.messages import ModelSpec
 from puna.engine_process.process import default_threads
 from puna.errors import ConfigError
