@@ -6,7 +6,8 @@ rendered as one string by Jinja (`jinja_template.py`), whose ids are those of tr
 `apply_chat_template`, but that no text of a message or a tool becomes a special token
 (`text_marks.py`).
 
-Cost: a chat of 1,000 characters takes 0.5 ms; the first one waits 0.1 s for the process.
+Cost beside the encoding, measured on one core: 0.4 ms for a chat of 1,000 characters; the first one
+waits 0.1 s for the process.
 """
 
 import json

@@ -1,6 +1,6 @@
 """A chat template in Jinja, rendered by a process of its own with bounded time and memory.
 
-The process (`template_process.py`) is started by the first chat, takes 0.1 s to start, keeps 20 MB,
+The process (`template_process.py`) is started by the first chat, takes 0.1 s to start, keeps 24 MB,
 and ends with the object; one that had to be ended is started again by the next chat. In-process
 rendering cannot be bounded: a template may loop for ever or build 2^40 characters in one operation
 of C, and a thread cannot be ended.
