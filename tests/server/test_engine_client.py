@@ -31,7 +31,7 @@ LONG = {"max_tokens": 80, "ignore_end": True, "speculate": False}
 def request(
     client: EngineClient, text: str = "the llama ", embed: bool = False, **options: Any
 ) -> Request:
-    tokenizer = client.models["tiny"].tokenizer
+    tokenizer = client.models["tiny"].text.tokenizer
     prompt = [tokenizer.bos_id or 0, *tokenizer.encode(text)]
     return Request(
         f"request {next(NUMBERS)}",

@@ -21,7 +21,7 @@ from puna.tokenizer import chat_template
 
 SpeakerName = Annotated[
     str | None,
-    Field(description="a label that the model does not see: Llama's layout has no place for it"),
+    Field(description="a label that the model does not see: no layout is given it"),
 ]
 
 

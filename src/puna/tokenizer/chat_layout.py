@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from puna.errors import TokenizerError
-from puna.tokenizer.chat_template import CHAT_TEMPLATE, Message, check_messages, encode_chat
+from puna.tokenizer.chat_template import (
+    CHAT_TEMPLATE,
+    CHAT_TOKENS,
+    Message,
+    check_messages,
+    encode_chat,
+)
 from puna.tokenizer.jinja_template import JinjaTemplate
 from puna.tokenizer.named_templates import NAMED_TEMPLATES
 from puna.tokenizer.text_marks import TextMarks
@@ -65,11 +71,12 @@ class Llama3Layout:
     """Llama 3's layout, by `encode_chat`."""
 
     name = "Llama 3's layout"
-    source = CHAT_TEMPLATE
     is_foreign = False
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self._tokenizer = tokenizer
+        has_markers = all(name in tokenizer.special_tokens for name in CHAT_TOKENS)
+        self.source = CHAT_TEMPLATE if has_markers else None
 
     def encode(
         self,

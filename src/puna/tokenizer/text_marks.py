@@ -42,9 +42,8 @@ class TextMarks:
             for code in _PRIVATE_USE
             if chr(code) not in known and f"\\u{code:04x}" not in folded
         )
-        self._openings = re.compile(
-            "[" + "".join(re.escape(name[0]) for name in self._names if name) + "]"
-        )
+        first = {re.escape(name[0]) for name in self._names if name}
+        self._openings = re.compile("|".join(sorted(first)) or "(?!)")
 
     def text(self, text: str) -> str:
         """The text with its marks, inside the white space around it, which templates strip."""
