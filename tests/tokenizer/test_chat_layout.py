@@ -187,6 +187,29 @@ def test_no_role_can_forge_a_token(
             assert spelled in shown or chat[index].role == "system"
 
 
+fragments = st.sampled_from(
+    [part for name in SPECIAL_TOKENS for part in (name, name[:2], name[1:], name[:-1], name[-2:])]
+    + ["/s", "s", " ", "\n", "a"]
+)
+
+
+@settings(max_examples=60)
+@given(
+    name=st.sampled_from(sorted(LAYOUTS)),
+    texts=st.lists(st.lists(fragments, max_size=6).map("".join), min_size=3, max_size=3),
+)
+def test_no_pieces_of_tokens_add_up_to_one(
+    opened: Mapping[str, tuple[Tokenizer, ChatLayout, Reader]], name: str, texts: list[str]
+) -> None:
+    tokenizer, layout, _ = opened[name]
+    roles: list[Role] = ["user", "assistant", "user"]
+    found = [
+        structure(tokenizer, layout.encode([Message(*turn) for turn in turns]))
+        for turns in (zip(roles, texts, strict=True), zip(roles, "xyz", strict=True))
+    ]
+    assert found[0] == found[1]
+
+
 def structure(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
     special = set(tokenizer.special_tokens.values())
     return [id_ for id_ in ids if id_ in special]
@@ -252,6 +275,7 @@ def test_the_choice_of_a_layout(
 ) -> None:
     own = Tokenizer.load(folder_of("ChatML", LAYOUTS["ChatML"]))
     assert isinstance(chat_layout(own), TemplateLayout)
+    assert isinstance(chat_layout(own, "own"), TemplateLayout)
     assert isinstance(chat_layout(tokenizer), Llama3Layout)
     assert tokenizer.config["chat_template"] == CHAT_TEMPLATE
     chat = [Message("user", "Hi")]
@@ -307,8 +331,10 @@ def test_an_entry_that_is_no_template(tokenizer: Tokenizer, wrong: Any) -> None:
 def test_a_choice_that_is_no_layout(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe")
     for choice in ("lama3", str(tmp_path), str(tmp_path / "x")):
-        with pytest.raises(TokenizerError, match=said("neither ... llama3, chatml ... Jinja")):
+        with pytest.raises(TokenizerError, match=said("neither ... own, llama3, chatml ... Jinja")):
             chat_layout(tokenizer, choice)
+    with pytest.raises(TokenizerError, match=said("4,000,001 characters ... 1,000,000 at most")):
+        chat_layout(tokenizer, "/dev/zero")
 
 
 def test_chats_that_a_layout_cannot_hold(

@@ -131,3 +131,12 @@ def test_what_transformers_gives_to_templates() -> None:
     template = JinjaTemplate(source, "x")
     assert template.render([{}]) == ['1\n3\n{"b": "<é>", "a": 1}%{\n  "a": 1\n}']
     template.close()
+
+
+def test_a_chat_beyond_any_size_is_refused_at_once() -> None:
+    template = JinjaTemplate("{{ text }}", "x")
+    with pytest.raises(TokenizerError, match=said("x ... 50,000,0 ... are no chat")):
+        template.render([{"text": "a" * 50_000_000}])
+    with pytest.raises(TokenizerError, match=said("10,000,000 characters")):
+        template.render([{"text": "a" * 11_000_000}])
+    template.close()

@@ -83,8 +83,8 @@ def generate(
         str | None,
         typer.Option(
             help=(
-                "Lay the prompt out as a message of the user: llama3, chatml, alpaca, a file in"
-                " Jinja, or own for the model's."
+                "Lay the prompt out as a message of the user: own for the model's layout, llama3,"
+                " chatml, alpaca, none, or a file in Jinja."
             ),
             show_default="continue the text as it is",
             metavar="NAME|FILE",
@@ -133,7 +133,7 @@ def generate(
         device,
         adapters={_ADAPTER: adapter} if adapter else None,
         generation_config=generation_config == "auto",
-        template=None if template == "own" else template,
+        template=template,
     )
     given_options = {
         "max_tokens": max_tokens,
@@ -193,7 +193,7 @@ def chat(
     template: Annotated[
         str | None,
         typer.Option(
-            help="Layout of the chat: llama3, chatml, alpaca, none, or a file in Jinja.",
+            help="Layout of the chat: own, llama3, chatml, alpaca, none, or a file in Jinja.",
             show_default="the model's own",
             metavar="NAME|FILE",
         ),

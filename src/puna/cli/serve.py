@@ -141,7 +141,7 @@ def serve(
     chat_template: Annotated[
         str | None,
         typer.Option(
-            help="Layout of chats: llama3, chatml, alpaca, none, or a file in Jinja.",
+            help="Layout of chats: own, llama3, chatml, alpaca, none, or a file in Jinja.",
             show_default="each model's own",
             metavar="NAME|FILE",
         ),

@@ -30,7 +30,10 @@ def read_generation_defaults(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / FILE
     if not path.is_file():
         return {}
-    remedy = f"correct or delete it, or leave it unread with --generation-config none: {path}"
+    remedy = (
+        "correct or delete it, or leave it unread with --generation-config none"
+        f" (generation_config=False in Python): {path}"
+    )
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")

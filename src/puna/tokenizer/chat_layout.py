@@ -24,16 +24,18 @@ from puna.tokenizer.chat_template import (
     check_messages,
     encode_chat,
 )
-from puna.tokenizer.jinja_template import JinjaTemplate
+from puna.tokenizer.jinja_template import MOST_TEMPLATE_CHARACTERS, JinjaTemplate
 from puna.tokenizer.named_templates import NAMED_TEMPLATES
 from puna.tokenizer.text_marks import TextMarks
 
 if TYPE_CHECKING:
     from puna.tokenizer.tokenizer import Tokenizer
 
-LLAMA3, NO_LAYOUT = "llama3", "none"
-LAYOUT_NAMES = (LLAMA3, *NAMED_TEMPLATES, NO_LAYOUT)
+OWN, LLAMA3, NO_LAYOUT = "own", "llama3", "none"
+LAYOUT_NAMES = (OWN, LLAMA3, *NAMED_TEMPLATES, NO_LAYOUT)
 """The layouts that have a name; any other choice is a file."""
+
+_OTHERS = f"{', '.join(LAYOUT_NAMES[1:])}, or a file"
 
 
 class ChatLayout(Protocol):
@@ -188,7 +190,7 @@ class TemplateLayout:
                 return templates[key]
         raise TokenizerError(
             f"{self.name} holds several templates ({', '.join(templates)}), of which none is called"
-            f" default; choose another layout ({', '.join(LAYOUT_NAMES)}, or a file)"
+            f" default; choose another layout ({_OTHERS})"
         )
 
     def _contexts(
@@ -216,10 +218,10 @@ class TemplateLayout:
 def chat_layout(tokenizer: "Tokenizer", choice: str | None = None) -> ChatLayout:
     """The layout of a model's chats.
 
-    choice: None for the model's own, one of `LAYOUT_NAMES`, or the path of a file in Jinja. Raises
+    choice: one of `LAYOUT_NAMES`, or the path of a file in Jinja; None is the model's own. Raises
     TokenizerError for a file that cannot be read, or an entry `chat_template` that is no template.
     """
-    if choice is None:
+    if choice in (None, OWN):
         return _own_layout(tokenizer)
     if choice == LLAMA3:
         return Llama3Layout(tokenizer)
@@ -229,7 +231,8 @@ def chat_layout(tokenizer: "Tokenizer", choice: str | None = None) -> ChatLayout
         sources = {"default": NAMED_TEMPLATES[choice]}
         return TemplateLayout(tokenizer, sources, f"the chat template {choice}")
     try:
-        source = Path(choice).read_text(encoding="utf-8")
+        with Path(choice).open("rb") as file:  # a whole file may be of any size, or without end
+            source = file.read(4 * MOST_TEMPLATE_CHARACTERS + 1).decode("utf-8")
     except (OSError, ValueError) as error:
         raise TokenizerError(
             f"{choice!r} is neither a chat layout ({', '.join(LAYOUT_NAMES)}) nor a file of text"
@@ -253,7 +256,7 @@ def _own_layout(tokenizer: "Tokenizer") -> ChatLayout:
             raise TokenizerError(
                 f"chat_template in tokenizer_config.json is {json.dumps(given)[:80]}; it must be a"
                 ' text in Jinja or a list of {"name", "template"}: correct it, or choose a layout'
-                f" ({', '.join(LAYOUT_NAMES)}, or a file)"
+                f" ({_OTHERS})"
             )
     return TemplateLayout(tokenizer, sources, "the model's own chat template")
 

@@ -24,6 +24,10 @@ MOST_TEMPLATE_CHARACTERS = 1_000_000
 """Published templates have up to 20,000."""
 
 
+MOST_REQUEST_BYTES = 50_000_000
+"""Of all contexts together; they share the 200 MB with what is made of them."""
+
+
 class JinjaTemplate:
     """A template by its text. name: its name in errors. Any thread may render; one does at a
     time.
@@ -46,6 +50,11 @@ class JinjaTemplate:
         attribute that it may not read, more than a second of processor time or 200 MB.
         """
         request = json.dumps(contexts).encode("ascii")
+        if len(request) > MOST_REQUEST_BYTES:
+            raise self._error(
+                f"as JSON it has {len(request):,} bytes, and more than {MOST_REQUEST_BYTES:,} are"
+                " no chat"
+            )
         with self._lock:
             answered = json.loads(self._answer(request))
         if "error" in answered:
