@@ -138,7 +138,7 @@ def test_a_models_own_template_and_defaults(
     assert (result.code, result.out) == (0, f"you: {reply}\nyou: ")
     assert result.err == (
         "from generation_config.json: temperature 0.3, max_tokens 8\n"
-        "chats are laid out by the model's own chat template\n"
+        "layout of the chat: the model's own chat template\n"
     )
     told = puna("chat", *arguments, "--temperature", 0, "--max-tokens", 4, stdin="old\n")
     assert told.out == f"you: {expected(laid_out, temperature=0, max_tokens=4)}\nyou: "
@@ -162,13 +162,13 @@ def test_a_layout_can_be_chosen(
     reply = "".join(tiny_llama.chat([Message("user", "old")], **options))
     result = puna("chat", *arguments, "--template", "llama3", stdin="old\n")
     assert result.out == f"you: {reply}\nyou: "
-    assert result.err == "chats are laid out by Llama 3's layout\n"
+    assert result.err == "layout of the chat: Llama 3's\n"
     generated = puna("generate", own_folder, "old", "--template", "llama3", *arguments[1:])
     assert generated.out == f"{reply}\n"
     none = puna("chat", *arguments, "--template", "none", stdin="old\n")
     plain = tiny_llama.generate("old\n", **options)
     assert none.out == f"you: {plain}\nyou: "
-    assert "no chat layout" in none.err
+    assert none.err == "layout of the chat: none, the texts of the messages line by line\n"
     file = tmp_path / "x.jinja"
     file.write_text("{{ bos_token }}{{ messages[0].content }}", encoding="utf-8")
     told = puna("chat", *arguments, "--template", file, stdin="old\n")

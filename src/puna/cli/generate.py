@@ -245,7 +245,7 @@ def chat(
     }
     layout = loaded.chat_layout
     if template is not None or layout.is_foreign:
-        typer.echo(f"chats are laid out by {layout.name}", err=True)
+        typer.echo(f"layout of the chat: {layout.name}", err=True)
     opening = [Message("system", system)] if system else []
     messages = list(opening)
     while line := _ask():

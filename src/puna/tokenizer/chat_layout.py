@@ -72,7 +72,7 @@ class ChatLayout(Protocol):
 class Llama3Layout:
     """Llama 3's layout, by `encode_chat`."""
 
-    name = "Llama 3's layout"
+    name = "Llama 3's"
     is_foreign = False
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
@@ -99,7 +99,7 @@ class PlainLayout:
     met texts in training.
     """
 
-    name = "no chat layout: the texts of the messages, line by line"
+    name = "none, the texts of the messages line by line"
     source = None
     is_foreign = True
 
