@@ -20,8 +20,8 @@ DOUBLING = (
 )
 
 FAULTS = [
-    (LOOP, "more than a second"),
-    ("{{ 2 ** (10 ** 9) }}", "more than a second"),
+    (LOOP, "more than half a second"),
+    ("{{ 2 ** (10 ** 9) }}", "more than half a second"),
     ("{{ 'a' * 2 ** 40 }}", "200 MB"),
     ("{{ '%1000000000d' % 1 }}", "200 MB"),
     ("{{ '{:1000000000}'.format(1) }}", "200 MB"),
@@ -70,14 +70,14 @@ def sometimes() -> Iterator[JinjaTemplate]:
 
 
 def test_the_next_chat_goes_on(sometimes: JinjaTemplate) -> None:
-    """A looping template costs little more than its second of processor time, whatever else the
-    machine does.
+    """A looping template costs little more than its half second of processor time, however busy the
+    machine is.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with pytest.raises(TokenizerError, match="more than a second"):
+    with pytest.raises(TokenizerError, match="more than half a second"):
         sometimes.render([{"text": "a"}, {"loop_now": True}])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.0
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
     assert sometimes.render([{"text": "a"}, {"text": "ü🦙\ud800"}]) == ["a", "ü🦙\ud800"]
 
 

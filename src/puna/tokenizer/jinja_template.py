@@ -47,7 +47,7 @@ class JinjaTemplate:
     def render(self, contexts: Sequence[Mapping[str, Any]]) -> list[str]:
         """The text of each context; their values must be those that JSON has. Raises TokenizerError
         with the template's name and the reason: its syntax, its own rejection of the chat, an
-        attribute that it may not read, more than a second of processor time or 200 MB.
+        attribute that it may not read, more than half a second of processor time or 200 MB.
         """
         request = json.dumps(contexts).encode("ascii")
         if len(request) > MOST_REQUEST_BYTES:
@@ -85,7 +85,7 @@ class JinjaTemplate:
         code = process.wait()
         self.close()
         if code == -signal.SIGPROF:
-            raise self._error("it takes more than a second of processor time")
+            raise self._error("it takes more than half a second of processor time")
         raise self._error(f"it ended the process that renders it (exit code {code})")
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -28,7 +28,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-CPU_SECONDS = 1.0
+CPU_SECONDS = 0.5
 """Processor time of one rendering, and of reading the template. A usual one takes 0.1 ms."""
 
 MEMORY_BYTES = 200_000_000
