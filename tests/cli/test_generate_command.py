@@ -1,6 +1,8 @@
 """`puna generate` and `puna chat`: text on standard output, the same for the same seed."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,3 +121,114 @@ def test_a_conversation_from_standard_input(
     told = puna(*arguments, "--system", "river", stdin="old\n")
     turns = [Message("system", "river"), Message("user", "old")]
     assert told.out == f"you: {''.join(tiny_llama.chat(turns, **options))}\nyou: "
+
+
+@pytest.fixture
+def own_folder(tiny_run: Path, tmp_path: Path) -> Path:
+    """A model with a chat template and default options of its own."""
+    folder = tmp_path / "own"
+    shutil.copytree(tiny_run / "model", folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["chat_template"] = (
+        "{% for m in messages %}{{ raise_exception('no system') if m.role == 'system' }}"
+        "{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "generation_config.json").write_text(
+        '{"temperature": 0.3, "max_new_tokens": 8}', encoding="utf-8"
+    )
+    return folder
+
+
+def test_a_models_own_template_and_defaults(
+    puna: Puna, own_folder: Path, tiny_llama: LanguageModel
+) -> None:
+    """The publisher's temperature takes the place of the command's own 0.95 for top_p as well."""
+
+    def expected(text: str, **options: Any) -> str:
+        prompt = tiny_llama.tokenizer.encode(text)
+        return "".join(text for _, text in tiny_llama.stream(prompt, seed=3, **options))
+
+    laid_out = "user: old\n"
+    reply = expected(laid_out, temperature=0.3, max_tokens=8)
+    arguments = (own_folder, "--seed", 3, "--device", "cpu")
+    result = puna("chat", *arguments, stdin="old\n")
+    assert (result.code, result.out) == (0, f"you: {reply}\nyou: ")
+    assert result.err == (
+        "from generation_config.json: temperature 0.3, max_tokens 8\n"
+        "layout of the chat: the model's own chat template\n"
+    )
+    told = puna("chat", *arguments, "--temperature", 0, "--max-tokens", 4, stdin="old\n")
+    assert told.out == f"you: {expected(laid_out, temperature=0, max_tokens=4)}\nyou: "
+    assert "from generation_config" not in told.err
+    unread = puna("chat", *arguments, "--generation-config", "none", stdin="old\n")
+    default = expected(laid_out, temperature=0.7, top_p=0.95, max_tokens=512)
+    assert unread.out == f"you: {default}\nyou: "
+    generated = puna("generate", own_folder, "old", "--template", "own", *arguments[1:])
+    assert generated.out == f"{reply}\n"
+    plain = puna("generate", own_folder, "user: old\n", *arguments[1:])
+    assert plain.err == "from generation_config.json: temperature 0.3, max_tokens 8\n"
+
+
+def test_a_layout_can_be_chosen(
+    puna: Puna, own_folder: Path, tiny_llama: LanguageModel, tmp_path: Path
+) -> None:
+    from puna.tokenizer.chat_template import Message
+
+    options = {"max_tokens": 4, "temperature": 0}
+    arguments = (own_folder, "--max-tokens", 4, "--temperature", 0, "--device", "cpu")
+    reply = "".join(tiny_llama.chat([Message("user", "old")], **options))
+    result = puna("chat", *arguments, "--template", "llama3", stdin="old\n")
+    assert result.out == f"you: {reply}\nyou: "
+    assert result.err == "layout of the chat: Llama 3's\n"
+    generated = puna("generate", own_folder, "old", "--template", "llama3", *arguments[1:])
+    assert generated.out == f"{reply}\n"
+    none = puna("chat", *arguments, "--template", "none", stdin="old\n")
+    plain = tiny_llama.generate("old\n", **options)
+    assert none.out == f"you: {plain}\nyou: "
+    assert none.err == "layout of the chat: none, the texts of the messages line by line\n"
+    file = tmp_path / "x.jinja"
+    file.write_text("{{ bos_token }}{{ messages[0].content }}", encoding="utf-8")
+    told = puna("chat", *arguments, "--template", file, stdin="old\n")
+    assert told.out == f"you: {tiny_llama.generate('old', **options)}\nyou: "
+
+
+def test_ids_are_continued_as_they_are(
+    puna: Puna, tiny_run: Path, tiny_llama: LanguageModel
+) -> None:
+    tokenizer = tiny_llama.tokenizer
+    ids = [tokenizer.bos_id, *tokenizer.encode("old ")]
+    arguments = (tiny_run / "model", "--temperature", 0, "--max-tokens", 6)
+    for written in (" ".join(map(str, ids)), ", ".join(map(str, ids))):
+        result = puna("generate", *arguments, "--ids", written)
+        continued = tiny_llama.generate("old ", temperature=0, max_tokens=6)
+        assert result.out == f"<|begin_of_text|>old {continued}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "neither was given ... give one"),
+        (["old", "--ids", "1"], "both was given ... give one"),
+        (["--ids", "1", "--template", "own"], "--ids are no text"),
+        (["--ids", "1 x"], "'x' is no id ... whole numbers"),
+        (["--ids", " "], "is no id"),
+        (["--ids", "1 99999999999999999999"], "is no id"),
+        (["--ids", "1 999999999"], "not in this vocabulary"),
+        (["old", "--template", "lama3"], "'lama3' ... llama3, chatml, alpaca, none"),
+    ],
+)
+def test_prompts_that_are_none(
+    puna: Puna, tiny_run: Path, arguments: list[str], message: str
+) -> None:
+    result = puna("generate", tiny_run / "model", *arguments)
+    assert result.code == 1
+    assert re.search(said(message), result.err)
+    assert (result.out, result.err.count("\n")) == ("", 1)
+
+
+def test_a_chat_that_the_template_rejects_is_one_line(puna: Puna, own_folder: Path) -> None:
+    result = puna("chat", own_folder, "--system", "x", stdin="old\n")
+    assert result.code == 1
+    last = result.err.splitlines()[-1]
+    assert re.search(said("own chat template ... rejects ... no system"), last)

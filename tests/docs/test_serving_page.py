@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import httpx
 import pytest
@@ -66,10 +66,23 @@ def test_every_example_prints_what_the_page_shows(reader: Reader) -> None:
 
 def test_the_server_announces_itself_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
     loaded = LoadedModel("quickstart", 256, (), 16_384, "cpu", "float32")
-    models = {"quickstart": SimpleNamespace(loaded=loaded)}
 
-    _announce(Address("127.0.0.1", 8000), SimpleNamespace(models=models), needs_key=False)  # type: ignore[arg-type]
-    assert capsys.readouterr().out in PAGE.blocks("text")
+    def announced(layout: Any, defaults: dict[str, Any]) -> str:
+        text = SimpleNamespace(layout=layout, defaults=defaults)
+        models = {"quickstart": SimpleNamespace(loaded=loaded, text=text)}
+        _announce(Address("127.0.0.1", 8000), SimpleNamespace(models=models), needs_key=False)  # type: ignore[arg-type]
+        return capsys.readouterr().out
+
+    plain = announced(SimpleNamespace(is_foreign=False), {})
+    assert plain in PAGE.blocks("text")
+    first, last = plain.splitlines()
+    own = SimpleNamespace(is_foreign=True, name="the model's own chat template")
+    assert announced(own, {"temperature": 0.6, "top_p": 0.9}).splitlines() == [
+        first,
+        "  chats of quickstart: the model's own chat template",
+        "  defaults of quickstart: temperature 0.6, top_p 0.9, from generation_config.json",
+        last,
+    ]
 
 
 @pytest.mark.parametrize("line", COMMANDS)

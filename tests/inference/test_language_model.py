@@ -1,6 +1,8 @@
 """Text in, text out: ends, stop texts, streams, conversations."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -276,3 +278,35 @@ def test_loading(tiny_run: Path, tmp_path: Path) -> None:
         load(tmp_path, "cpu")
     with pytest.raises(ConfigError, match="cannot be used here"):
         load(tiny_run / "model", "cuda:99")
+
+
+def test_a_folder_gives_defaults_and_the_layout_of_chats(
+    tiny_llama: LanguageModel, tiny_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_run / "model", folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["chat_template"] = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "generation_config.json").write_text(
+        '{"do_sample": false, "max_new_tokens": 5, "temperature": 0.3}', encoding="utf-8"
+    )
+    own = load(folder, "cpu")
+    tokenizer, messages = own.tokenizer, [Message("user", "old")]
+    assert own.defaults == {"temperature": 0.0, "max_tokens": 5}
+    assert own.encode_chat(messages) == tokenizer.encode("user: old")
+    greedy = tiny_llama.generate(PROMPT, temperature=0, max_tokens=5)
+    assert own.generate(PROMPT) == greedy
+    assert own.complete(own.encode_prompt(PROMPT))[0].text == greedy
+    assert "".join(own.chat(messages)) == "".join(
+        text
+        for _, text in tiny_llama.stream(own.encode_chat(messages), temperature=0, max_tokens=5)
+    )
+    told = {"temperature": 0.9, "max_tokens": 20, "seed": 3}
+    assert own.generate(PROMPT, **told) == tiny_llama.generate(PROMPT, **told)
+    assert own.generate(PROMPT, temperature=None) == greedy
+    bare = load(folder, "cpu", generation_config=False, template="llama3")
+    assert bare.defaults == {}
+    assert bare.encode_chat(messages) == tiny_llama.encode_chat(messages)
+    with pytest.raises(TokenizerError, match="neither"):
+        load(folder, "cpu", template="lama3").encode_chat(messages)

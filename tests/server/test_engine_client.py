@@ -31,7 +31,7 @@ LONG = {"max_tokens": 80, "ignore_end": True, "speculate": False}
 def request(
     client: EngineClient, text: str = "the llama ", embed: bool = False, **options: Any
 ) -> Request:
-    tokenizer = client.models["tiny"].tokenizer
+    tokenizer = client.models["tiny"].text.tokenizer
     prompt = [tokenizer.bos_id or 0, *tokenizer.encode(text)]
     return Request(
         f"request {next(NUMBERS)}",
@@ -87,8 +87,8 @@ def test_what_a_model_says_of_itself(client: EngineClient, tiny_llama: LanguageM
     served = client.models["tiny"]
     loaded = served.loaded
     assert (loaded.name, loaded.context_length, loaded.adapters) == ("tiny", 96, ())
-    assert served.tokenizer.hash == tiny_llama.tokenizer.hash
-    assert abs(served.created - time.time()) < 10_000
+    assert served.text.tokenizer.hash == tiny_llama.tokenizer.hash
+    assert abs(served.text.created - time.time()) < 10_000
     assert loaded.cache_tokens == 8 * 96
     assert client.max_running == 8
     assert client.health().ok

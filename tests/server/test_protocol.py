@@ -270,7 +270,7 @@ def test_unknown_keys_of_a_history_are_passed_over(message: dict[str, Any]) -> N
     assert isinstance(body, ChatRequest)
     assert broken_rule(ChatRequest.rules, values) is None
     (turn,) = as_turns(body.messages[1:])
-    called = [chat_template.ToolCall("f", {})] if message.get("tool_calls") else []
+    called = [chat_template.ToolCall("f", {}, "1")] if message.get("tool_calls") else []
     assert list(turn.tool_calls) == called
     assert turn.content == ("" if called else "Be brief." if message["role"] == "system" else "x")
 
@@ -348,7 +348,7 @@ def test_fields_without_effect_are_those_that_the_test_above_gives_values_to() -
 
 
 def test_values_that_change_nothing_reach_the_engine_as_its_defaults() -> None:
-    model = cast("Any", SimpleNamespace(adapter=None))
+    model = cast("Any", SimpleNamespace(adapter=None, defaults={}))
     least, same = (
         generation_options(body, model, max_tokens=5, logprobs=None, constraint=None)
         for body in (
@@ -611,15 +611,15 @@ def test_messages_become_turns() -> None:
     )
     assert isinstance(body, ChatRequest)
     called = (
-        chat_template.ToolCall("f", {"a": [1, "ü"]}),
-        chat_template.ToolCall("g", '{"half'),
-        chat_template.ToolCall("h", '{"a": NaN}'),
+        chat_template.ToolCall("f", {"a": [1, "ü"]}, "1"),
+        chat_template.ToolCall("g", '{"half', "2"),
+        chat_template.ToolCall("h", '{"a": NaN}', "3"),
     )
     assert as_turns(body.messages) == [
         chat_template.Message("system", "Be brief."),
         chat_template.Message("user", "a\nb"),
         chat_template.Message("assistant", "", called),
-        chat_template.Message("tool", "4"),
+        chat_template.Message("tool", "4", call_id="1"),
     ]
 
 

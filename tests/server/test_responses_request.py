@@ -71,18 +71,18 @@ def test_items_become_messages() -> None:
 
 
 def test_calls_belong_to_the_assistants_message_before_them() -> None:
-    call = ToolCall("f", {"a": 1})
+    first, second = ToolCall("f", {"a": 1}, "1"), ToolCall("f", {"a": 1}, "2")
     other = {**CALL, "call_id": "2", "id": "fc_2", "status": "completed"}
     parts = [{"type": "input_text", "text": "3"}, {"type": "input_text", "text": "4"}]
     answers = [OUTPUT, {**OUTPUT, "call_id": "2", "output": parts}]
     words = {"role": "assistant", "content": "Let me see"}
     assert turns(input=[USER, words, CALL, other, *answers, CALL, OUTPUT, words]) == [
         Message("user", "Hello"),
-        Message("assistant", "Let me see", (call, call)),
-        Message("tool", "2"),
-        Message("tool", "3\n4"),
-        Message("assistant", "", (call,)),
-        Message("tool", "2"),
+        Message("assistant", "Let me see", (first, second)),
+        Message("tool", "2", call_id="1"),
+        Message("tool", "3\n4", call_id="2"),
+        Message("assistant", "", (first,)),
+        Message("tool", "2", call_id="1"),
         Message("assistant", "Let me see"),
     ]
 
@@ -172,12 +172,12 @@ def test_the_answer_repeats_the_request() -> None:
     format_ = {"type": "json_schema", "name": "n", "schema": {"enum": [1]}}
     told = check(
         text={"format": format_}, tools=[FUNCTION], tool_choice=FUNCTION, metadata={"a": "b"}
-    ).repeated()
+    ).repeated({})
     assert told["text"] == {"format": format_, "verbosity": "medium"}
     assert told["tool_choice"] == FUNCTION
     assert told["tools"] == [{**FUNCTION, "description": None, "parameters": None, "strict": False}]
     assert (told["metadata"], told["parallel_tool_calls"]) == ({"a": "b"}, True)
-    default = check().repeated()
+    default = check().repeated({})
     assert (default["text"]["format"], default["tool_choice"]) == ({"type": "text"}, "auto")
     assert (default["temperature"], default["top_p"], default["tools"]) == (1, 1, [])
 

@@ -21,7 +21,8 @@ import psutil
 import pytest
 
 from puna.cli.main import main
-from puna.cli.serve import default_limits, model_specs, parse_bytes, request_log
+from puna.cli.model_specs import model_specs
+from puna.cli.serve import default_limits, parse_bytes, request_log
 from puna.engine_process.messages import ModelSpec
 from puna.engine_process.process import default_threads
 from puna.errors import ConfigError
@@ -408,6 +409,9 @@ def test_models_are_called_by_their_folders_or_as_told() -> None:
     assert model_specs([Path("runs/quickstart/model")], [], [])[0].name == "quickstart"
     assert model_specs([Path("models/two/../one")], [], [])[0].name == "one"
     assert [spec.name for spec in model_specs([one, two], ["a", "b"], [])] == ["a", "b"]
+    assert model_specs([one], [], [], template="chatml", generation_config=False) == [
+        ModelSpec("one", "models/one", {}, "chatml", False)
+    ]
     assert model_specs([Path("runs/quickstart/model")], [], [])[0].name == "quickstart"
     with pytest.raises(ConfigError, match="two models are called 'one'"):
         model_specs([one, Path("elsewhere/one")], [], [])

@@ -149,6 +149,8 @@ def test_calls_that_are_not_quite_are_text(text: str) -> None:
         ('{"name": "f", "parameters": {"a": ', "x"),
         ('{"name": "f", "parameters": {}}', "!"),
         ('{"name": "f", "parameters": {}}; ', "x"),
+        ("<tool", "s"),
+        ('<tool_call>\n{"name": "f", "parameters": {}}\n</tool_call', "!"),
         ('{"name": "f", "parameters": {}}; {"name": "', "x"),
     ],
 )
@@ -200,6 +202,7 @@ FRAGMENTS = [
     *'{}[],:;"\\ \n\u00a0x1-é😀\x01',
     *('"name"', '"n\\u0061me"', '"parameters"', '"arguments"', '"type"', '"function"', '"f"'),
     *('"we', "0.5", "1e", "e5", "333", "true", "fal", "null", "NaN", "-Infinity", "; "),
+    *("<tool_call>", "</tool_call>", "<tool", "\n```\n"),
     *("\\u", "\\ud83d", "\\ude00", "\\n", '\\"', "\\u0061", '"a":', "[1,", '{"b":'),
     *('{"name": "f", "parameters": {', '{"name":"f","arguments":{}}', '"name":"f",'),
 ]
@@ -301,6 +304,10 @@ F, G = ("f", '{"a": 1}'), ("weather", "{}")
         (f"Here:\n```json\n{SAID}\n```\n```json\n{SAID}```", "Here:", [F, F]),
         (f"```tool_call\n{SAID}", "", [F]),
         (f"  ```json\n{SAID}\n``", "", [F]),
+        (f"<tool_call>\n{SAID}\n</tool_call>", "", [F]),
+        (f"<tool_call>{SAID}</tool_call><tool_call>{SAID}</tool_call>\n", "", [F, F]),
+        (f"Look:\n<tool_call>\n{SAID}\n</tool_call>\n<tool_call>\n{SAID}\n</t", "Look:", [F, F]),
+        (f"2 <tool_calls <3\n<tool_call>\n{SAID}", "2 <tool_calls <3", [F]),
         (f"```py\nprint()\n```\n{SAID}", "```py\nprint()\n```", [F]),
         (f'{{"name": "unknown", "parameters": {{}}}}\n{SAID}', None, [F]),
         # words behind them, or around them on a line
@@ -310,6 +317,12 @@ F, G = ("f", '{"a": 1}'), ("weather", "{}")
         (f"[{SAID}]", None, []),
         (f"x{SAID}", None, []),
         (f"{SAID}{SAID}", None, []),
+        (f"<tool_call>\n{SAID}\n</tool_call> would do", None, []),
+        (f"<tool_call>\n{SAID}\n```", None, []),
+        (f"```json\n{SAID}\n</tool_call>", None, []),
+        (f"x<tool_call>\n{SAID}\n</tool_call>", None, []),
+        ("<tool_call>\n</tool_call>", None, []),
+        ("<tool_call>Wait", None, []),
         ("Wait ``` json", None, []),
         ("```json\n```", None, []),
         ("two \n blank \n", None, []),
@@ -326,7 +339,9 @@ def test_calls_may_stand_behind_words_on_lines_and_in_fences(
         assert found[0] == (text if said is None else said)
 
 
-@pytest.mark.parametrize("text", [f"I look.\n{SAID}", f"```json\n{SAID}\n```"])
+@pytest.mark.parametrize(
+    "text", [f"I look.\n{SAID}", f"```json\n{SAID}\n```", f"<tool_call>{SAID}</tool_call>"]
+)
 def test_where_an_answer_has_a_form_calls_stand_alone(text: str) -> None:
     """A strict tool's schema is enforced of answers that begin as calls, and not behind words."""
     assert outcome(list(text), alone=True) == (text, [])
@@ -362,6 +377,8 @@ def test_words_are_given_before_the_calls_behind_them_are_whole() -> None:
         ("", '{"name": "f", "parameters": {}}\n'),
         ("", "{ "),
         ("", "\n`"),
+        ("", "<tool_call>\n" + SAID + "\n</tool_call>\n"),
+        ("", " <tool_call"),
         ("", "\n```"),
         ("\n```", "a"),
         ("", " \n"),

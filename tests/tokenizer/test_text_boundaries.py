@@ -15,8 +15,8 @@ import torch
 from puna.api.generation import engine_request
 from puna.api.service import ChosenModel
 from puna.data.encode import encode_batches
-from puna.engine_process.client import ServedModel
 from puna.engine_process.messages import LoadedModel
+from puna.engine_process.served_model import ServedModel, TextSide
 from puna.eval.exact_match import exact_match
 from puna.eval.held_out import text_tokens
 from puna.inference.constrain import ConstraintCompiler
@@ -25,6 +25,7 @@ from puna.inference.language_model import LanguageModel
 from puna.inference.request import Constraint, GenerationOptions, Request
 from puna.model.config import ModelConfig
 from puna.model.transformer import Transformer, build_transformer
+from puna.tokenizer.chat_layout import chat_layout
 from puna.tokenizer.chat_template import Message
 from puna.tokenizer.tokenizer import Tokenizer
 
@@ -72,7 +73,8 @@ def test_prompts_of_a_language_model_begin_as_documents(either: Tokenizer) -> No
 def served(tokenizer: Tokenizer) -> ChosenModel:
     """A model with this tokenizer as the API server knows it."""
     loaded = LoadedModel("m", 64, (), 64, "cpu", "float32")
-    return ChosenModel("m", ServedModel(loaded, tokenizer, 0))
+    side = TextSide(tokenizer, chat_layout(tokenizer), {}, 0)
+    return ChosenModel("m", ServedModel(loaded, side))
 
 
 def test_prompts_over_http_begin_as_documents(either: Tokenizer) -> None:

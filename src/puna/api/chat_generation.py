@@ -87,7 +87,13 @@ class ChatGeneration:
         options = generation_options(
             body,
             model,
-            max_tokens=most_tokens(left, limits, body.max_completion_tokens, body.max_tokens),
+            max_tokens=most_tokens(
+                left,
+                limits,
+                body.max_completion_tokens,
+                body.max_tokens,
+                default=model.defaults.get("max_tokens"),
+            ),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             constraint=await checked_constraint(body, limits),
         )

@@ -21,7 +21,7 @@ from puna.tokenizer import chat_template
 
 SpeakerName = Annotated[
     str | None,
-    Field(description="a label that the model does not see: Llama's layout has no place for it"),
+    Field(description="a label that the model does not see: no layout is given it"),
 ]
 
 
@@ -165,10 +165,11 @@ def _turn(message: Message) -> chat_template.Message:
     calls: tuple[chat_template.ToolCall, ...] = ()
     if isinstance(message, AssistantMessage):
         calls = tuple(
-            chat_template.ToolCall(call.function.name, _arguments(call.function.arguments))
+            chat_template.ToolCall(call.function.name, _arguments(call.function.arguments), call.id)
             for call in message.tool_calls or ()
         )
-    return chat_template.Message(role, text_of(message.content), calls)
+    call_id = message.tool_call_id if isinstance(message, ToolMessage) else ""
+    return chat_template.Message(role, text_of(message.content), calls, call_id)
 
 
 def _arguments(text: str) -> Any:

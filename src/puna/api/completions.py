@@ -126,7 +126,12 @@ class CompletionGeneration:
             options = generation_options(
                 body,
                 model,
-                max_tokens=max(most_tokens(left, limits, body.max_tokens), 1),
+                max_tokens=max(
+                    most_tokens(
+                        left, limits, body.max_tokens, default=model.defaults.get("max_tokens")
+                    ),
+                    1,
+                ),
                 logprobs=body.logprobs,
                 constraint=constraint,
             )

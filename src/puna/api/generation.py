@@ -11,7 +11,7 @@ import sys
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from puna.api.error_response import ApiError
 from puna.api.limits import Limits
@@ -89,13 +89,14 @@ class Prompt(Generic[S]):
     sequences: Sequence[S]
 
 
-def most_tokens(left: int, limits: Limits, *asked: int | None) -> int:
+def most_tokens(left: int, limits: Limits, *asked: int | None, default: int | None = None) -> int:
     """Tokens of an answer at most: the least of what is left of the context, the server's limit and
-    the numbers asked for; null and -1 ask for none.
+    the numbers asked for; null and -1 ask for none. default: the number where none is asked for.
     """
-    return min(
-        left, limits.output_tokens, *(most for most in asked if most is not None and most >= 0)
-    )
+    numbers = [most for most in asked if most is not None and most >= 0]
+    if not numbers and default is not None:
+        numbers = [default]
+    return min(left, limits.output_tokens, *numbers)
 
 
 def generation_options(
@@ -106,7 +107,8 @@ def generation_options(
     logprobs: int | None,
     constraint: Constraint | None,
 ) -> GenerationOptions:
-    """A request's fields as the engine takes them; null and left out are the default.
+    """A request's fields as the engine takes them; null and left out are the model's default, or
+    else the engine's.
 
     Stop texts and ids do not apply to JSON that the answer is held to: it ends where it is whole,
     and what is cut before is no JSON.
@@ -116,7 +118,7 @@ def generation_options(
     share = body.top_p if body.top_p is None else max(body.top_p, sys.float_info.min)
     asked = {
         "temperature": body.temperature,
-        "top_k": None if body.top_k in (-1, 0) else body.top_k,
+        "top_k": body.top_k,
         "top_p": share,
         "min_p": body.min_p,
         "typical_p": body.typical_p,
@@ -132,12 +134,12 @@ def generation_options(
         "n": body.n,
         "prompt_logprobs": body.prompt_logprobs,
     }
+    given = {name: value for name, value in asked.items() if value is not None}
+    options: dict[str, Any] = {**model.defaults, **given, "max_tokens": max_tokens}
+    if options.get("top_k") in (-1, 0):  # all, which a request may ask for against a default
+        del options["top_k"]
     return GenerationOptions(
-        max_tokens=max_tokens,
-        logprobs=logprobs,
-        constraint=constraint,
-        adapter=model.adapter,
-        **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]
+        logprobs=logprobs, constraint=constraint, adapter=model.adapter, **options
     )
 
 

@@ -267,7 +267,7 @@ class TokenizerInfo(Answer):
     eos_token: str | None = Field(description="ends a text")
     pad_token: str | None = Field(description="fills a batch")
     chat_template: str | None = Field(
-        description="the layout of chats, in Jinja; null for a vocabulary that holds none"
+        description="the layout of chats, in Jinja; null for a model that has none"
     )
     max_model_len: int = Field(description="the model's context, in tokens")
 

@@ -158,7 +158,7 @@ class ResponseAnswer:
             store=False,
             truncation="disabled",
             usage=usage,
-            **self._body.repeated(),
+            **self._body.repeated(self._model.defaults),
         )
 
 

@@ -5,6 +5,7 @@ Nothing is stored between two requests, so fields that refer to what was stored 
 what to send instead. Not here: items of the input (responses_items.py).
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
@@ -206,8 +207,10 @@ class ResponsesRequest(SamplingRequest):
             **shared,
         )
 
-    def repeated(self) -> dict[str, Any]:
-        """The fields that the answer repeats, with the defaults of those that were left out."""
+    def repeated(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that the answer repeats, with the defaults of those that were left out, which
+        may be the model's.
+        """
         choice = self.tool_choice or "auto"
         format_ = self.text.format if self.text is not None else None
         written = format_.model_dump(by_alias=True, exclude_unset=True) if format_ else None
@@ -218,12 +221,14 @@ class ResponsesRequest(SamplingRequest):
             "parallel_tool_calls": self.parallel_tool_calls is not False,
             "prompt_cache_key": self.prompt_cache_key,
             "safety_identifier": self.safety_identifier,
-            "temperature": 1.0 if self.temperature is None else self.temperature,
+            "temperature": (
+                defaults.get("temperature", 1.0) if self.temperature is None else self.temperature
+            ),
             "text": {"format": written or {"type": "text"}, "verbosity": "medium"},
             "tool_choice": choice if isinstance(choice, str) else choice.model_dump(),
             "tools": [tool.described() for tool in self.tools or ()],
             "top_logprobs": self.top_logprobs or 0,
-            "top_p": 1.0 if self.top_p is None else self.top_p,
+            "top_p": defaults.get("top_p", 1.0) if self.top_p is None else self.top_p,
             "user": self.user,
         }
 

@@ -6,9 +6,10 @@ name is looked up among what was loaded and is never a path.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request
 
@@ -17,9 +18,9 @@ from puna.api.error_response import ApiError
 from puna.api.fields import MESSAGES, TOKEN_ID
 from puna.api.limits import Admission, Limits
 from puna.api.responses import Model, ModelList
-from puna.engine_process.client import EngineClient, ServedModel
+from puna.engine_process.client import EngineClient
+from puna.engine_process.served_model import ServedModel
 from puna.errors import TokenizerError
-from puna.tokenizer.chat_template import encode_chat
 from puna.tokenizer.tokenizer import Tokenizer
 
 _MESSAGE_TOKENS = 4
@@ -49,7 +50,14 @@ class ChosenModel:
     @property
     def tokenizer(self) -> Tokenizer:
         """Its vocabulary."""
-        return self.served.tokenizer
+        return self.served.text.tokenizer
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Options of generation where a request gives none, by the names of
+        `GenerationOptions`.
+        """
+        return self.served.text.defaults
 
     async def encode_prompt(self, given: str | list[int]) -> EncodedPrompt:
         """A prompt as ids, of which there is at least one. A text is read as the model met texts in
@@ -72,12 +80,11 @@ class ChosenModel:
         field: str = "messages",
     ) -> list[int]:
         """A conversation as ids, `answer`: up to the beginning of the answer. field: its name in
-        errors. Raises ApiError for a model whose vocabulary holds no chats.
+        errors. Raises ApiError for what the layout of the model's chats cannot hold.
         """
         try:
-            laid_out = await asyncio.to_thread(
-                encode_chat,
-                self.tokenizer,
+            return await asyncio.to_thread(
+                self.served.text.layout.encode,
                 as_turns(messages),
                 tools=[tool.described() for tool in tools],
                 add_generation_prompt=answer,
@@ -85,7 +92,6 @@ class ChosenModel:
         except TokenizerError as error:
             message = f"{field}: {error}"
             raise ApiError(400, message, param=field, code="invalid_value") from error
-        return laid_out.ids
 
     def described(self) -> Model:
         """Its entry in /v1/models."""
@@ -93,7 +99,7 @@ class ChosenModel:
         return Model(
             id=self.name,
             object="model",
-            created=served.created,
+            created=served.text.created,
             owned_by="puna",
             max_model_len=served.loaded.context_length,
         )

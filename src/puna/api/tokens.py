@@ -19,6 +19,7 @@ from puna.api.protocol import DetokenizeRequest, TokenizeChatRequest, TokenizeTe
 from puna.api.responses import DetokenizeResponse, TokenizeResponse, TokenizerInfo
 from puna.api.service import ChosenModel, Service
 from puna.errors import TokenizerError
+from puna.tokenizer.chat_layout import role_tokens
 from puna.tokenizer.folder import build_config
 
 
@@ -93,13 +94,15 @@ async def _tokenized_text(
 
 
 def described(model: ChosenModel) -> TokenizerInfo:
-    """The special tokens of a model, and its layout of chats."""
-    config = build_config(model.tokenizer.special_tokens)
+    """The special tokens of a model, by their roles in its configuration or else by their names,
+    and the template of its chats.
+    """
+    names = role_tokens(build_config(model.tokenizer.special_tokens) | dict(model.tokenizer.config))
     return TokenizerInfo(
-        bos_token=config.get("bos_token"),
-        eos_token=config.get("eos_token"),
-        pad_token=config.get("pad_token"),
-        chat_template=config.get("chat_template"),
+        bos_token=names.get("bos_token"),
+        eos_token=names.get("eos_token"),
+        pad_token=names.get("pad_token"),
+        chat_template=model.served.text.layout.source,
         max_model_len=model.served.loaded.context_length,
     )
 

@@ -1,5 +1,5 @@
 """Calls of tools in generated text: `{"name": ..., "parameters": {...}}`, as Llama 3.1 writes them,
-several behind ";".
+several behind ";", or each between <tool_call> and </tool_call>, as models of ChatML do.
 
 A reader takes an answer's text bit by bit and gives its parts: words, and calls with their
 arguments. There are three. `WordsReader` for answers without tools. `CallReader` for an answer that
@@ -132,6 +132,7 @@ class CallReader:
 
 
 _BLANK = " \t\r\n"
+_TAG, _END_TAG = "<tool_call>", "</tool_call>"
 _BEGUN_FENCE = re.compile(r"`{1,2}|```[\w+-]{0,20}[ \t\r]{0,20}\n?")
 
 
@@ -140,10 +141,11 @@ class PossibleCalls:
     single: the answer ends with its first call. alone: nothing but calls counts as calls, neither
     behind words nor in a fence.
 
-    Calls stand apart by white space or ";", bare or in code fences, and nothing but white space
-    stands behind the last. They begin where the text does or behind white space. Text is held back
-    while it may become calls; when it cannot, reading goes on behind it. So each character is read
-    once or twice, however the text is cut, and the text of a whole call once more.
+    Calls stand apart by white space or ";", bare, in code fences or in <tool_call> tags, and
+    nothing but white space stands behind the last. They begin where the text does or behind white
+    space. Text is held back while it may become calls; when it cannot, reading goes on behind it.
+    So each character is read once or twice, however the text is cut, and the text of a whole call
+    once more.
     """
 
     def __init__(self, names: Collection[str], single: bool = False, alone: bool = False) -> None:
@@ -153,10 +155,11 @@ class PossibleCalls:
         self._at_start = True  # nothing but white space was read
         # Held back: white space, and what may be a block of calls behind it
         self._held: list[str] = []
-        # words: no block has begun; opening, closing, leaving: in the marks of a fence, the last of
-        # code that is no call; call; between
+        # words: no block has begun; opening, closing, leaving: in the marks of a fence or in a tag,
+        # the last of code that is no call; call; between
         self._state = "words"
-        self._fence, self._fenced, self._in_code = "", False, False
+        self._fence, self._in_code = "", False
+        self._fenced = ""  # the first character of the marks or the tag around what is read
         self._separated = self._semicolon = False  # a call may follow; a ";" was read
         self._call: PartialCall | None = None
         self._begin = 0  # of that call in what is held
@@ -200,9 +203,9 @@ class PossibleCalls:
     def _give_up(self, words: list[str], text: str, blank: str = "") -> None:
         """Give what is no block of calls."""
         words.append(text)
-        self._in_code |= self._fenced
+        self._in_code |= self._fenced == "`"
         self._held, self._calls = [blank] * bool(blank), []
-        self._state, self._call, self._fenced = "words", None, False
+        self._state, self._call, self._fenced = "words", None, ""
         self._is_words = self._alone
 
     def _read_word(self, character: str, words: list[str]) -> None:
@@ -213,6 +216,9 @@ class PossibleCalls:
         if character == "{" and (self._held or self._at_start) and not self._is_words:
             self._state = "call"
             self._begin_call()
+            self._held.append(character)
+        elif character == "<" and not self._alone and (self._held or self._at_start):
+            self._state, self._fence = "opening", character
             self._held.append(character)
         elif character == "`" and not self._alone and self._on_a_line_of_its_own():
             self._state, self._fence = "leaving" if self._in_code else "opening", character
@@ -238,14 +244,17 @@ class PossibleCalls:
                 return not self._call.broken
             case "opening":
                 self._fence += character
-                if self._fence.endswith("\n"):
-                    self._state, self._fenced, self._separated = "between", True, True
-                return _BEGUN_FENCE.fullmatch(self._fence) is not None
+                if self._fence == _TAG or self._fence.endswith("\n"):
+                    self._state, self._fenced, self._separated = "between", self._fence[0], True
+                return (
+                    _TAG.startswith(self._fence) or _BEGUN_FENCE.fullmatch(self._fence) is not None
+                )
             case "closing":
                 self._fence += character
-                if self._fence == "```":
-                    self._state, self._fenced, self._separated = "between", False, False
-                return character == "`"
+                marks = _END_TAG if self._fenced == "<" else "```"
+                if self._fence == marks:
+                    self._state, self._fenced, self._separated = "between", "", marks == _END_TAG
+                return marks.startswith(self._fence)
             case "leaving":
                 self._fence += character
                 self._in_code = self._fence != "```"
@@ -262,8 +271,10 @@ class PossibleCalls:
         elif character == "{" and self._separated:
             self._state = "call"
             self._begin_call()
-        elif character == "`" and (self._fenced or self._separated) and not self._alone:
-            self._state, self._fence = "closing" if self._fenced else "opening", character
+        elif character == self._fenced:
+            self._state, self._fence = "closing", character
+        elif character in "`<" and not self._fenced and self._separated and not self._alone:
+            self._state, self._fence = "opening", character
         else:
             return False
         return True

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from puna.cli.model_specs import model_specs
 from puna.errors import ConfigError
 
 if TYPE_CHECKING:
     from puna.engine_process.client import EngineClient
-    from puna.engine_process.messages import ModelSpec
     from puna.server.serve import Address
 
 _UNITS = {
@@ -138,6 +138,23 @@ def serve(
         bool,
         typer.Option("--batch-invariant", help="Equal bits whatever else is in the batch; slower."),
     ] = False,
+    chat_template: Annotated[
+        str | None,
+        typer.Option(
+            help="Layout of chats: own, llama3, chatml, alpaca, none, or a file in Jinja.",
+            show_default="each model's own",
+            metavar="NAME|FILE",
+        ),
+    ] = None,
+    generation_config: Annotated[
+        Literal["auto", "none"],
+        typer.Option(
+            help=(
+                "auto: a model's generation_config.json gives the defaults of requests; none: it"
+                " is not read."
+            )
+        ),
+    ] = "auto",
     log: Annotated[
         str | None,
         typer.Option(
@@ -207,7 +224,13 @@ def serve(
         log_format=log_format,
     )
     code = run(
-        model_specs(models, name or [], adapter or []),
+        model_specs(
+            models,
+            name or [],
+            adapter or [],
+            template=chat_template,
+            generation_config=generation_config == "auto",
+        ),
         engine,
         options,
         lambda address, client: _announce(address, client, bool(api_key)),
@@ -246,66 +269,6 @@ def request_log(target: str) -> logging.Logger:
     return log
 
 
-def model_specs(
-    folders: Sequence[Path], names: Sequence[str], adapters: Sequence[str]
-) -> "list[ModelSpec]":
-    """The models to serve: folders with their names, and the adapters of each. Raises ConfigError
-    where these do not fit together.
-    """
-    from puna.engine_process.messages import ModelSpec
-
-    if names and len(names) != len(folders):
-        raise ConfigError(
-            f"there are {len(folders)} models but {len(names)} times --name: give one for each, in"
-            " the same order"
-        )
-    called = list(names) or [_called(folder) for folder in folders]
-    twice = next((name for name in called if called.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(
-            f"two models are called {twice!r}, so that no request could choose: tell them apart by"
-            " --name, once for each"
-        )
-    strange = next((name for name in called if not name or ":" in name), None)
-    if strange is not None:
-        raise ConfigError(
-            f"a model cannot be called {strange!r}: a colon separates a model from its adapter;"
-            " give another by --name"
-        )
-    chosen: dict[str, dict[str, str]] = {name: {} for name in called}
-    for adapter in adapters:
-        left, equals, folder = adapter.partition("=")
-        model, colon, name = left.rpartition(":")
-        if not (equals and name and folder) or (not colon and len(called) > 1):
-            raise ConfigError(
-                f"--adapter {adapter!r} is not of the form"
-                f" {'MODEL:' if len(called) > 1 else ''}NAME=FOLDER"
-            )
-        model = model if colon else called[0]
-        if model not in chosen:
-            raise ConfigError(
-                f"--adapter {adapter!r} is for {model!r}, which is not served here:"
-                f" {', '.join(called)}"
-            )
-        if name in chosen[model]:
-            raise ConfigError(
-                f"two adapters of {model} are called {name!r}: give each another name"
-            )
-        chosen[model][name] = folder
-    return [
-        ModelSpec(name, str(folder), chosen[name])
-        for name, folder in zip(called, folders, strict=True)
-    ]
-
-
-def _called(folder: Path) -> str:
-    """The folder's name; where that is `model`, as in the folder of a run, the name of the folder
-    above. A link keeps its own name.
-    """
-    folder = folder.resolve() if ".." in folder.parts else folder.absolute()
-    return folder.parent.name if folder.name == "model" else folder.name
-
-
 def parse_bytes(text: str) -> int:
     """Bytes from "512MB", "2GiB" or "1e9": KB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of
     1024. Raises ConfigError.
@@ -319,7 +282,9 @@ def parse_bytes(text: str) -> int:
 
 
 def _announce(address: "Address", client: "EngineClient", needs_key: bool) -> None:
-    """One line for each model, and a request to try."""
+    """A line for each model, others for its own layout and defaults, and a request to try."""
+    from puna.inference.generation_defaults import FILE, described
+
     for name, served in client.models.items():
         model = served.loaded
         adapters = "".join(f", adapter {name}:{adapter}" for adapter in model.adapters)
@@ -327,6 +292,11 @@ def _announce(address: "Address", client: "EngineClient", needs_key: bool) -> No
             f"serving {name} at {address}  ({model.device}, {model.dtype}; cache of"
             f" {model.cache_tokens:,} tokens{adapters})"
         )
+        text = served.text
+        if text.layout.is_foreign:
+            typer.echo(f"  chats of {name}: {text.layout.name}")
+        if text.defaults:
+            typer.echo(f"  defaults of {name}: {described(text.defaults)}, from {FILE}")
     body = json.dumps({"model": next(iter(client.models)), "prompt": "The", "max_tokens": 20})
     key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
     here = str(address).replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")

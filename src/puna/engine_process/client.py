@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from puna.engine_process.messages import (
@@ -26,7 +25,6 @@ from puna.engine_process.messages import (
     Fatal,
     LineSplitter,
     Load,
-    LoadedModel,
     ModelSpec,
     Ready,
     Rejected,
@@ -36,11 +34,11 @@ from puna.engine_process.messages import (
     encode,
 )
 from puna.engine_process.metrics import Metrics
+from puna.engine_process.served_model import ServedModel, read_text_side
 from puna.errors import PunaError, RequestError
 from puna.inference.engine_config import EngineConfig
 from puna.inference.engine_stats import EngineStats
 from puna.inference.request import Event, Request
-from puna.tokenizer.tokenizer import Tokenizer
 
 COMMAND = (sys.executable, "-P", "-m", "puna.engine_process.process")
 """The command of the engine process; the number of its socket is one more argument."""
@@ -53,15 +51,6 @@ killed.
 
 class EngineStopped(PunaError):  # noqa: N818  (it is a state that the server is in)
     """The engine process has ended, or could not load its models."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A model that requests can name. created: the time of its folder, in seconds since 1970."""
-
-    loaded: LoadedModel
-    tokenizer: Tokenizer
-    created: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,21 +162,20 @@ class EngineClient:
 
     async def ready(self) -> None:
         """Return once the models are loaded. Raises EngineStopped with the reason if they cannot
-        be, or TokenizerError.
+        be, or TokenizerError or ConfigError.
         """
         # the tokenizers are read here while the process reads the weights
-        reading = [asyncio.to_thread(Tokenizer.load, spec.folder) for spec in self._specs]
-        tokenizers = asyncio.gather(*reading, return_exceptions=True)
+        reading = [asyncio.to_thread(read_text_side, spec) for spec in self._specs]
+        sides = asyncio.gather(*reading, return_exceptions=True)
         await asyncio.wait((self._loaded, self._stopped), return_when=asyncio.FIRST_COMPLETED)
         if not self._loaded.done():
             raise EngineStopped(self._stopped.result())
         loaded = {model.name: model for model in self._loaded.result().models}
         models = {}
-        for spec, tokenizer in zip(self._specs, await tokenizers, strict=True):
-            if isinstance(tokenizer, BaseException):
-                raise tokenizer
-            written = (Path(spec.folder) / "config.json").stat().st_mtime
-            models[spec.name] = ServedModel(loaded[spec.name], tokenizer, int(written))
+        for spec, side in zip(self._specs, await sides, strict=True):
+            if isinstance(side, BaseException):
+                raise side
+            models[spec.name] = ServedModel(loaded[spec.name], side)
         self.models = models
 
     async def generate(self, model: str, request: Request) -> AsyncGenerator[Event, None]:

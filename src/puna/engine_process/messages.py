@@ -27,12 +27,15 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A model to serve. name: what requests call it. folder: where it lies. adapters: folders of
-    LoRA adapters, by name.
+    LoRA adapters, by name. template: the layout of its chats, as `chat_layout` takes it.
+    generation_config: take default options from its generation_config.json.
     """
 
     name: str
     folder: str
     adapters: dict[str, str] = field(default_factory=dict)
+    template: str | None = None
+    generation_config: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,14 @@ def load_engines(command: Load) -> "tuple[dict[str, Engine], tuple[LoadedModel, 
     engines: dict[str, Engine] = {}
     loaded_models = []
     for spec in command.models:
-        loaded = load(spec.folder, command.device, dtype, command.options, spec.adapters)
+        loaded = load(
+            spec.folder,
+            command.device,
+            dtype,
+            command.options,
+            spec.adapters,
+            generation_config=False,  # requests come with all their options
+        )
         engines[spec.name], weight = loaded.engine, loaded.model.output_weight
         executor = loaded.engine.executor
         loaded_models.append(

@@ -18,12 +18,14 @@ from puna.inference.detokenizer import Detokenizer
 from puna.inference.engine import Engine
 from puna.inference.engine_config import EngineConfig
 from puna.inference.executor import TorchExecutor
+from puna.inference.generation_defaults import read_generation_defaults
 from puna.inference.request import Event, Finish, GenerationOptions, Request, TokenLogprobs
 from puna.model.accounting import kv_bytes_per_token
 from puna.model.adapters import Adapters, attach
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model
-from puna.tokenizer.chat_template import Message, encode_chat
+from puna.tokenizer.chat_layout import ChatLayout, chat_layout
+from puna.tokenizer.chat_template import Message
 from puna.tokenizer.tokenizer import Tokenizer
 
 
@@ -46,8 +48,10 @@ class LanguageModel:
     """A model folder, opened.
 
     model: an `nn.Module` from ids [B, T] to logits [B, T, V]. tokenizer: its `Tokenizer`. adapters:
-    those attached to the model. options: what the engine may use. Options of every method are those
-    of `GenerationOptions`, by keyword; a wrong one raises ConfigError.
+    those attached to the model. options: what the engine may use. defaults: options of generation
+    where a call gives none, such as those of generation_config.json. template: the layout of chats,
+    as `chat_layout` takes it. Options of every method are those of `GenerationOptions`, by keyword;
+    a wrong one raises ConfigError.
 
     Several streams may be read by turns; they then share the engine's steps. One thread at a time.
     The engine caches the prefixes of prompts, so weights that change later need a new
@@ -60,6 +64,9 @@ class LanguageModel:
         tokenizer: Tokenizer,
         options: EngineConfig | None = None,
         adapters: Adapters | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        template: str | None = None,
     ) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
             raise TokenizerError(
@@ -72,6 +79,7 @@ class LanguageModel:
             options or EngineConfig(),
             adapters,
         )
+        self.defaults, self._template = dict(defaults or {}), template
         self._inboxes: dict[str, deque[Event]] = {}
 
     @cached_property
@@ -89,17 +97,27 @@ class LanguageModel:
             executor, self.options, ConstraintCompiler(self.tokenizer, self.tokenizer.vocab_size)
         )
 
+    @cached_property
+    def chat_layout(self) -> ChatLayout:
+        """The layout of chats. Raises TokenizerError where the template that was chosen, or the
+        folder's own, is none.
+        """
+        return chat_layout(self.tokenizer, self._template)
+
     def generate(self, prompt: str, **options: Any) -> str:
         """The text that the model continues `prompt` with."""
         return "".join(
             text for _, text in self.stream(self.encode_prompt(prompt), **{**options, "n": 1})
         )
 
-    def complete(self, prompt: str, **options: Any) -> list[CompletionOutput]:
-        """`n` sequences that continue `prompt`, with their ids and the reasons they ended."""
-        checked = generation_options(options)
+    def complete(self, prompt: str | Sequence[int], **options: Any) -> list[CompletionOutput]:
+        """`n` sequences that continue `prompt`, a text or ids, with their ids and the reasons they
+        ended.
+        """
+        checked = self._checked(options)
         detokenizers = self._detokenizers(checked)
-        for _ in self._texts(self._request(self.encode_prompt(prompt), checked), detokenizers):
+        ids = self.encode_prompt(prompt) if isinstance(prompt, str) else prompt
+        for _ in self._texts(self._request(ids, checked), detokenizers):
             pass
         return [
             CompletionOutput(one.text, one.ids, one.finish, one.logprobs, one.prompt_logprobs)
@@ -108,8 +126,7 @@ class LanguageModel:
 
     def chat(self, messages: Sequence[Message], **options: Any) -> Iterator[str]:
         """The assistant's reply to a conversation, piece by piece."""
-        prompt = encode_chat(self.tokenizer, messages, add_generation_prompt=True).ids
-        return (text for _, text in self.stream(prompt, **options))
+        return (text for _, text in self.stream(self.encode_chat(messages), **options))
 
     def stream(self, prompt: Sequence[int], **options: Any) -> Iterator[tuple[int, str]]:
         """Continue a prompt of ids; yields (which of the n sequences, new text) as soon as the
@@ -118,12 +135,22 @@ class LanguageModel:
         No piece ends in half a character or in what may become a stop text. Leaving the iterator
         early ends the work.
         """
-        checked = generation_options(options)
+        checked = self._checked(options)
         return self._texts(self._request(prompt, checked), self._detokenizers(checked))
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The prompt as the model met texts in training: the begin token, then the text."""
         return self.tokenizer.encode_document(prompt)
+
+    def encode_chat(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
+        """A conversation as ids, up to the beginning of the assistant's reply."""
+        return self.chat_layout.encode(messages, tools=tools, add_generation_prompt=True)
+
+    def _checked(self, options: Mapping[str, Any]) -> GenerationOptions:
+        given = {name: value for name, value in options.items() if value is not None}
+        return generation_options(self.defaults | given)
 
     def _request(self, prompt: Sequence[int], options: GenerationOptions) -> Request:
         request = Request(uuid.uuid4().hex, tuple(prompt), options, self.tokenizer.end_ids)
@@ -178,20 +205,27 @@ def load(
     dtype: torch.dtype | None = None,
     options: EngineConfig | None = None,
     adapters: Mapping[str, Path | str] | None = None,
+    *,
+    generation_config: bool = True,
+    template: str | None = None,
 ) -> LanguageModel:
     """Open a model folder on `device` ("auto", "cpu", "cuda", ...); dtype left out: as in the file.
 
     options: what the engine may use. adapters: LoRA adapters by the name that requests choose them
-    by, each a folder in PEFT's format. Raises ModelFolderError, TokenizerError, or ConfigError for
-    a device that is not there.
+    by, each a folder in PEFT's format. generation_config: take the default options of generation
+    from the folder's generation_config.json. template: the layout of chats: "llama3", "chatml",
+    "alpaca", "none", or a file in Jinja; left out: the folder's own. Raises ModelFolderError,
+    TokenizerError, or ConfigError for a device that is not there or a wrong generation_config.json.
     """
+    defaults = read_generation_defaults(path) if generation_config else {}
     model = read_model(Path(path), choose_device(device), dtype)
     attached = (
         attach(model, {name: Path(folder) for name, folder in adapters.items()})
         if adapters
         else None
     )
-    return LanguageModel(model, Tokenizer.load(path), options, attached)
+    tokenizer = Tokenizer.load(path)
+    return LanguageModel(model, tokenizer, options, attached, defaults=defaults, template=template)
 
 
 def generation_options(options: Mapping[str, Any]) -> GenerationOptions:

@@ -1,4 +1,5 @@
 r"""A conversation as token ids, in Llama 3's layout, with Llama 3.1's for calling tools as JSON.
+Other layouts: `chat_layout.py`.
 
     <|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n...
 
@@ -92,22 +93,24 @@ CHAT_TEMPLATE = r"""{{- bos_token }}
 @dataclass(frozen=True, slots=True)
 class ToolCall:
     """A request of the assistant to a tool. arguments: a JSON value, an object unless something
-    went wrong.
+    went wrong. id: what the tool's answer refers to; Llama 3's layout has no place for it.
     """
 
     name: str
     arguments: Any
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation. An assistant's may hold words, calls of tools, or both; the words
-    stand first.
+    stand first. call_id: of a tool's answer, the id of the call.
     """
 
     role: Role
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +143,13 @@ def encode_chat(
     chat of more than a hundred thousand characters starts threads, as `Tokenizer.encode_batch`
     does, and leaves the interpreter to others.
     """
-    if not messages:
-        raise TokenizerError(
-            "the chat has no messages; give at least one, such as Message('user', 'Hello')"
-        )
+    check_messages(messages)
     missing = [name for name in CHAT_TOKENS if name not in tokenizer.special_tokens]
     if missing:
         raise TokenizerError(
-            f"the vocabulary lacks {', '.join(missing)}, so it cannot lay out a chat; use Puna's or"
-            " Llama 3's"
+            f"the vocabulary lacks {', '.join(missing)}, so it cannot lay out a chat as Llama 3"
+            " does; use a model that brings a chat template, or choose a layout (chatml, alpaca,"
+            " none, or a file)"
         )
     begin, start_header, end_header, end_of_turn = (
         tokenizer.special_tokens[name] for name in CHAT_TOKENS
@@ -157,8 +158,6 @@ def encode_chat(
     def header(role: str) -> list[int]:
         return [start_header, *tokenizer.encode(role), end_header, *tokenizer.encode("\n\n")]
 
-    for message in messages:
-        _check(message)
     tells_tools = _index_of_tools(messages) if tools else None
     texts = [
         (_describe(tools) if index == tells_tools else "") + _words(message)
@@ -185,15 +184,23 @@ def _encoded(tokenizer: "Tokenizer", texts: Sequence[str]) -> list[list[int]]:
     return [tokenizer.encode(text) for text in texts]
 
 
-def _check(message: Message) -> None:
-    if message.role not in get_args(Role):
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raise TokenizerError for no messages, an unknown role, or calls by anyone but the
+    assistant.
+    """
+    if not messages:
         raise TokenizerError(
-            f"the role is {message.role!r}; choose one of {', '.join(get_args(Role))}"
+            "the chat has no messages; give at least one, such as Message('user', 'Hello')"
         )
-    if message.tool_calls and message.role != "assistant":
-        raise TokenizerError(
-            f"a message of the {message.role} calls a tool; only the assistant's can"
-        )
+    for message in messages:
+        if message.role not in get_args(Role):
+            raise TokenizerError(
+                f"the role is {message.role!r}; choose one of {', '.join(get_args(Role))}"
+            )
+        if message.tool_calls and message.role != "assistant":
+            raise TokenizerError(
+                f"a message of the {message.role} calls a tool; only the assistant's can"
+            )
 
 
 def _index_of_tools(messages: Sequence[Message]) -> int:

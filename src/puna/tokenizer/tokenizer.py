@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import tokenizers
 
 from puna.errors import TokenizerError
 from puna.tokenizer.byte_level import read_definition
@@ -146,6 +147,14 @@ class Tokenizer:
             encode_utf8(text)
             raise
 
+    def encode_with_special(self, text: str) -> list[int]:
+        """`encode`, but special tokens that the text spells become their ids: for text that no
+        person wrote.
+        """
+        encode_utf8(text)
+        backend = tokenizers.Tokenizer.from_str(self._definition)
+        return list(backend.encode(text, add_special_tokens=False).ids)
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on all cores and without character offsets, so at twice the speed
         even on one core.
@@ -226,6 +235,11 @@ class Tokenizer:
         it is indented.
         """
         return self._hash
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The content of `tokenizer_config.json`, the chat template included."""
+        return self._config
 
     @property
     def special_tokens(self) -> dict[str, int]:

@@ -116,4 +116,4 @@ def openai(url: str) -> Iterator[OpenAI]:
 @pytest.fixture(scope="session")
 def tokenizer(noise: EngineClient) -> Tokenizer:
     """The model's vocabulary."""
-    return noise.models["noise"].tokenizer
+    return noise.models["noise"].text.tokenizer

@@ -413,7 +413,7 @@ def test_a_chat_is_counted_as_it_would_be_answered(
     ]
     turns = [
         Message("user", "Hello"),
-        Message("assistant", "", (ToolCall("f", {"a": 1}),)),
+        Message("assistant", "", (ToolCall("f", {"a": 1}, "1"),)),
         Message("tool", "2"),
     ]
     for generate in (True, False):
