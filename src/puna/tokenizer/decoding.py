@@ -25,10 +25,13 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class TextJoiner(Protocol):
-    """Ids in, text out. `feed` returns the text that is now certain, `flush` the rest."""
+    """Ids in, text out; the pieces join to the text of all ids."""
 
-    def feed(self, token_id: int) -> str: ...
-    def flush(self) -> str: ...
+    def feed(self, token_id: int) -> str:
+        """Take one id and return the text that is now certain."""
+
+    def flush(self) -> str:
+        """Return the rest of the text, and be ready for a new one."""
 
 
 @dataclass(frozen=True)

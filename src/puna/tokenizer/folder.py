@@ -62,6 +62,8 @@ def read_folder(path: Path) -> TokenizerFiles:
     config = _read_config(file.parent)
     data = _read_bytes(file)
     roles: dict[str, Any] = {}
+    # these forms have no post-processor that could say so
+    begins = (config or {}).get("add_bos_token") is not False
     if data.startswith(b"version https://git-lfs"):
         raise TokenizerError(
             f"{file} is a pointer of Git LFS and holds no vocabulary; fetch the file itself with"
@@ -75,9 +77,9 @@ def read_folder(path: Path) -> TokenizerFiles:
             _text(_read_bytes(vocab), vocab), _text(_read_bytes(merges), merges), config
         )
     elif RANK_LINE.match(data):
-        definition = read_ranks(data, config)
+        definition = read_ranks(data, config, begins=begins)
     else:
-        definition, roles = read_sentencepiece(data)
+        definition, roles = read_sentencepiece(data, begins=begins)
     if roles:
         config = roles | (config or {})
     return TokenizerFiles(definition, config, _end_ids(file.parent))

@@ -55,9 +55,10 @@ _NAMED = (
 _SPECIAL_TOKENS = 256
 
 
-def read_ranks(data: bytes, config: Mapping[str, Any] | None) -> str:
-    """The content of a `tokenizer.json` from a file's bytes. Raises TokenizerError for a line that
-    is no token with its rank, and for a rank that occurs twice.
+def read_ranks(data: bytes, config: Mapping[str, Any] | None = None, *, begins: bool = True) -> str:
+    """The content of a `tokenizer.json` from a file's bytes. begins: put <|begin_of_text|> before
+    every text. Raises TokenizerError for a line that is no token with its rank, and for a rank that
+    occurs twice.
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(data.splitlines(), 1):
@@ -89,7 +90,7 @@ def read_ranks(data: bytes, config: Mapping[str, Any] | None) -> str:
             ignore_merges=True,
         ),
         special=special,
-        begin=BEGIN_OF_TEXT if BEGIN_OF_TEXT in special else None,
+        begin=BEGIN_OF_TEXT if begins and BEGIN_OF_TEXT in special else None,
         pre_tokenizer=split_then_bytes(SPLIT_PATTERNS["three"]),
         decoder=BYTE_LEVEL_DECODER,
     )

@@ -3,12 +3,13 @@ by their names only where it says nothing.
 
     end      generation_config.json's eos_token_id, else config.json's, else the roles eos_token,
              eot_token and eom_token of tokenizer_config.json, else the names of `special.py`
-    begin    add_bos_token of tokenizer_config.json with its role bos_token, else what the
-             post-processor of tokenizer.json puts before a text, else (no post-processor and no
-             tokenizer_config.json) the names
+    begin    what the post-processor of tokenizer.json puts before a text, if it has one; else the
+             role bos_token if tokenizer_config.json has add_bos_token true, none if it does not,
+             and the names if there is no tokenizer_config.json
 
-That is transformers' rule, whose tokenizer puts nothing before a text where a tokenizer_config.json
-stands beside a file without post-processor (5.24: `TokenizersBackend.update_post_processor`).
+That is transformers' rule (5.24: beside a tokenizer.json it drops add_bos_token, and a tokenizer
+without post-processor puts nothing before a text), but for add_bos_token true beside a file without
+post-processor, which earlier releases, llama.cpp and the folder itself mean as it stands.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -107,16 +108,15 @@ def _begin(
     content: Mapping[str, Any], config: Mapping[str, Any] | None, special: Mapping[str, int]
 ) -> Iterator[int]:
     processor = content.get("post_processor")
-    if config is not None and ("add_bos_token" in config or "add_eos_token" in config):
-        name = role_token(config, "bos")
-        if config.get("add_bos_token") and name is not None and name in special:
-            yield special[name]
-    elif processor is not None:
+    if processor is not None:
         yield from ids_before(processor)
-    elif config is None:
-        by_name = first_id(special, BEGIN_OF_TEXT_NAMES)
-        if by_name is not None:
-            yield by_name
+        return
+    if config is None:
+        found = first_id(special, BEGIN_OF_TEXT_NAMES)
+    else:
+        found = special.get(role_token(config, "bos") or "")
+    if found is not None and (config is None or config.get("add_bos_token")):
+        yield found
 
 
 def ids_before(processor: Mapping[str, Any]) -> Iterator[int]:

@@ -5,7 +5,8 @@ which this reads the pieces with scores and types and the few settings that chan
 is checked against the file before it is used. Reading takes 0.3 s for 32,000 pieces.
 
 BPE in SentencePiece merges the neighbours whose joined piece has the best score, so the merges are
-all ways to cut a piece in two pieces, best score first.
+all ways to cut a piece in two pieces, best score first. A Unigram model gives equal ids but where
+two cuts are equally probable, and in runs of spaces if a piece of spaces is user-defined.
 """
 
 import base64
@@ -52,9 +53,10 @@ class PieceList:
     remove_extra_spaces: bool = True
 
 
-def read_sentencepiece(data: bytes) -> tuple[str, dict[str, Any]]:
+def read_sentencepiece(data: bytes, *, begins: bool = True) -> tuple[str, dict[str, Any]]:
     """The content of a `tokenizer.json`, and the roles of a `tokenizer_config.json`, from a file's
-    bytes. Raises TokenizerError for a damaged file and for a model that is neither BPE nor Unigram.
+    bytes. begins: put its begin token, if it has one, before every text. Raises TokenizerError for
+    a damaged file and for a model that is neither BPE nor Unigram.
     """
     parsed = _parse(data)
     names = [piece for piece, _, _ in parsed.pieces]
@@ -63,7 +65,7 @@ def read_sentencepiece(data: bytes) -> tuple[str, dict[str, Any]]:
     roles = {role: names[id_] for role, id_ in parsed.role_ids.items() if 0 <= id_ < len(names)}
     marks = (PieceType.CONTROL, PieceType.UNKNOWN)
     special = {name: id_ for id_, (name, _, kind) in enumerate(parsed.pieces) if kind in marks}
-    begin = roles.get("bos")
+    begin = roles.get("bos") if begins else None
     text = definition_text(
         _model(parsed, roles.get("unk")),
         special=special,
@@ -115,7 +117,7 @@ def _normalizer(parsed: PieceList) -> Part | None:
         charsmap = base64.b64encode(parsed.charsmap).decode("ascii")
         steps.append({"type": "Precompiled", "precompiled_charsmap": charsmap})
     if parsed.remove_extra_spaces:
-        for pattern, content in ((r"\A +| +\z", ""), (" {2,}", " ")):
+        for pattern, content in ((rf"\A +|[ {SPACE}]+\z", ""), (" {2,}", " ")):
             steps.append({"type": "Replace", "pattern": {"Regex": pattern}, "content": content})
     if parsed.dummy_prefix:
         steps.append({"type": "Prepend", "prepend": SPACE})
@@ -147,7 +149,9 @@ def _decoder(parsed: PieceList) -> Part:
 def _parse(data: bytes) -> PieceList:
     pieces: list[tuple[str, float, int]] = []
     values: dict[str, Any] = {}
+    seen = set()
     for number, value in _fields(data):
+        seen.add(number)
         if number == 1:
             piece = dict(_fields(_bytes(value)))
             score = piece.get(2, b"\0\0\0\0")
@@ -159,6 +163,8 @@ def _parse(data: bytes) -> PieceList:
             values |= _trainer_settings(dict(_fields(_bytes(value))))
         elif number == 3:
             values |= _normalizer_settings(dict(_fields(_bytes(value))))
+    if not {2, 3} <= seen:
+        raise _damaged("the settings behind its pieces are missing")
     return PieceList(pieces, **values)
 
 

@@ -17,11 +17,11 @@ from typing import Any, Self
 
 from puna.errors import TokenizerError
 from puna.tokenizer.byte_level import reject_bytes
-from puna.tokenizer.definition import read_definition
 from puna.tokenizer.folder import build_config, read_folder, reject_other, write_folder
-from puna.tokenizer.loss import describe_loss
 from puna.tokenizer.pretokenize import Digits, cut_text, encode_utf8
 from puna.tokenizer.roles import END_IDS_KEY, find_roles
+from puna.tokenizer.text_loss import describe_loss
+from puna.tokenizer.tokenizer_json import read_definition
 from puna.tokenizer.training import DEFAULT_SAMPLE_BYTES, train_definition
 from puna.tokenizer.vocabulary import Vocabulary
 

@@ -20,10 +20,10 @@ from puna.tokenizer.decoding import (
     TextJoiner,
     unknown_id,
 )
-from puna.tokenizer.definition import Definition, build_backend
 from puna.tokenizer.pretokenize import Digits
 from puna.tokenizer.roles import find_roles
 from puna.tokenizer.special import END_OF_TEXT_NAMES
+from puna.tokenizer.tokenizer_json import Definition, build_backend
 
 
 class Vocabulary:

@@ -206,7 +206,7 @@ def _named_tokens(config: Mapping[str, Any]) -> Iterator[Content]:
         for token in listed:
             flags = {key: bool(token.get(key, False)) for key in plain}
             yield {"content": str(token["content"]), **flags, "special": bool(token.get("special"))}
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, LookupError, ValueError, AttributeError) as error:
         raise TokenizerError(
             f"added_tokens_decoder of tokenizer_config.json is {str(table)[:100]}; it must give a"
             " token with content to each id: copy the folder again"
@@ -300,14 +300,12 @@ def _forgeable(content: Content, special: Mapping[str, int]) -> set[str]:
     """The special tokens that the model may make of text which spells them.
 
     BPE makes a token only by merges, unless it looks up whole words; other models look up. The
-    token for what is unknown marks nothing, and stays.
+    token for what is unknown marks nothing, and stays where the model knows it by name.
     """
     model = content["model"]
     vocab = model.get("vocab") or {}
     listed = set(vocab) if isinstance(vocab, dict) else {piece[0] for piece in vocab}
     names = (special.keys() & listed) - {model.get("unk_token")}
-    if isinstance(model.get("unk_id"), int) and isinstance(vocab, list):
-        names -= {vocab[model["unk_id"]][0]}
     if "merges" not in model or model.get("ignore_merges"):
         return names
     made = {"".join(_pair(merge)) for merge in model["merges"]}
