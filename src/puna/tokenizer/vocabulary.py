@@ -50,7 +50,7 @@ class Vocabulary:
         `StreamDecoder`. An id that the vocabulary leaves out gives nothing, one past its end raises
         TokenizerError.
         """
-        if self._read.byte_level:
+        if self.byte_level:
             return self.decode_bytes(ids, skip_special).decode("utf-8", errors="replace")
         numbers = [int(id_) for id_ in ids]
         for id_ in numbers:
@@ -64,7 +64,7 @@ class Vocabulary:
         """A decoder of one stream of ids, of the vocabulary's kind; `StreamDecoder` checks its
         ids.
         """
-        if self._read.byte_level:
+        if self.byte_level:
             return ByteJoiner(lambda id_: self._piece(id_, skip_special))
         if self._read.rules is not None:
             skipped = self._special_ids if skip_special else frozenset[int]()
@@ -104,6 +104,13 @@ class Vocabulary:
     def vocab_size(self) -> int:
         """One more than the largest id: the number of rows that an embedding needs."""
         return self._vocab_size
+
+    @property
+    def byte_level(self) -> bool:
+        """True where tokens are spelled in byte characters, so that the bytes of ids are those of
+        their text.
+        """
+        return self._read.byte_level
 
     @property
     def digits(self) -> Digits | None:
