@@ -117,6 +117,24 @@ def test_pieces_join_to_the_decoded_whole(
         )
 
 
+@given(data=st.data())
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "end_of_word"])
+def test_what_continues_a_text_keeps_its_space(
+    kinds: Mapping[str, Tokenizer], kind: str, data: st.DataObject
+) -> None:
+    """A model's answer begins behind a prompt, so a space in front of it is one. (A vocabulary with
+    </w> decides by the token before.)
+    """
+    tokenizer = kinds[kind]
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=12))
+    before = tokenizer.encode("carry")
+    stream = StreamDecoder(tokenizer, inside_text=True)
+    for _ in range(2):
+        text = "".join(map(stream.feed, ids)) + stream.flush()
+        assert tokenizer.decode([*before, *ids]) == tokenizer.decode(before) + text
+        assert tokenizer.decode(ids, inside_text=True) == text
+
+
 @given(text=unicode_text)
 @pytest.mark.parametrize("kind", EVERY_BYTE)
 def test_every_text_comes_back(kinds: Mapping[str, Tokenizer], kind: str, text: str) -> None:

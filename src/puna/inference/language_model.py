@@ -98,8 +98,9 @@ class LanguageModel:
     def complete(self, prompt: str, **options: Any) -> list[CompletionOutput]:
         """`n` sequences that continue `prompt`, with their ids and the reasons they ended."""
         checked = generation_options(options)
-        detokenizers = self._detokenizers(checked)
-        for _ in self._texts(self._request(self.encode_prompt(prompt), checked), detokenizers):
+        ids = self.encode_prompt(prompt)
+        detokenizers = self._detokenizers(checked, ids)
+        for _ in self._texts(self._request(ids, checked), detokenizers):
             pass
         return [
             CompletionOutput(one.text, one.ids, one.finish, one.logprobs, one.prompt_logprobs)
@@ -119,7 +120,7 @@ class LanguageModel:
         early ends the work.
         """
         checked = generation_options(options)
-        return self._texts(self._request(prompt, checked), self._detokenizers(checked))
+        return self._texts(self._request(prompt, checked), self._detokenizers(checked, prompt))
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The prompt as the model met texts in training: the begin token, then the text."""
@@ -130,8 +131,11 @@ class LanguageModel:
         self.engine.check(request)
         return request
 
-    def _detokenizers(self, options: GenerationOptions) -> list[Detokenizer]:
-        return [Detokenizer(self.tokenizer, options.stop) for _ in range(options.n)]
+    def _detokenizers(self, options: GenerationOptions, prompt: Sequence[int]) -> list[Detokenizer]:
+        opens = not self.tokenizer.holds_text(prompt)
+        return [
+            Detokenizer(self.tokenizer, options.stop, opens_text=opens) for _ in range(options.n)
+        ]
 
     def _texts(
         self, request: Request, detokenizers: list[Detokenizer]

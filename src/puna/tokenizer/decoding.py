@@ -116,16 +116,20 @@ class FallbackJoiner:
         rules: FallbackRules,
         token: Callable[[int], str | None],
         skipped: Collection[int] = (),
+        *,
+        inside_text: bool = False,
     ) -> None:
-        """token: the spelling of an id in the vocabulary, None where it has none."""
+        """token: the spelling of an id, None where it has none. inside_text: other text came
+        before.
+        """
         self._rules, self._token, self._skipped = rules, token, skipped
+        self._inside = inside_text
         self._begin()
 
     def _begin(self) -> None:
-        """Begin a new text."""
         self._run = b""
-        self._first = True
-        self._strip = self._rules.stripped
+        self._first = not self._inside
+        self._strip = 0 if self._inside else self._rules.stripped
 
     def feed(self, token_id: int) -> str:
         """See `TextJoiner`."""
@@ -166,16 +170,28 @@ class FallbackJoiner:
 class BackendJoiner:
     """The joiner of any other vocabulary. A step takes time in proportion to the ids so far."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], next_token: int) -> None:
-        """next_token: an ordinary token, put behind the ids to see what is certain."""
-        self._decode, self._next = decode, next_token
-        self._ids: list[int] = []
-        self._shown = ""
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        ordinary: int,
+        *,
+        inside_text: bool = False,
+    ) -> None:
+        """ordinary: a token of text, put behind the ids to see what is certain, and before them
+        where other text came before (inside_text).
+        """
+        self._decode, self._ordinary = decode, ordinary
+        self._before = [ordinary] * inside_text
+        self._begin()
+
+    def _begin(self) -> None:
+        self._ids = list(self._before)
+        self._shown = _decoded_before(self._decode, self._ordinary) if self._before else ""
 
     def feed(self, token_id: int) -> str:
         """See `TextJoiner`."""
         self._ids.append(token_id)
-        now, later = self._decode(self._ids), self._decode([*self._ids, self._next])
+        now, later = self._decode(self._ids), self._decode([*self._ids, self._ordinary])
         certain = _common_beginning(now, later).rstrip(_REPLACEMENT)
         if len(certain) <= len(self._shown):
             return ""
@@ -185,8 +201,13 @@ class BackendJoiner:
     def flush(self) -> str:
         """See `TextJoiner`."""
         rest = self._decode(self._ids)[len(self._shown) :]
-        self._ids, self._shown = [], ""
+        self._begin()
         return rest
+
+
+def _decoded_before(decode: Callable[[Sequence[int]], str], ordinary: int) -> str:
+    """The text of an ordinary token as it stands in front of another."""
+    return _common_beginning(decode([ordinary]), decode([ordinary, ordinary]))
 
 
 def _common_beginning(one: str, other: str) -> str:

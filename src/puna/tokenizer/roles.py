@@ -70,7 +70,7 @@ def read_ids(value: object, name: str) -> tuple[int, ...]:
 
 
 def find_roles(
-    content: Mapping[str, Any],
+    post_processor: Mapping[str, Any] | None,
     config: Mapping[str, Any] | None,
     special: Mapping[str, int],
     vocab_size: int,
@@ -78,8 +78,9 @@ def find_roles(
 ) -> TokenRoles:
     """The roles in a vocabulary whose special tokens are `special`, by the rule above.
 
-    content: the tokenizer.json. end_ids: those of generation_config.json or config.json; ids that
-    the vocabulary does not have are left out, since no text of it can end there.
+    post_processor: the entry of tokenizer.json. end_ids: those of generation_config.json or
+    config.json; ids that the vocabulary does not have are left out, since no text of it can end
+    there.
     """
     given = config or {}
 
@@ -96,7 +97,7 @@ def find_roles(
     eot = of_role("eot")
     pad = of_role("pad")
     return TokenRoles(
-        begin=tuple(_begin(content, config, special)),
+        begin=tuple(_begin(post_processor, config, special)),
         eos=eos,
         eot=first_id(special, END_OF_TURN_NAMES) if eot is None else eot,
         pad=first_id(special, PAD_NAMES) if pad is None else pad,
@@ -105,9 +106,10 @@ def find_roles(
 
 
 def _begin(
-    content: Mapping[str, Any], config: Mapping[str, Any] | None, special: Mapping[str, int]
+    processor: Mapping[str, Any] | None,
+    config: Mapping[str, Any] | None,
+    special: Mapping[str, int],
 ) -> Iterator[int]:
-    processor = content.get("post_processor")
     if processor is not None:
         yield from ids_before(processor)
         return

@@ -18,8 +18,13 @@ class StreamDecoder:
     usual mistake is to share one between requests.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool = False) -> None:
-        self._joiner = tokenizer.joiner(skip_special)
+    def __init__(
+        self, tokenizer: Tokenizer, skip_special: bool = False, *, inside_text: bool = False
+    ) -> None:
+        """inside_text: the ids continue other text, so that a space in front of them is one; the
+        pieces then join to `tokenizer.decode(ids, inside_text=True)`.
+        """
+        self._joiner = tokenizer.joiner(skip_special, inside_text=inside_text)
         self._vocab_size = tokenizer.vocab_size
 
     def feed(self, token_id: int) -> str:

@@ -114,7 +114,7 @@ class Tokenizer(Vocabulary):
         """
         config = dict(self.config)
         by_role = find_roles(
-            self._read.content, config, self._special_tokens, self._vocab_size, None
+            self._read.post_processor, config, self._special_tokens, self._vocab_size, None
         )
         if by_role.ends != self.end_ids:
             config[END_IDS_KEY] = sorted(self.end_ids)
@@ -141,7 +141,7 @@ class Tokenizer(Vocabulary):
         if self._given is not None:
             return self._given
         config = build_config(self._special_tokens)
-        if self._roles.begin and not self._read.content.get("post_processor"):
+        if self._roles.begin and not self._read.post_processor:
             config["add_bos_token"] = True
         return config
 

@@ -39,8 +39,8 @@ class Definition:
 
     text: str
     """The content, with what was put right."""
-    content: Mapping[str, Any]
-    """The same, parsed."""
+    post_processor: Mapping[str, Any] | None
+    """The entry of this name."""
     backend: tokenizers.Tokenizer
     """The encoder of text; special tokens spelled in a text are ordinary text to it."""
     pieces: Mapping[int, bytes]
@@ -91,7 +91,7 @@ def read_definition(text: str, config: Mapping[str, Any] | None = None) -> Defin
     forgeable = _forgeable(content, special)
     return Definition(
         text=text,
-        content=content,
+        post_processor=content.get("post_processor"),
         backend=_text_backend(content, forgeable) if forgeable else backend,
         pieces=_pieces(backend, tokens, added, rules, byte_level),
         tokens=tokens,

@@ -38,13 +38,16 @@ class Vocabulary:
         self._special_ids = frozenset(self._special_tokens.values())
         self._vocab_size = max(read.tokens) + 1
         self._roles = find_roles(
-            read.content, config, self._special_tokens, self._vocab_size, end_ids
+            read.post_processor, config, self._special_tokens, self._vocab_size, end_ids
         )
         self._pieces = read.pieces
         self._text_pieces = {**read.pieces, **dict.fromkeys(self._special_ids, b"")}
 
-    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """The text of `ids`; special tokens are spelled out unless `skip_special`.
+    def decode(
+        self, ids: Iterable[int], skip_special: bool = False, *, inside_text: bool = False
+    ) -> str:
+        """The text of `ids`; special tokens are spelled out unless `skip_special`. inside_text:
+        other text comes before, so that a space in front is one.
 
         Bytes that form no character become U+FFFD, so join ids before decoding, or use
         `StreamDecoder`. An id that the vocabulary leaves out gives nothing, one past its end raises
@@ -55,12 +58,12 @@ class Vocabulary:
         numbers = [int(id_) for id_ in ids]
         for id_ in numbers:
             self._piece(id_, skip_special)
-        if self._read.rules is None:
+        if self._read.rules is None and not inside_text:
             return self._decode_all(numbers, skip_special)
-        joiner = self.joiner(skip_special)
+        joiner = self.joiner(skip_special, inside_text=inside_text)
         return "".join(map(joiner.feed, numbers)) + joiner.flush()
 
-    def joiner(self, skip_special: bool = False) -> TextJoiner:
+    def joiner(self, skip_special: bool = False, *, inside_text: bool = False) -> TextJoiner:
         """A decoder of one stream of ids, of the vocabulary's kind; `StreamDecoder` checks its
         ids.
         """
@@ -68,9 +71,13 @@ class Vocabulary:
             return ByteJoiner(lambda id_: self._piece(id_, skip_special))
         if self._read.rules is not None:
             skipped = self._special_ids if skip_special else frozenset[int]()
-            return FallbackJoiner(self._read.rules, self._read.tokens.get, skipped)
+            return FallbackJoiner(
+                self._read.rules, self._read.tokens.get, skipped, inside_text=inside_text
+            )
         ordinary = next((id_ for id_, token in self._read.tokens.items() if token.isalpha()), 0)
-        return BackendJoiner(lambda ids: self._decode_all(ids, skip_special), ordinary)
+        return BackendJoiner(
+            lambda ids: self._decode_all(ids, skip_special), ordinary, inside_text=inside_text
+        )
 
     def _decode_all(self, ids: Sequence[int], skip_special: bool) -> str:
         kept = [id_ for id_ in ids if not (skip_special and id_ in self._special_ids)]
@@ -165,6 +172,10 @@ class Vocabulary:
     def pad_id(self) -> int | None:
         """The token that fills a batch, or None."""
         return self._roles.pad
+
+    def holds_text(self, ids: Iterable[int]) -> bool:
+        """True where one of `ids` is no special token."""
+        return not self._special_ids.issuperset(ids)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The UTF-8 bytes that a token stands for, perhaps part of a character; b"" for a special
