@@ -131,6 +131,12 @@ def ids_before(processor: Mapping[str, Any]) -> Iterator[int]:
             for item in single:
                 if "SpecialToken" not in item:
                     return
-                yield from tokens[item["SpecialToken"]["id"]]["ids"]
+                name = item["SpecialToken"]["id"]
+                if not tokens.get(name):
+                    raise TokenizerError(
+                        f"the post_processor of the tokenizer file puts {name!r} before a text, but"
+                        " gives it no ids; copy the file again"
+                    )
+                yield from tokens[name]["ids"]
         case {"type": "BertProcessing" | "RobertaProcessing", "cls": [_, int(id_)]}:
             yield id_

@@ -190,8 +190,14 @@ def _normalizer_settings(normalizer: Mapping[int, int | bytes]) -> dict[str, Any
             "the SentencePiece file keeps spaces as they are (escape_whitespaces is false), which"
             " cannot be read; train the vocabulary without it"
         )
+    charsmap = _bytes(normalizer.get(2, b""))
+    # a trie of so many bytes, then text; the library would panic where it is not
+    trie = int.from_bytes(charsmap[:4], "little")
+    if charsmap and (len(charsmap) < 4 + trie or trie % 4):
+        raise _damaged("its table of characters is cut")
+    _text(charsmap[4 + trie :])
     return {
-        "charsmap": _bytes(normalizer.get(2, b"")),
+        "charsmap": charsmap,
         "dummy_prefix": bool(_number(normalizer.get(3, 1))),
         "remove_extra_spaces": bool(_number(normalizer.get(4, 1))),
     }

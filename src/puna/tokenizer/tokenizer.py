@@ -9,13 +9,14 @@ Cost, measured on one core with Python source text: `encode` 1 MB a second, `enc
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from puna.errors import TokenizerError
+from puna.errors import PunaError, TokenizerError
 from puna.tokenizer.byte_level import reject_bytes
 from puna.tokenizer.folder import build_config, read_folder, reject_other, write_folder
 from puna.tokenizer.pretokenize import Digits, cut_text, encode_utf8
@@ -164,7 +165,7 @@ class Tokenizer(Vocabulary):
         hold in any way. A long text of a known pattern is encoded in pieces, with the same ids, to
         keep memory flat.
         """
-        try:
+        with self._faults_of([text]):
             self._reject_missing(text)
             return self._checked(
                 [
@@ -173,9 +174,6 @@ class Tokenizer(Vocabulary):
                     for id_ in self._read.backend.encode(piece, add_special_tokens=False).ids
                 ]
             )
-        except TypeError:  # all that the library says of a lone surrogate
-            encode_utf8(text)
-            raise
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on all cores and without character offsets, so at twice the speed
@@ -186,15 +184,11 @@ class Tokenizer(Vocabulary):
         stretch of text without a place to cut it.
         """
         cuts = [self._cut(text) for text in texts]
-        try:
+        with self._faults_of(texts):
             for text in texts:
                 self._reject_missing(text)
             ids = self._encode_pieces(chain.from_iterable(cuts))
             return [self._checked([id_ for _ in pieces for id_ in next(ids)]) for pieces in cuts]
-        except TypeError:
-            for text in texts:
-                encode_utf8(text)
-            raise
 
     def _encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         """The ids of each piece, from batches of few enough pieces that the library's 150 bytes a
@@ -208,9 +202,24 @@ class Tokenizer(Vocabulary):
         """The ids of `text` with every special token that it spells as that token's id, for text
         that no user wrote: exactly what `tokenizers` gives with add_special_tokens=False.
         """
-        encode_utf8(text)
-        self._reject_missing(text)
-        return list(self._marking_backend.encode(text, add_special_tokens=False).ids)
+        with self._faults_of([text]):
+            self._reject_missing(text)
+            return list(self._marking_backend.encode(text, add_special_tokens=False).ids)
+
+    @contextmanager
+    def _faults_of(self, texts: Sequence[str]) -> Iterator[None]:
+        """Turn the library's errors while it encodes `texts` into a TokenizerError."""
+        try:
+            yield
+        except PunaError:
+            raise
+        except Exception as error:  # TypeError for a lone surrogate, plain Exception for all else
+            for text in texts:
+                encode_utf8(text)
+            raise TokenizerError(
+                f"the tokenizer cannot encode the text ({error}); its file is damaged, copy or"
+                " train it again"
+            ) from error
 
     def _reject_missing(self, text: str) -> None:
         if self._read.missing:

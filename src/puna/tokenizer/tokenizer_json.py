@@ -11,7 +11,6 @@ encode; `tokenizer.py` does. Reading costs 0.3 s for a vocabulary of 32,000.
 
 import hashlib
 import json
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import tokenizers
 
 from puna.errors import TokenizerError
+from puna.tokenizer.backend import build_backend, forgeable, text_backend
 from puna.tokenizer.byte_level import missing_bytes, spelled_bytes
 from puna.tokenizer.decoding import FallbackRules, read_fallback_rules
 from puna.tokenizer.pretokenize import Digits, recognise_digits
@@ -88,11 +88,11 @@ def read_definition(text: str, config: Mapping[str, Any] | None = None) -> Defin
     byte_level = _is_byte_level(content)
     rules = None if byte_level else read_fallback_rules(content.get("decoder"))
     digits = recognise_digits(content.get("pre_tokenizer") or {}) if byte_level else None
-    forgeable = _forgeable(content, special)
+    forged = forgeable(content, special)
     return Definition(
         text=text,
         post_processor=content.get("post_processor"),
-        backend=_text_backend(content, forgeable) if forgeable else backend,
+        backend=text_backend(content, forged) if forged else backend,
         pieces=_pieces(backend, tokens, added, rules, byte_level),
         tokens=tokens,
         special_tokens=special,
@@ -108,28 +108,6 @@ def read_definition(text: str, config: Mapping[str, Any] | None = None) -> Defin
             )
         ).hexdigest(),
     )
-
-
-def build_backend(text: str, encode_special: bool = False) -> tokenizers.Tokenizer:
-    """The library's tokenizer of a content; with `encode_special` a special token spelled in a text
-    becomes its id.
-    """
-    try:
-        backend = tokenizers.Tokenizer.from_str(text)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # plain Exception for every fault, and its own for a panic
-        raise TokenizerError(
-            f"the tokenizer file is damaged ({error}); copy or train it again"
-        ) from error
-    # What a file may have left on from training: it would cut texts short, lengthen them, or cut
-    # them at random
-    backend.no_truncation()
-    backend.no_padding()
-    if hasattr(backend.model, "dropout"):
-        backend.model.dropout = None
-    backend.encode_special_tokens = not encode_special
-    return backend
 
 
 def _parse(text: str) -> Content:
@@ -149,19 +127,38 @@ def _parse(text: str) -> Content:
             "the tokenizer file has no 'model' entry; it must be a Hugging Face tokenizer.json"
         )
     content["added_tokens"] = content.get("added_tokens") or []
+    _check_shapes(content)
+    return content
+
+
+def _check_shapes(content: Content) -> None:
+    """Raise TokenizerError for a part that has not the shape which this file reads; the library
+    checks the rest.
+    """
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if not isinstance(content.get(part), dict | None):
+            raise _misshapen(part, content[part], "it must be an object or null")
+    if not isinstance(content["added_tokens"], list):
+        raise _misshapen("added_tokens", content["added_tokens"], "it must be a list")
     for token in content["added_tokens"]:
         match token:
             case {"id": int(id_), "content": str(name), "special": bool()} if name and id_ >= 0:
                 _check_id(name, id_)
             case _:
-                raise TokenizerError(
-                    f"the tokenizer file has the added token {str(token)[:200]}; it must have"
-                    " content, an id from 0 on, and special true or false: copy it again"
-                )
+                rule = "it must have content, an id from 0 on, and special true or false"
+                raise _misshapen("the added token", token, rule)
     vocab = content["model"].get("vocab")
     for name, id_ in vocab.items() if isinstance(vocab, dict) else ():
         _check_id(name, id_)
-    return content
+    for piece in vocab if isinstance(vocab, list) else ():
+        if not (isinstance(piece, list) and len(piece) == 2 and isinstance(piece[0], str)):
+            raise _misshapen("the piece", piece, "it must be a text with its score")
+
+
+def _misshapen(name: str, value: object, rule: str) -> TokenizerError:
+    return TokenizerError(
+        f"the tokenizer file has {name} {str(value)[:200]}; {rule}: copy the file again"
+    )
 
 
 def _check_id(name: str, id_: object) -> None:
@@ -214,6 +211,10 @@ def _named_tokens(config: Mapping[str, Any]) -> Iterator[Content]:
     names = [role_token(config, role) for role in ROLES]
     for key in ("additional_special_tokens", "extra_special_tokens"):
         several = config.get(key) or []
+        if not isinstance(several, list | dict):
+            raise TokenizerError(
+                f"{key} of tokenizer_config.json is {several!r}; it must be a list of tokens"
+            )
         for token in several.values() if isinstance(several, dict) else several:
             names.append(token.get("content") if isinstance(token, dict) else token)
     for name in names:
@@ -258,9 +259,8 @@ def _is_byte_level(content: Content) -> bool:
     decoder = content.get("decoder")
     step = decoder or content.get("pre_tokenizer") or {}
     steps = step.get("decoders") or step.get("pretokenizers") or [step]
-    if decoder:
-        return [each.get("type") for each in steps] == ["ByteLevel"]
-    return any(each.get("type") == "ByteLevel" for each in steps)
+    kinds = [each.get("type") for each in steps if isinstance(each, dict)]
+    return kinds == ["ByteLevel"] if decoder else "ByteLevel" in kinds
 
 
 def _pieces(
@@ -294,48 +294,3 @@ def _unknown_id(content: Content, backend: tokenizers.Tokenizer) -> int | None:
         return int(model["unk_id"])
     name = model.get("unk_token")
     return backend.token_to_id(name) if isinstance(name, str) else None
-
-
-def _forgeable(content: Content, special: Mapping[str, int]) -> set[str]:
-    """The special tokens that the model may make of text which spells them.
-
-    BPE makes a token only by merges, unless it looks up whole words; other models look up. The
-    token for what is unknown marks nothing, and stays where the model knows it by name.
-    """
-    model = content["model"]
-    vocab = model.get("vocab") or {}
-    listed = set(vocab) if isinstance(vocab, dict) else {piece[0] for piece in vocab}
-    names = (special.keys() & listed) - {model.get("unk_token")}
-    if "merges" not in model or model.get("ignore_merges"):
-        return names
-    made = {"".join(_pair(merge)) for merge in model["merges"]}
-    return {name for name in names if len(name) == 1 or name in made}
-
-
-def _pair(merge: str | list[str]) -> list[str]:
-    return merge.split(" ") if isinstance(merge, str) else merge
-
-
-def _text_backend(content: Content, forgeable: set[str]) -> tokenizers.Tokenizer:
-    """The encoder of text with names for these special tokens that nobody can guess."""
-    secret = secrets.token_hex(16)
-    names = {name: f"{name}\0{secret}" for name in forgeable}
-    model = dict(content["model"])
-    vocab = model["vocab"]
-    if isinstance(vocab, dict):
-        model["vocab"] = {names.get(token, token): id_ for token, id_ in vocab.items()}
-    else:
-        model["vocab"] = [[names.get(token, token), score] for token, score in vocab]
-    if "merges" in model:
-        model["merges"] = [
-            merge
-            for merge in model["merges"]
-            if not forgeable & {*_pair(merge), "".join(_pair(merge))}
-        ]
-    added = [
-        {**token, "content": names.get(token["content"], token["content"])}
-        for token in content["added_tokens"]
-    ]
-    return build_backend(
-        json.dumps({**content, "model": model, "added_tokens": added, "post_processor": None})
-    )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import tokenizers
 
 from puna.errors import TokenizerError
+from puna.tokenizer.backend import build_backend
 from puna.tokenizer.decoding import (
     BackendJoiner,
     ByteJoiner,
@@ -23,7 +24,7 @@ from puna.tokenizer.decoding import (
 from puna.tokenizer.pretokenize import Digits
 from puna.tokenizer.roles import find_roles
 from puna.tokenizer.special import END_OF_TEXT_NAMES
-from puna.tokenizer.tokenizer_json import Definition, build_backend
+from puna.tokenizer.tokenizer_json import Definition
 
 
 class Vocabulary:
