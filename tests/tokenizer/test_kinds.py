@@ -136,6 +136,20 @@ def test_what_continues_a_text_keeps_its_space(
 
 
 @given(text=unicode_text)
+@pytest.mark.parametrize("kind", [*EVERY_BYTE, "metaspace", "unigram", "prefixed_bytes"])
+def test_text_inside_another_has_its_own_bytes(
+    kinds: Mapping[str, Tokenizer], kind: str, text: str
+) -> None:
+    tokenizer = kinds[kind]
+    text = text.replace("\u2581", "").translate(dict.fromkeys(map(ord, SMOLLM_LACKS)))
+    assert tokenizer.decode_bytes(tokenizer.encode(text, inside_text=True)) == text.encode()
+    whole = tokenizer.encode(f"a {text}")
+    split = tokenizer.encode("a") + tokenizer.encode(f" {text}", inside_text=True)
+    assert tokenizer.decode(split) == tokenizer.decode(whole)
+    assert not set(tokenizer.encode("<s>", inside_text=True)) & {tokenizer.special_tokens["<s>"]}
+
+
+@given(text=unicode_text)
 @pytest.mark.parametrize("kind", EVERY_BYTE)
 def test_every_text_comes_back(kinds: Mapping[str, Tokenizer], kind: str, text: str) -> None:
     tokenizer = kinds[kind]

@@ -36,6 +36,30 @@ def build_backend(text: str, encode_special: bool = False) -> tokenizers.Tokeniz
     return backend
 
 
+def without_prefix(content: Content) -> Content:
+    """The content with every step changed that puts a space before a text: Prepend, Metaspace, and
+    add_prefix_space of a ByteLevel pre-tokenizer.
+    """
+
+    def changed(step: Any) -> Any:
+        match step:
+            case {"type": "Sequence"}:
+                key = "normalizers" if "normalizers" in step else "pretokenizers"
+                kept = [changed(each) for each in step[key] if each.get("type") != "Prepend"]
+                return {**step, key: kept}
+            case {"type": "Prepend"}:
+                return None
+            case {"type": "Metaspace"}:
+                return {**step, "prepend_scheme": "never", "add_prefix_space": False}
+            case {"type": "ByteLevel"}:
+                return {**step, "add_prefix_space": False}
+            case _:
+                return step
+
+    parts = ("normalizer", "pre_tokenizer")
+    return {**content, **{part: changed(content.get(part)) for part in parts}}
+
+
 def forgeable(content: Content, special: Mapping[str, int]) -> set[str]:
     """The special tokens that the model may make of text which spells them.
 
