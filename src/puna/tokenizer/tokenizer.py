@@ -91,12 +91,14 @@ class Tokenizer(Vocabulary):
         Raises TokenizerError if it is missing or damaged, or not the one that the model in the same
         folder was trained with.
         """
-        files = read_folder(Path(path))
         try:
+            files = read_folder(Path(path))
             tokenizer = cls(files.definition, files.config, files.end_ids)
             reject_other(Path(path), tokenizer.hash)
             return tokenizer
         except TokenizerError as error:
+            if str(path) in str(error):
+                raise
             raise TokenizerError(f"{path}: {error}") from error
 
     @classmethod

@@ -190,7 +190,8 @@ def _add_roles(content: Content, config: Mapping[str, Any]) -> bool:
         elif token["special"] and not added[name]["special"]:
             added[name]["special"] = True
             changed = True
-    content["added_tokens"].sort(key=lambda token: token["id"])
+    if changed:
+        content["added_tokens"].sort(key=lambda token: token["id"])
     return changed
 
 
