@@ -50,7 +50,7 @@ def make_model(folder: Path) -> None:
     init_weights(model, 0)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder)
-    write_model(folder, model, bos_id=tokenizer.bos_id, eos_ids=(tokenizer.eos_id,))
+    write_model(folder, model, bos_id=tokenizer.bos_id, eos_ids=tuple(sorted(tokenizer.end_ids)))
 
 
 def needs(program: Path) -> list[str]:

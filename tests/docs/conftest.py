@@ -46,7 +46,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = build_transformer(config)
     init_weights(model, 0)
-    write_model(folder, model, bos_id=tokenizer.bos_id, eos_ids=(tokenizer.eos_id,))
+    write_model(folder, model, bos_id=tokenizer.bos_id, eos_ids=tuple(sorted(tokenizer.end_ids)))
     tokenizer.save(folder)
     return folder
 

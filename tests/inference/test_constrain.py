@@ -214,6 +214,46 @@ def test_a_text_that_a_normalizer_would_change_is_forced_as_it_is() -> None:
     assert allowed_ids(matcher) == {tokenizer.eos_id}
 
 
+def test_a_space_that_a_vocabulary_puts_before_texts_is_not_forced() -> None:
+    """LLaMA 2's kind. Forced text is spelled in its pieces, not in single bytes."""
+    pieces = ["a", "b", "\u2581", '"', "ab", "abab"]
+    content = {
+        "added_tokens": [],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": "\u2581"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+            ],
+        },
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "byte_fallback": True,
+            "vocab": {
+                piece: id_
+                for id_, piece in enumerate([*pieces, *(f"<0x{byte:02X}>" for byte in range(256))])
+            },
+            "merges": [["a", "b"], ["ab", "ab"]],
+        },
+    }
+    tokenizer = Tokenizer(json.dumps(content), end_ids=[200])
+    matcher = ConstraintCompiler(tokenizer, tokenizer.vocab_size).compile(
+        schema({"const": "abab a\u00e9"})
+    )
+    ids = list(drawn(matcher, random.Random(0), 50))
+    assert ids[:4] == [3, 5, 2, 0]
+    assert tokenizer.decode(ids, inside_text=True) == '"abab a\u00e9"'
+
+
 # Going back
 
 

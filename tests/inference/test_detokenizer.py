@@ -2,6 +2,7 @@
 out.
 """
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -34,6 +35,25 @@ def test_text_is_let_out_when_it_is_certain(tokenizer: Tokenizer) -> None:
         "never half a llama"
     )
     assert (detokenizer.ids, detokenizer.finish) == (ids, "length")
+
+
+def test_an_answer_keeps_the_space_in_front_of_it() -> None:
+    """A vocabulary such as LLaMA 2's drops the space in front of a text, and an answer is none."""
+    content = {
+        "added_tokens": [],
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+        "model": {"type": "BPE", "vocab": {"▁a": 0, "b": 1}, "merges": []},
+    }
+    tokenizer = Tokenizer(json.dumps(content))
+    assert Detokenizer(tokenizer).feed(event([0, 1, 0])) == " ab a"
+    assert Detokenizer(tokenizer, opens_text=True).feed(event([0, 1, 0])) == "ab a"
 
 
 def test_an_end_token_is_an_id_and_no_text(tokenizer: Tokenizer) -> None:

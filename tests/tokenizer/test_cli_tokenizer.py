@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from said import said
+from trained_kinds import llama2
 from typer.testing import CliRunner
 
 from puna.cli.tokenizer import app
@@ -99,6 +100,17 @@ def test_encode_then_decode_is_exact(folder: str, tokenizer: Tokenizer, text: st
     ids = run("encode", folder, stdin=text.encode())
     assert ids.split() == [str(id_).encode() for id_ in tokenizer.encode(text)]
     assert run("decode", folder, stdin=ids) == text.encode()
+
+
+def test_other_kinds_are_exact_too_and_their_loss_is_said(tmp_path: Path) -> None:
+    Tokenizer(llama2().to_str()).save(tmp_path)
+    for command, text in (("encode", " they carry\n"), ("inspect", "they")):
+        result = CliRunner().invoke(app, [command, str(tmp_path), text], catch_exceptions=False)
+        assert result.stderr.count("loses text") == 1
+        assert "U+2581" in result.stderr
+        assert "loses" not in result.stdout
+    ids = run("encode", str(tmp_path), stdin=b" they carry\n")
+    assert run("decode", str(tmp_path), stdin=ids) == b" they carry\n"
 
 
 def test_arguments_in_place_of_standard_input(folder: str, tokenizer: Tokenizer) -> None:

@@ -70,6 +70,16 @@ def test_every_look_scores_the_same_windows_with_the_mask_of_training(
     assert abs(scores[True] - scores[False]) > 1e-4
 
 
+def test_a_model_names_every_end_of_a_generation(
+    tiny_recipe: Callable[..., Recipe], tiny_llama: LanguageModel
+) -> None:
+    """The end of a text first, which documents are closed with; a chat ends at a turn's."""
+    special = tiny_llama.tokenizer.special_tokens
+    ends = open_data(tiny_recipe()).inputs.special_ids["eos_ids"]
+    assert ends[0] == special["<|end_of_text|>"]
+    assert set(ends) == {special[f"<|{name}|>"] for name in ("end_of_text", "eot_id", "eom_id")}
+
+
 def test_validation_documents_are_all_of_them_one_after_another(two_corpora: Recipe) -> None:
     make_missing_data(two_corpora)
     ids, documents = open_data(two_corpora).validation_documents()

@@ -138,8 +138,11 @@ class CompletionGeneration:
             if body.echo and body.logprobs is not None:
                 most = max(body.logprobs, body.prompt_logprobs or 0)
                 options = options.model_copy(update={"prompt_logprobs": most})
+            opens = not model.tokenizer.holds_text(text.ids)
             sequences = [
-                GeneratedSequence(number * options.n + index, model.tokenizer, options.stop)
+                GeneratedSequence(
+                    number * options.n + index, model.tokenizer, options.stop, opens_text=opens
+                )
                 for index in range(options.n)
             ]
             prompts.append(Prompt(engine_request(text.ids, options, model), sequences))

@@ -51,9 +51,16 @@ class GeneratedSequence:
     reader who wants no more. cached: tokens of its prompt in the prefix cache.
     """
 
-    def __init__(self, index: int, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        index: int,
+        tokenizer: Tokenizer,
+        stop: Sequence[str] = (),
+        *,
+        opens_text: bool = False,
+    ) -> None:
         self.index = index
-        self.detokenizer = Detokenizer(tokenizer, stop)
+        self.detokenizer = Detokenizer(tokenizer, stop, opens_text=opens_text)
         self.tokens: list[TextToken] = []
         self.enough = False
         self.cached = 0

@@ -92,7 +92,7 @@ def _append(
     token: TokenLogprobs | None,
     offset: int,
 ) -> None:
-    lists.tokens.append(tokenizer.decode([id_]))
+    lists.tokens.append(tokenizer.decode([id_], inside_text=True))
     lists.text_offset.append(offset)
     lists.token_logprobs.append(None if token is None else max(token.logprob, _LEAST))
     if token is None:
@@ -100,7 +100,7 @@ def _append(
         return
     top: dict[str, float] = {}
     for other, logprob in (*token.top, (token.id, token.logprob)):
-        text = tokenizer.decode([other])
+        text = tokenizer.decode([other], inside_text=True)
         top[text] = max(top.get(text, _LEAST), logprob)
     lists.top_logprobs.append(top)
 
@@ -108,5 +108,7 @@ def _append(
 def _top_logprob(tokenizer: Tokenizer, id_: int, logprob: float) -> TopLogprob:
     written = tokenizer.token_bytes(id_)
     return TopLogprob(
-        token=tokenizer.decode([id_]), logprob=max(logprob, _LEAST), bytes=list(written) or None
+        token=tokenizer.decode([id_], inside_text=True),
+        logprob=max(logprob, _LEAST),
+        bytes=list(written) or None,
     )

@@ -110,16 +110,16 @@ def prepare(
     """
     from rich.console import Console
 
+    from puna.cli.vocabulary_view import loaded_tokenizer
     from puna.cli.work_progress import preparation_progress
     from puna.data.prepare import prepare as prepare_shards
-    from puna.tokenizer.tokenizer import Tokenizer
 
     messages = Console(stderr=True, markup=False, emoji=False)
     try:
         with preparation_progress(messages) as on_progress:
             manifest = prepare_shards(
                 sources,
-                Tokenizer.load(tokenizer),
+                loaded_tokenizer(tokenizer),
                 out,
                 validation_fraction=validation_fraction,
                 validation_sources=validation or (),

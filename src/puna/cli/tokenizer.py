@@ -188,9 +188,9 @@ def encode(
     No special token is added, and none is read from the text: here "<|end_of_text|>" is fifteen
     plain characters.
     """
-    from puna.tokenizer.tokenizer import Tokenizer
+    from puna.cli.vocabulary_view import loaded_tokenizer
 
-    loaded = Tokenizer.load(tokenizer)
+    loaded = loaded_tokenizer(tokenizer)
     typer.echo(" ".join(map(str, loaded.encode(_standard_input() if text is None else text))))
 
 
@@ -226,9 +226,11 @@ def decode(
         raise TokenizerError(
             f"ids are whole numbers with spaces or commas between them ({error})"
         ) from error
-    typer.echo(
-        Tokenizer.load(tokenizer).decode_bytes(numbers, skip_special), nl=sys.stdout.isatty()
-    )
+    loaded = Tokenizer.load(tokenizer)
+    text = loaded.decode(numbers, skip_special).encode("utf-8")
+    if loaded.byte_level:  # half characters have bytes of their own
+        text = loaded.decode_bytes(numbers, skip_special)
+    typer.echo(text, nl=sys.stdout.isatty())
 
 
 @app.command()
@@ -254,10 +256,9 @@ def inspect(
     """
     from rich.console import Console
 
-    from puna.cli.vocabulary_view import print_cut, print_vocabulary
-    from puna.tokenizer.tokenizer import Tokenizer
+    from puna.cli.vocabulary_view import loaded_tokenizer, print_cut, print_vocabulary
 
-    loaded = Tokenizer.load(tokenizer)
+    loaded = loaded_tokenizer(tokenizer)
     console = Console(markup=False, emoji=False)
     print_vocabulary(console, loaded)
     if text is not None:

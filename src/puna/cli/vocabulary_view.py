@@ -1,5 +1,8 @@
-"""Output of `puna tokenizer inspect`: the facts of a vocabulary, and a text cut into its tokens."""
+"""Output of `puna tokenizer inspect`, the facts of a vocabulary and a text cut into its tokens, and
+the sentence of any command on a vocabulary that loses text.
+"""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +19,18 @@ _TOKEN_STYLES = (
     "black on bright_green",
     "black on bright_magenta",
 )
+
+
+def loaded_tokenizer(path: Path) -> "Tokenizer":
+    """Load a tokenizer, and say on standard error what texts it does not give back, if any."""
+    import typer
+
+    from puna.tokenizer.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(path)
+    if tokenizer.loss is not None:
+        typer.echo(tokenizer.loss, err=True)
+    return tokenizer
 
 
 def print_vocabulary(console: "Console", tokenizer: "Tokenizer") -> None:

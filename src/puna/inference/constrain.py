@@ -12,13 +12,14 @@ before it queues; `Matcher.allowed` does. Cost: benchmarks/constrain.py.
 
 import json
 from collections.abc import Collection
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import llguidance
 import numpy as np
 import numpy.typing as npt
 
-from puna.errors import RequestError
+from puna.errors import RequestError, TokenizerError
 from puna.inference.constraint_limits import (
     DEFAULT_LIMITS,
     ConstraintLimits,
@@ -216,11 +217,14 @@ class _Vocabulary:
         self.special_token_ids: list[int] = []
 
     def __call__(self, text: bytes) -> list[int]:
-        ids = self._tokenizer.encode(text.decode())
+        try:
+            ids = self._tokenizer.encode(text.decode(), inside_text=True)
+        except TokenizerError:  # a character without a token
+            ids = []
         if self._tokenizer.decode_bytes(ids) == text:
             return ids
-        # a normalizer changed the text; the constraint wants it as it is
-        return [self._bytes[byte] for byte in text]
+        # a normalizer changed the text; the constraint wants it as it is, as far as there are bytes
+        return [self._bytes[byte] for byte in takewhile(self._bytes.__contains__, text)]
 
 
 def _grammar(constraint: Constraint, limits: ConstraintLimits) -> str:

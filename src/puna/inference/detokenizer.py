@@ -19,14 +19,17 @@ class Detokenizer:
     feeds the detokenizer then cancels the request.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, opens_text: bool = False
+    ) -> None:
+        """opens_text: the prompt holds no text, so that the sequence is the beginning of one."""
         self.text, self.finish = "", None
         self.ids: list[int] = []
         self.offsets: list[int] = []
         self.logprobs: list[TokenLogprobs] = []
         self.prompt_logprobs: tuple[TokenLogprobs, ...] = ()
         self._decoder, self._stop, self._held = (
-            StreamDecoder(tokenizer, skip_special=True),
+            StreamDecoder(tokenizer, skip_special=True, inside_text=not opens_text),
             stop,
             "",
         )

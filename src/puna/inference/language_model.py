@@ -115,8 +115,8 @@ class LanguageModel:
         ended.
         """
         checked = self._checked(options)
-        detokenizers = self._detokenizers(checked)
         ids = self.encode_prompt(prompt) if isinstance(prompt, str) else prompt
+        detokenizers = self._detokenizers(checked, ids)
         for _ in self._texts(self._request(ids, checked), detokenizers):
             pass
         return [
@@ -136,7 +136,7 @@ class LanguageModel:
         early ends the work.
         """
         checked = self._checked(options)
-        return self._texts(self._request(prompt, checked), self._detokenizers(checked))
+        return self._texts(self._request(prompt, checked), self._detokenizers(checked, prompt))
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """The prompt as the model met texts in training: the begin token, then the text."""
@@ -157,8 +157,11 @@ class LanguageModel:
         self.engine.check(request)
         return request
 
-    def _detokenizers(self, options: GenerationOptions) -> list[Detokenizer]:
-        return [Detokenizer(self.tokenizer, options.stop) for _ in range(options.n)]
+    def _detokenizers(self, options: GenerationOptions, prompt: Sequence[int]) -> list[Detokenizer]:
+        opens = not self.tokenizer.holds_text(prompt)
+        return [
+            Detokenizer(self.tokenizer, options.stop, opens_text=opens) for _ in range(options.n)
+        ]
 
     def _texts(
         self, request: Request, detokenizers: list[Detokenizer]

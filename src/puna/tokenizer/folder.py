@@ -1,5 +1,5 @@
-"""The tokenizer's files in a model folder: `tokenizer.json`, and `tokenizer_config.json` with roles
-and chat template.
+"""The tokenizer's files in a model folder: `tokenizer.json` or a vocabulary in another form,
+`tokenizer_config.json` with roles and chat template, and the end ids of `generation_config.json`.
 
 The first decides the ids; the second tells transformers, vLLM and lm-evaluation-harness which class
 reads it, which tokens open, close and pad a text, and how a chat is laid out. A folder that came
@@ -8,49 +8,160 @@ from elsewhere keeps its own second file when it is saved again.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from puna import durable
 from puna.errors import TokenizerError
 from puna.tokenizer.chat_template import CHAT_TEMPLATE, CHAT_TOKENS
-from puna.tokenizer.special import BEGIN_OF_TEXT_NAMES, END_OF_TEXT_NAMES, PAD_NAMES
+from puna.tokenizer.merges_file import read_merges
+from puna.tokenizer.rank_file import RANK_LINE, read_ranks
+from puna.tokenizer.roles import read_ids
+from puna.tokenizer.sentencepiece_model import read_sentencepiece
+from puna.tokenizer.special import (
+    BEGIN_OF_TEXT_NAMES,
+    END_OF_MESSAGE,
+    END_OF_TEXT_NAMES,
+    END_OF_TURN_NAMES,
+    PAD_NAMES,
+)
 
 DEFINITION_FILE = "tokenizer.json"
+MODEL_FILE = "tokenizer.model"
+VOCAB_FILE, MERGES_FILE = "vocab.json", "merges.txt"
 CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_FILE = "special_tokens_map.json"
 TEMPLATE_FILE = "chat_template.jinja"
+END_FILES = ("generation_config.json", "config.json")
+"""Files that may hold eos_token_id; the first that does decides."""
 PROVENANCE_FILE, PROVENANCE_KEY = "puna.json", "tokenizer_hash"
 
+MAX_FILE_BYTES = 1 << 26
+"""Largest file that is read, twice the largest published one."""
 
-def read_folder(path: Path) -> tuple[str, dict[str, Any] | None]:
-    """The content of `tokenizer.json` and the config beside it, if any; `path` is the folder or the
-    file.
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """definition: the content of a tokenizer.json. config: that of tokenizer_config.json, if any.
+    end_ids: what the folder's model ends at, empty where it does not say.
+    """
+
+    definition: str
+    config: dict[str, Any] | None
+    end_ids: tuple[int, ...]
+
+
+def read_folder(path: Path) -> TokenizerFiles:
+    """The tokenizer at `path`: a folder, or a vocabulary file in it.
 
     A chat template in a file of its own, as transformers 5 writes it, is put into the config.
     Raises TokenizerError for what is not there or cannot be read.
     """
-    file = path / DEFINITION_FILE if path.is_dir() else path
-    if not file.is_file():
+    file = _vocabulary_file(path)
+    config = _read_config(file.parent)
+    data = _read_bytes(file)
+    roles: dict[str, Any] = {}
+    # these forms have no post-processor that could say so
+    begins = (config or {}).get("add_bos_token") is not False
+    if data.startswith(b"version https://git-lfs"):
         raise TokenizerError(
-            f"there is no tokenizer at {file}; name a folder that holds {DEFINITION_FILE}, or make"
-            " one with `puna tokenizer train`"
+            f"{file} is a pointer of Git LFS and holds no vocabulary; fetch the file itself with"
+            " `git lfs pull`"
         )
-    config_file, template_file = file.with_name(CONFIG_FILE), file.with_name(TEMPLATE_FILE)
+    if file.suffix == ".json" and file.name != VOCAB_FILE:
+        definition = _text(data, file)
+    elif file.name in (VOCAB_FILE, MERGES_FILE):
+        vocab, merges = (file.with_name(name) for name in (VOCAB_FILE, MERGES_FILE))
+        definition = read_merges(
+            _text(_read_bytes(vocab), vocab), _text(_read_bytes(merges), merges), config
+        )
+    elif RANK_LINE.match(data):
+        definition = read_ranks(data, config, begins=begins)
+    else:
+        definition, roles = read_sentencepiece(data, begins=begins)
+    if roles:
+        config = roles | (config or {})
+    return TokenizerFiles(definition, config, _end_ids(file.parent))
+
+
+def _vocabulary_file(path: Path) -> Path:
+    if not path.is_dir():
+        found = path
+    else:
+        names = (DEFINITION_FILE, MODEL_FILE, VOCAB_FILE)
+        found = next((path / name for name in names if (path / name).is_file()), path / names[0])
+    if not found.is_file():
+        raise TokenizerError(
+            f"there is no tokenizer at {found}; name a folder that holds {DEFINITION_FILE},"
+            f" {MODEL_FILE}, or {VOCAB_FILE} with {MERGES_FILE}, or make one with `puna tokenizer"
+            " train`"
+        )
+    return found
+
+
+def _read_bytes(file: Path) -> bytes:
     try:
-        definition = file.read_text(encoding="utf-8")
-        config = (
-            json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else None
-        )
-        if not isinstance(config, dict | None):
-            raise ValueError(f"{CONFIG_FILE} is no JSON object")
-        # The file wins over an entry of the configuration, as in transformers
-        if config is not None and template_file.is_file():
-            config["chat_template"] = template_file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise TokenizerError(
-            f"the tokenizer in {file.parent} cannot be read ({error}); copy or train it again"
-        ) from error
-    return definition, config
+        size = file.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise TokenizerError(
+                f"{file} has {size:,} bytes, and a file of a tokenizer may have"
+                f" {MAX_FILE_BYTES:,}; name the right file"
+            )
+        return file.read_bytes()
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _text(data: bytes, file: Path) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> TokenizerError:
+    return TokenizerError(
+        f"the tokenizer in {file.parent} cannot be read ({file.name}: {error}); copy or train it"
+        " again"
+    )
+
+
+def _read_object(file: Path) -> dict[str, Any] | None:
+    """The JSON object in a file, or None where there is no such file."""
+    if not file.is_file():
+        return None
+    try:
+        values = json.loads(_text(_read_bytes(file), file))
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(file, error) from error
+    if not isinstance(values, dict):
+        raise _unreadable(file, ValueError(f"{file.name} is no JSON object"))
+    return values
+
+
+def _read_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration with what stands in files of its own. special_tokens_map.json counts, and
+    wins, only beside one without added_tokens_decoder, as in transformers.
+    """
+    config = _read_object(folder / CONFIG_FILE)
+    if config is None or "added_tokens_decoder" not in config:
+        special = _read_object(folder / SPECIAL_FILE)
+        config = config if special is None else (config or {}) | special
+    template = folder / TEMPLATE_FILE
+    # The file wins over an entry of the configuration, as in transformers
+    if config is not None and template.is_file():
+        config["chat_template"] = _text(_read_bytes(template), template)
+    return config
+
+
+def _end_ids(folder: Path) -> tuple[int, ...]:
+    for name in END_FILES:
+        values = _read_object(folder / name) or {}
+        ids = read_ids(values.get("eos_token_id"), f"eos_token_id of {folder / name}")
+        if ids:
+            return ids
+    return ()
 
 
 def reject_other(path: Path, found: str) -> None:
@@ -93,6 +204,8 @@ def build_config(special_tokens: Mapping[str, int]) -> dict[str, Any]:
     for role, names in (
         ("bos", BEGIN_OF_TEXT_NAMES),
         ("eos", END_OF_TEXT_NAMES),
+        ("eot", END_OF_TURN_NAMES),
+        ("eom", (END_OF_MESSAGE,)),
         ("pad", PAD_NAMES),
     ):
         token = next((name for name in names if name in special_tokens), None)

@@ -1,64 +1,63 @@
-"""Text to token ids and back: byte-level BPE over Hugging Face `tokenizers`.
+"""Text to token ids, over Hugging Face `tokenizers`; `vocabulary.py` has the way back.
 
 A `Tokenizer` is what a `tokenizer.json` says and nothing more: no padding, no truncation, no
 special token added, and none read from text. Markers are placed by whoever lays ids out: the shard
 writer between documents, `chat_template.py` around messages. Instances never change, and pickle to
 the file's content, so a process pool can carry them.
 
-Cost, measured on one core with Python source text: `encode` 1 MB a second, `encode_batch` 2 MB;
-decoding is a table look-up.
+Cost, measured on one core with Python source text: `encode` 1 MB a second, `encode_batch` 2 MB.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
 import tokenizers
 
-from puna.errors import TokenizerError
-from puna.tokenizer.byte_level import read_definition
+from puna.errors import PunaError, TokenizerError
+from puna.tokenizer.backend import without_prefix
+from puna.tokenizer.byte_level import reject_bytes
 from puna.tokenizer.folder import build_config, read_folder, reject_other, write_folder
 from puna.tokenizer.pretokenize import Digits, cut_text, encode_utf8
-from puna.tokenizer.special import (
-    BEGIN_OF_TEXT_NAMES,
-    END_NAMES,
-    END_OF_TEXT_NAMES,
-    END_OF_TURN_NAMES,
-    PAD_NAMES,
-    first_id,
-)
+from puna.tokenizer.roles import END_IDS_KEY, find_roles
+from puna.tokenizer.text_loss import describe_loss
+from puna.tokenizer.tokenizer_json import read_definition
 from puna.tokenizer.training import DEFAULT_SAMPLE_BYTES, train_definition
+from puna.tokenizer.vocabulary import Vocabulary
 
 _PIECE_CHARACTERS = 1 << 18
 _BATCH_CHARACTERS = 1 << 20
 
 
-class Tokenizer:
-    """A byte-level BPE vocabulary: trained here (`train`) or read from any model's folder (`load`).
+class Tokenizer(Vocabulary):
+    """A vocabulary: byte-level BPE trained here (`train`), or any that `tokenizers` runs, read from
+    a model's folder or a vocabulary file (`load`).
 
-    Lossless: `decode(encode(text)) == text` for every string without lone surrogates, unless the
-    file brings a normalizer of its own (Qwen's composes accents to NFC). Safe from injection:
-    `encode` never yields a special token, even for a text that spells one.
+    Safe from injection: `encode` never yields a special token, even for a text that spells one; the
+    one exception marks nothing, the token for characters without another, such as <unk>. What is
+    trained here is lossless: `decode(encode(text)) == text` for every string without lone
+    surrogates. Of others, `loss` says what does not come back.
     """
 
-    def __init__(self, definition: str, config: Mapping[str, Any] | None = None) -> None:
-        """Take the content of a `tokenizer.json` and of the `tokenizer_config.json` beside it, if
-        there is one.
+    def __init__(
+        self,
+        definition: str,
+        config: Mapping[str, Any] | None = None,
+        end_ids: Iterable[int] = (),
+    ) -> None:
+        """Take the content of a `tokenizer.json`, of the `tokenizer_config.json` beside it, if
+        there is one, and the ids that end a generation, if the model's folder names them.
+
+        Raises TokenizerError for a damaged content, and where the configuration contradicts it.
         """
-        read = read_definition(definition)
-        self._definition = definition
-        self._config = dict(config) if config is not None else build_config(read.special_tokens)
-        self._backend = read.backend
-        self._can_cut = read.can_cut
-        self._special_tokens = dict(read.special_tokens)
-        self._pieces = dict(read.pieces)
-        self._text_pieces = self._pieces | dict.fromkeys(self._special_tokens.values(), b"")
-        self._vocab_size = max(self._pieces) + 1
-        self._digits = read.digits
-        self._hash = read.sha256
+        self._given = None if config is None else dict(config)
+        self._given_ends = tuple(end_ids)
+        super().__init__(read_definition(definition, config), config, self._given_ends)
 
     @classmethod
     def train(
@@ -86,41 +85,50 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """Read a model or tokenizer folder, or a `tokenizer.json`.
+        """Read a model or tokenizer folder, a `tokenizer.json`, or a vocabulary in another form:
+        SentencePiece's and tiktoken's `tokenizer.model`, a `vocab.json` beside its `merges.txt`.
 
-        Raises TokenizerError if it is missing, damaged, not byte-level BPE, or not the one that the
-        model in the same folder was trained with.
+        Raises TokenizerError if it is missing or damaged, or not the one that the model in the same
+        folder was trained with.
         """
-        definition, config = read_folder(Path(path))
         try:
-            tokenizer = cls(definition, config)
+            files = read_folder(Path(path))
+            tokenizer = cls(files.definition, files.config, files.end_ids)
             reject_other(Path(path), tokenizer.hash)
             return tokenizer
         except TokenizerError as error:
+            if str(path) in str(error):
+                raise
             raise TokenizerError(f"{path}: {error}") from error
 
     @classmethod
     def from_json(cls, definition: str) -> Self:
         """Read the content of a `tokenizer.json`, such as `to_json` gives: the light way into
-        another process.
+        another process. Roles of a configuration are not in it; pickle the tokenizer to keep them.
         """
         return cls(definition)
 
     def to_json(self) -> str:
         """The content of `tokenizer.json`."""
-        return self._definition
+        return self._read.text
 
     def save(self, folder: Path | str) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` into `folder`, which may be a model's.
 
         transformers, vLLM and lm-evaluation-harness read them: `AutoTokenizer` gives the ids of
-        `encode` with `add_special_tokens=False`, and <|begin_of_text|> before them by default, as
-        Llama 3's does; it also reads special tokens out of text unless `split_special_tokens=True`.
+        `encode` with `add_special_tokens=False`, and `encode_document`'s by default; it also reads
+        special tokens out of text unless `split_special_tokens=True`.
         """
-        write_folder(Path(folder), self._definition, self._config)
+        config = dict(self.config)
+        by_role = find_roles(
+            self._read.post_processor, config, self._special_tokens, self._vocab_size, None
+        )
+        if by_role.ends != self.end_ids:
+            config[END_IDS_KEY] = sorted(self.end_ids)
+        write_folder(Path(folder), self._read.text, config)
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, dict[str, Any]]]:
-        return type(self), (self._definition, self._config)
+    def __reduce__(self) -> tuple[type[Self], tuple[str, dict[str, Any] | None, tuple[int, ...]]]:
+        return type(self), (self._read.text, self._given, self._given_ends)
 
     def __repr__(self) -> str:
         return (
@@ -128,32 +136,51 @@ class Tokenizer:
             f" hash={self.hash[:12]!r})"
         )
 
-    # Text to ids and back
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The `tokenizer_config.json`, with the chat template; where there is none, one by the
+        names of the special tokens.
+        """
+        return MappingProxyType(self._config)
 
-    def encode(self, text: str) -> list[int]:
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        if self._given is not None:
+            return self._given
+        config = build_config(self._special_tokens)
+        if self._roles.begin and not self._read.post_processor:
+            config["add_bos_token"] = True
+        return config
+
+    @cached_property
+    def loss(self) -> str | None:
+        """A sentence on the texts that do not come back as they were, or None where none is known;
+        for what is trained here there is none.
+        """
+        return describe_loss(
+            lambda text: self.decode(self.encode(text)), self._read.missing, self._read.can_cut
+        )
+
+    # Text to ids
+
+    def encode(self, text: str, *, inside_text: bool = False) -> list[int]:
         """The ids of `text`, without any special token; starts no threads, so it is safe before and
-        after a fork.
+        after a fork. inside_text: other text comes before, so that no space is put in front.
 
-        Raises TokenizerError for lone surrogates. A long text is encoded in pieces, with the same
-        ids, to keep memory flat.
+        Raises TokenizerError for lone surrogates, and for a character that the vocabulary cannot
+        hold in any way. A long text of a known pattern is encoded in pieces, with the same ids, to
+        keep memory flat.
         """
-        try:
-            return [
-                id_
-                for piece in self._cut(text)
-                for id_ in self._backend.encode(piece, add_special_tokens=False).ids
-            ]
-        except TypeError:  # all that the library says of a lone surrogate
-            encode_utf8(text)
-            raise
-
-    def encode_with_special(self, text: str) -> list[int]:
-        """`encode`, but special tokens that the text spells become their ids: for text that no
-        person wrote.
-        """
-        encode_utf8(text)
-        backend = tokenizers.Tokenizer.from_str(self._definition)
-        return list(backend.encode(text, add_special_tokens=False).ids)
+        with self._faults_of([text]):
+            self._reject_missing(text)
+            backend = self._inner_backend if inside_text else self._read.backend
+            return self._checked(
+                [
+                    id_
+                    for piece in self._cut(text)
+                    for id_ in backend.encode(piece, add_special_tokens=False).ids
+                ]
+            )
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on all cores and without character offsets, so at twice the speed
@@ -164,24 +191,70 @@ class Tokenizer:
         stretch of text without a place to cut it.
         """
         cuts = [self._cut(text) for text in texts]
-        try:
-            ids = self._encode_pieces(chain.from_iterable(cuts))
-            return [[id_ for _ in pieces for id_ in next(ids)] for pieces in cuts]
-        except TypeError:
+        with self._faults_of(texts):
             for text in texts:
-                encode_utf8(text)
-            raise
+                self._reject_missing(text)
+            ids = self._encode_pieces(chain.from_iterable(cuts))
+            return [self._checked([id_ for _ in pieces for id_ in next(ids)]) for pieces in cuts]
 
     def _encode_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
         """The ids of each piece, from batches of few enough pieces that the library's 150 bytes a
         byte of text stay flat.
         """
         for batch in _batches(pieces):
-            for encoding in self._backend.encode_batch_fast(batch, add_special_tokens=False):
+            for encoding in self._read.backend.encode_batch_fast(batch, add_special_tokens=False):
                 yield encoding.ids
 
+    def encode_with_special(self, text: str) -> list[int]:
+        """The ids of `text` with every special token that it spells as that token's id, for text
+        that no user wrote: exactly what `tokenizers` gives with add_special_tokens=False.
+        """
+        with self._faults_of([text]):
+            self._reject_missing(text)
+            return list(self._marking_backend.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _inner_backend(self) -> tokenizers.Tokenizer:
+        if not self._puts_space:
+            return self._read.backend
+        content = without_prefix(json.loads(self._read.text))
+        return read_definition(json.dumps(content)).backend
+
+    @contextmanager
+    def _faults_of(self, texts: Sequence[str]) -> Iterator[None]:
+        """Turn the library's errors while it encodes `texts` into a TokenizerError."""
+        try:
+            yield
+        except PunaError:
+            raise
+        except Exception as error:  # TypeError for a lone surrogate, plain Exception for all else
+            for text in texts:
+                encode_utf8(text)
+            raise TokenizerError(
+                f"the tokenizer cannot encode the text ({error}); its file is damaged, copy or"
+                " train it again"
+            ) from error
+
+    def _reject_missing(self, text: str) -> None:
+        if self._read.missing:
+            reject_bytes(text, self._read.missing)
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        """The ids, if none of them ends or begins a text: some files give unknown characters the
+        token of an end.
+        """
+        unknown = self._read.unknown_id
+        if unknown is not None and unknown in self._structural and unknown in ids:
+            before = self.decode(ids[: ids.index(unknown)])
+            raise TokenizerError(
+                f"the text holds a character behind {before[-40:]!r} that has no token in this"
+                f" vocabulary, whose token for such is {self._read.tokens[unknown]!r}, which also"
+                " begins or ends a text; remove the character, or use another tokenizer"
+            )
+        return ids
+
     def encode_document(self, text: str) -> list[int]:
-        """`text` as the beginning of a document: the begin token, where the vocabulary has one,
+        """`text` as the beginning of a document: the begin token, where documents open with one,
         then its ids. Prompts and scored texts begin as the documents of training do.
         """
         return self._begin + self.encode(text)
@@ -193,114 +266,10 @@ class Tokenizer:
 
     @property
     def _begin(self) -> list[int]:
-        return [] if self.bos_id is None else [self.bos_id]
-
-    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """The text of `ids`; special tokens are spelled out unless `skip_special`.
-
-        Bytes that form no character become U+FFFD, so join ids before decoding, or use
-        `StreamDecoder`. Raises TokenizerError for an id outside the vocabulary.
-        """
-        return self.decode_bytes(ids, skip_special).decode("utf-8", errors="replace")
-
-    def decode_bytes(self, ids: Iterable[int], skip_special: bool = False) -> bytes:
-        """The bytes of `ids`, which may begin or end inside a character."""
-        pieces = self._text_pieces if skip_special else self._pieces
-        try:
-            return b"".join([pieces[id_] for id_ in ids])
-        except KeyError as error:
-            raise TokenizerError(
-                f"id {error.args[0]} is not in this vocabulary of {self.vocab_size} tokens; decode"
-                " with the tokenizer that encoded"
-            ) from None
+        return list(self._roles.begin)
 
     def _cut(self, text: str) -> list[str]:
-        return list(cut_text(text, _PIECE_CHARACTERS)) if self._can_cut else [text]
-
-    # The vocabulary
-
-    @property
-    def vocab_size(self) -> int:
-        """One more than the largest id: the number of rows that an embedding needs."""
-        return self._vocab_size
-
-    @property
-    def digits(self) -> Digits | None:
-        """The digits mode, or None for a file whose pattern is none of those known."""
-        return self._digits
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 (hex) of `tokenizer.json` as canonical JSON: equal hashes mean equal ids, however
-        it is indented.
-        """
-        return self._hash
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """The content of `tokenizer_config.json`, the chat template included."""
-        return self._config
-
-    @property
-    def special_tokens(self) -> dict[str, int]:
-        """Name to id, in id order, of the added tokens that the file marks as special.
-
-        The others (Qwen's `<think>`) are text, as the file says: `encode` yields them, and they
-        have bytes.
-        """
-        return dict(self._special_tokens)
-
-    @property
-    def bos_id(self) -> int | None:
-        """The token that opens a document, or None in a vocabulary that has none (GPT-2, Qwen)."""
-        return first_id(self._special_tokens, BEGIN_OF_TEXT_NAMES)
-
-    @property
-    def eos_id(self) -> int:
-        """The token that closes a document; TokenizerError in a vocabulary that has none under a
-        known name.
-        """
-        found = first_id(self._special_tokens, END_OF_TEXT_NAMES)
-        if found is None:
-            raise TokenizerError(
-                "the vocabulary has no end-of-text token; its special tokens hold none of"
-                f" {', '.join(END_OF_TEXT_NAMES)}"
-            )
-        return found
-
-    @property
-    def eot_id(self) -> int | None:
-        """The token that closes one message of a chat, or None in a vocabulary without chats."""
-        return first_id(self._special_tokens, END_OF_TURN_NAMES)
-
-    @property
-    def end_ids(self) -> frozenset[int]:
-        """The ids that end a generation: those of a text's end, of a turn's, and of a message that
-        waits for a tool, where the vocabulary has them.
-        """
-        return frozenset(
-            self._special_tokens[name] for name in END_NAMES if name in self._special_tokens
-        )
-
-    @property
-    def pad_id(self) -> int | None:
-        """The token that fills a batch, or None."""
-        return first_id(self._special_tokens, PAD_NAMES)
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """The UTF-8 bytes that a token stands for, perhaps part of a character; b"" for a special
-        token.
-        """
-        return self.decode_bytes([token_id], skip_special=True)
-
-    def token_lengths(self) -> npt.NDArray[np.int32]:
-        """Bytes per token [V], 0 for special tokens and unused ids: the denominators of bits per
-        byte.
-        """
-        lengths = np.zeros(self.vocab_size, dtype=np.int32)
-        for id_, piece in self._text_pieces.items():
-            lengths[id_] = len(piece)
-        return lengths
+        return list(cut_text(text, _PIECE_CHARACTERS)) if self._read.can_cut else [text]
 
 
 def _batches(pieces: Iterable[str]) -> Iterator[list[str]]:

@@ -122,7 +122,9 @@ def open_data(recipe: Recipe) -> RunData:
     lengths = tokenizer.token_lengths()
     separator = document_separator(tokenizer) if recipe.train.mask_documents else None
     hashes = "\n".join(stream.manifest.content_hash for stream in train.values())
-    special: dict[str, Any] = {"bos_id": tokenizer.bos_id, "eos_ids": (tokenizer.eos_id,)}
+    # a generation ends at a turn's end too; the first id closes a document
+    ends = (tokenizer.eos_id, *sorted(tokenizer.end_ids - {tokenizer.eos_id}))
+    special: dict[str, Any] = {"bos_id": tokenizer.bos_id, "eos_ids": ends}
 
     def validate(model: Transformer) -> Validation:
         held_out = data.held_out(recipe)

@@ -54,7 +54,7 @@ def noise_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model = build_transformer(config).eval()
     init_weights(model, 0)
-    write_model(folder, model, bos_id=tokenizer.bos_id, eos_ids=(tokenizer.eos_id,))
+    write_model(folder, model, bos_id=tokenizer.bos_id, eos_ids=tuple(sorted(tokenizer.end_ids)))
     return folder
 
 
