@@ -146,6 +146,13 @@ class Tokenizer:
             encode_utf8(text)
             raise
 
+    def encode_with_special(self, text: str) -> list[int]:
+        """`encode`, but special tokens that the text spells become their ids: for texts that a chat
+        template has laid out.
+        """
+        backend = type(self._backend).from_str(self._definition)
+        return list(backend.encode(text, add_special_tokens=False).ids)
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on all cores and without character offsets, so at twice the speed
         even on one core.
@@ -226,6 +233,11 @@ class Tokenizer:
         it is indented.
         """
         return self._hash
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The content of `tokenizer_config.json`."""
+        return self._config
 
     @property
     def special_tokens(self) -> dict[str, int]:
