@@ -2,6 +2,7 @@
 and the native ones; needs the extra `eval`, and skips without it.
 """
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 from said import said
+from served import served
 
 from puna.errors import ConfigError, DataError
+from puna.eval.continuations import encode_pair, score_continuations
 from puna.eval.harness import TASKS, load_tasks, run_harness, task_results
 from puna.eval.shipped_tasks import choose_tasks, run_task, shipped_tasks
 from puna.eval.task_result import TaskResult
@@ -31,31 +34,45 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "1")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_folder(path: Path, *, more_rows: int = 0, always_ends: bool = False) -> None:
     """A random model of 128 tokens of context, fewer than some of the documents have, that
-    transformers opens. Its 13 rows that no token has are in the softmax, if never the likeliest.
+    transformers opens.
+
+    more_rows: of the model, which no token has; in the softmax, if never the likeliest.
+    always_ends: the likeliest token is always the end token.
     """
-    pytest.importorskip("lm_eval", reason="needs the extra eval")
-    path = tmp_path_factory.mktemp("harness") / "model"
     words = "took the lamp rope to kitchen garden def return 12+7=19 bak dor fim users x y ( ) :"
     tokenizer = Tokenizer.train([f"{words} {number}\n" for number in range(400)], 320)
     config = ModelConfig(
-        vocab_size=tokenizer.vocab_size + 13,
+        vocab_size=tokenizer.vocab_size + more_rows,
         width=32,
         num_layers=2,
         num_heads=4,
         num_kv_heads=2,
         context_length=128,
+        tie_embeddings=False,
     )
     model = build_transformer(config).eval()
     init_weights(model, 1)
     for weight in model.parameters():
         weight.data *= 3
-    model.output_weight.data[tokenizer.vocab_size :] = 0
+    rows = model.output_weight.data
+    rows[tokenizer.vocab_size :] = 0
+    if always_ends:
+        # one number of the hidden state is large everywhere, and counts for that token alone
+        model.embed_tokens.weight.data[:, 0] = 5
+        rows[:, 0] = 0
+        rows[tokenizer.eos_id, 0] = 5
     path.mkdir()
     tokenizer.save(path)
     write_model(path, model, bos_id=tokenizer.bos_id, eos_ids=tuple(tokenizer.end_ids))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("lm_eval", reason="needs the extra eval")
+    path = tmp_path_factory.mktemp("harness") / "model"
+    make_folder(path, more_rows=13)
     return path
 
 
@@ -205,23 +222,60 @@ def test_chats_are_laid_out_as_the_harness_own_model_does(
         assert ours.tok_encode(words, False) == theirs.tok_encode(words, False)
 
 
-def test_a_chat_is_scored(folder: Path, llama: LanguageModel) -> None:
+@pytest.mark.parametrize(("chat", "shots"), [(True, None), (False, 2), (True, 2)])
+def test_chats_and_examples_are_scored(
+    chat: bool, shots: int | None, folder: Path, llama: LanguageModel
+) -> None:
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
     tasks = load_tasks(["puna_last_word"])
-    ours = run_harness(llama, tasks, limit=3, chat_template=True).results
+    ours = run_harness(llama, tasks, limit=3, chat_template=chat, num_fewshot=shots).results
     answer = simple_evaluate(
         model=HFLM(pretrained=str(folder), device="cpu"),
         tasks=load_tasks(["puna_last_word"]).loaded,
         limit=3,
-        apply_chat_template=True,
+        apply_chat_template=chat,
+        num_fewshot=shots,
         task_manager=tasks.manager,
     )
     (one,), (other,) = ours, task_results(answer)
     assert one.metrics["bits_per_byte"].value == pytest.approx(
         other.metrics["bits_per_byte"].value, abs=1e-4
     )
+
+
+@pytest.mark.parametrize("always_ends", [False, True])
+def test_a_server_gives_the_same(always_ends: bool, tmp_path: Path) -> None:
+    """`local-completions` against `puna serve`. It asks for one token more than it scores, and
+    drops the last of the list: where that was an end token, which was not listed, it dropped one
+    of those to be scored.
+    """
+    pytest.importorskip("lm_eval", reason="needs the extra eval")
+    pytest.importorskip("tenacity", reason="needs lm-eval[api]")
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+    path = tmp_path / "tiny"
+    make_folder(path, always_ends=always_ends)
+    names = ["puna_last_word", "puna_sums", "puna_last_word_choice", "puna_python_syntax"]
+    tasks = load_tasks(names)
+    ours = run_harness(load(path, "cpu"), tasks, limit=4).results
+    with served(path) as server:
+        client = LocalCompletionsAPI(
+            base_url=f"http://127.0.0.1:{server.port}/v1/completions",
+            model="tiny",
+            tokenizer_backend="huggingface",
+            tokenizer=str(path),
+            add_bos_token=True,
+            max_length=129,
+        )
+        answer = simple_evaluate(
+            model=client, tasks=load_tasks(names).loaded, limit=4, task_manager=tasks.manager
+        )
+    for one, other in zip(ours, task_results(answer), strict=True):
+        for metric, found in one.metrics.items():
+            assert found.value == pytest.approx(other.metrics[metric].value, abs=1e-4), metric
 
 
 @pytest.mark.parametrize(
@@ -265,6 +319,27 @@ def test_tasks_that_cannot_be_loaded(tmp_path: Path) -> None:
         load_tasks(["puna_sums"], text=["a"])
     with pytest.raises(DataError, match="gone"):
         load_tasks(["puna_bits_per_byte"], text=[str(tmp_path / "gone")])
+    file = tmp_path / "own.yaml"
+    file.write_text("task: own\ndataset_path: nowhere/at_all\ntest_split: test\n")
+    with pytest.raises(DataError, match=said("own.yaml cannot be loaded")):
+        load_tasks([str(file)])
+
+
+def test_a_task_of_ones_own(llama: LanguageModel, tmp_path: Path) -> None:
+    """The path of its YAML file, with data beside it, and a figure that is no mean."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"a": "the lamp", "b": " to"}\n' * 3)
+    file = tmp_path / "own.yaml"
+    metric = "metric_list: [{metric: perplexity, aggregation: perplexity, higher_is_better: false}]"
+    data = f"dataset_path: json\ndataset_kwargs: {{data_files: {rows}}}\ntest_split: train"
+    asked = "output_type: loglikelihood\ndoc_to_text: a\ndoc_to_target: b"
+    file.write_text(f"task: own\n{data}\n{asked}\n{metric}\n")
+    (result,) = run_harness(llama, load_tasks([str(file)])).results
+    pair = encode_pair(llama.tokenizer, "the lamp", " to")
+    (score,) = score_continuations(llama, [pair])
+    found = result.metrics["perplexity"]
+    assert found.value == pytest.approx(math.exp(-score.logprob))
+    assert (result.task, found.n, found.low) == ("own", 3, None)
 
 
 def test_without_the_harness(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,7 @@ def test_a_text_that_is_missing() -> None:
         ("    pass\n\n", True),
         ('    return "\\d"', True),
         ("", False),
-        ("return 1", False),
+        ("return 1 +", False),
         ("    # nothing", False),
         ("    x = (", False),
         ("    x = (\n    y", False),
@@ -176,8 +176,9 @@ def test_a_text_that_is_missing() -> None:
     ],
 )
 def test_python_is_what_the_parser_takes(completion: str, parses: bool) -> None:
-    found = judge_python({"prompt": "def f(a):\n"}, [completion])
-    assert found == {"parses": float(parses)}
+    for docstring in ("", '    """Find a."""\n'):
+        found = judge_python({"prompt": f"def f(a):\n{docstring}"}, [completion])
+        assert found == {"parses": float(parses)}
 
 
 def test_values_of_a_continuation_and_a_text() -> None:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from puna.errors import ConfigError, DataError, PunaError
@@ -45,8 +46,8 @@ class HarnessAnswer(NamedTuple):
 def load_tasks(
     names: Sequence[str], *, seed: int | None = None, text: Sequence[str] = ()
 ) -> HarnessTasks:
-    """The tasks, groups or tags of these names, with their data. seed, text: of the shipped tasks'
-    documents.
+    """The tasks, groups or tags of these names, or in these YAML files, with their data. seed,
+    text: of the shipped tasks' documents.
 
     The harness's own tasks are looked for only where a name is none of the shipped: there are
     thousands. Raises ConfigError where the harness is missing, for a name that it does not know,
@@ -70,7 +71,7 @@ def load_tasks(
         )
         loaded: list[Any] = []
         for name in names:
-            if name not in manager.all_tasks:
+            if name not in manager.all_tasks and not _is_task_file(name):
                 near = nearest(name, manager.all_tasks)
                 raise ConfigError(f"lm-evaluation-harness has no task {name!r}: {near}")
             try:
@@ -102,23 +103,34 @@ def run_harness(
     over documents where the figure is a mean or bits per byte; elsewhere the harness's standard
     error stands alone.
     """
-    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.defaults import DEFAULT_OTHER_SEED
+    from lm_eval.evaluator import evaluate
 
     from puna.eval.harness_model import HarnessModel
 
     model = HarnessModel(llama, progress)
     with _quiet():
-        answer = simple_evaluate(
-            model=model,
-            tasks=tasks.loaded,
-            num_fewshot=num_fewshot,
+        loaded = tasks.manager.load(tasks.loaded)
+        # As the harness's `simple_evaluate` does, which also asks git and the whole environment
+        for task in loaded["tasks"].values():
+            own = task.get_config("num_fewshot")
+            if own != 0:  # a task that says 0 has no examples
+                wanted = own if num_fewshot is None else num_fewshot
+                task.set_config(key="num_fewshot", value=wanted or 0)
+            task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+        answer = evaluate(
+            model,
+            loaded,
             limit=limit,
             bootstrap_iters=1_000,
-            log_samples=True,
             apply_chat_template=chat_template,
-            task_manager=tasks.manager,
+            fewshot_as_multiturn=chat_template,
         )
     return HarnessAnswer(task_results(answer, tasks.seed), model.cut)
+
+
+def _is_task_file(name: str) -> bool:
+    return Path(name).suffix in (".yaml", ".yml") and Path(name).is_file()
 
 
 def _first_line(error: Exception) -> str:

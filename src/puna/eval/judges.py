@@ -32,20 +32,22 @@ def judge_text(doc: Mapping[str, Any], results: Sequence[float]) -> Values:
 
 
 def judge_python(doc: Mapping[str, Any], results: Sequence[str]) -> Values:
-    """1 where the function that the model has completed is Python; of a text that was cut off
-    inside a line, the lines before that one.
+    """1 where the prompt is still Python with what the model has added, and holds more code; of a
+    text that was cut off inside a line, with the lines before that one.
     """
-    code = doc["prompt"] + results[0]
+    before, code = _parsed(doc["prompt"]), doc["prompt"] + results[0]
     whole_lines = code.rpartition("\n")[0] + "\n"
-    return {"parses": float(_parses(code) or _parses(whole_lines))}
+    return {
+        "parses": float(any(_parsed(text) not in (None, before) for text in (code, whole_lines)))
+    }
 
 
-def _parses(code: str) -> bool:
+def _parsed(code: str) -> str | None:
+    """The code's syntax tree as a text, None for what is no Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as an invalid escape, which is Python still
-            ast.parse(code)
+            return ast.dump(ast.parse(code))
     # a NUL, deep nesting, and what the grammar rejects
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+        return None

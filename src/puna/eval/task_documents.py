@@ -121,11 +121,12 @@ def _induction(generator: random.Random, number: int) -> Row:
 
 
 def _python(generator: random.Random, _: int) -> Row:
-    """The head of a function."""
+    """The head of a function and its docstring, which leave the code to be written."""
     verb, noun = generator.choice(_VERBS), generator.choice(_NOUNS)
     arguments = generator.choice(["path", "text", f"{noun}, limit", f"{noun}, key=None"])
-    comment = f"# {verb.capitalize()} the {noun}.\n" if generator.random() < 0.5 else ""
-    return {"prompt": f"{comment}def {verb}_{noun}({arguments}):\n"}
+    more = generator.choice(["", " and return them", " of a file"])
+    docstring = f'    """{verb.capitalize()} the {noun}{more}."""\n'
+    return {"prompt": f"def {verb}_{noun}({arguments}):\n{docstring}"}
 
 
 def _words(generator: random.Random, count: int) -> Iterator[str]:
