@@ -3,6 +3,7 @@ the context; texts against those that the model writes one prompt at a time.
 """
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from puna.eval.continuations import (
     rolling_windows,
     score_continuations,
 )
-from puna.inference.language_model import LanguageModel
+from puna.inference.language_model import LanguageModel, load
 
 CONTEXT = 96  # of the tiny model
 
@@ -154,3 +155,13 @@ def test_a_model_that_knows_nothing(uniform_llama: LanguageModel) -> None:
     """With all logits equal, -ln V a token, whatever it is."""
     (found,) = score_continuations(uniform_llama, [([1, 2], [3, 4, 5])])
     assert found.logprob == pytest.approx(-3 * math.log(uniform_llama.model.config.vocab_size))
+
+
+def test_a_model_that_has_diverged(tiny_run: Path) -> None:
+    """One error that says so, instead of figures that are no numbers."""
+    llama = load(tiny_run / "model", "cpu")
+    llama.model.output_weight.data[5] = math.nan
+    with pytest.raises(DataError, match=said("NaN ... another checkpoint")):
+        score_continuations(llama, [([1, 2], [3])])
+    with pytest.raises(DataError, match=said("NaN ... another checkpoint")):
+        generate_texts(llama, [TextPrompt([1, 2], {"max_tokens": 4})])

@@ -11,6 +11,7 @@ Not here: what is asked, and what an answer is worth. Costs one forward pass ove
 memory for the keys and values of one step, or of the longest prompt.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ _BLOCK = 16
 _MOST_STEP_TOKENS = 1024
 _LOGITS = 1 << 26
 """Logits of a step at most, 256 MB of them: fewer tokens a step for a large vocabulary."""
+_NO_NUMBER = (
+    "the model's predictions are NaN or infinite, so its weights are damaged or its training has"
+    " diverged: choose another checkpoint"
+)
 _WAITING = 2
 """Requests given to the engine, as a multiple of those that it runs at once."""
 
@@ -119,7 +124,8 @@ def score_continuations(
 
     A pair longer than the model's context and one is cut at its front. Arithmetic: logits in the
     model's dtype, the softmax in float32, sums in float64. Raises DataError for a pair without
-    context or continuation, or with a continuation beyond the model's context.
+    context or continuation, or with a continuation beyond the model's context, and for a model
+    whose predictions are no numbers.
     """
     context_length = llama.model.config.context_length
     for context, continuation in pairs:
@@ -142,6 +148,8 @@ def score_continuations(
     for batch in _batches(inputs, step):
         scores = _score_batch(executor, [inputs[index] for index in batch], step)
         found.update(zip((order[index] for index in batch), scores, strict=True))
+        if not all(math.isfinite(logprob) for logprob, _ in scores):
+            raise DataError(_NO_NUMBER)
         if on_progress is not None:
             on_progress(len(found), len(pairs))
     return [
@@ -223,7 +231,8 @@ def generate_texts(
 
     The options of a prompt are those of `GenerationOptions`, with temperature 0 where they say
     none. A prompt too long for the context and its `max_tokens` is cut at its front. Raises
-    ConfigError for an option that does not exist, RequestError for what the engine cannot serve.
+    ConfigError for an option that does not exist, RequestError for what the engine cannot serve,
+    DataError for a model whose predictions are no numbers.
     """
     done: dict[str, WrittenText] = {}
     detokenizers: dict[str, Detokenizer] = {}
@@ -278,6 +287,8 @@ def _run(llama: LanguageModel, requests: Iterator[Request], take: Callable[[Even
                 if event.request in running and take(event):
                     engine.cancel(event.request)  # a stop text ends what would go on
                     running.discard(event.request)
-    except BaseException:  # Ctrl-C too: half-written blocks must not stay cached
+    except BaseException as error:  # Ctrl-C too: half-written blocks must not stay cached
         engine.fail("an evaluation failed or was interrupted")
+        if isinstance(error, ValueError):  # no token can be chosen
+            raise DataError(_NO_NUMBER) from error
         raise

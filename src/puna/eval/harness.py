@@ -111,6 +111,8 @@ def run_harness(
     model = HarnessModel(llama, progress)
     with _quiet():
         loaded = tasks.manager.load(tasks.loaded)
+        for name, task in loaded["tasks"].items():
+            _reject_more_than_text(name, task)
         # As the harness's `simple_evaluate` does, which also asks git and the whole environment
         for task in loaded["tasks"].values():
             own = task.get_config("num_fewshot")
@@ -127,6 +129,12 @@ def run_harness(
             fewshot_as_multiturn=chat_template,
         )
     return HarnessAnswer(task_results(answer, tasks.seed), model.cut)
+
+
+def _reject_more_than_text(name: str, task: Any) -> None:
+    if getattr(task, "MULTIMODAL", False) or getattr(task, "UNSAFE_CODE", False):
+        more = "pictures or sound" if getattr(task, "MULTIMODAL", False) else "code that it runs"
+        raise ConfigError(f"the task {name} takes {more}: choose one of text alone")
 
 
 def _is_task_file(name: str) -> bool:

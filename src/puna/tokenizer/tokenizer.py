@@ -10,6 +10,7 @@ decoding is a table look-up.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -150,8 +151,12 @@ class Tokenizer:
         """`encode`, but special tokens that the text spells become their ids: for texts that a chat
         template has laid out.
         """
-        backend = type(self._backend).from_str(self._definition)
-        return list(backend.encode(text, add_special_tokens=False).ids)
+        return list(self._marking_backend.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _marking_backend(self) -> Any:
+        """The library's tokenizer that reads special tokens out of a text."""
+        return type(self._backend).from_str(self._definition)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on all cores and without character offsets, so at twice the speed
