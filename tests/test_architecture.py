@@ -43,7 +43,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "choices": "config",
             "data": "durable errors config spawn tokenizer",
             "model": "durable errors nn config choices",
-            "eval": "errors nn tokenizer data model",
+            "eval": "errors nn strict_json config statistics tokenizer data model inference",
             "inference": "errors nn strict_json config device tokenizer model",
             "training": "durable errors nn run_log config device choices model",
             "engine_process": "errors tokenizer inference",

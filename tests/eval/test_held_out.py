@@ -18,7 +18,7 @@ from said import said
 from puna.data.shards import TokenStream, open_split
 from puna.errors import DataError
 from puna.eval.bits_per_byte import score_tokens
-from puna.eval.held_out import HeldOutWindows, document_separator, open_validation, text_tokens
+from puna.eval.held_out import HeldOutWindows, document_separator, encode_sources, open_validation
 from puna.inference.language_model import LanguageModel
 from puna.tokenizer.tokenizer import Tokenizer
 
@@ -149,7 +149,7 @@ def test_a_text_is_one_document(tmp_path: Path, tiny_llama: LanguageModel) -> No
     path = tmp_path / "text"
     path.write_text("the llama 🦙\r\nreads\n", encoding="utf-8", newline="")
     tokenizer = tiny_llama.tokenizer
-    ids = text_tokens([str(path)], tokenizer)
+    ids = encode_sources([str(path)], tokenizer).ids
     assert ids.dtype == np.int64
     assert ids[0] == tokenizer.bos_id
     assert tokenizer.decode_bytes(ids[1:].tolist()) == path.read_bytes(), (
@@ -178,7 +178,7 @@ def test_several_documents_lie_as_in_a_prepared_folder(
     tokenizer = tiny_llama.tokenizer
     documents = tokenizer.encode_documents(list(texts.values()), end=True)
     expected = list(itertools.chain.from_iterable(documents))[:-1]
-    assert text_tokens([str(source) for source in sources], tokenizer).tolist() == expected
+    assert encode_sources([str(source) for source in sources], tokenizer).ids.tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -196,4 +196,4 @@ def test_a_text_that_cannot_be_scored(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=said(message)):
-        text_tokens([str(path)], tiny_llama.tokenizer)
+        encode_sources([str(path)], tiny_llama.tokenizer)

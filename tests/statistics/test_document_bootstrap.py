@@ -15,7 +15,12 @@ from scipy import stats
 
 from puna.errors import ConfigError
 from puna.statistics.contrasts import Contrast, Term
-from puna.statistics.document_bootstrap import DocumentBootstrap, Interval, bootstrap_contrast
+from puna.statistics.document_bootstrap import (
+    DocumentBootstrap,
+    Interval,
+    bootstrap_contrast,
+    bootstrap_ratio,
+)
 
 Array = NDArray[np.float64]
 A_B = Contrast.of_arms("a - b", {"a": 1, "b": -1})
@@ -194,3 +199,32 @@ def test_arrays_that_do_not_fit_are_rejected() -> None:
         bootstrap_contrast(bits, np.zeros(9), A_B, 0.05)
     with pytest.raises(ConfigError, match=said("names no arm: c ... a, b")):
         bootstrap_contrast(bits, sizes, BEST, 0.05)
+
+
+def test_a_mean_has_its_own_standard_error() -> None:
+    """s / sqrt(n), and an interval of about 1.96 of it on either side; the same at every call."""
+    values = np.random.default_rng(3).normal(2.0, 0.5, 400)
+    found = bootstrap_ratio(values, np.ones(400))
+    stderr = values.std() / np.sqrt(400)
+    assert found.estimate == pytest.approx(values.mean())
+    assert found.stderr == pytest.approx(stderr, rel=0.06)
+    assert found.interval[0] == pytest.approx(values.mean() - 1.96 * stderr, abs=0.3 * stderr)
+    assert found.interval[1] == pytest.approx(values.mean() + 1.96 * stderr, abs=0.3 * stderr)
+    assert bootstrap_ratio(values, np.ones(400)) == found
+
+
+def test_a_ratio_weighs_documents_by_their_size() -> None:
+    """Documents of one density and any size have no spread; drawn in parts of any number."""
+    sizes = np.arange(1.0, 1201.0)
+    found = bootstrap_ratio(3 * sizes, sizes)
+    assert found.estimate == pytest.approx(3.0)
+    assert found.stderr == pytest.approx(0.0, abs=1e-12)
+    uneven = bootstrap_ratio(np.array([1.0, 100.0]), np.array([1.0, 10.0]))
+    assert uneven.estimate == pytest.approx(101 / 11)
+    assert uneven.interval == pytest.approx((1.0, 10.0))
+
+
+@pytest.mark.parametrize(("values", "weights"), [([1.0], [1.0]), ([1, 2], [1, 0]), ([1, 2], [1])])
+def test_a_ratio_that_has_no_bootstrap(values: list[float], weights: list[float]) -> None:
+    with pytest.raises(ConfigError, match=said("values and ... at least 2 ... positive")):
+        bootstrap_ratio(np.array(values, dtype=float), np.array(weights, dtype=float))

@@ -19,7 +19,7 @@ from puna.data.encode import encode_batches
 from puna.engine_process.messages import LoadedModel
 from puna.engine_process.served_model import ServedModel, TextSide
 from puna.eval.exact_match import exact_match
-from puna.eval.held_out import text_tokens
+from puna.eval.held_out import encode_sources
 from puna.inference.constrain import ConstraintCompiler
 from puna.inference.engine import Engine
 from puna.inference.language_model import LanguageModel
@@ -92,7 +92,7 @@ def test_prompts_over_http_begin_as_documents(either: Tokenizer) -> None:
 def test_scored_texts_begin_as_documents(either: Tokenizer, tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     file.write_text(TEXTS[2], encoding="utf-8", newline="")
-    assert text_tokens([str(file)], either).tolist() == either.encode_document(TEXTS[2])
+    assert encode_sources([str(file)], either).ids.tolist() == either.encode_document(TEXTS[2])
 
 
 def test_questions_begin_as_documents(either: Tokenizer) -> None:

@@ -3,7 +3,9 @@
 import gzip
 import json
 import lzma
+import math
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import puna
 from puna.errors import DataError
 from puna.eval.bits_per_byte import score_tokens
 from puna.inference.language_model import LanguageModel
+from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.trainer import RunInputs
 
 TEXT = "the llama reads old pages 🦙\n" * 9
@@ -99,6 +102,25 @@ def test_a_model_of_another_program_is_scored_in_its_whole_context(
     found = puna.evaluate(tmp_path / "model", TEXT, device="cpu")
     assert found == puna.evaluate(tiny_llama, TEXT)
     assert (found.context, found.stride, found.mask_documents) == (96, 96, False)
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_tokenizer_that_loses_text_is_judged_on_the_texts_own_bytes(
+    as_file: bool, tiny_llama: LanguageModel, tmp_path: Path
+) -> None:
+    """One that composes accents has fewer bytes to predict, which made its model look better."""
+    definition = json.loads(tiny_llama.tokenizer.to_json()) | {"normalizer": {"type": "NFC"}}
+    composing = LanguageModel(tiny_llama.model, Tokenizer.from_json(json.dumps(definition)))
+    text = unicodedata.normalize("NFD", "über naïve llamas reads\n") * 9
+    (tmp_path / "text").write_text(text, encoding="utf-8")
+    given: dict[str, Any] = {"file": tmp_path / "text"} if as_file else {"text": text}
+    found = puna.evaluate(composing, **given)
+    composed = unicodedata.normalize("NFC", text)
+    same = puna.evaluate(tiny_llama, composed)
+    assert (found.loss, found.tokens, found.bytes) == (same.loss, same.tokens, same.bytes)
+    assert (same.kept, found.kept) == (1.0, len(composed.encode()) / len(text.encode()))
+    nats = found.loss * found.tokens
+    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len(text.encode()))
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ class CompletionGeneration:
         answer = CompletionChoice(
             index=sequence.index,
             text=prompt.text + delta.text if echoes else delta.text,
-            logprobs=self._logprobs(sequence, prompt, delta.tokens, echoes=echoes),
+            logprobs=self._logprobs(sequence, prompt, self._listed(sequence, delta), echoes=echoes),
             finish_reason=_finish_reason(delta),
         )
         if first and self._body.prompt_logprobs is not None:
@@ -183,6 +183,16 @@ class CompletionGeneration:
                 self._body.prompt_logprobs,
             )
         return answer
+
+    def _listed(self, sequence: GeneratedSequence, delta: TextDelta) -> Sequence[TextToken]:
+        """The tokens of a delta; after an echoed prompt its end token too. Programs that score
+        prompts (lm-evaluation-harness) ask for one new token, and drop the last of the list as it.
+        """
+        made = sequence.detokenizer
+        ended = delta.finish is not None and len(made.ids) > len(made.offsets)
+        if not (self._body.echo and ended and made.logprobs) or self._prompt_only:
+            return delta.tokens
+        return [*delta.tokens, TextToken(made.logprobs[-1], len(made.text))]
 
     def _logprobs(
         self,

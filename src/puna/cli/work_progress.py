@@ -32,11 +32,20 @@ def sample_progress(console: Console, size: int) -> Iterator[Callable[[int], Non
 
 
 @contextmanager
-def _progress(console: Console, work: str) -> Iterator[Callable[[float, int, str], None]]:
-    """Takes the fraction that is done, its bytes and more words."""
-    started = time.monotonic()
+def scoring_progress(console: Console, work: str) -> Iterator[Callable[[int, int], None]]:
+    """The progress of asking a model many prompts; takes how many of how many are done."""
+    with _progress(console, work, _prompts) as show:
+        yield lambda done, total: show(done / max(total, 1), done, f"of {total:,}")
+
+
+@contextmanager
+def _progress(
+    console: Console, work: str, amount: Callable[[int, float], str] | None = None
+) -> Iterator[Callable[[float, int, str], None]]:
+    """Takes the fraction that is done, its bytes, or what else `amount` words, and more words."""
+    started, amount = time.monotonic(), amount or _bytes
     if not console.is_terminal:
-        yield _plain_lines(console, work, started)
+        yield _plain_lines(console, work, started, amount)
         return
     with Progress(
         TextColumn(work),
@@ -50,12 +59,14 @@ def _progress(console: Console, work: str) -> Iterator[Callable[[float, int, str
 
         def show(fraction: float, size: int, words: str) -> None:
             seconds = time.monotonic() - started
-            bar.update(task, completed=fraction, amount=f"{_amount(size, seconds)}, {words}")
+            bar.update(task, completed=fraction, amount=f"{amount(size, seconds)}, {words}")
 
         yield show
 
 
-def _plain_lines(console: Console, work: str, started: float) -> Callable[[float, int, str], None]:
+def _plain_lines(
+    console: Console, work: str, started: float, amount: Callable[[int, float], str]
+) -> Callable[[float, int, str], None]:
     printed, complete = started, False
 
     def show(fraction: float, size: int, words: str) -> None:
@@ -65,7 +76,7 @@ def _plain_lines(console: Console, work: str, started: float) -> Callable[[float
             printed, complete = now, fraction == 1.0
             left = (now - started) * (1 - fraction) / max(fraction, 1e-6)
             console.print(
-                f"{work} {fraction:4.0%}  {_amount(size, now - started)}, {words}, about"
+                f"{work} {fraction:4.0%}  {amount(size, now - started)}, {words}, about"
                 f" {duration(left)} left",
                 highlight=False,
                 soft_wrap=True,
@@ -74,6 +85,10 @@ def _plain_lines(console: Console, work: str, started: float) -> Callable[[float
     return show
 
 
-def _amount(size: int, seconds: float) -> str:
+def _bytes(size: int, seconds: float) -> str:
     megabytes = size / 1e6
     return f"{megabytes:,.1f} MB, {megabytes / max(seconds, 1e-3):,.1f} MB/s"
+
+
+def _prompts(done: int, seconds: float) -> str:
+    return f"{done:,} prompts, {done / max(seconds, 1e-3):,.1f} a second"

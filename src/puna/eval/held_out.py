@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,17 +135,31 @@ def open_validation(folder: Path, tokenizer: Tokenizer) -> TokenStream:
     return stream
 
 
-def text_tokens(sources: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.int64]:
-    """The ids of all documents of the sources, laid out as in training: begin token, text, end
-    token, begin token, text.
+class EncodedText(NamedTuple):
+    """The ids [N] of a text, and its own UTF-8 bytes, which its tokens need not all stand for."""
+
+    ids: NDArray[np.int64]
+    bytes: int
+
+    def kept(self, token_lengths: NDArray[np.int32]) -> float:
+        """The bytes that the tokens stand for as a share of the text's: 1 where the tokenizer loses
+        none of it.
+        """
+        return int(token_lengths[self.ids].sum()) / self.bytes if self.bytes else 1.0
+
+
+def encode_sources(sources: Sequence[str], tokenizer: Tokenizer) -> EncodedText:
+    """All documents of the sources, laid out as in training: begin token, text, end token, begin
+    token, text.
 
     sources: as for `puna data prepare`: files, folders, globs and so on. Raises DataError for those
     that cannot be read or hold no text.
     """
     from puna.data.sources import read_texts  # brings pyarrow
 
-    documents = [
-        np.array([*tokenizer.encode_document(text), tokenizer.eos_id], dtype=np.int64)
-        for text in read_texts(sources)
-    ]
-    return np.concatenate(documents)[:-1]
+    size, documents = 0, []
+    for text in read_texts(sources):
+        ids = [*tokenizer.encode_document(text), tokenizer.eos_id]
+        documents.append(np.array(ids, dtype=np.int64))
+        size += len(text.encode())
+    return EncodedText(np.concatenate(documents)[:-1], size)

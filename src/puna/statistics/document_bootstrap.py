@@ -109,3 +109,42 @@ def _check_shapes(bits: Mapping[str, Array], sizes: Array) -> None:
         )
     if not np.all(sizes > 0):
         raise ConfigError("a document has no bytes: leave it out, since it cannot be scored")
+
+
+@dataclass(frozen=True)
+class RatioBootstrap:
+    """A ratio of sums over documents, its standard error, and a percentile interval."""
+
+    estimate: float
+    stderr: float
+    interval: Interval
+
+
+def bootstrap_ratio(
+    values: Array, weights: Array, alpha: float = 0.05, draws: int = 2_000
+) -> RatioBootstrap:
+    """The sum of values over the sum of weights, documents drawn with replacement, the same at
+    every call; with weights of 1 a mean.
+
+    values, weights: float64, [documents], weights positive. Source: Efron and Tibshirani 1993, An
+    Introduction to the Bootstrap, chapters 6 and 13. Of documents that are all alike the interval
+    has no width, and says nothing. Raises ConfigError for fewer than 2 documents and for weights
+    that are not positive.
+    """
+    if len(values) < 2 or len(values) != len(weights) or not np.all(weights > 0):
+        raise ConfigError(
+            f"{len(values)} values and {len(weights)} weights: a bootstrap draws from at least 2"
+            " documents, each with a positive weight"
+        )
+    rng = np.random.default_rng(0)
+    size = len(values)
+    part = max(1, 1_000_000 // size)  # draws at once: 8 MB of counts
+    levels = []
+    for first in range(0, draws, part):
+        counts = rng.multinomial(size, np.full(size, 1 / size), size=min(part, draws - first))
+        levels.append((counts @ values) / (counts @ weights))
+    drawn = np.concatenate(levels)
+    low, high = np.quantile(drawn, [alpha / 2, 1 - alpha / 2])
+    return RatioBootstrap(
+        float(values.sum() / weights.sum()), float(drawn.std(ddof=1)), (float(low), float(high))
+    )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,13 @@ import numpy as np
 
 from puna.errors import DataError
 from puna.eval.compression import gzip_bits_per_byte, xz_bits_per_byte
-from puna.eval.held_out import HeldOutWindows, document_separator, open_validation, text_tokens
+from puna.eval.held_out import (
+    EncodedText,
+    HeldOutWindows,
+    document_separator,
+    encode_sources,
+    open_validation,
+)
 from puna.inference.language_model import LanguageModel, load
 
 Paths = Path | str | Sequence[Path | str]
@@ -25,7 +31,9 @@ class Evaluation:
     gzip_bits_per_byte, xz_bits_per_byte: gzip -9 and xz -9 on the same bytes. targets, all_targets:
     the tokens that were predicted, special ones included, and those that the whole text has.
     context, stride: the windows, in tokens. mask_documents: True where attention stayed inside a
-    document.
+    document. kept: bytes that the text's tokens stand for, as a share of the text's own; below 1
+    the tokenizer loses some, and bits_per_byte is still of all of them (of a prepared folder: of
+    what it kept).
     """
 
     loss: float
@@ -40,6 +48,7 @@ class Evaluation:
     context: int
     stride: int
     mask_documents: bool
+    kept: float = 1.0
 
 
 def evaluate(
@@ -92,13 +101,20 @@ def evaluate(
     if data is not None:
         splits = [open_validation(Path(folder), llama.tokenizer) for folder in _listed(data)]
         held_out = HeldOutWindows.of_splits(splits, max_tokens, **windows)
-    elif file is not None:
-        ids = text_tokens(_listed(file), llama.tokenizer)
-        held_out = HeldOutWindows.of_ids(ids, max_tokens, **windows)
+        kept = 1.0
     else:
-        ids = np.array(llama.encode_prompt(text or ""), dtype=np.int64)
-        held_out = HeldOutWindows.of_ids(ids, max_tokens, **windows)
-    return score_beside_baselines(llama, held_out, mask_documents=mask_documents, **windows)
+        encoded = _encoded(text, file, llama)
+        held_out = HeldOutWindows.of_ids(encoded.ids, max_tokens, **windows)
+        kept = encoded.kept(llama.tokenizer.token_lengths())
+    found = score_beside_baselines(llama, held_out, mask_documents=mask_documents, **windows)
+    return replace(found, bits_per_byte=found.bits_per_byte * kept, kept=kept)
+
+
+def _encoded(text: str | None, file: Paths | None, llama: LanguageModel) -> EncodedText:
+    if file is not None:
+        return encode_sources(_listed(file), llama.tokenizer)
+    ids = np.array(llama.encode_prompt(text or ""), dtype=np.int64)
+    return EncodedText(ids, len((text or "").encode()))
 
 
 def _listed(paths: Paths) -> list[str]:

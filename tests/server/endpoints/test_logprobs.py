@@ -117,6 +117,30 @@ def test_echo_scores_a_prompt_without_writing(http: httpx.Client, tokenizer: Tok
     assert len(longer["logprobs"]["tokens"]) >= len(ids)
 
 
+@pytest.mark.parametrize("echo", [True, False])
+def test_an_end_token_is_listed_after_an_echoed_prompt(
+    http: httpx.Client, tokenizer: Tokenizer, echo: bool
+) -> None:
+    """lm-evaluation-harness asks for one new token and drops the last of the list as it: without
+    the end token it dropped the last of the prompt.
+    """
+    body = {
+        "prompt": "the llama reads",
+        "max_tokens": 1,
+        "echo": echo,
+        "logprobs": 1,
+        "logit_bias": {str(tokenizer.eos_id): 100},
+    }
+    (choice,) = asked(http, COMPLETIONS, **body)["choices"]
+    assert choice["finish_reason"] == "stop"
+    prompt = tokenizer.encode("the llama reads")
+    listed = [*prompt, tokenizer.eos_id] if echo else []
+    assert choice["logprobs"]["tokens"] == [tokenizer.decode([id_]) for id_ in listed]
+    if echo:
+        assert choice["text"] == "the llama reads"
+        assert choice["logprobs"]["text_offset"][-1] == len(choice["text"])
+
+
 def test_prompts_are_scored_where_asked_for(http: httpx.Client, tokenizer: Tokenizer) -> None:
     count = len(encode_chat(tokenizer, [Message("user", "Hello")], add_generation_prompt=True).ids)
     whole = asked(http, CHAT, messages=HELLO, max_tokens=2, prompt_logprobs=1)["choices"][0]
