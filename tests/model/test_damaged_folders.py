@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from puna.errors import ModelFolderError
-from puna.model.weights import INDEX, WEIGHTS, read_config, read_model, write_model
+from puna.model.folder_files import INDEX, WEIGHTS
+from puna.model.weights import read_config, read_model, write_model
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from puna.inference.executor import TorchExecutor
 from puna.inference.request import Event, Finish, GenerationOptions, Request, TokenLogprobs
 from puna.model.accounting import kv_bytes_per_token
 from puna.model.adapters import Adapters, attach
+from puna.model.folder_files import model_folder
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model
 from puna.tokenizer.chat_template import Message, encode_chat
@@ -185,7 +186,8 @@ def load(
     by, each a folder in PEFT's format. Raises ModelFolderError, TokenizerError, or ConfigError for
     a device that is not there.
     """
-    model = read_model(Path(path), choose_device(device), dtype)
+    path = model_folder(Path(path))
+    model = read_model(path, choose_device(device), dtype)
     attached = (
         attach(model, {name: Path(folder) for name, folder in adapters.items()})
         if adapters

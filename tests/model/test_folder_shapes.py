@@ -1,0 +1,68 @@
+"""Folders of LLaMA's relatives as people have them: each gives transformers' logits, or a message
+that says what it is.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from folder_shapes import SHAPES, SIZES, Shape, difference, quietly, random_model, tolerance
+from transformers import AutoModelForCausalLM
+
+from puna.errors import ModelFolderError
+from puna.model.weights import read_model, write_model
+
+quietly()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_a_folder_gives_the_same_logits_or_says_what_it_is(shape: Shape, tmp_path: Path) -> None:
+    if not shape.refusal:
+        assert difference(shape, tmp_path / "model") <= tolerance(shape)
+        return
+    with pytest.raises(ModelFolderError) as caught:
+        difference(shape, tmp_path / "model")
+    assert shape.refusal in str(caught.value)
+    assert len(str(caught.value)) < 1500, "a message is to be read"
+
+
+@pytest.mark.parametrize("name", ["mistral, window", "smollm3", "granite", "olmo2", "qwen2, yarn"])
+def test_the_comparison_sees_a_part_that_is_left_out(name: str, tmp_path: Path) -> None:
+    """Read as the family's plainest member, each of these is off by far more than rounding."""
+    (shape,) = (shape for shape in SHAPES if shape.name == name)
+    theirs = random_model(shape)
+    theirs.save_pretrained(tmp_path)
+    plain = {
+        "mistral": {"sliding_window": None},
+        "smollm3": {"no_rope_layers": [1] * SIZES["num_hidden_layers"]},
+        "granite": {"residual_multiplier": 1.0},
+        "olmo2": {"rms_norm_eps": 0.5},
+        "qwen2": {"rope_parameters": None},
+    }
+    ids = torch.randint(3, 48, (2, 24))
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        theirs.config.update(plain[shape.model_type])
+        theirs.config.save_pretrained(tmp_path)
+        off = float((read_model(tmp_path)(ids) - expected).abs().max())
+    assert off > 50 * tolerance(shape)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:46], ids=lambda shape: shape.name)
+def test_what_was_read_is_written_so_that_transformers_reads_it(
+    shape: Shape, tmp_path: Path
+) -> None:
+    """Written again, a folder has a model_type of transformers, and gives the same logits there."""
+    if shape.refusal:
+        pytest.skip("it is not read")
+    random_model(shape).save_pretrained(tmp_path / "theirs")
+    if shape.change is not None:
+        shape.change(tmp_path / "theirs")
+    ours = read_model(tmp_path / "theirs")
+    (tmp_path / "ours").mkdir()
+    write_model(tmp_path / "ours", ours)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32).eval()
+    ids = torch.randint(3, 48, (2, 24))
+    with torch.no_grad():
+        assert float((ours(ids) - again(ids).logits).abs().max()) <= tolerance(shape)
+    assert torch.equal(read_model(tmp_path / "ours")(ids), ours(ids))
