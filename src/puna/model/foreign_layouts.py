@@ -47,11 +47,14 @@ def suspicion(names: Collection[str], values: Mapping[str, Any]) -> str:
     config.json.
     """
     quantization = values.get("quantization_config") or values.get("quantization")
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    said = f" ({method})" if method else ""
     for pattern, kind in LAYOUTS.items():
         if any(re.search(pattern, name) for name in names):
-            method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-            said = f" ({method})" if method and kind.startswith("a quantized") else ""
-            return f". This looks like {kind.replace('model', f'model{said}', 1) if said else kind}"
+            return f". This looks like {kind}{said if kind.startswith('a quantized') else ''}"
     if quantization:
-        return ". The config.json speaks of a quantization: use the model that it was made from"
+        return (
+            f". The config.json speaks of a quantization{said}, which is not read: use the model"
+            " that it was made from"
+        )
     return ""

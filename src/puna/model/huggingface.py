@@ -269,7 +269,7 @@ def _window(values: Mapping[str, Any], family: Family) -> tuple[Any, str]:
 
 
 def _unsupported(values: Mapping[str, Any], family: Family) -> Iterator[str]:
-    """What Puna would misread, as `key = value (rule)`."""
+    """List what Puna would misread, as `key = value (rule)`."""
     forms = GATES if family.gated else UNGATED_FORMS
     activation = values["hidden_act"]
     if not isinstance(activation, str) or SPELLINGS.get(activation) not in forms:

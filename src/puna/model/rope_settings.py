@@ -1,4 +1,4 @@
-"""What a config.json says about rotary positions, read and written: base, scaling, usable context.
+"""The rotary positions of a config.json, read and written: base, scaling, usable context.
 
 transformers 4 and most published folders have `rope_theta` and `rope_scaling`, transformers 5 has
 `rope_parameters` for both. Of a scaling that follows the length of the text at hand the form for

@@ -23,6 +23,7 @@ from puna.model.family_tensors import as_llama
 from puna.model.folder_files import INDEX, WEIGHTS, model_folder, read_json_object, weight_files
 from puna.model.foreign_layouts import suspicion
 from puna.model.huggingface import from_huggingface, to_huggingface
+from puna.model.quantized_folder.dequantize import dequantized
 from puna.model.stored_tensors import FLOATS, StoredTensor, stored_tensors
 from puna.model.transformer import Transformer, build_transformer
 from puna.nn.quantized import Linear4bit
@@ -135,10 +136,16 @@ def read_model(
     """
     folder = model_folder(folder)
     values, config = read_json_object(folder, "config.json"), read_config(folder)
-    config, stored = as_llama(values, config, stored_tensors(weight_files(folder)))
+    stored = dequantized(values, stored_tensors(weight_files(folder)))
+    config, stored = as_llama(values, config, stored)
     # Shapes without memory, to check the files against before anything is read
     model = build_transformer(config, "meta")
     wanted = dict(named_tensors(model))
+    stored = {
+        name: tensor
+        for name, tensor in stored.items()
+        if name in wanted or not _adds_nothing(name, tensor)
+    }
     problems = _problems(wanted, stored)
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
@@ -156,8 +163,13 @@ def read_model(
     return model.eval()
 
 
+def _adds_nothing(name: str, tensor: StoredTensor) -> bool:
+    """True for a bias of zeros, which some programs write where the model has none."""
+    return name.endswith(".bias") and tensor.dtype in FLOATS and not tensor.read().any()
+
+
 def _problems(wanted: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]) -> list[str]:
-    """What does not fit, tensor by tensor."""
+    """List what does not fit, tensor by tensor."""
     problems = []
     for name, tensor in stored.items():
         if name not in wanted:
