@@ -1,5 +1,6 @@
 """Text in, text out: ends, stop texts, streams, conversations."""
 
+import json
 import re
 from pathlib import Path
 
@@ -276,3 +277,14 @@ def test_loading(tiny_run: Path, tmp_path: Path) -> None:
         load(tmp_path, "cpu")
     with pytest.raises(ConfigError, match="cannot be used here"):
         load(tiny_run / "model", "cuda:99")
+
+
+def test_a_token_that_came_after_training_is_named(tiny_llama: LanguageModel) -> None:
+    """A padding token that was added to the tokenizer alone: which, and where to take it out."""
+    rows = tiny_llama.model.config.vocab_size
+    definition = json.loads(tiny_llama.tokenizer.to_json())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = {"id": rows, "content": "<pad>", "special": True, **flags}
+    definition["added_tokens"].append(added)
+    with pytest.raises(TokenizerError, match=rf"<pad> \({rows}\) came after training; take them"):
+        LanguageModel(tiny_llama.model, Tokenizer(json.dumps(definition)))

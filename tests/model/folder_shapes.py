@@ -324,7 +324,20 @@ def families() -> Iterator[Shape]:
         "phi3, partial rotary",
         "phi3",
         {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
-        refusal="partial_rotary_factor = 0.5",
+    )
+    yield Shape(
+        "phi3, partial rotary, longrope",
+        "phi3",
+        {
+            "rope_parameters": {
+                **LONG,
+                "short_factor": [1.0, 1.5, 2.0],
+                "long_factor": [1.0, 2.0, 3.0],
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 0.75,
+            },
+            "original_max_position_embeddings": 32,
+        },
     )
     for name in ("gemma", "olmo", "stablelm", "cohere", "gpt_neox"):
         yield Shape(name, name, refusal=f"model_type = '{name}' (only 'llama', 'mistral'")

@@ -75,6 +75,7 @@ SINGLE: dict[str, dict[str, Any]] = {
         "rope_scaling": {"kind": "yarn", **SCALINGS["yarn"], "mscale": 1.0, "truncate": False}
     },
     "no rotation in a layer": {"layers_without_rope": [1]},
+    "rotation of half the entries": {"rope_fraction": 0.5},
     "gelu by tanh": {"feed_forward": "gelu", "gelu_approximate": "tanh"},
     "geglu by tanh": {"feed_forward": "geglu", "gelu_approximate": "tanh"},
     "biases of q, k and v": {"attention_bias": "qkv"},

@@ -62,11 +62,7 @@ class LanguageModel:
         options: EngineConfig | None = None,
         adapters: Adapters | None = None,
     ) -> None:
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise TokenizerError(
-                f"the tokenizer has {tokenizer.vocab_size} entries but the model only"
-                f" {model.config.vocab_size}: they do not match"
-            )
+        _check_vocabulary(tokenizer, model.config.vocab_size)
         self.model, self.tokenizer, self.options, self._adapters = (
             model,
             tokenizer,
@@ -194,6 +190,23 @@ def load(
         else None
     )
     return LanguageModel(model, Tokenizer.load(path), options, attached)
+
+
+def _check_vocabulary(tokenizer: Tokenizer, rows: int) -> None:
+    """Raise TokenizerError where the tokenizer has ids that the model has no embedding for."""
+    if tokenizer.vocab_size <= rows:
+        return
+    added = [f"{name} ({id_})" for name, id_ in tokenizer.special_tokens.items() if id_ >= rows]
+    remedy = "they do not match"
+    if len(added) == tokenizer.vocab_size - rows:
+        shown = ", ".join(added[:10]) + (" ..." if len(added) > 10 else "")
+        remedy = (
+            f"{shown} came after training; take them out of the added_tokens of tokenizer.json and"
+            " out of tokenizer_config.json"
+        )
+    raise TokenizerError(
+        f"the tokenizer has {tokenizer.vocab_size} entries but the model only {rows}: {remedy}"
+    )
 
 
 def generation_options(options: Mapping[str, Any]) -> GenerationOptions:

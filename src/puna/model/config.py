@@ -87,6 +87,7 @@ class ModelConfig(ChoosingConfig):
             "attention_bias",
             "qk_norm_over",
             "layers_without_rope",
+            "rope_fraction",
             "gelu_approximate",
         }
     )
@@ -142,6 +143,9 @@ class ModelConfig(ChoosingConfig):
     position: Annotated[str, named(POSITIONS)] = "rope"
     rope_base: float = Field(default=10000.0, gt=1)
     rope_scaling: RopeScaling | None = None
+    rope_fraction: float = Field(
+        default=1.0, gt=0, le=1, description="share of each head's entries that are turned"
+    )
     layers_without_rope: tuple[int, ...] | None = Field(
         default=None, strict=False, description="numbers of the layers that turn nothing, from 0"
     )
@@ -241,9 +245,13 @@ class ModelConfig(ChoosingConfig):
     def _rules_of_rotation(self) -> Iterator[tuple[bool, str]]:
         """Rules for what turns queries and keys."""
         skipped, scaling = self.layers_without_rope, self.rope_scaling
+        turned = int(self.head_width * self.rope_fraction)
         yield (
-            self.position not in ROTARY or self.head_width % 2 == 0,
-            f"head_width {self.head_width} is odd, but rotary positions turn pairs of entries",
+            self.position not in ROTARY or (turned % 2 == 0 and turned > 0),
+            f"head_width {self.head_width} is odd, but rotary positions turn pairs of entries"
+            if turned == self.head_width
+            else f"rope_fraction {self.rope_fraction} of head_width {self.head_width} is {turned},"
+            " but rotary positions turn pairs of entries",
         )
         yield (
             skipped is None or self.position in ROTARY,
@@ -256,9 +264,9 @@ class ModelConfig(ChoosingConfig):
         )
         factors = scaling.factors if scaling else None
         yield (
-            factors is None or 2 * len(factors) == self.head_width,
-            f"rope_scaling.factors has {len(factors or ())} numbers, but head_width"
-            f" {self.head_width} has {self.head_width // 2} frequencies: give one for each",
+            factors is None or 2 * len(factors) == turned,
+            f"rope_scaling.factors has {len(factors or ())} numbers for {turned // 2} frequencies:"
+            " give one for each",
         )
 
     @property

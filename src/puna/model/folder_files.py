@@ -25,9 +25,9 @@ def model_folder(path: Path) -> Path:
     ModelFolderError for a path that is no folder.
     """
     if path.is_file():
-        raise ModelFolderError(f"{path} is a file, but a model is a folder{_as_import(path)}")
+        raise ModelFolderError(f"{path} is a file and no model folder{_as_import(path)}")
     if not path.is_dir():
-        raise ModelFolderError(f"there is no folder {path}: give the path of a model folder")
+        raise ModelFolderError(f"{path} is no model folder: there is no such folder")
     snapshots = path / "snapshots"
     if (path / "config.json").exists() or not snapshots.is_dir():
         return path

@@ -35,6 +35,10 @@ TELLTALES = (
     "logits_scaling",
 )
 
+# No model is so wide, and products of two such numbers are still numbers of bytes
+WIDEST = 1 << 28
+LONGEST = 1 << 24
+
 
 def beyond_llama(config: ModelConfig) -> list[str]:
     """List what LlamaForCausalLM cannot express of this model, as `key = value`; empty where it can
@@ -55,6 +59,7 @@ def _beyond(config: ModelConfig, name: str) -> list[str]:
         "placement": ("pre",),
         "swish_beta": (1.0, 1.702),
         "position": ("rope",),
+        "rope_fraction": (1.0,),
         "embedding_scale": (1.0,),
         "qk_norm": (False,),
         "qk_norm_over": ("head",),
@@ -172,6 +177,7 @@ def from_huggingface(values: Mapping[str, Any], origin: str) -> ModelConfig:
             "context_length": rope.context,
             "rope_base": rope.base,
             "rope_scaling": rope.scaling,
+            "rope_fraction": rope.fraction,
         }
     except KeyError as error:
         raise ModelFolderError(f"{origin} lacks the key {error}") from error
@@ -318,6 +324,21 @@ def _padding(values: Mapping[str, Any]) -> int | None:
 
 def _validated(shape: dict[str, Any], origin: str) -> ModelConfig:
     try:
-        return validate(ModelConfig, shape, origin)
+        config = validate(ModelConfig, shape, origin)
     except ConfigError as error:
         raise ModelFolderError(str(error)) from error
+    sizes = {
+        "vocab_size": config.vocab_size,
+        "width": config.width,
+        "num_heads times head_width": config.num_heads * config.head_width,
+        "feed_forward_width": config.feed_forward_width,
+    }
+    for name, value in sizes.items():
+        if value > WIDEST:
+            raise ModelFolderError(f"{origin}: {name} is {value}, but at most {WIDEST} is possible")
+    if config.context_length > LONGEST:
+        raise ModelFolderError(
+            f"{origin}: a context of {config.context_length} positions would fill the memory with"
+            f" tables: set max_position_embeddings to {LONGEST} or less"
+        )
+    return config

@@ -86,7 +86,11 @@ LAYERS: Mapping[str, Choice] = MappingProxyType(
 # the embeddings, called with the context length and D; a slope for each head's bias on the scores,
 # called with H; or nothing
 ROTARY: Mapping[str, Choice] = MappingProxyType(
-    {"rope": Choice("rope", "puna.nn.rope:RotaryEmbedding", base=10000.0, scaling=None)}
+    {
+        "rope": Choice(
+            "rope", "puna.nn.rope:RotaryEmbedding", base=10000.0, scaling=None, fraction=1.0
+        )
+    }
 )
 ADDED: Mapping[str, Choice] = MappingProxyType(
     {

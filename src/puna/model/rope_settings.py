@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from puna.model.config import ModelConfig, RopeScaling
+from puna.model.families import family_name
 
 ORIGINAL = "original_max_position_embeddings"
 # RopeScaling -> rope_scaling, kind by kind; `ntk` is absent because it is a larger rope_theta, and
@@ -45,13 +46,15 @@ KINDS = ("default", *SCALINGS, "dynamic", "longrope")
 @dataclass(frozen=True)
 class RopeSettings:
     """base: of the frequencies. scaling: the keys of `RopeScaling`. context: positions up to which
-    this is the model. unsupported: what would be misread; empty where all was read.
+    this is the model. fraction: of a head's entries that are turned. unsupported: what would be
+    misread; empty where all was read.
     """
 
     base: Any
     scaling: dict[str, Any] | None
     context: Any
     unsupported: tuple[str, ...] = ()
+    fraction: Any = 1.0
 
 
 def read_rope(values: Mapping[str, Any], context: Any, default_base: float) -> RopeSettings:
@@ -70,10 +73,12 @@ def read_rope(values: Mapping[str, Any], context: Any, default_base: float) -> R
         return RopeSettings(base, None, context, (_contradiction(both),))
     rope = older or newer or {"rope_type": "default", "rope_theta": base}
     kind = rope["rope_type"]
+    phi3 = family_name(values) == "phi3"
     # Phi-3 calls its scaling by the names of its first two releases
-    if values.get("model_type") == "phi3" and kind in ("su", "yarn"):
+    if phi3 and kind in ("su", "yarn"):
         kind = "longrope"
-    unsupported = _unsupported(values, rope, kind)
+    fraction = rope.get("partial_rotary_factor", values.get("partial_rotary_factor")) or 1.0
+    unsupported = _unsupported(rope, kind, 1.0 if phi3 else fraction)
     if unsupported:
         return RopeSettings(rope["rope_theta"], None, context, unsupported)
     # What stands beside counts over what stands inside
@@ -85,7 +90,7 @@ def read_rope(values: Mapping[str, Any], context: Any, default_base: float) -> R
         scaling = {"kind": "listed", **_listed(rope, context, original)}
         context = min(context, original) if _are_numbers(context, original) else context
     # `dynamic` stretches only beyond max_position_embeddings, where a model here ends
-    return RopeSettings(rope["rope_theta"], scaling, context)
+    return RopeSettings(rope["rope_theta"], scaling, context, fraction=fraction)
 
 
 def _object(rope: Any, base: Any) -> dict[str, Any] | None:
@@ -107,16 +112,15 @@ def _contradiction(both: Mapping[str, Any]) -> str:
     return f"{said}, which says otherwise: remove the one that is wrong"
 
 
-def _unsupported(values: Mapping[str, Any], rope: Mapping[str, Any], kind: Any) -> tuple[str, ...]:
+def _unsupported(rope: Mapping[str, Any], kind: Any, fraction: Any) -> tuple[str, ...]:
     nested = [key for key, value in rope.items() if isinstance(value, dict)]
     if nested:
         return (f"positions that differ between layers ({', '.join(nested)})",)
     if kind not in KINDS:
         known = ", ".join(repr(name) for name in KINDS[1:])
         return (f"rope scaling {kind!r} (only {known} is supported)",)
-    partial = rope.get("partial_rotary_factor", values.get("partial_rotary_factor"))
-    if partial not in (None, 1, 1.0):
-        return (f"partial_rotary_factor = {partial!r} (only 1.0 is supported)",)
+    if fraction != 1:
+        return (f"partial_rotary_factor = {fraction!r} (only 1.0 is supported, but for phi3)",)
     return ()
 
 

@@ -138,6 +138,11 @@ def read_model(
     values, config = read_json_object(folder, "config.json"), read_config(folder)
     stored = dequantized(values, stored_tensors(weight_files(folder)))
     config, stored = as_llama(values, config, stored)
+    if config.num_layers > len(stored):
+        raise ModelFolderError(
+            f"the weights in {folder} do not fit its config.json: it says {config.num_layers}"
+            f" layers, and the files hold {len(stored)} tensors"
+        )
     # Shapes without memory, to check the files against before anything is read
     model = build_transformer(config, "meta")
     wanted = dict(named_tensors(model))
