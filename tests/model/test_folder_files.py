@@ -163,7 +163,7 @@ def test_files_that_no_program_wrote(folder: Path, name: str) -> None:
         read_model(folder)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(["config.json", WEIGHTS]),
     place=st.integers(0, 3000),

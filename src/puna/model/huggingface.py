@@ -5,8 +5,9 @@ A folder of model_type `puna` holds the whole `ModelConfig` under `model`, and n
 takes it for a LLaMA that it is not.
 """
 
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from puna.config import validate
@@ -35,6 +36,7 @@ TELLTALES = (
     "logits_scaling",
 )
 
+SWITCHES = tuple(key for key, value in LLAMA.items() if isinstance(value, bool))
 # No model is so wide, and products of two such numbers are still numbers of bytes
 WIDEST = 1 << 28
 LONGEST = 1 << 24
@@ -192,8 +194,7 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
         else _number(value)
         for key, value in values.items()
     }
-    switches = {key for key, value in LLAMA.items() if isinstance(value, bool)}
-    return {key: value for key, value in plain.items() if value is not None or key not in switches}
+    return {key: value for key, value in plain.items() if value is not None or key not in SWITCHES}
 
 
 def _number(value: Any) -> Any:
@@ -281,16 +282,13 @@ def _unsupported(values: Mapping[str, Any], family: Family) -> Iterator[str]:
     if not isinstance(activation, str) or SPELLINGS.get(activation) not in forms:
         spelled = [spelling for spelling, form in SPELLINGS.items() if form in forms]
         yield (f"hidden_act = {activation!r} (only {', '.join(map(repr, spelled))} is supported)")
-    rules: Mapping[str, Callable[[Any], bool]] = {
-        key: lambda value: isinstance(value, bool)
-        for key in ("attention_bias", "mlp_bias", "use_sliding_window", "tie_word_embeddings")
-    }
-    for key, holds in rules.items():
-        if not holds(values[key]):
+    for key in SWITCHES:
+        if not isinstance(values[key], bool):
             yield f"{key} = {values[key]!r} (only true or false is supported)"
     for key in MULTIPLIERS if family is FAMILIES["granite"] else ():
         value = values.get(key, 1.0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
             yield f"{key} = {value!r} (only a number above 0 is supported)"
     problem = _window(values, family)[1]
     if problem:
