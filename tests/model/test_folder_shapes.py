@@ -18,9 +18,11 @@ from folder_shapes import (
     random_model,
     tolerance,
 )
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from puna.errors import ModelFolderError
+from puna.model.adapters import write_merged
 from puna.model.weights import read_model, write_model
 
 quietly()
@@ -103,3 +105,30 @@ def test_what_was_read_is_written_so_that_it_is_read_again(shape: Shape, tmp_pat
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32).eval()
     with torch.no_grad():
         assert float((ours(ids) - again(ids).logits).abs().max()) <= tolerance(shape)
+
+
+@pytest.mark.parametrize("name", ["granite", "phi3, window", "mistral, window", "llama, tied"])
+def test_a_merged_folder_says_what_its_weights_are(name: str, tmp_path: Path) -> None:
+    """Folded and split weights beside the source's config.json would be multiplied twice, or be
+    sought under other names; here an adapter of zeros is merged.
+    """
+    (shape,) = (shape for shape in SHAPES if shape.name == name)
+    theirs = random_model(shape)
+    theirs.save_pretrained(tmp_path / "source")
+    adapter = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["up_proj"]}
+    tensors = {
+        f"base_model.model.model.layers.{layer}.mlp.up_proj.lora_{letter}.weight": torch.zeros(size)
+        for layer in range(SIZES["num_hidden_layers"])
+        for letter, size in {"A": (2, 32), "B": (40, 2)}.items()
+    }
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(adapter))
+    save_file(tensors, tmp_path / "adapter" / "adapter_model.safetensors")
+    write_merged(tmp_path / "source", tmp_path / "adapter", tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    assert (merged.config.bos_token_id, merged.config.eos_token_id) == (1, 2)
+    ids = torch.randint(3, 48, (2, 24))
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        assert float((merged(ids).logits - expected).abs().max()) <= tolerance(shape)
+        assert float((read_model(tmp_path / "merged")(ids) - expected).abs().max()) <= 2e-5

@@ -322,6 +322,11 @@ def test_a_part_of_another_shape_is_refused(folder: Path, form: str) -> None:
         ("GPTQ", {}, "quant_method = None"),
         ("GPTQ", {"quant_method": "gptq", "bits": 3}, "bits = 3 (only 2, 4, 8 is supported)"),
         ("GPTQ", {"quant_method": "gptq", "bits": True}, "bits = True (only"),
+        (
+            "GPTQ",
+            {"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"},
+            "checkpoint_format = 'marlin' (only 'gptq', 'gptq_v2' is supported)",
+        ),
         ("AWQ", {"quant_method": "awq", "bits": 4, "version": "gemv"}, "version = 'gemv' (only"),
         ("MLX", {"bits": 4, "group_size": 64}, "group_size = 64, and its scales say 16"),
         ("compressed-tensors, packed", {}, "config_groups name the bits []"),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from puna.model.config import ModelConfig
-from puna.model.families import MULTIPLIERS, family_name
+from puna.model.families import MULTIPLIERS, WRITTEN, family_name
 from puna.model.stored_tensors import StoredTensor
 
 HEAD, EMBEDDING, FINAL_NORM = "lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"
@@ -29,6 +29,15 @@ def as_llama(
     if name == "granite":
         tensors = _folded(values, config, tensors)
     return config, tensors
+
+
+def keeps_its_config(values: Mapping[str, Any]) -> bool:
+    """True where a model that was read from a folder with this config.json has the same one when it
+    is written: its tensors are neither split nor folded nor made of codes.
+    """
+    return family_name(values) in (*WRITTEN, "puna") and not any(
+        values.get(key) for key in ("quantization_config", "quantization")
+    )
 
 
 def _with_one_output(

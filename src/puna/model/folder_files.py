@@ -27,7 +27,9 @@ def model_folder(path: Path) -> Path:
     if path.is_file():
         raise ModelFolderError(f"{path} is a file and no model folder{_as_import(path)}")
     if not path.is_dir():
-        raise ModelFolderError(f"{path} is no model folder: there is no such folder")
+        raise ModelFolderError(
+            f"{path} is no model folder: it has no config.json, for it is not there"
+        )
     snapshots = path / "snapshots"
     if (path / "config.json").exists() or not snapshots.is_dir():
         return path

@@ -49,6 +49,9 @@ def _restore_rows_first(module: QuantizedModule) -> StoredTensor:
 
 
 def _restore_gptq(module: QuantizedModule, groups: int, outputs: int) -> StoredTensor:
+    form = module.settings.get("checkpoint_format", "gptq")
+    if form not in ("gptq", "gptq_v2"):
+        raise module.error(f"checkpoint_format = {form!r} (only 'gptq', 'gptq_v2' is supported)")
     bits = _bits(module)
     per_word = 32 // bits
     rows, _ = module.shape("qweight", None, outputs)
@@ -60,7 +63,7 @@ def _restore_gptq(module: QuantizedModule, groups: int, outputs: int) -> StoredT
     elif groups < 1 or inputs % groups:
         raise module.error(f"{inputs} inputs are no {groups} groups of one size")
     # The first format has all zero points less 1, so that 16 fits four bits
-    offset = 0 if module.settings.get("checkpoint_format") == "gptq_v2" else 1
+    offset = 0 if form == "gptq_v2" else 1
 
     def values() -> Tensor:
         q = unpacked(module.parts["qweight"].read().T.contiguous(), bits)
