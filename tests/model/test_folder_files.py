@@ -30,7 +30,7 @@ def folder(small_model: Callable[..., Transformer], tmp_path: Path) -> Path:
 
 
 def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelFolderError, match="is no model folder: .* it is not there"):
+    with pytest.raises(ModelFolderError, match=r"is no model folder: .* it is not there"):
         model_folder(tmp_path / "nowhere")
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelFolderError, match=r"is a file .*; puna import .*m\.gguf OUT makes"):
