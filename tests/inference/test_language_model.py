@@ -310,3 +310,14 @@ def test_a_folder_gives_defaults_and_the_layout_of_chats(
     assert bare.encode_chat(messages) == tiny_llama.encode_chat(messages)
     with pytest.raises(TokenizerError, match="neither"):
         load(folder, "cpu", template="lama3").encode_chat(messages)
+
+
+def test_a_token_that_came_after_training_is_named(tiny_llama: LanguageModel) -> None:
+    """A padding token that was added to the tokenizer alone: which, and where to take it out."""
+    rows = tiny_llama.model.config.vocab_size
+    definition = json.loads(tiny_llama.tokenizer.to_json())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = {"id": rows, "content": "<pad>", "special": True, **flags}
+    definition["added_tokens"].append(added)
+    with pytest.raises(TokenizerError, match=rf"<pad> \({rows}\) came after training; take them"):
+        LanguageModel(tiny_llama.model, Tokenizer(json.dumps(definition)))

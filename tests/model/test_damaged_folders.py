@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from puna.errors import ModelFolderError
-from puna.model.weights import INDEX, WEIGHTS, read_config, read_model, write_model
+from puna.model.folder_files import INDEX, WEIGHTS
+from puna.model.weights import read_config, read_model, write_model
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_one_error_lists_everything_that_does_not_fit(folder: Path) -> None:
     tensors = load_file(folder / WEIGHTS)
     del tensors["model.norm.weight"], tensors["model.layers.1.mlp.up_proj.weight"]
     tensors["model.layers.0.self_attn.q_proj.weight"] = torch.zeros(32, 23)
-    tensors["model.layers.0.self_attn.q_proj.bias"] = torch.zeros(32)
+    tensors["model.layers.0.self_attn.q_proj.bias"] = torch.ones(32)
     tensors["lm_head.weight"] = torch.zeros(51, 24)
     save_file(tensors, folder / WEIGHTS)
     with pytest.raises(ModelFolderError) as caught:

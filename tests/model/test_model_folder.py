@@ -10,16 +10,9 @@ from safetensors import safe_open
 from transformers import LlamaForCausalLM
 
 from puna.errors import ModelFolderError
+from puna.model.folder_files import INDEX, WEIGHTS, weight_files
 from puna.model.transformer import Transformer
-from puna.model.weights import (
-    INDEX,
-    WEIGHTS,
-    named_tensors,
-    read_config,
-    read_model,
-    weight_files,
-    write_model,
-)
+from puna.model.weights import named_tensors, read_config, read_model, write_model
 from puna.nn import quantize_linears
 
 

@@ -45,6 +45,7 @@ SCALINGS: dict[str, dict[str, Any]] = {
     "linear": {"factor": 2.0},
     "ntk": {"factor": 2.0},
     "yarn": {"factor": 2.0, "original_context": 12},
+    "listed": {"factors": [1.0, 1.5, 2.0, 2.0], "mscale": 1.1},
 }
 SINGLE: dict[str, dict[str, Any]] = {
     "LLaMA": {},
@@ -70,7 +71,17 @@ SINGLE: dict[str, dict[str, Any]] = {
         f"rope scaling {kind}": {"rope_scaling": {"kind": kind, **SCALINGS[kind]}}
         for kind in ROPE_SCALINGS
     },
+    "yarn without rounding": {
+        "rope_scaling": {"kind": "yarn", **SCALINGS["yarn"], "mscale": 1.0, "truncate": False}
+    },
+    "no rotation in a layer": {"layers_without_rope": [1]},
+    "rotation of half the entries": {"rope_fraction": 0.5},
+    "gelu by tanh": {"feed_forward": "gelu", "gelu_approximate": "tanh"},
+    "geglu by tanh": {"feed_forward": "geglu", "gelu_approximate": "tanh"},
+    "biases of q, k and v": {"attention_bias": "qkv"},
+    "biases of all of attention": {"attention_bias": "all"},
     "qk-norm": {"qk_norm": True},
+    "qk-norm over all heads": {"qk_norm": True, "qk_norm_over": "width"},
     "sliding window": {"sliding_window": 5},
     "padding": {"padding_id": 3},
 }
@@ -88,7 +99,7 @@ COMBINED: dict[str, dict[str, Any]] = {
         "feed_forward_kernel": 4,
         "position": "none",
     },
-    "OLMo 2": {"placement": "reordered", "qk_norm": True},
+    "OLMo 2": {"placement": "reordered", "qk_norm": True, "qk_norm_over": "width"},
     "PaLM": {
         "norm": "layernorm",
         "norm_bias": False,

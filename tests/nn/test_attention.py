@@ -3,6 +3,7 @@ cache.
 """
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -229,3 +230,20 @@ def test_values_are_not_rotated() -> None:
 def test_uneven_groups_are_rejected() -> None:
     with pytest.raises(ValueError, match="6 query heads cannot be shared out evenly over 4"):
         Attention(12, 6, 4, 2)
+
+
+@pytest.mark.parametrize(("bias", "biased"), [("none", ""), ("qkv", "qkv"), ("all", "qkvo")])
+def test_biases_are_where_they_were_asked_for(bias: Any, biased: str) -> None:
+    layer = Attention(24, 4, 2, 8, bias=bias)
+    assert [n for n in "qkvo" if getattr(layer, f"{n}_proj").bias is not None] == list(biased)
+
+
+def test_one_norm_over_all_heads_has_their_whole_width() -> None:
+    """OLMo 2: the statistic is of all heads together, so one head's size moves the others."""
+    layer = Attention(24, 4, 2, 8, qk_norm=RMSNorm, qk_norm_over="width")
+    assert (layer.q_norm.weight.numel(), layer.k_norm.weight.numel()) == (32, 16)
+    x = torch.randn(1, 3, 24)
+    q, _ = layer.queries_and_keys(x)
+    whole = layer.q_proj(x)
+    expected = whole * whole.square().mean(-1, keepdim=True).add(1e-5).rsqrt()
+    torch.testing.assert_close(q.transpose(1, 2).flatten(2), expected)

@@ -306,3 +306,18 @@ def test_odd_head_width_is_rejected() -> None:
 
 def test_prints_its_shape() -> None:
     assert repr(RotaryEmbedding(128, 32)) == "RotaryEmbedding(head_width=128, context_length=32)"
+
+
+def test_a_fraction_turns_the_first_entries_as_a_head_of_their_own() -> None:
+    x, positions = torch.randn(2, 3, 5, 16), torch.arange(5)
+    turned = rotate(x, *RotaryEmbedding(16, 8, fraction=0.75)(positions))
+    assert torch.equal(turned[..., :12], rotate(x[..., :12], *RotaryEmbedding(12, 8)(positions)))
+    assert torch.equal(turned[..., 12:], x[..., 12:])
+    with pytest.raises(ValueError, match=r"head width 16 times 0\.7 is odd"):
+        RotaryEmbedding(16, 8, fraction=0.7)
+
+
+def test_tables_on_the_meta_device_cost_nothing() -> None:
+    with torch.device("meta"):
+        rotary = RotaryEmbedding(8, 1 << 40)
+    assert rotary.cos.is_meta

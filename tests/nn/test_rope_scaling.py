@@ -15,6 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from puna.nn import (
     FrequencyScaling,
     LinearScaling,
+    ListedScaling,
     Llama3Scaling,
     NTKScaling,
     RotaryEmbedding,
@@ -270,3 +271,30 @@ def test_blends_that_end_before_they_begin_are_rejected() -> None:
 def test_yarn_rejects_frequencies_of_another_base() -> None:
     with pytest.raises(ValueError, match="built for base 10000"):
         RotaryEmbedding(128, 8, 500000.0, YaRNScaling(4.0, 4096, 10000.0))
+
+
+def test_a_list_divides_each_frequency_by_its_own() -> None:
+    scaling = ListedScaling([1.0, 2.0, 4.0, 8.0], mscale=1.25)
+    before = rope_frequencies(8, BASE)
+    assert (before / scaling(before)).tolist() == [1.0, 2.0, 4.0, 8.0]
+    tables = RotaryEmbedding(8, 4, BASE, scaling)
+    assert tables.cos[0].tolist() == [1.25] * 4
+    with pytest.raises(ValueError, match="4 factors for 8 frequencies"):
+        scaling(rope_frequencies(16, BASE))
+    with pytest.raises(ValueError, match="give numbers above 0"):
+        ListedScaling([1.0, 0.0])
+
+
+def test_listed_equals_transformers_longrope() -> None:
+    short = [1.0 + 0.1 * index for index in range(32)]
+    theirs = llama_rotary(
+        64,
+        4096,
+        rope_type="longrope",
+        rope_theta=BASE,
+        short_factor=short,
+        long_factor=short,
+        attention_factor=1.19,
+        original_max_position_embeddings=4096,
+    )
+    assert_same_tables(RotaryEmbedding(64, 64, BASE, ListedScaling(short, 1.19)), theirs)

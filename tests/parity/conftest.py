@@ -11,7 +11,7 @@ from continued import continued
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
-from puna.model.huggingface import ACTIVATIONS
+from puna.model.families import GATES
 from puna.model.transformer import Transformer
 
 NEW_TOKENS = 24
@@ -50,7 +50,9 @@ def shapes(draw: Any) -> dict[str, Any]:
         "num_heads": heads,
         "num_kv_heads": kv_heads,
         "head_width": draw(st.sampled_from([6, 8, 12, 16])),
-        "feed_forward": draw(st.sampled_from(sorted(ACTIVATIONS))),
+        "feed_forward": draw(
+            st.sampled_from(sorted({form["feed_forward"] for form in GATES.values()}))
+        ),
         "feed_forward_width": draw(st.integers(8, 64)),
         "feed_forward_bias": draw(st.booleans()),
         "context_length": 64,

@@ -22,6 +22,7 @@ from puna.inference.generation_defaults import read_generation_defaults
 from puna.inference.request import Event, Finish, GenerationOptions, Request, TokenLogprobs
 from puna.model.accounting import kv_bytes_per_token
 from puna.model.adapters import Adapters, attach
+from puna.model.folder_files import model_folder
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model
 from puna.tokenizer.chat_layout import ChatLayout, chat_layout
@@ -68,11 +69,7 @@ class LanguageModel:
         defaults: Mapping[str, Any] | None = None,
         template: str | None = None,
     ) -> None:
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise TokenizerError(
-                f"the tokenizer has {tokenizer.vocab_size} entries but the model only"
-                f" {model.config.vocab_size}: they do not match"
-            )
+        _check_vocabulary(tokenizer, model.config.vocab_size)
         self.model, self.tokenizer, self.options, self._adapters = (
             model,
             tokenizer,
@@ -220,8 +217,9 @@ def load(
     "alpaca", "none", or a file in Jinja; left out: the folder's own. Raises ModelFolderError,
     TokenizerError, or ConfigError for a device that is not there or a wrong generation_config.json.
     """
+    path = model_folder(Path(path))
     defaults = read_generation_defaults(path) if generation_config else {}
-    model = read_model(Path(path), choose_device(device), dtype)
+    model = read_model(path, choose_device(device), dtype)
     attached = (
         attach(model, {name: Path(folder) for name, folder in adapters.items()})
         if adapters
@@ -229,6 +227,23 @@ def load(
     )
     tokenizer = Tokenizer.load(path)
     return LanguageModel(model, tokenizer, options, attached, defaults=defaults, template=template)
+
+
+def _check_vocabulary(tokenizer: Tokenizer, rows: int) -> None:
+    """Raise TokenizerError where the tokenizer has ids that the model has no embedding for."""
+    if tokenizer.vocab_size <= rows:
+        return
+    added = [f"{name} ({id_})" for name, id_ in tokenizer.special_tokens.items() if id_ >= rows]
+    remedy = "they do not match"
+    if len(added) == tokenizer.vocab_size - rows:
+        shown = ", ".join(added[:10]) + (" ..." if len(added) > 10 else "")
+        remedy = (
+            f"{shown} came after training; take them out of the added_tokens of tokenizer.json and"
+            " out of tokenizer_config.json"
+        )
+    raise TokenizerError(
+        f"the tokenizer has {tokenizer.vocab_size} entries but the model only {rows}: {remedy}"
+    )
 
 
 def generation_options(options: Mapping[str, Any]) -> GenerationOptions:

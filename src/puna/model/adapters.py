@@ -19,9 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from puna.durable import new_folder
+from puna.durable import new_folder, write_json
 from puna.errors import ModelFolderError, RequestError
 from puna.model.adapter_config import BY_PEFT, CONFIG, AdapterConfig, read_adapter_config
+from puna.model.family_tensors import keeps_its_config
+from puna.model.folder_files import model_folder, read_json_object
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model, write_model
 from puna.nn.lora import LoRALinear, LowRankUpdate, Selection
@@ -30,9 +32,8 @@ from puna.nn.quantized import Linear4bit
 TENSORS = "adapter_model.safetensors"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHOWN_PROBLEMS = 8  # an adapter of another model has a thousand
-# What a merged folder takes over from the model's, besides the weights
+# What a merged folder takes over from the model's, besides the weights and mostly config.json
 KEPT = (
-    "config.json",
     "generation_config.json",
     "tokenizer*",
     "special_tokens_map.json",
@@ -235,15 +236,18 @@ def write_merged(source: Path, adapter: Path, out: Path) -> list[str]:
     merged; the names of the changed layers.
 
     Everything but the weights is the source's: configuration, tokenizer, generation defaults,
-    licence. puna.json says what was merged, and keeps the tokenizer's hash. `out` appears whole or
-    not at all. Raises ModelFolderError as `read_model` and `read_adapter` do, and where `out` is
-    there already.
+    licence; where the source stores its weights in another form (quantized, merged matrices,
+    multipliers), config.json is that of the plain model. puna.json says what was merged, and keeps
+    the tokenizer's hash. `out` appears whole or not at all. Raises ModelFolderError as `read_model`
+    and `read_adapter` do, and where `out` is there already.
     """
     if out.exists():
         raise ModelFolderError(
             f"{out} is there already, and is not overwritten: name a folder that does not exist, or"
             " remove it first"
         )
+    source = model_folder(source)
+    values = read_json_object(source, "config.json")
     model = read_model(source)
     changed = merge(model, adapter)
     with (adapter / TENSORS).open("rb") as file:
@@ -255,7 +259,11 @@ def write_merged(source: Path, adapter: Path, out: Path) -> list[str]:
         }
     with new_folder(out) as aside:
         write_model(aside, model, provenance=_tokenizer_hash(source) | {"merged": merged})
-        # After the weights: the source's config.json takes the place of the one just written
+        if keeps_its_config(values):
+            shutil.copyfile(source / "config.json", aside / "config.json")
+        else:
+            special = {key: values.get(key) for key in ("bos_token_id", "eos_token_id")}
+            write_json(aside / "config.json", read_json_object(aside, "config.json") | special)
         for pattern in KEPT:
             for kept in filter(Path.is_file, source.glob(pattern)):
                 shutil.copyfile(kept, aside / kept.name)

@@ -70,7 +70,13 @@ def build_block(config: ModelConfig) -> Block:
     attention = (
         NoAttention()
         if config.attention == "none"
-        else Attention(config.width, *heads, qk_norm=qk_norm)
+        else Attention(
+            config.width,
+            *heads,
+            bias=config.attention_bias,
+            qk_norm=qk_norm,
+            qk_norm_over=config.qk_norm_over,
+        )
     )
     block: Block = PLACEMENTS[config.placement].build(
         config, attention, build_feed_forward(config), lambda: build_norm(config)

@@ -26,6 +26,7 @@ class RopeScaling(ChoosingConfig):
     """
 
     families: ClassVar[dict[str, Table]] = {"kind": ROPE_SCALINGS}
+    late_options: ClassVar[frozenset[str]] = frozenset({"mscale", "truncate", "factors"})
 
     kind: Annotated[str, named(ROPE_SCALINGS)] = "llama3"
     factor: float = Field(default=8.0, ge=1)
@@ -34,6 +35,13 @@ class RopeScaling(ChoosingConfig):
     high_frequency_factor: float | None = Field(default=None, gt=0)
     beta_fast: float | None = Field(default=None, gt=0)
     beta_slow: float | None = Field(default=None, gt=0)
+    mscale: float | None = Field(
+        default=None, gt=0, description="factor on cos and sin; left out: as the kind has it"
+    )
+    truncate: bool = Field(default=True, description="round the bounds of the blend")
+    factors: tuple[float, ...] | None = Field(
+        default=None, strict=False, description="divisors of the frequencies, fastest first"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -76,6 +84,11 @@ class ModelConfig(ChoosingConfig):
             "init_std",
             "scale_residual_init",
             "embedding_std",
+            "attention_bias",
+            "qk_norm_over",
+            "layers_without_rope",
+            "rope_fraction",
+            "gelu_approximate",
         }
     )
 
@@ -122,6 +135,7 @@ class ModelConfig(ChoosingConfig):
         default=256, gt=0, description="what the SwiGLU rule rounds up to"
     )
     feed_forward_bias: bool = False
+    gelu_approximate: Literal["none", "tanh"] = "none"
     swish_beta: float | Literal["scalar", "channel"] = Field(
         default=1.0, description="a number, or how many to learn"
     )
@@ -129,12 +143,22 @@ class ModelConfig(ChoosingConfig):
     position: Annotated[str, named(POSITIONS)] = "rope"
     rope_base: float = Field(default=10000.0, gt=1)
     rope_scaling: RopeScaling | None = None
+    rope_fraction: float = Field(
+        default=1.0, gt=0, le=1, description="share of each head's entries that are turned"
+    )
+    layers_without_rope: tuple[int, ...] | None = Field(
+        default=None, strict=False, description="numbers of the layers that turn nothing, from 0"
+    )
     attention: Literal["none"] | None = Field(
         default=None,
         description="none: blocks of a convolution alone; left out: causal self-attention",
     )
-    qk_norm: bool = Field(
-        default=False, description="normalise queries and keys, each head by itself"
+    attention_bias: Literal["none", "qkv", "all"] = Field(
+        default="none", description="biases of q, k and v, or of the output too"
+    )
+    qk_norm: bool = Field(default=False, description="normalise queries and keys")
+    qk_norm_over: Literal["head", "width"] = Field(
+        default="head", description="each head by itself, or all at once"
     )
     sliding_window: int | None = Field(
         default=None,
@@ -212,8 +236,37 @@ class ModelConfig(ChoosingConfig):
             f" {' or '.join(ADDED)}",
         )
         yield (
-            not without or (not self.qk_norm and self.sliding_window is None),
-            "qk_norm and sliding_window mean nothing with attention none: leave them out",
+            not without
+            or (not self.qk_norm and self.sliding_window is None and self.attention_bias == "none"),
+            "qk_norm, sliding_window and attention_bias mean nothing with attention none: leave"
+            " them out",
+        )
+
+    def _rules_of_rotation(self) -> Iterator[tuple[bool, str]]:
+        """Rules for what turns queries and keys."""
+        skipped, scaling = self.layers_without_rope, self.rope_scaling
+        turned = int(self.head_width * self.rope_fraction)
+        yield (
+            self.position not in ROTARY or (turned % 2 == 0 and turned > 0),
+            f"head_width {self.head_width} is odd, but rotary positions turn pairs of entries"
+            if turned == self.head_width
+            else f"rope_fraction {self.rope_fraction} of head_width {self.head_width} is {turned},"
+            " but rotary positions turn pairs of entries",
+        )
+        yield (
+            skipped is None or self.position in ROTARY,
+            f"layers_without_rope means nothing with position {self.position}: leave it out",
+        )
+        yield (
+            all(0 <= layer < self.num_layers for layer in skipped or ()),
+            f"layers_without_rope {list(skipped or ())} names layers beyond 0 to"
+            f" {self.num_layers - 1}",
+        )
+        factors = scaling.factors if scaling else None
+        yield (
+            factors is None or 2 * len(factors) == turned,
+            f"rope_scaling.factors has {len(factors or ())} numbers for {turned // 2} frequencies:"
+            " give one for each",
         )
 
     @property
@@ -251,10 +304,7 @@ class ModelConfig(ChoosingConfig):
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
         """Rules between the parts, each with the message for where it does not hold."""
-        yield (
-            self.position not in ROTARY or self.head_width % 2 == 0,
-            f"head_width {self.head_width} is odd, but rotary positions turn pairs of entries",
-        )
+        yield from self._rules_of_rotation()
         yield (
             self.position != "sinusoidal" or self.width % 2 == 0,
             f"width {self.width} is odd, but sinusoidal positions are pairs of a sine and a cosine",
@@ -272,6 +322,10 @@ class ModelConfig(ChoosingConfig):
         yield (
             self.norm != "none" or not self.qk_norm,
             "qk_norm normalises with the model's norm, but norm is none",
+        )
+        yield (
+            self.qk_norm or self.qk_norm_over == "head",
+            f"qk_norm_over {self.qk_norm_over} means nothing without qk_norm: set qk_norm to true",
         )
         yield (
             self.init != "mup" or not self.tie_embeddings,

@@ -49,7 +49,7 @@ UNGATED: Mapping[str, Choice] = MappingProxyType(
     {
         "relu": Choice("feed_forward", "torch.nn.functional:relu"),
         "relu2": Choice("feed_forward", "puna.nn.activation:relu_squared"),
-        "gelu": Choice("feed_forward", "torch.nn.functional:gelu"),
+        "gelu": Choice("gelu", "puna.nn.activation:gelu", approximate="none"),
         "swish": Choice("swish", "puna.nn.activation:swish", beta=1.0),
     }
 )
@@ -62,7 +62,7 @@ GATED: Mapping[str, Choice] = MappingProxyType(
             "glu": Choice("feed_forward", "torch:sigmoid"),
             "bilinear": Choice("feed_forward", "puna.nn.activation:identity"),
             "reglu": Choice("feed_forward", "torch.nn.functional:relu"),
-            "geglu": Choice("feed_forward", "torch.nn.functional:gelu"),
+            "geglu": Choice("gelu", "puna.nn.activation:gelu", approximate="none"),
             "swiglu": Choice("swish", "puna.nn.activation:swish", beta=1.0),
         }.items()
     }
@@ -86,7 +86,11 @@ LAYERS: Mapping[str, Choice] = MappingProxyType(
 # the embeddings, called with the context length and D; a slope for each head's bias on the scores,
 # called with H; or nothing
 ROTARY: Mapping[str, Choice] = MappingProxyType(
-    {"rope": Choice("rope", "puna.nn.rope:RotaryEmbedding", base=10000.0, scaling=None)}
+    {
+        "rope": Choice(
+            "rope", "puna.nn.rope:RotaryEmbedding", base=10000.0, scaling=None, fraction=1.0
+        )
+    }
 )
 ADDED: Mapping[str, Choice] = MappingProxyType(
     {
@@ -117,7 +121,10 @@ ROPE_SCALINGS: Mapping[str, Choice] = MappingProxyType(
             original_context=REQUIRED,
             beta_fast=32.0,
             beta_slow=1.0,
+            mscale=None,
+            truncate=True,
         ),
+        "listed": Choice("", "puna.nn.rope_scaling:ListedScaling", factors=REQUIRED, mscale=1.0),
     }
 )
 

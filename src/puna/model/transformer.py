@@ -96,11 +96,13 @@ class Transformer(nn.Module):
             x = self.config.embedding_scale * x
         if self.embed_positions is not None:
             x = x + self.embed_positions(positions).to(x.dtype)
+        unturned = self.config.layers_without_rope or ()
         for index, block in enumerate(self.layers):
+            turns = None if index in unturned else rotary
             if self.activation_checkpointing and self.training and cache is None:
-                x = checkpoint(block, x, rotary, None, mask, use_reentrant=False)
+                x = checkpoint(block, x, turns, None, mask, use_reentrant=False)
             else:
-                x = block(x, rotary, cache[index] if cache is not None else None, mask)
+                x = block(x, turns, cache[index] if cache is not None else None, mask)
         out: Tensor = self.norm(x)
         return out
 

@@ -1,32 +1,37 @@
 """A model folder is a Hugging Face model folder: config.json, safetensors, generation_config.json,
 and puna.json for provenance.
 
-What LlamaForCausalLM can express opens in transformers, vLLM and lm-evaluation-harness with no
-export step; a model with other parts is written under a type of its own (model/huggingface.py).
-What is read is either kind, in safetensors; pickles are never opened. Reading and writing stream
-one tensor at a time beside the model itself.
+What a family of transformers can express opens in transformers, vLLM and lm-evaluation-harness
+with no export step; a model with other parts is written under a type of its own
+(model/huggingface.py). What is read is either kind, in safetensors; pickles are never opened.
+Reading and writing stream one tensor at a time beside the model itself.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from puna.durable import write_json
 from puna.errors import ModelFolderError
 from puna.model.config import ModelConfig
+from puna.model.family_tensors import as_llama
+from puna.model.folder_files import INDEX, WEIGHTS, model_folder, read_json_object, weight_files
+from puna.model.foreign_layouts import suspicion
 from puna.model.huggingface import from_huggingface, to_huggingface
+from puna.model.quantized_folder.dequantize import dequantized
+from puna.model.stored_tensors import FLOATS, StoredTensor, stored_tensors
 from puna.model.transformer import Transformer, build_transformer, with_memory
 from puna.nn.quantized import Linear4bit
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # beyond this the weights are split, with an index, as transformers does
 SHARD_BYTES = 5_000_000_000
+SHOWN = 10
+"""Problems of a folder that one message names at most."""
 
 
 def write_model(
@@ -115,19 +120,10 @@ def read_config(folder: Path) -> ModelConfig:
     """The shape of the model in `folder`, from its config.json. Raises ModelFolderError for what a
     LLaMA cannot be.
     """
-    path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelFolderError(f"{folder} is no model folder: it has no config.json") from error
-    except (OSError, ValueError) as error:
-        raise ModelFolderError(f"cannot read {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise ModelFolderError(
-            f"{path} holds {type(values).__name__}, but a config.json is one object of keys and"
-            " values"
-        )
-    return from_huggingface(values, origin=str(path))
+    folder = model_folder(folder)
+    return from_huggingface(
+        read_json_object(folder, "config.json"), origin=str(folder / "config.json")
+    )
 
 
 def read_model(
@@ -135,91 +131,67 @@ def read_model(
 ) -> Transformer:
     """The model in `folder`, in evaluation mode; dtype left out: as in the file.
 
-    Raises one ModelFolderError that lists every missing, unexpected and misshapen tensor.
+    Raises one ModelFolderError for all missing, unexpected and misshapen tensors, which names ten
+    of them at most.
     """
-    config = read_config(folder)
+    folder = model_folder(folder)
+    values, config = read_json_object(folder, "config.json"), read_config(folder)
+    stored = dequantized(values, stored_tensors(weight_files(folder)))
+    config, stored = as_llama(values, config, stored)
+    if config.num_layers > len(stored):
+        raise ModelFolderError(
+            f"the weights in {folder} do not fit its config.json: it says {config.num_layers}"
+            f" layers, and the files hold {len(stored)} tensors"
+        )
     # Shapes without memory, to check the files against before anything is read
     model = build_transformer(config, "meta")
     wanted = dict(named_tensors(model))
-    ignored = {"lm_head.weight"} if config.tie_embeddings else set()
-    found: dict[str, Path] = {}
-    problems: list[str] = []
-    kinds: set[str] = set()
-    for path in weight_files(folder):
-        with _opened(path) as file:
-            for name in file.keys():  # noqa: SIM118  (not a dict)
-                # older folders hold RoPE's frequencies, which follow from the configuration
-                if name in ignored or name.endswith("rotary_emb.inv_freq"):
-                    continue
-                if name not in wanted:
-                    problems.append(f"{name} is unexpected")
-                    continue
-                shape = list(file.get_slice(name).get_shape())
-                if shape != list(wanted[name].shape):
-                    problems.append(
-                        f"{name} has shape {shape} instead of {list(wanted[name].shape)}"
-                    )
-                kinds.add(file.get_slice(name).get_dtype())
-                found[name] = path
-    problems += [f"{name} is missing" for name in wanted if name not in found]
+    stored = {
+        name: tensor
+        for name, tensor in stored.items()
+        if name in wanted or not _adds_nothing(name, tensor)
+    }
+    problems = _problems(wanted, stored)
     if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise ModelFolderError(
-            f"the weights in {folder} do not fit its config.json: {'; '.join(problems)}"
+            f"the weights in {folder} do not fit its config.json:"
+            f" {'; '.join(problems[:SHOWN])}{more}{suspicion(stored, values)}"
         )
-    # A mixture of dtypes is read in float32, which holds float16 and bfloat16 exactly
     if dtype is None:
-        dtype = (
-            {"F16": torch.float16, "BF16": torch.bfloat16}.get(kinds.pop(), torch.float32)
-            if len(kinds) == 1
-            else torch.float32
-        )
+        dtype = _dtype_of(stored)
     model = with_memory(model.to(dtype), device)
     with torch.no_grad():
-        parameters = dict(named_tensors(model))
-        # File by file, tensor by tensor: beside the model, memory holds one tensor
-        for path in sorted(set(found.values())):
-            with _opened(path) as file:
-                for name in (name for name, owner in found.items() if owner == path):
-                    parameters[name].copy_(file.get_tensor(name))
+        # Tensor by tensor: beside the model, memory holds one
+        for name, parameter in named_tensors(model):
+            parameter.copy_(stored[name].read())
     return model.eval()
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder, in order. Raises ModelFolderError, also where there
-    are only pickles.
-    """
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if (folder / INDEX).is_file():
-        try:
-            weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-            names = sorted({str(name) for name in weight_map.values()})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelFolderError(
-                f"{folder / INDEX} is not an index of weights: {error!r}"
-            ) from error
-        # A name with a folder in it could lead out of the model's
-        missing = [
-            name for name in names if Path(name).name != name or not (folder / name).is_file()
-        ]
-        if missing:
-            raise ModelFolderError(
-                f"{folder / INDEX} names files that are not in the folder: {', '.join(missing)}"
+def _adds_nothing(name: str, tensor: StoredTensor) -> bool:
+    """True for a bias of zeros, which some programs write where the model has none."""
+    return name.endswith(".bias") and tensor.dtype in FLOATS and not tensor.read().any()
+
+
+def _problems(wanted: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]) -> list[str]:
+    """List what does not fit, tensor by tensor."""
+    problems = []
+    for name, tensor in stored.items():
+        if name not in wanted:
+            problems.append(f"{name} is unexpected")
+        elif tensor.shape != tuple(wanted[name].shape):
+            problems.append(
+                f"{name} has shape {list(tensor.shape)} instead of {list(wanted[name].shape)}"
             )
-        return [folder / name for name in names]
-    pickles = sorted(
-        path.name for suffix in ("*.bin", "*.pt", "*.pth") for path in folder.glob(suffix)
-    )
-    if pickles:
-        raise ModelFolderError(
-            f"{folder} holds its weights as pickles ({', '.join(pickles)}), which can run code when"
-            " opened; convert them to safetensors on a machine that you can lose"
-        )
-    raise ModelFolderError(f"{folder} holds no {WEIGHTS} and no {INDEX}")
+        elif tensor.dtype not in FLOATS:
+            problems.append(f"{name} holds {tensor.dtype}, which are no weights by themselves")
+    return problems + [f"{name} is missing" for name in wanted if name not in stored]
 
 
-def _opened(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ModelFolderError(f"{path} is not a whole safetensors file: {error}") from error
+def _dtype_of(stored: Mapping[str, StoredTensor]) -> torch.dtype:
+    """That of all tensors; a mixture is read in float32, which holds float16 and bfloat16
+    exactly.
+    """
+    kinds = {tensor.dtype for tensor in stored.values()}
+    only = kinds.pop()
+    return FLOATS[only] if not kinds and only in ("F16", "BF16") else torch.float32

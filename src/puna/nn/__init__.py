@@ -36,6 +36,7 @@ from puna.nn.rope import (
 from puna.nn.rope_scaling import (
     FrequencyScaling,
     LinearScaling,
+    ListedScaling,
     Llama3Scaling,
     NTKScaling,
     YaRNScaling,
@@ -55,6 +56,7 @@ __all__ = [
     "LearnedPositions",
     "Linear4bit",
     "LinearScaling",
+    "ListedScaling",
     "Llama3Scaling",
     "NTKScaling",
     "NormalizedLinear",

@@ -1,12 +1,12 @@
 """The activations that PyTorch does not have: ReLU squared, Swish with any beta, and a gate on
-oneself.
+oneself; and the choice between the two forms of GELU.
 
-Not here: ReLU, GELU and SiLU, which are `F.relu`, `F.gelu` (exact, by erf),
-`F.gelu(approximate="tanh")` and `F.silu`; the two forms of GELU differ by less than 0.0005. All
-work element by element: they cost memory traffic, not arithmetic.
+Not here: ReLU, GELU and SiLU, which are `F.relu`, `F.gelu` and `F.silu`. All work element by
+element: they cost memory traffic, not arithmetic.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -75,6 +75,16 @@ class Swish(nn.Module):
 def identity(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """y = x: the activation of a bilinear gate."""
     return x
+
+
+def gelu(_width: int, approximate: Literal["none", "tanh"] = "none") -> Callable[[Tensor], Tensor]:
+    """y = x Phi(x), exact by erf, or with tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+
+    The two differ by less than 0.0005. Source: Hendrycks & Gimpel 2016, section 2; GPT-2 and Gemma
+    have the second form. Usual mistake: taking the one for the other because their names are alike:
+    `gelu_new` and `gelu_pytorch_tanh` are the second.
+    """
+    return F.gelu if approximate == "none" else partial(F.gelu, approximate=approximate)
 
 
 def swish(

@@ -11,7 +11,7 @@ window, documents, ALiBi.
 """
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -152,7 +152,7 @@ def causal_attention(
 
 
 class Attention(nn.Module):
-    """y = concat_h(attention(rotate(norm(x W_q)), rotate(norm(x W_k)), x W_v)) W_o, without biases.
+    """y = concat_h(attention(rotate(norm(x W_q)), rotate(norm(x W_k)), x W_v)) W_o.
 
     Shapes: x [B, T, D] -> [B, T, D]; H query heads and K key/value heads of width C. K = H is
     multi-head, K = 1 multi-query. `rotary`: cos and sin of the T positions, as `RotaryEmbedding`
@@ -160,15 +160,18 @@ class Attention(nn.Module):
     `attention_mask`, for the T queries on the T positions; None is causal. A cache knows what its
     queries see and takes none.
 
-    qk_norm: makes a norm of the width that it is given, such as `RMSNorm`; left out, nothing is
-    normalised. `q_norm` and `k_norm` work on each head by itself, over C, before the rotation. They
-    bound the scores at sqrt(C) times their largest weights, which keeps the softmax from saturating
-    late in training. Keys are cached normalised.
+    bias: none; of q, k and v, as in Qwen 2; or of all four projections. qk_norm: makes a norm of
+    the width that it is given, such as `RMSNorm`; left out, nothing is normalised. `q_norm` and
+    `k_norm` work before the rotation, on each head by itself, over C, or with qk_norm_over `width`
+    on all heads at once, over H C and K C, as in OLMo 2. By head they bound the scores at sqrt(C)
+    times their largest weights, which keeps the softmax from saturating late in training. Keys are
+    cached normalised.
 
     Source: Vaswani et al. 2017, section 3.2.2; Ainslie et al. 2023, GQA, section 2.2; Henry et al.
     2020, Query-Key Normalization for Transformers, in the form of Dehghani et al. 2023, ViT-22B,
-    section 2, and Qwen 3. Usual mistakes: normalising over all heads at once (OLMo 2 does, and its
-    weights then have H C entries); normalising V.
+    section 2, and Qwen 3; over all heads at once OLMo et al. 2024, 2 OLMo 2 Furious, section 3.3.2.
+    Usual mistakes: the one norm with weights of the other, which have C entries, or H C;
+    normalising V.
     """
 
     def __init__(
@@ -178,7 +181,9 @@ class Attention(nn.Module):
         num_kv_heads: int,
         head_width: int,
         *,
+        bias: Literal["none", "qkv", "all"] = "none",
         qk_norm: Callable[[int], nn.Module] | None = None,
+        qk_norm_over: Literal["head", "width"] = "head",
     ) -> None:
         super().__init__()
         if num_heads % num_kv_heads:
@@ -187,12 +192,15 @@ class Attention(nn.Module):
                 " heads"
             )
         self.head_width = head_width
-        self.q_proj = nn.Linear(width, num_heads * head_width, bias=False)
-        self.k_proj = nn.Linear(width, num_kv_heads * head_width, bias=False)
-        self.v_proj = nn.Linear(width, num_kv_heads * head_width, bias=False)
-        self.o_proj = nn.Linear(num_heads * head_width, width, bias=False)
-        self.q_norm = qk_norm(head_width) if qk_norm else None
-        self.k_norm = qk_norm(head_width) if qk_norm else None
+        self.qk_norm_over = qk_norm_over
+        inner, kv_inner = num_heads * head_width, num_kv_heads * head_width
+        self.q_proj = nn.Linear(width, inner, bias=bias != "none")
+        self.k_proj = nn.Linear(width, kv_inner, bias=bias != "none")
+        self.v_proj = nn.Linear(width, kv_inner, bias=bias != "none")
+        self.o_proj = nn.Linear(inner, width, bias=bias == "all")
+        whole = qk_norm_over == "width"
+        self.q_norm = qk_norm(inner if whole else head_width) if qk_norm else None
+        self.k_norm = qk_norm(kv_inner if whole else head_width) if qk_norm else None
 
     def forward(
         self,
@@ -213,10 +221,14 @@ class Attention(nn.Module):
         """q and k of these T positions as attention takes them: projected, normalised where there
         is `qk_norm`, and turned.
         """
-        q, k = self._split(self.q_proj(x)), self._split(self.k_proj(x))
+        q, k = self.q_proj(x), self.k_proj(x)
+        if self.qk_norm_over == "head":
+            q, k = self._split(q), self._split(k)
         if self.q_norm is not None and self.k_norm is not None:
             # under autocast a float32 weight would widen them
             q, k = self.q_norm(q).to(q.dtype), self.k_norm(k).to(k.dtype)
+        if self.qk_norm_over == "width":
+            q, k = self._split(q), self._split(k)
         return (q, k) if rotary is None else (rotate(q, *rotary), rotate(k, *rotary))
 
     def _split(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:

@@ -32,8 +32,9 @@ class RotaryEmbedding(nn.Module):
     """Tables of cos(m theta_i) and sin(m theta_i) for every position m below `context_length`.
 
     scaling: stretches the frequencies, such as `Llama3Scaling`; its attention factor multiplies
-    both tables. `cos` and `sin` are float32 [context, C/2] and stay so under `.to(bfloat16)`; they
-    are no part of the state dict.
+    both tables. fraction: of the entries of a head, the first ones, that are turned, as if the head
+    were so wide; Phi-4-mini has 0.75. `cos` and `sin` are float32 [context, C/2] and stay so under
+    `.to(bfloat16)`; they are no part of the state dict, and are not filled on the meta device.
 
     A position outside [0, context) raises IndexError on a CPU, a negative one too. On a GPU it is
     the caller's duty to give none: a check would make every step wait for the device.
@@ -50,20 +51,28 @@ class RotaryEmbedding(nn.Module):
         context_length: int,
         base: float = 10000.0,
         scaling: FrequencyScaling | None = None,
+        fraction: float = 1.0,
     ) -> None:
         super().__init__()
-        if head_width % 2:
+        width = int(head_width * fraction)
+        if width % 2 or width < 1:
+            said = f"head width {head_width}" + (f" times {fraction:g}" if fraction != 1 else "")
             raise ValueError(
-                f"head width {head_width} is odd, but rotary positions turn pairs of entries: use"
-                " an even one"
+                f"{said} is {'odd' if width else 'nothing'}, but rotary positions turn pairs of"
+                " entries: use an even one"
             )
-        frequencies = rope_frequencies(head_width, base)
+        frequencies = rope_frequencies(width, base)
         self.frequencies = frequencies if scaling is None else scaling(frequencies)
         self.attention_factor = 1.0 if scaling is None else scaling.attention_factor
         self.context_length = context_length
         self._fill(torch.empty(0).device)
 
     def _fill(self, device: torch.device) -> None:
+        if device.type == "meta":
+            empty = torch.empty(self.context_length, len(self.frequencies), device=device)
+            self.register_buffer("cos", empty, persistent=False)
+            self.register_buffer("sin", empty, persistent=False)
+            return
         phases = torch.outer(
             torch.arange(self.context_length, dtype=torch.float32, device="cpu"), self.frequencies
         )
@@ -102,13 +111,17 @@ def rotate(
         y_i         = x_i cos(m theta_i) - x_(i + C/2) sin(m theta_i)
         y_(i + C/2) = x_(i + C/2) cos(m theta_i) + x_i sin(m theta_i)
 
-    Arithmetic in the wider dtype of x and the tables, float32 or float64; rounded once, to the
-    dtype of x.
+    Tables of fewer than C/2 columns turn the first entries of x, as if they were the head, and
+    leave the rest alone. Arithmetic in the wider dtype of x and the tables, float32 or float64;
+    rounded once, to the dtype of x.
 
     Source: Su et al. 2021, RoFormer, section 3.4.2, with the entries in another order. Usual
     mistake: rotating V too, or loading Meta's layout without `interleaved_to_half_split` (the loss
     is then plausible, and wrong).
     """
+    width = 2 * cos.shape[-1]
+    if width < x.shape[-1]:
+        return torch.cat((rotate(x[..., :width], cos, sin), x[..., width:]), dim=-1)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 

@@ -1,14 +1,16 @@
-"""Four ways to stretch rotary frequencies, so that a model trained on short texts reads longer
+"""Five ways to stretch rotary frequencies, so that a model trained on short texts reads longer
 ones: one small class each.
 
 Each turns the frequencies theta_i of `rope_frequencies`, fastest first, into those to use. They
 differ in which frequencies give way: all alike (`LinearScaling`), the slower the more
 (`NTKScaling`), only those too slow to have made a full turn in training (`Llama3Scaling`,
-`YaRNScaling`). Not here: scalings that follow the length of the sequence at hand; a key cached
-under one stretching is wrong under the next. Costs nothing per step: the tables are filled once.
+`YaRNScaling`), or each by a number of its own (`ListedScaling`). Not here: scalings that follow the
+length of the sequence at hand; a key cached under one stretching is wrong under the next. Costs
+nothing per step: the tables are filled once.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -134,8 +136,9 @@ class YaRNScaling:
     The index at which a frequency of base b makes n turns in L positions is i(n) = C ln(L / (2 pi
     n)) / (2 ln b). With low = floor(i(beta_fast)) and high = ceil(i(beta_slow)), held within [0,
     C-1], and r = (i - low) / (high - low) held within [0, 1]: (1-r) theta_i + r theta_i / factor.
-    Besides, cos and sin are multiplied by 0.1 ln(factor) + 1, which sharpens the softmax over the
-    many more keys at no cost per step.
+    Besides, cos and sin are multiplied by `mscale`, left out 0.1 ln(factor) + 1, which sharpens the
+    softmax over the many more keys at no cost per step. truncate: round low and high to whole
+    indices; gpt-oss does not.
 
     `base` must be the one that the frequencies were made with, and is checked.
 
@@ -150,6 +153,8 @@ class YaRNScaling:
     base: float
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    mscale: float | None = None
+    truncate: bool = True
 
     def __post_init__(self) -> None:
         _check_factor(self.factor)
@@ -161,8 +166,8 @@ class YaRNScaling:
 
     @property
     def attention_factor(self) -> float:
-        """0.1 ln(factor) + 1."""
-        return 0.1 * math.log(self.factor) + 1
+        """`mscale`, or 0.1 ln(factor) + 1."""
+        return 0.1 * math.log(self.factor) + 1 if self.mscale is None else self.mscale
 
     def __call__(self, frequencies: Float[Tensor, "half"]) -> Float[Tensor, "half"]:
         half = frequencies.numel()
@@ -174,13 +179,50 @@ class YaRNScaling:
                 " both the same"
             )
         # Fewer turns are slower, at a higher index: beta_fast gives the lower bound
-        low = max(math.floor(self._index(self.beta_fast, half)), 0)
-        high = min(math.ceil(self._index(self.beta_slow, half)), 2 * half - 1)
+        low, high = self._index(self.beta_fast, half), self._index(self.beta_slow, half)
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, 2 * half - 1)
         index = torch.arange(half, dtype=torch.float32, device=frequencies.device)
         # 0 keeps, 1 divides, between blends; 0.001 where the bounds meet, as in the published code
-        divided = ((index - low) / max(high - low, 0.001)).clamp(0, 1)
+        divided = ((index - low) / (high - low or 0.001)).clamp(0, 1)
         return (1 - divided) * frequencies + divided * frequencies / self.factor
 
     def _index(self, turns: float, half: int) -> float:
         """i(n) above: where in the frequencies this number of turns stands, as a fraction."""
         return half * math.log(self.original_context / (2 * math.pi * turns)) / math.log(self.base)
+
+
+@dataclass(frozen=True)
+class ListedScaling:
+    """theta_i / factors_i, with cos and sin multiplied by `mscale`: LongRoPE's form, whose numbers
+    a search has found.
+
+    Published models carry two lists, for texts up to the context of pretraining and beyond; a
+    model has one here, because a key cached under one list is wrong under the other.
+
+    Source: Ding et al. 2024, LongRoPE, section 3.2; Phi-3's published configuration. Usual mistake:
+    multiplying the frequencies.
+    """
+
+    factors: Sequence[float]
+    mscale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not all(factor > 0 for factor in self.factors):
+            raise ValueError(
+                f"factors {list(self.factors)} divide frequencies: give numbers above 0"
+            )
+
+    @property
+    def attention_factor(self) -> float:
+        """`mscale`."""
+        return self.mscale
+
+    def __call__(self, frequencies: Float[Tensor, "half"]) -> Float[Tensor, "half"]:
+        if len(self.factors) != frequencies.numel():
+            raise ValueError(
+                f"{len(self.factors)} factors for {frequencies.numel()} frequencies: give one for"
+                " each, half the head width"
+            )
+        return frequencies / torch.tensor(self.factors, device=frequencies.device)

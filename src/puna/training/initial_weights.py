@@ -8,7 +8,7 @@ from puna.errors import TrainingError
 from puna.model.config import ModelConfig
 from puna.model.parts import INITS
 from puna.model.transformer import Transformer
-from puna.model.weights import read_config, read_model
+from puna.model.weights import read_model
 
 # keys that decide how weights are made or trained, not which there are and what is done with them
 _FREE = frozenset(
@@ -31,9 +31,11 @@ def copy_weights(model: Transformer, folder: Path) -> None:
     The context length may differ unless positions are learned. Raises TrainingError that names the
     first key of the shape that differs, and ModelFolderError for what is no model folder.
     """
-    _reject_other_shape(model.config, read_config(folder), folder)
     dtype: torch.dtype = model.output_weight.dtype
-    model.load_state_dict(read_model(folder, dtype=dtype).state_dict())
+    source = read_model(folder, dtype=dtype)
+    # Of the model that was read: its file decides where config.json leaves the output layer open
+    _reject_other_shape(model.config, source.config, folder)
+    model.load_state_dict(source.state_dict())
 
 
 def _reject_other_shape(wanted: ModelConfig, found: ModelConfig, folder: Path) -> None:
