@@ -43,6 +43,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "choices": "config",
             "data": "durable errors config spawn tokenizer",
             "model": "durable errors nn config choices",
+            "formats": "durable errors config nn tokenizer model",
             "eval": "errors nn tokenizer data model",
             "inference": "errors nn strict_json config device tokenizer model",
             "training": "durable errors nn run_log config device choices model",
