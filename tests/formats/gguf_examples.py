@@ -1,12 +1,18 @@
 """Small models and vocabularies for the tests of GGUF files, and a file written field by field."""
 
 import functools
+import json
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
+from gguf import GGUFWriter
 
+from puna.formats import gguf_model
+from puna.formats.gguf_file import GGUFFile
 from puna.model.config import ModelConfig
 from puna.model.transformer import Transformer, build_transformer
 from puna.tokenizer.pretokenize import Digits
@@ -90,3 +96,44 @@ def written(path: Path, content: bytes) -> Path:
     """The path, with this content."""
     path.write_bytes(content)
     return path
+
+
+class AnyTokenizer:
+    """What a writer asks a tokenizer for, over a tokenizer.json of any kind."""
+
+    def __init__(
+        self, definition: dict[str, Any], config: dict[str, Any], *, bos: int | None, eos: int
+    ) -> None:
+        self._definition = json.dumps(definition)
+        self.config = config
+        self.bos_id, self.eos_id, self.eot_id, self.end_ids = bos, eos, None, frozenset({eos})
+        self._backend = backend_of(definition)
+
+    def to_json(self) -> str:
+        return self._definition
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_document(self, text: str) -> list[int]:
+        return [*([] if self.bos_id is None else [self.bos_id]), *self.encode(text)]
+
+
+def backend_of(definition: dict[str, Any]) -> tokenizers.Tokenizer:
+    """The library's tokenizer, to which special tokens spelled in a text are text."""
+    backend = tokenizers.Tokenizer.from_str(json.dumps(definition))
+    backend.encode_special_tokens = True
+    return backend
+
+
+def vocabulary_file(path: Path, metadata: Mapping[str, Any]) -> GGUFFile:
+    """A GGUF file with this metadata and no tensors, opened."""
+    writer = GGUFWriter(path, "llama")
+    for key, value in metadata.items():
+        gguf_model._add(writer, key, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return GGUFFile(path)

@@ -75,10 +75,14 @@ FAULTS = {
     "big endian": (b"GGUF" + struct.pack(">I", 3) + bytes(16), "big endian ... llama.cpp"),
     "2^60 tensors": (container(counts=(HUGE, 0)), f"{HUGE} tensors ... again"),
     "2^60 entries": (container(counts=(0, HUGE)), f"{HUGE} entries"),
-    "2^60 bytes in a name": (container(entries=(struct.pack("<Q", HUGE),)), "name of"),
+    "2^60 bytes in a name": (container(entries=(struct.pack("<Q", HUGE),)), f"text of {HUGE}"),
     "2^60 bytes in a text": (
         container(entries=(entry("k", 8, struct.pack("<Q", HUGE)),)),
-        f"{HUGE} more bytes",
+        f"text of {HUGE}",
+    ),
+    "a text that passes the end": (
+        container(entries=(entry("k", 8, struct.pack("<Q", 100)),)),
+        "100 more bytes",
     ),
     "2^60 numbers": (
         container(entries=(entry("k", 9, struct.pack("<IQ", 0, HUGE)),)),

@@ -26,7 +26,8 @@ from puna.errors import ModelFolderError
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
-MAX_ENTRIES = 1 << 16  # of the metadata, and of the table of tensors
+MAX_ENTRIES = 1 << 14  # of the metadata, and of the table of tensors: Llama 3.1 405B has 1,138
+MAX_TEXT_BYTES = 1 << 25  # of one text: some files hold a whole tokenizer.json
 MAX_STRINGS = 1 << 20  # of all arrays: Gemma 3's 262,208 tokens and their merges are 777,000
 MAX_NAME_BYTES = 1 << 10
 MAX_DIMENSIONS = 4
@@ -168,9 +169,9 @@ class _Cursor:
         start = self.skip(width)
         return int.from_bytes(self.data[start : start + width], "little")
 
-    def string(self, limit: int | None = None) -> str:
+    def string(self, limit: int) -> str:
         length = self.whole(8)
-        self.check(limit is None or length <= limit, f"a name of {length} bytes")
+        self.check(length <= limit, f"a text of {length} bytes, where {limit} may stand")
         return self.text(self.skip(length), length)
 
     def text(self, start: int, length: int) -> str:
@@ -183,7 +184,7 @@ class _Cursor:
     def value(self) -> Value:
         kind = self.whole(4)
         if kind == _STRING:
-            return self.string()
+            return self.string(MAX_TEXT_BYTES)
         if kind == _ARRAY:
             return self.array()
         number = self.numbers(kind, 1)[0]

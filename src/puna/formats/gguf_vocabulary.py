@@ -23,7 +23,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """Values of `tokenizer.ggml.token_type`."""
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """The character that SentencePiece writes for a space."""
-MAX_PIECE = 512
+MAX_PIECE = 128
 """Characters of a SentencePiece token; merges are sought at every place in it."""
 _KEY = "tokenizer.ggml."
 
