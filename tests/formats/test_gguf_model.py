@@ -22,8 +22,10 @@ from puna.errors import ConfigError, ModelFolderError, PunaError, TokenizerError
 from puna.formats import gguf_model
 from puna.formats.gguf_file import GGUFFile
 from puna.formats.gguf_model import read_gguf, write_gguf
+from puna.formats.gguf_rope import unwritable
 from puna.formats.gguf_tensors import read_values, to_halves, to_neighbours
 from puna.formats.gguf_types import GGUF_TYPES
+from puna.model.config import RopeScaling
 from puna.model.weights import named_tensors
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -237,9 +239,21 @@ REFUSED = {
     "scaled": ({"scale_embeddings": True}, "scale_embeddings = True"),
     "QK-norm and Llama 3's scaling": (
         {"qk_norm": True, "rope_scaling": {"kind": "llama3"}},
-        "qk_norm = True with rope_scaling llama3",
+        "rope_scaling.kind = llama3 beside qk_norm = True",
     ),
 }
+
+
+def test_a_number_that_a_scaling_has_no_key_for_is_refused() -> None:
+    """Any option that RopeScaling may gain: here, a number of another kind's."""
+    scaling = RopeScaling(kind="yarn", factor=2.0, original_context=16)
+    assert unwritable(scaling) == []
+    assert unwritable(scaling.model_copy(update={"low_frequency_factor": 3.0})) == [
+        "rope_scaling.low_frequency_factor = 3.0"
+    ]
+    assert unwritable(scaling.model_copy(update={"kind": "longrope"})) == [
+        "rope_scaling.kind = longrope"
+    ]
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED)

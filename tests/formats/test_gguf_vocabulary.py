@@ -193,6 +193,17 @@ def test_no_space_before_where_the_file_says_so(tmp_path: Path, sentencepiece_mo
     assert written["tokenizer.ggml.add_space_prefix"] is False
 
 
+def test_a_begin_token_needs_no_end_token(tmp_path: Path) -> None:
+    """A file without an end id, which once was a KeyError."""
+    metadata = vocabulary_metadata(tokenizer_of(), tokenizer_of().vocab_size)
+    for role in ("eos", "eot", "eom"):
+        metadata.pop(f"tokenizer.ggml.{role}_token_id")
+    found = read_vocabulary(vocabulary_file(tmp_path / "x.gguf", metadata))
+    assert found is not None
+    assert found.eos_ids == ()
+    assert backend_of(found.definition).encode("a").ids == tokenizer_of().encode_document("a")
+
+
 def test_merges_that_no_scores_give_are_refused(tmp_path: Path, sentencepiece_model: Any) -> None:
     found = read_vocabulary(
         vocabulary_file(tmp_path / "x.gguf", sentencepiece_metadata(sentencepiece_model))
@@ -253,6 +264,15 @@ def test_a_faulty_vocabulary_is_one_clear_error(
     metadata = {key: value for key, value in (SENTENCEPIECE | change).items() if value is not None}
     with pytest.raises(PunaError, match=said(message)):
         read_vocabulary(vocabulary_file(tmp_path / "x.gguf", metadata))
+
+
+def test_of_several_templates_the_default_is_written() -> None:
+    tokenizer: Any = edited("one", lambda _: None)
+    tokenizer.config["chat_template"] = [
+        {"name": "tools", "template": "t"},
+        {"name": "default", "template": "d"},
+    ]
+    assert vocabulary_metadata(tokenizer, 400)["tokenizer.chat_template"] == "d"
 
 
 def test_more_ends_than_roles_are_refused() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from puna.config import validate
 from puna.errors import ConfigError, ModelFolderError
 from puna.formats.gguf_file import GGUFFile, Value
-from puna.formats.gguf_rope import read_scaling, scaling_metadata
+from puna.formats.gguf_rope import read_scaling, scaling_metadata, unwritable
 from puna.model.config import ModelConfig
 
 MAX_COUNT = 1 << 24
@@ -38,7 +38,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "llama": Architecture(interleaved=True),
         "mistral3": Architecture(interleaved=True),
-        "qwen2": Architecture(interleaved=False, options=lambda _: {"attention_bias": "qkv"}),
+        "qwen2": Architecture(interleaved=False),
         "qwen3": Architecture(interleaved=False, options=lambda _: {"qk_norm": True}),
         "smollm3": Architecture(
             interleaved=True,
@@ -149,6 +149,9 @@ def read_shape(file: GGUFFile) -> ModelConfig:
     }
     if f"{name}.attention.sliding_window" in file.metadata:
         shape["sliding_window"] = count("attention.sliding_window")
+    if "blk.0.attn_q.bias" in file.tensors:
+        output_too = "blk.0.attn_output.bias" in file.tensors
+        shape["attention_bias"] = "all" if output_too else "qkv"
     _reject_unknown(file, name, head_width)
     try:
         return validate(ModelConfig, shape, str(file.path))
@@ -193,7 +196,7 @@ def inexpressible(config: ModelConfig) -> list[str]:
         "preset", "vocab_size", "width", "num_layers", "num_heads", "num_kv_heads", "head_width",
         "context_length", "tie_embeddings", "padding_id", "norm_eps", "feed_forward_width",
         "feed_forward_multiple", "feed_forward_bias", "rope_base", "rope_scaling", "qk_norm",
-        "init", "init_std", "scale_residual_init", "embedding_std",
+        "attention_bias", "init", "init_std", "scale_residual_init", "embedding_std",
     }  # fmt: skip
     # A new option of ModelConfig is one that llama.cpp lacks, until it is added here
     values = {key: value for key, value in config.model_dump().items() if value is not None}
@@ -205,11 +208,20 @@ def inexpressible(config: ModelConfig) -> list[str]:
         for key, value in values.items()
         if key not in free and value != getattr(plain, key, None)
     ]
-    scaled = config.rope_scaling is not None and config.rope_scaling.kind == "llama3"
-    if config.qk_norm and scaled:
-        beyond.append("qk_norm = True with rope_scaling llama3")
-    if config.qk_norm and config.feed_forward_bias:
-        beyond.append("qk_norm = True with feed_forward_bias = True")
+    beyond += unwritable(config.rope_scaling)
+    if config.qk_norm:  # llama.cpp's qwen3 is plainer than its llama
+        kind = None if config.rope_scaling is None else config.rope_scaling.kind
+        has = values | {"rope_scaling.kind": kind}
+        beyond += [
+            f"{key} = {has[key]} beside qk_norm = True"
+            for key, value in (
+                ("feed_forward_bias", True),
+                ("attention_bias", "qkv"),
+                ("attention_bias", "all"),
+                ("rope_scaling.kind", "llama3"),
+            )
+            if has.get(key) == value
+        ]
     return beyond
 
 

@@ -25,6 +25,7 @@ DIVISORS = "rope_freqs.weight"
 _PREFIX = "rope.scaling."
 _YARN = ("attn_factor", "yarn_ext_factor", "yarn_attn_factor", "yarn_log_multiplier")
 """Numbers that change YaRN's own; 1 is its paper's."""
+_LLAMA3 = ("low_frequency_factor", "high_frequency_factor")
 # two computations of a divisor in float32 differ by so much
 _TOLERANCE = 2e-6
 
@@ -134,6 +135,28 @@ def _guesses(divisors: Any, head_width: int, base: float, hint: int) -> Iterator
         low = -offset / slope
         if slope > 0 and low > 0:
             yield scaling(hint, low, low + 1 / slope)
+
+
+def unwritable(scaling: RopeScaling | None) -> list[str]:
+    """List what a GGUF file has no place for of a scaling, as `key = value`."""
+    if scaling is None:
+        return []
+    kinds = {
+        "ntk": ["factor"],
+        "linear": ["factor"],
+        "llama3": [*_LLAMA3, "factor", "original_context"],
+        "yarn": ["factor", "original_context", "beta_fast", "beta_slow"],
+    }
+    values = scaling.model_dump(exclude_none=True)
+    if scaling.kind not in kinds:
+        return [f"rope_scaling.kind = {scaling.kind}"]
+    written = ["kind", *kinds[scaling.kind]]
+    plain = RopeScaling.model_validate({key: values[key] for key in written})
+    return [
+        f"rope_scaling.{key} = {value}"
+        for key, value in values.items()
+        if value != getattr(plain, key)
+    ]
 
 
 def scaling_metadata(config: ModelConfig) -> tuple[float, dict[str, Value]]:

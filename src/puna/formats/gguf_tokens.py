@@ -68,6 +68,9 @@ def vocabulary_metadata(tokenizer: Tokenizer, rows: int) -> dict[str, Value]:
     begins = len(tokenizer.encode_document("a")) > len(tokenizer.encode("a"))
     metadata |= {f"{_KEY}add_bos_token": begins, f"{_KEY}add_eos_token": False}
     template = config.get("chat_template")
+    if isinstance(template, list):  # several by name
+        named = {each.get("name"): each.get("template") for each in template}
+        template = named.get("default")
     if isinstance(template, str):
         metadata["tokenizer.chat_template"] = template
     return metadata

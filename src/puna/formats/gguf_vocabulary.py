@@ -253,8 +253,9 @@ def _post_processor(
         return None
 
     def special(role: str) -> list[dict[str, Any]]:
-        token = {"SpecialToken": {"id": tokens[roles[role]], "type_id": 0}}
-        return [token] if adds[role] else []
+        if not adds[role]:
+            return []
+        return [{"SpecialToken": {"id": tokens[roles[role]], "type_id": 0}}]
 
     def around(name: str, type_id: int) -> list[dict[str, Any]]:
         text = {"Sequence": {"id": name, "type_id": type_id}}
