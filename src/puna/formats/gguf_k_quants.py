@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 BLOCK = 256
-_ROWS_AT_ONCE = 1 << 12  # blocks of a step: 4 MB, and a dozen times as much beside it
+_BLOCKS_AT_ONCE = 1 << 12  # blocks of a step: 4 MB, and a dozen times as much beside it
 
 
 def quantize_q4_k(rows: Floats) -> Bytes:
@@ -36,8 +36,8 @@ def quantize_q6_k(rows: Floats) -> Bytes:
 def _in_steps(rows: Floats, quantize: Callable[[Floats], Bytes]) -> Bytes:
     blocks = rows.reshape(-1, BLOCK)
     parts = [
-        quantize(blocks[start : start + _ROWS_AT_ONCE])
-        for start in range(0, len(blocks), _ROWS_AT_ONCE)
+        quantize(blocks[start : start + _BLOCKS_AT_ONCE])
+        for start in range(0, len(blocks), _BLOCKS_AT_ONCE)
     ]
     return np.concatenate(parts).reshape(len(rows), -1)
 
