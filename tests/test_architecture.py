@@ -44,6 +44,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "data": "durable errors config spawn tokenizer",
             "model": "durable errors nn config choices",
             "eval": "errors nn strict_json config statistics tokenizer data model inference",
+            "formats": "durable errors config nn tokenizer model",
             "inference": "errors nn strict_json config device tokenizer model",
             "training": "durable errors nn run_log config device choices model",
             "engine_process": "errors tokenizer inference",
