@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from puna.engine_process.messages import (
@@ -37,6 +36,7 @@ from puna.engine_process.messages import (
 )
 from puna.engine_process.metrics import Metrics
 from puna.errors import PunaError, RequestError
+from puna.formats.model_path import read_tokenizer, written_at
 from puna.inference.engine_config import EngineConfig
 from puna.inference.engine_stats import EngineStats
 from puna.inference.request import Event, Request
@@ -176,7 +176,7 @@ class EngineClient:
         be, or TokenizerError.
         """
         # the tokenizers are read here while the process reads the weights
-        reading = [asyncio.to_thread(Tokenizer.load, spec.folder) for spec in self._specs]
+        reading = [asyncio.to_thread(read_tokenizer, spec.folder) for spec in self._specs]
         tokenizers = asyncio.gather(*reading, return_exceptions=True)
         await asyncio.wait((self._loaded, self._stopped), return_when=asyncio.FIRST_COMPLETED)
         if not self._loaded.done():
@@ -186,8 +186,7 @@ class EngineClient:
         for spec, tokenizer in zip(self._specs, await tokenizers, strict=True):
             if isinstance(tokenizer, BaseException):
                 raise tokenizer
-            written = (Path(spec.folder) / "config.json").stat().st_mtime
-            models[spec.name] = ServedModel(loaded[spec.name], tokenizer, int(written))
+            models[spec.name] = ServedModel(loaded[spec.name], tokenizer, written_at(spec.folder))
         self.models = models
 
     async def generate(self, model: str, request: Request) -> AsyncGenerator[Event, None]:

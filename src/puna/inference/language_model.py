@@ -13,6 +13,7 @@ import torch
 from puna.config import validate
 from puna.device import choose_device, memory_bytes
 from puna.errors import ConfigError, RequestError, TokenizerError
+from puna.formats.model_path import open_model
 from puna.inference.constrain import ConstraintCompiler
 from puna.inference.detokenizer import Detokenizer
 from puna.inference.engine import Engine
@@ -22,7 +23,6 @@ from puna.inference.request import Event, Finish, GenerationOptions, Request, To
 from puna.model.accounting import kv_bytes_per_token
 from puna.model.adapters import Adapters, attach
 from puna.model.transformer import Transformer
-from puna.model.weights import read_model
 from puna.tokenizer.chat_template import Message, encode_chat
 from puna.tokenizer.tokenizer import Tokenizer
 
@@ -179,19 +179,20 @@ def load(
     options: EngineConfig | None = None,
     adapters: Mapping[str, Path | str] | None = None,
 ) -> LanguageModel:
-    """Open a model folder on `device` ("auto", "cpu", "cuda", ...); dtype left out: as in the file.
+    """Open a model folder or a GGUF file on `device` ("auto", "cpu", "cuda", ...); dtype left out:
+    as in the file.
 
     options: what the engine may use. adapters: LoRA adapters by the name that requests choose them
     by, each a folder in PEFT's format. Raises ModelFolderError, TokenizerError, or ConfigError for
     a device that is not there.
     """
-    model = read_model(Path(path), choose_device(device), dtype)
+    model, tokenizer = open_model(Path(path), choose_device(device), dtype)
     attached = (
         attach(model, {name: Path(folder) for name, folder in adapters.items()})
         if adapters
         else None
     )
-    return LanguageModel(model, Tokenizer.load(path), options, attached)
+    return LanguageModel(model, tokenizer, options, attached)
 
 
 def generation_options(options: Mapping[str, Any]) -> GenerationOptions:
