@@ -227,7 +227,7 @@ def test_any_feed_forward_width_has_keys(width: int, hidden: int) -> None:
     [
         ({"placement": "post"}, "placement = post"),
         ({"feed_forward": "geglu"}, "feed_forward = geglu (only swiglu)"),
-        ({"head_width": 16}, "head_width = 16 (it is always width / num_heads)"),
+        ({"head_width": 16}, "head_width = 16 (always width / num_heads)"),
         ({"rope_scaling": {"kind": "linear", "factor": 2}}, "rope_scaling ... linear"),
         ({"rope_scaling": {"kind": "llama3", "factor": 32}}, "rope_scaling ... 32"),
     ],

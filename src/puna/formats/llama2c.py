@@ -23,8 +23,8 @@ from torch import Tensor
 from puna.config import validate
 from puna.errors import ConfigError, ModelFolderError
 from puna.formats.foreign_model import ForeignModel
+from puna.formats.plain_llama import beyond_plain_llama
 from puna.model.config import ModelConfig
-from puna.model.huggingface import ACTIVATIONS, beyond_llama
 from puna.model.transformer import Transformer
 from puna.model.weights import named_tensors
 from puna.nn.rope import half_split_to_interleaved, interleaved_to_half_split
@@ -220,18 +220,7 @@ def _tensor(data: np.ndarray, shape: tuple[int, ...], group: int) -> Tensor:
 
 def beyond_llama2c(config: ModelConfig) -> list[str]:
     """List what the format cannot hold of this model, as `key = value (reason)`."""
-    beyond = beyond_llama(config)
-    if config.feed_forward in ACTIVATIONS and config.feed_forward != "swiglu":
-        beyond.append(f"feed_forward = {config.feed_forward} (only swiglu)")
-    fixed = {"feed_forward_bias": False, "norm_eps": 1e-5, "rope_base": 1e4, "rope_scaling": None}
-    beyond += [
-        f"{key} = {getattr(config, key)} (always {value})"
-        for key, value in fixed.items()
-        if getattr(config, key) != value
-    ]
-    if config.head_width * config.num_heads != config.width:
-        beyond.append(f"head_width = {config.head_width} (it is always width / num_heads)")
-    return beyond
+    return beyond_plain_llama(config, {"norm_eps": 1e-5, "rope_base": 1e4, "rope_scaling": None})
 
 
 def write_llama2c(path: Path, model: Transformer) -> None:

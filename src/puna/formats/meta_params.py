@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from puna.config import validate
 from puna.errors import ConfigError, ModelFolderError
+from puna.formats.plain_llama import beyond_plain_llama
 from puna.model.config import ModelConfig
-from puna.model.huggingface import ACTIVATIONS, beyond_llama
 from puna.nn.feed_forward import swiglu_hidden_size
 
 FILE = "params.json"
@@ -132,13 +132,7 @@ def _published_context(params: MetaParams) -> int:
 
 def beyond_meta(config: ModelConfig) -> list[str]:
     """List what Meta's code cannot hold of this model, as `key = value (reason)`."""
-    beyond = beyond_llama(config)
-    if config.feed_forward in ACTIVATIONS and config.feed_forward != "swiglu":
-        beyond.append(f"feed_forward = {config.feed_forward} (only swiglu)")
-    if config.feed_forward_bias:
-        beyond.append("feed_forward_bias = True (its layers have none)")
-    if config.head_width * config.num_heads != config.width:
-        beyond.append(f"head_width = {config.head_width} (it is always width / num_heads)")
+    beyond = beyond_plain_llama(config, {})
     scaling = config.rope_scaling
     if scaling is not None and scaling.model_dump(exclude_none=True) != SCALING:
         beyond.append(

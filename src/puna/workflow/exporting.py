@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from puna.durable import new_file, new_folder
+from puna.durable import new_file, new_folder, write_json
 from puna.errors import ConfigError, ModelFolderError
 from puna.formats.llama2c import beyond_llama2c, read_llama2c, write_llama2c
 from puna.formats.llama2c_vocabulary import write_pieces
@@ -177,7 +177,7 @@ def _write_ollama(aside: Path, job: ExportJob) -> list[str]:
 
 def _write_meta(aside: Path, job: ExportJob) -> list[str]:
     write_meta(aside, job.model, DTYPES[job.number_type])
-    job.tokenizer.save(aside)
+    _write_text_side(aside, job)
     vocabulary = meta_vocabulary(job.tokenizer)
     if isinstance(vocabulary, str):
         return [f"no tokenizer.model: {vocabulary}; tokenizer.json stands in its place"]
@@ -188,12 +188,20 @@ def _write_meta(aside: Path, job: ExportJob) -> list[str]:
 
 def _write_llama2c(aside: Path, job: ExportJob) -> list[str]:
     write_llama2c(aside / LLAMA2C_FILE, job.model)
-    job.tokenizer.save(aside)
+    _write_text_side(aside, job)
     pieces = pieces_of(job.tokenizer.to_json())
     if isinstance(pieces, str):
         return [f"no tokenizer.bin, so run.c takes no text: {pieces}"]
     write_pieces(aside / "tokenizer.bin", pieces)
     return []
+
+
+def _write_text_side(aside: Path, job: ExportJob) -> None:
+    """The tokenizer, and the ids that the model ends at, for a way back without loss."""
+    job.tokenizer.save(aside)
+    tokenizer = job.tokenizer
+    ends = {"bos_token_id": tokenizer.bos_id, "eos_token_id": sorted(tokenizer.end_ids)}
+    write_json(aside / "generation_config.json", ends | _generation(job.source))
 
 
 def chat_template(tokenizer: Tokenizer) -> str | None:

@@ -62,13 +62,16 @@ def import_model(
     on_step("hashing the source")
     imported = _provenance(source, kind)
     model = found.build()
+    # What the file says of its own vocabulary counts over the names in it
+    own = vocabulary is None or vocabulary is found.tokenizer
+    ends = found.eos_ids if own and found.eos_ids else _ends(vocabulary)
     with new_folder(out) as aside:
         on_step(f"writing {out}")
         write_model(
             aside,
             model,
             bos_id=found.bos_id if vocabulary is None else vocabulary.bos_id,
-            eos_ids=found.eos_ids or _ends(vocabulary),
+            eos_ids=ends,
             provenance={
                 "imported": imported,
                 **({} if vocabulary is None else {"tokenizer_hash": vocabulary.hash}),
@@ -79,7 +82,7 @@ def import_model(
         on_step("reading it back and comparing")
         reloaded = read_model(aside, "cpu", torch.float32)
         other = None if vocabulary is None else Tokenizer.load(aside)
-        proof = prove(model, reloaded, vocabulary, other, "f32")
+        proof = prove(model, reloaded, vocabulary, other, "f32", frozenset(ends))
         on_proof(proof)
         reject_unproven(proof, out)
     notes = (

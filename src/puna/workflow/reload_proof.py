@@ -108,15 +108,17 @@ def prove(
     tokenizer: Tokenizer | None,
     other: Tokenizer | None,
     number_type: str,
+    ends: frozenset[int] | None = None,
 ) -> list[ReloadCheck]:
     """Compare the model that was written with the one that was read back in float32; both on the
-    CPU, in evaluation mode. tokenizer, other: theirs, as far as the file holds one.
+    CPU, in evaluation mode. tokenizer, other: theirs, as far as the file holds one. ends: the ids
+    that the written model stops at; left out, those of `tokenizer`.
 
     Changes the dtype of `reloaded` to that of `source`.
     """
     bounds = NUMBER_TYPES[number_type]
     rows = [_shape(source, reloaded), _weights(source, reloaded, number_type)]
-    rows.append(_ids(tokenizer, other))
+    rows.append(_ids(tokenizer, other, ends))
     if rows[0].holds and rows[1].holds:
         reloaded.to(source.output_weight.dtype)
         samples = _windows(source.config, tokenizer)
@@ -199,17 +201,20 @@ def _allowed(ours: Tensor, bounds: NumberType) -> Tensor:
     return own + bounds.of_block * spread
 
 
-def _ids(tokenizer: Tokenizer | None, other: Tokenizer | None) -> ReloadCheck:
+def _ids(
+    tokenizer: Tokenizer | None, other: Tokenizer | None, ends: frozenset[int] | None
+) -> ReloadCheck:
     if tokenizer is None or other is None:
         return ReloadCheck("ids", "not compared: the file holds no tokenizer", "", None)
     compared = [(tokenizer.encode(text), other.encode(text)) for text in SAMPLES]
     wrong = [n for n, (ours, theirs) in enumerate(compared, 1) if ours != theirs]
     total = sum(len(ours) for ours, _ in compared)
     found = f"samples {', '.join(map(str, wrong))} differ" if wrong else f"{total} ids equal"
-    if not wrong and (tokenizer.bos_id != other.bos_id or tokenizer.end_ids != other.end_ids):
+    ends = tokenizer.end_ids if ends is None else ends
+    if not wrong and (tokenizer.bos_id, ends) != (other.bos_id, other.end_ids):
         found = (
-            f"begin {tokenizer.bos_id} and ends {sorted(tokenizer.end_ids)} became {other.bos_id}"
-            f" and {sorted(other.end_ids)}"
+            f"begin {tokenizer.bos_id} and ends {sorted(ends)} became {other.bos_id} and"
+            f" {sorted(other.end_ids)}"
         )
         wrong = [0]
     return ReloadCheck("ids", f"{len(SAMPLES)} texts: {found}", "equal", not wrong)
