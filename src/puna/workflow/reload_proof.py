@@ -157,10 +157,12 @@ def _close(ours: Any, theirs: Any) -> bool:
 
 def _weights(source: Transformer, reloaded: Transformer, number_type: str) -> ReloadCheck:
     bounds = NUMBER_TYPES[number_type]
-    found, entries, off = dict(_all(reloaded)), 0, []
+    # A tied matrix that was written out is compared under its own name too
+    output = source.lm_head is not None or reloaded.lm_head is not None
+    found, entries, off = dict(_all(reloaded, output)), 0, []
     largest = 0.0
     with torch.no_grad():
-        for name, tensor in _all(source):
+        for name, tensor in _all(source, output):
             ours = tensor.float()
             if name not in found or found[name].shape != ours.shape:
                 off.append(f"{name} is missing")
@@ -181,10 +183,10 @@ def _weights(source: Transformer, reloaded: Transformer, number_type: str) -> Re
     )
 
 
-def _all(model: Transformer) -> Iterator[tuple[str, Tensor]]:
-    """All weights, with the output matrix under its own name where it is tied too."""
+def _all(model: Transformer, output: bool) -> Iterator[tuple[str, Tensor]]:
+    """All weights; output: with the output matrix under its own name where it is tied too."""
     yield from named_tensors(model)
-    if model.lm_head is None:
+    if output and model.lm_head is None:
         yield "lm_head.weight", model.output_weight
 
 
