@@ -12,6 +12,7 @@ decoding is a table look-up.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -235,6 +236,13 @@ class Tokenizer:
         have bytes.
         """
         return dict(self._special_tokens)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The `tokenizer_config.json`, with the chat template; where there is none, one by the
+        names of the special tokens.
+        """
+        return MappingProxyType(self._config)
 
     @property
     def bos_id(self) -> int | None:

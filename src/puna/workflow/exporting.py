@@ -206,8 +206,7 @@ def _write_text_side(aside: Path, job: ExportJob) -> None:
 
 def chat_template(tokenizer: Tokenizer) -> str | None:
     """The Jinja template of the tokenizer's configuration, or None."""
-    _, (_, config) = tokenizer.__reduce__()
-    found = config.get("chat_template")
+    found = tokenizer.config.get("chat_template")
     return found if isinstance(found, str) else None
 
 
