@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from jinja_layouts import jinja
 from said import said
 from small_llama import TEXT, build_llama, save_llama_folder, vocabulary
 
@@ -134,6 +135,23 @@ def test_one_altered_weight_of_eight_bits_is_seen(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.fixture
+def _jinja(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jinja by itself in the place of the bounded process."""
+
+    class Template:
+        def __init__(self, source: str, _: str) -> None:
+            self.source = source
+
+        def render(self, contexts: list[dict[str, Any]]) -> list[str]:
+            return [jinja(self.source)(**context) for context in contexts]
+
+    module = ModuleType("puna.tokenizer.jinja_template")
+    module.JinjaTemplate = Template  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+@pytest.mark.usefixtures("_jinja")
 def test_ollama_gets_a_modelfile(gguf: StandIn, tmp_path: Path) -> None:
     del gguf
     folder = save_llama_folder(tmp_path / "model", build_llama())
@@ -141,6 +159,9 @@ def test_ollama_gets_a_modelfile(gguf: StandIn, tmp_path: Path) -> None:
     export_model(folder, tmp_path / "out", "ollama", number_type="q8_0")
     lines = (tmp_path / "out" / "Modelfile").read_text().splitlines()
     assert lines[0] == "FROM ./model.gguf"
+    assert lines[1].startswith(
+        'TEMPLATE """{{ range .Messages }}{{ if eq .Role "system" }}<|start_'
+    )
     for line in (
         'PARAMETER stop "<|eot_id|>"',
         'PARAMETER stop "<|end_of_text|>"',
@@ -152,10 +173,11 @@ def test_ollama_gets_a_modelfile(gguf: StandIn, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Modelfile", "model.gguf"]
 
 
+@pytest.mark.usefixtures("_jinja")
 def test_an_unknown_template_is_refused_for_ollama(gguf: StandIn, tmp_path: Path) -> None:
     del gguf
     folder = save_llama_folder(tmp_path / "model", build_llama())
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    with pytest.raises(ModelFolderError, match=said("messages[0].content ... --to gguf")):
+    with pytest.raises(ModelFolderError, match=said("Ollama's template language ... --to gguf")):
         export_model(folder, tmp_path / "out", "ollama")
     assert not (tmp_path / "out").exists()

@@ -16,13 +16,14 @@ import torch
 
 from puna.durable import new_file, new_folder, write_json
 from puna.errors import ConfigError, ModelFolderError
+from puna.formats.go_template import Chat, go_template
 from puna.formats.llama2c import beyond_llama2c, read_llama2c, write_llama2c
 from puna.formats.llama2c_vocabulary import write_pieces
 from puna.formats.meta_checkpoint import read_meta, write_meta
 from puna.formats.meta_params import beyond_meta
 from puna.formats.model_card import LICENCE_FILES, model_card
 from puna.formats.model_path import open_model
-from puna.formats.modelfile import modelfile
+from puna.formats.modelfile import PLAIN, modelfile
 from puna.formats.sentencepiece_pieces import pieces_of
 from puna.formats.source_kind import read_source
 from puna.formats.tiktoken_ranks import meta_vocabulary, special_note
@@ -166,7 +167,7 @@ def _write_ollama(aside: Path, job: ExportJob) -> list[str]:
     content = modelfile(
         GGUF_FILE,
         job.tokenizer,
-        chat_template(job.tokenizer),
+        _go_template(job.tokenizer),
         job.model.config.context_length,
         _generation(job.source),
     )
@@ -204,10 +205,30 @@ def _write_text_side(aside: Path, job: ExportJob) -> None:
     write_json(aside / "generation_config.json", ends | _generation(job.source))
 
 
-def chat_template(tokenizer: Tokenizer) -> str | None:
-    """The Jinja template of the tokenizer's configuration, or None."""
-    found = tokenizer.config.get("chat_template")
-    return found if isinstance(found, str) else None
+def _go_template(tokenizer: Tokenizer) -> str:
+    """The layout of the model's chats for Ollama."""
+    given = tokenizer.config.get("chat_template")
+    if not isinstance(given, str):
+        return PLAIN
+    from puna.tokenizer.jinja_template import (  # type: ignore[import-not-found, unused-ignore]
+        JinjaTemplate,
+    )
+
+    template = JinjaTemplate(given, "the model's chat template")
+    roles = {
+        key: value["content"] if isinstance(value, Mapping) else value
+        for key, value in tokenizer.config.items()
+        if key.endswith("_token")
+    }
+
+    def render(chat: Chat, answer: bool) -> str:
+        messages = [{"role": role, "content": content} for role, content in chat]
+        shared = {"tools": None, "documents": None, "add_generation_prompt": answer}
+        (text,) = template.render([{**roles, **shared, "messages": messages}])
+        return str(text)
+
+    # Where texts begin with a token, the engine puts it there by itself
+    return go_template(render, tokenizer.decode(tokenizer.encode_document("")))
 
 
 def _generation(model: Path) -> dict[str, Any]:
