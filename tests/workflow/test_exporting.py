@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 import tiktoken
 import torch
+from peft_adapters import save_adapter
 from safetensors.torch import load_file, save_file
 from said import said
 from small_llama import build_llama, save_llama_folder, vocabulary
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from puna.errors import ConfigError, ModelFolderError
+from puna.model.adapters import write_merged
 from puna.model.weights import named_tensors, read_model
 from puna.tokenizer.pretokenize import SPLIT_PATTERNS
 from puna.tokenizer.tokenizer import Tokenizer
@@ -90,6 +92,19 @@ def test_an_hf_folder_opens_in_transformers(folder: Path, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text()) == {
         "temperature": 0.6
     }
+
+
+def test_an_adapter_is_merged_on_request(folder: Path, tmp_path: Path) -> None:
+    save_adapter(tmp_path / "adapter", folder, r=2, target_modules=["q_proj", "up_proj"])
+    write_merged(folder, tmp_path / "adapter", tmp_path / "merged")
+    export_model(folder, tmp_path / "out", "hf", adapter=tmp_path / "adapter")
+    ours, theirs = load_file(tmp_path / "out" / "model.safetensors"), read_model(folder)
+    merged = load_file(tmp_path / "merged" / "model.safetensors")
+    assert all(torch.equal(ours[name], merged[name]) for name in merged)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(ours[name], dict(named_tensors(theirs))[name])
+    provenance = json.loads((tmp_path / "out" / "puna.json").read_text())
+    assert provenance["merged"] == {"model": "model", "adapter": "adapter"}
 
 
 def alter_safetensors(folder: Path) -> None:

@@ -55,13 +55,16 @@ LLAMA2C_FILE, GGUF_FILE = "model.bin", "model.gguf"
 
 @dataclass(frozen=True)
 class ExportJob:
-    """One export: the opened model, where it came from, the number format to write."""
+    """One export: the opened model, where it came from, the number format to write, the adapter
+    that was merged.
+    """
 
     model: Transformer
     tokenizer: Tokenizer
     source: Path
     number_type: str
     name: str
+    adapter: Path | None = None
 
 
 def export_model(
@@ -93,7 +96,9 @@ def export_model(
     if adapter is not None:
         on_step(f"merging {adapter}")
         merge(opened, adapter)
-    job = ExportJob(opened, tokenizer, model, number_type or _own_type(opened, target), out.stem)
+    job = ExportJob(
+        opened, tokenizer, model, number_type or _own_type(opened, target), out.stem, adapter
+    )
     write, read = _WRITERS[target], _READERS[target]
     place: AbstractContextManager[Path] = new_file(out) if target == "gguf" else new_folder(out)
     with place as aside:
@@ -133,6 +138,8 @@ def _own_type(model: Transformer, target: Target) -> str:
 
 def _write_hf(aside: Path, job: ExportJob) -> list[str]:
     provenance = {k: v for k, v in provenance_of(job.source).items() if k != "model"}
+    if job.adapter is not None:
+        provenance["merged"] = {"model": job.source.name, "adapter": job.adapter.resolve().name}
     write_model(
         aside,
         _in_type(job.model, job.number_type),

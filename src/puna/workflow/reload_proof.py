@@ -49,8 +49,8 @@ class NumberType:
     range. logits: root of the mean squared difference over the standard deviation of
     the logits. Derivations: float16 and bfloat16 round to 11 and 8 bits; q8_0 has steps of 1/127 of
     the largest of 32, q4_0 of 1/8, clipped at 7 steps; q4_k_m's scales are themselves of 6 bits.
-    The bounds on logits are wide, because errors add up over layers: q8_0 was found to cost 0.006 in
-    4 layers and 0.03 in 30.
+    The bounds on logits are wide, because errors add up over layers: q8_0 was found to cost 0.006
+    in 4 layers and 0.03 in 30.
     """
 
     relative: float
