@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-slow test-gpu test-real test-llamacpp soak real-clients check bench pictures study-worktree clean
+.PHONY: help quickstart test test-slow test-gpu test-real test-llamacpp soak real-clients fuzz check bench pictures study-worktree clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -48,6 +48,9 @@ soak: $(VENV)/.installed-dev ## ten minutes of mixed, broken and abandoned reque
 real-clients: $(VENV)/.installed-dev ## OpenAI's clients and others against a server; installs each in .clients/ (ARGS='openai_python' for one)
 	@$(BIN)/python tests/clients/run.py $(ARGS)
 
+fuzz: $(VENV)/.installed-dev ## the parsers of files from outside, with atheris in .fuzz/, two minutes each (ARGS='llama2c --minutes 10' for one)
+	@$(BIN)/python tests/fuzz/run.py $(ARGS)
+
 check: $(VENV)/.installed-dev ## lint, format, types, and the commit messages since BASE= (left out: since origin/main)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -66,7 +69,7 @@ study-worktree: ## a checkout of TAG= beside this one, for runs of a study that 
 	@git worktree add --detach ../puna-$(TAG) $(TAG)
 
 clean: ## delete the environment and caches; runs/ and data/ stay
-	rm -rf $(VENV) .clients build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .clients .fuzz build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The interpreter of the environment. One that was made half-way is removed, so that the next call does not trust it.

@@ -14,7 +14,6 @@ from said import said
 from puna.errors import TokenizerError
 from puna.tokenizer.pretokenize import (
     DIGITS_MODES,
-    LLAMA_CPP_NAMES,
     SPLIT_PATTERNS,
     Digits,
     build_pre_tokenizer,
@@ -67,7 +66,7 @@ def test_words_contractions_and_white_space_are_cut_as_the_models_do(
 def test_the_patterns_differ_only_where_they_should() -> None:
     assert SPLIT_PATTERNS["two"] == SPLIT_PATTERNS["one"].replace(r"\p{N}|", r"\p{N}{1,2}|")
     assert SPLIT_PATTERNS["three"] == SPLIT_PATTERNS["one"].replace(r"\p{N}|", r"\p{N}{1,3}|")
-    assert set(SPLIT_PATTERNS) == set(DIGITS_MODES) == {*LLAMA_CPP_NAMES, "two"}
+    assert set(SPLIT_PATTERNS) == set(DIGITS_MODES)
 
 
 @given(text=st.text(st.sampled_from("a1234 \n,.-½٣Ⅷ字"), max_size=40), limit=st.integers(2, 3))

@@ -11,7 +11,9 @@ import typer
 from puna.cli import (
     data,
     evaluate,
+    export,
     generate,
+    import_model,
     init,
     merge,
     plan,
@@ -44,6 +46,8 @@ app.command("generate")(generate.generate)
 app.command("chat")(generate.chat)
 app.command("serve")(serve.serve)
 app.command("merge")(merge.merge)
+app.command("import")(import_model.import_model)
+app.command("export")(export.export)
 
 
 @app.callback(invoke_without_command=True)

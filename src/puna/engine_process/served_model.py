@@ -4,10 +4,10 @@ default options, read from its folder while the engine process reads the weights
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from puna.engine_process.messages import LoadedModel, ModelSpec
+from puna.formats.model_path import find_model, read_tokenizer, written_at
 from puna.inference.generation_defaults import read_generation_defaults
 from puna.tokenizer.chat_layout import ChatLayout, chat_layout
 from puna.tokenizer.tokenizer import Tokenizer
@@ -36,10 +36,11 @@ class ServedModel:
 
 def read_text_side(spec: ModelSpec) -> TextSide:
     """Read the files beside the weights. Raises TokenizerError, ConfigError."""
-    tokenizer = Tokenizer.load(spec.folder)
+    path = find_model(spec.folder)
+    tokenizer = read_tokenizer(path)
     return TextSide(
         tokenizer,
         chat_layout(tokenizer, spec.template),
-        read_generation_defaults(spec.folder) if spec.generation_config else {},
-        int((Path(spec.folder) / "config.json").stat().st_mtime),
+        read_generation_defaults(path) if spec.generation_config else {},
+        written_at(path),
     )

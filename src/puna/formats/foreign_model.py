@@ -12,7 +12,7 @@ from torch import Tensor
 
 from puna.errors import ModelFolderError
 from puna.model.config import ModelConfig
-from puna.model.transformer import Transformer, build_transformer
+from puna.model.transformer import Transformer, build_transformer, with_memory
 from puna.model.weights import named_tensors
 from puna.tokenizer.tokenizer import Tokenizer
 
@@ -44,7 +44,7 @@ class ForeignModel:
         filled: set[str] = set()
         for name, tensor in self.tensors():
             if model is None:
-                model = meta.to(dtype or tensor.dtype).to_empty(device=device)
+                model = with_memory(meta.to(dtype or tensor.dtype), device)
                 parameters = dict(named_tensors(model))
             elif dtype is None and tensor.dtype != model.output_weight.dtype:
                 model = model.float()  # float16 and bfloat16 are exact in it

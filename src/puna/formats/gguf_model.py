@@ -66,7 +66,9 @@ def read_gguf(path: Path | str) -> ForeignModel:
     vocabulary = read_vocabulary(file)
     if vocabulary is None:
         return ForeignModel(config, lambda: read_weights(file, config), None, None, ())
-    tokenizer = Tokenizer(json.dumps(vocabulary.definition), vocabulary.config)
+    tokenizer = Tokenizer(
+        json.dumps(vocabulary.definition), vocabulary.config, end_ids=vocabulary.eos_ids
+    )
     if tokenizer.vocab_size > config.vocab_size:
         raise ModelFolderError(
             f"{path}: the vocabulary has {tokenizer.vocab_size} ids, but the embedding"

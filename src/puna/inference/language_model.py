@@ -13,6 +13,7 @@ import torch
 from puna.config import validate
 from puna.device import choose_device, memory_bytes
 from puna.errors import ConfigError, RequestError, TokenizerError
+from puna.formats.model_path import find_model, open_model
 from puna.inference.constrain import ConstraintCompiler
 from puna.inference.detokenizer import Detokenizer
 from puna.inference.engine import Engine
@@ -22,9 +23,7 @@ from puna.inference.generation_defaults import read_generation_defaults
 from puna.inference.request import Event, Finish, GenerationOptions, Request, TokenLogprobs
 from puna.model.accounting import kv_bytes_per_token
 from puna.model.adapters import Adapters, attach
-from puna.model.folder_files import model_folder
 from puna.model.transformer import Transformer
-from puna.model.weights import read_model
 from puna.tokenizer.chat_layout import ChatLayout, chat_layout
 from puna.tokenizer.chat_template import Message
 from puna.tokenizer.tokenizer import Tokenizer
@@ -209,7 +208,8 @@ def load(
     generation_config: bool = True,
     template: str | None = None,
 ) -> LanguageModel:
-    """Open a model folder on `device` ("auto", "cpu", "cuda", ...); dtype left out: as in the file.
+    """Open a model folder or a GGUF file on `device` ("auto", "cpu", "cuda", ...); dtype left out:
+    as in the file.
 
     options: what the engine may use. adapters: LoRA adapters by the name that requests choose them
     by, each a folder in PEFT's format. generation_config: take the default options of generation
@@ -217,15 +217,14 @@ def load(
     "alpaca", "none", or a file in Jinja; left out: the folder's own. Raises ModelFolderError,
     TokenizerError, or ConfigError for a device that is not there or a wrong generation_config.json.
     """
-    path = model_folder(Path(path))
+    path = find_model(path)
     defaults = read_generation_defaults(path) if generation_config else {}
-    model = read_model(path, choose_device(device), dtype)
+    model, tokenizer = open_model(path, choose_device(device), dtype)
     attached = (
         attach(model, {name: Path(folder) for name, folder in adapters.items()})
         if adapters
         else None
     )
-    tokenizer = Tokenizer.load(path)
     return LanguageModel(model, tokenizer, options, attached, defaults=defaults, template=template)
 
 

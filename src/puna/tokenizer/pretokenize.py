@@ -4,8 +4,8 @@ between two of them, by their treatment of digits.
 BPE merges only inside the pieces ("words") that these patterns cut, so the pattern decides what no
 token can ever join: two words, a word and a line break, or more digits than the mode allows. But
 for `two`, the patterns are those of published models, character for character, because every engine
-that reads a `tokenizer.json` or a GGUF file has them built in; llama.cpp knows them by the names in
-`LLAMA_CPP_NAMES`. `two` has Llama 3's pattern with another limit, as nanochat has GPT-4's.
+that reads a `tokenizer.json` or a GGUF file has them built in; `formats` has llama.cpp's
+names of them. `two` has Llama 3's pattern with another limit, as nanochat has GPT-4's.
 
     digits   pattern     a number is cut into                       "2024 + 12345"
     one      Qwen 2's    single digits, as LLaMA does               2 0 2 4 _+ _ 1 2 3 4 5
@@ -46,13 +46,6 @@ SPLIT_PATTERNS: Mapping[Digits, str] = MappingProxyType(
 )
 r"""Each mode's regular expression in Oniguruma syntax; `one`, `three` and `off` as in the
 `tokenizer.json` of Qwen 2, Llama 3 and GPT-2.
-"""
-
-LLAMA_CPP_NAMES: Mapping[Digits, str] = MappingProxyType(
-    {"one": "qwen2", "three": "llama-bpe", "off": "gpt-2"}
-)
-"""The value of `tokenizer.ggml.pre` in a GGUF file whose vocabulary was cut this way; there is none
-for `two`.
 """
 
 _CUT = re.compile(r"[^\W_](?=[\s,.\u3001\u3002\uFF0C])")
