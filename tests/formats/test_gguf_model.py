@@ -4,6 +4,7 @@ and refused with a reason where one side lacks what the other has.
 
 import json
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from puna.errors import ConfigError, ModelFolderError, PunaError, TokenizerError
 from puna.formats import gguf_model
 from puna.formats.gguf_file import GGUFFile
 from puna.formats.gguf_model import read_gguf, write_gguf
-from puna.formats.gguf_rope import unwritable
+from puna.formats.gguf_rope import DIVISORS, TOLD, unwritable
 from puna.formats.gguf_tensors import read_values, to_halves, to_neighbours
 from puna.formats.gguf_types import GGUF_TYPES
 from puna.model.config import RopeScaling
@@ -38,6 +39,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "linear": {"rope_scaling": {"kind": "linear", "factor": 4.0}},
     "yarn": {"rope_scaling": {"kind": "yarn", "factor": 4.0, "original_context": 16}},
     "llama3": {"rope_scaling": {"kind": "llama3", "original_context": 32}, "head_width": 32},
+    "llama3 in small heads": {"rope_scaling": {"kind": "llama3", "factor": 3.3}},
     "llama3 of other numbers": {
         "rope_base": 500000.0,
         "head_width": 64,
@@ -66,6 +68,49 @@ def test_there_and_back_is_equal_bit_by_bit(tmp_path: Path, shape: dict[str, Any
     back = dict(named_tensors(foreign.build()))
     for name, tensor in named_tensors(model):
         assert torch.equal(back[name], tensor), name
+
+
+LLAMA3 = [
+    SHAPES["llama3"],
+    SHAPES["llama3 of other numbers"],
+    {"rope_scaling": {}, "head_width": 64},
+]
+
+
+@pytest.mark.parametrize("shape", LLAMA3)
+def test_llama3s_numbers_are_found_from_the_divisors(tmp_path: Path, shape: Any) -> None:
+    """Without the key that only files from here have: the same frequencies, by perhaps other
+    numbers, for a context of twice as many turns is the same as factors of half.
+    """
+    model, path = model_of(**shape), tmp_path / "x.gguf"
+    write_gguf(path, model, tokenizer_of(), "f32")
+    foreign = read_gguf(written(path, path.read_bytes().replace(TOLD.encode(), b"x" * len(TOLD))))
+    assert foreign.config.rope_scaling is not None
+    assert foreign.config.rope_scaling.original_context == 8192
+    torch.testing.assert_close(logits(foreign.build()), logits(model), atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.floats(0, 200, width=32), min_size=4, max_size=4))
+def test_divisors_of_no_scaling_are_refused(
+    tmp_path: Path, whole_llama3: bytes, divisors: list[float]
+) -> None:
+    content = whole_llama3[:-16] + struct.pack("<4f", *divisors)
+    with suppress(ModelFolderError):
+        found = read_gguf(written(tmp_path / "x.gguf", content)).config.rope_scaling
+        assert found is None or found.kind == "llama3"
+
+
+@pytest.fixture(scope="module")
+def whole_llama3(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file that ends in its four divisors."""
+    path = tmp_path_factory.mktemp("gguf") / "x.gguf"
+    write_gguf(path, model_of(rope_scaling={"kind": "llama3"}), tokenizer_of(), "f32")
+    content = path.read_bytes()
+    file = GGUFFile(path)
+    start = file.tensors[DIVISORS].start
+    assert content[start + 16 :].strip(b"\0") == b""
+    return content[: start + 16]
 
 
 def test_a_scaling_by_ntk_is_a_larger_base(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from puna.formats.gguf_config import (
     their_name,
 )
 from puna.formats.gguf_file import GGUFFile, Value
-from puna.formats.gguf_rope import DIVISORS, divisors_of
+from puna.formats.gguf_rope import DIVISORS, TOLD, divisors_of
 from puna.formats.gguf_tensors import heads_of, read_values, to_halves, to_neighbours
 from puna.formats.gguf_tokens import vocabulary_metadata
 from puna.formats.gguf_types import (
@@ -155,6 +155,8 @@ def write_gguf(
         "general.file_type": int(mixture.file_type),
         "general.quantization_version": 2,
     }
+    if config.rope_scaling is not None and config.rope_scaling.kind == "llama3":
+        general[TOLD] = config.rope_scaling.model_dump_json(exclude_none=True)
     metadata = general | shape | vocabulary_metadata(tokenizer, config.vocab_size)
     with new_file(path) as aside:
         writer = GGUFWriter(aside, architecture)

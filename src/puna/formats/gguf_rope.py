@@ -3,25 +3,30 @@ divisors.
 
 llama.cpp has no numbers for Llama 3's scaling: `rope_freqs.weight` [C/2] holds what each frequency
 is divided by. The four numbers behind it are found again by what they would give, and refused where
-they do not give the tensor back. A scaling by NTK is one larger base, and is written as that.
+they do not give the tensor back; a file written here has them besides. A scaling by NTK is one
+larger base, and is written as that.
 
 Source: llama.cpp's src/llama-model.cpp (keys) and its converter for Llama 3.1 (divisors).
 """
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 
-from puna.errors import ModelFolderError
+from puna.errors import ConfigError, ModelFolderError
 from puna.formats.gguf_file import GGUFFile, Value
 from puna.model.config import ModelConfig, RopeScaling
 from puna.nn.rope import rope_frequencies
 from puna.nn.rope_scaling import Llama3Scaling
 
 DIVISORS = "rope_freqs.weight"
+TOLD = "puna.rope_scaling"
+"""Key of Llama 3's numbers as JSON, for Puna alone: small heads do not show them all."""
+_CONTEXT = 8192  # of Llama 3's pretraining; other contexts are the same scaling by other factors
 _PREFIX = "rope.scaling."
 _YARN = ("attn_factor", "yarn_ext_factor", "yarn_attn_factor", "yarn_log_multiplier")
 """Numbers that change YaRN's own; 1 is its paper's."""
@@ -71,18 +76,17 @@ def read_scaling(file: GGUFFile, name: str, head_width: int) -> dict[str, Any] |
 
 def _read_divisors(file: GGUFFile, name: str, head_width: int) -> dict[str, Any] | None:
     tensor = file.tensors[DIVISORS]
-    if tensor.type.name != "F32" or tensor.shape != (head_width // 2,):
+    if tensor.type.name != "F32" or tensor.shape != (head_width // 2,) or head_width % 2:
         raise ModelFolderError(
             f"{file.path}: {DIVISORS} is {tensor.type.name} {list(tensor.shape)}, but must be F32"
-            f" [{head_width // 2}]"
+            f" [{head_width} / 2]"
         )
     divisors = file.raw(tensor).reshape(-1).view("<f4").astype(np.float64)
     if bool((divisors == 1).all()):
         return None
     base = file.number(f"{name}.rope.freq_base", float, 10000.0)
-    hint = file.number(f"{name}.{_PREFIX}original_context_length", int, 8192)
-    if bool(np.isfinite(divisors).all() and (divisors >= 1).all()) and base > 1 and hint > 0:
-        for guess in _guesses(divisors, head_width, base, hint):
+    if bool(np.isfinite(divisors).all() and (divisors >= 1).all()) and base > 1:
+        for guess in (*_told(file), *_guesses(divisors, head_width, base)):
             given = _divisors(guess, head_width, base)
             if np.allclose(given, divisors, rtol=_TOLERANCE, atol=0):
                 return guess.model_dump(exclude_none=True)
@@ -90,6 +94,16 @@ def _read_divisors(file: GGUFFile, name: str, head_width: int) -> dict[str, Any]
         f"{file.path}: the divisors of {DIVISORS} are not those of Llama 3's scaling, the only one"
         " that Puna reads from there"
     )
+
+
+def _told(file: GGUFFile) -> Iterator[RopeScaling]:
+    """The scaling that a file written here names; it counts only if it gives the divisors."""
+    text = file.metadata.get(TOLD)
+    if isinstance(text, str):
+        with suppress(ValueError, ConfigError):
+            found = RopeScaling.model_validate_json(text)
+            if found.kind == "llama3":
+                yield found
 
 
 def _divisors(scaling: RopeScaling, head_width: int, base: float) -> Any:
@@ -107,34 +121,36 @@ def _divisors(scaling: RopeScaling, head_width: int, base: float) -> Any:
     return (frequencies / stretched).numpy()
 
 
-def _guesses(divisors: Any, head_width: int, base: float, hint: int) -> Iterator[RopeScaling]:
+def _guesses(divisors: Any, head_width: int, base: float) -> Iterator[RopeScaling]:
     """Scalings that may give these divisors: the published numbers, then those that the divisors
-    between 1 and the factor lie on.
+    between 1 and the factor lie on, told for the published context.
 
     With k = (1/f - 1/F) / (1 - 1/F) the share of a frequency that is kept, and n its turns in the
     original context, k = (n - low) / (high - low): a line through the points of the blend.
     """
     factor = float(f"{divisors.max():.6g}")
 
-    def scaling(original: int, low: float, high: float) -> RopeScaling:
+    def scaling(low: float, high: float) -> RopeScaling:
         return RopeScaling(
             kind="llama3",
             factor=factor,
-            original_context=original,
+            original_context=_CONTEXT,
             low_frequency_factor=float(f"{low:.5g}"),
             high_frequency_factor=float(f"{high:.5g}"),
         )
 
-    yield from (scaling(original, 1.0, 4.0) for original in dict.fromkeys((hint, 8192)))
+    yield scaling(1.0, 4.0)
     inside = (divisors > 1) & (divisors < divisors.max())
     if inside.sum() >= 2:
         kept = (1 / divisors[inside] - 1 / factor) / (1 - 1 / factor)
-        frequencies = rope_frequencies(head_width, base).double().numpy()[inside]
-        turns = hint * frequencies / (2 * math.pi)
-        slope, offset = np.polyfit(turns, kept, 1)
-        low = -offset / slope
-        if slope > 0 and low > 0:
-            yield scaling(hint, low, low + 1 / slope)
+        turns = _CONTEXT * rope_frequencies(head_width, base).double().numpy()[inside] / math.tau
+        apart = turns - turns.mean()
+        with np.errstate(all="ignore"):
+            slope = (apart * kept).sum() / (apart**2).sum()
+            low, high = turns.mean() - kept.mean() / slope, turns.mean() + (1 - kept.mean()) / slope
+        if 0 < low < high < np.inf:
+            with suppress(ValueError):  # of numbers that rounding has made equal
+                yield scaling(low, high)
 
 
 def unwritable(scaling: RopeScaling | None) -> list[str]:
@@ -168,13 +184,13 @@ def scaling_metadata(config: ModelConfig) -> tuple[float, dict[str, Value]]:
         return base * scaling.factor ** (config.head_width / (config.head_width - 2)), {}
     if scaling.kind == "linear":
         return base, {f"{_PREFIX}type": "linear", f"{_PREFIX}factor": scaling.factor}
-    assert scaling.original_context is not None
-    original: dict[str, Value] = {f"{_PREFIX}original_context_length": scaling.original_context}
     if scaling.kind == "llama3":
-        return base, original
+        return base, {}
+    assert scaling.original_context is not None
     assert scaling.beta_fast is not None
     assert scaling.beta_slow is not None
-    return base, original | {
+    return base, {
+        f"{_PREFIX}original_context_length": scaling.original_context,
         f"{_PREFIX}type": "yarn",
         f"{_PREFIX}factor": scaling.factor,
         f"{_PREFIX}yarn_beta_fast": scaling.beta_fast,
