@@ -41,11 +41,12 @@ from puna.workflow.reload_proof import WrittenModel, prove, reject_unproven
 
 Target = Literal["hf", "gguf", "meta", "llama2c", "ollama"]
 TARGETS: tuple[Target, ...] = get_args(Target)
-DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+WrittenType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k_m"]
+DTYPES: Mapping[WrittenType, torch.dtype] = MappingProxyType(
     {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 )
-GGUF_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_k_m")
-TYPES: Mapping[Target, tuple[str, ...]] = MappingProxyType(
+GGUF_TYPES: tuple[WrittenType, ...] = get_args(WrittenType)
+TYPES: Mapping[Target, tuple[WrittenType, ...]] = MappingProxyType(
     {
         "hf": tuple(DTYPES),
         "gguf": GGUF_TYPES,
@@ -66,7 +67,7 @@ class ExportJob:
     model: Transformer
     tokenizer: Tokenizer
     source: Path
-    number_type: str
+    number_type: WrittenType
     name: str
     adapter: Path | None = None
 
@@ -76,7 +77,7 @@ def export_model(
     out: Path,
     target: Target,
     *,
-    number_type: str | None = None,
+    number_type: WrittenType | None = None,
     adapter: Path | None = None,
     on_step: Steps = lambda _: None,
     on_proof: Proven = lambda _: None,
@@ -133,10 +134,10 @@ def reject_inexpressible(model: Transformer, target: Target) -> None:
         )
 
 
-def _own_type(model: Transformer, target: Target) -> str:
+def _own_type(model: Transformer, target: Target) -> WrittenType:
     """The name of the weights' number format, or float32 where the target has no other."""
     dtype = model.output_weight.dtype
-    own = next((name for name, known in DTYPES.items() if known == dtype), "f32")
+    own: WrittenType = next((name for name, known in DTYPES.items() if known == dtype), "f32")
     return own if own in TYPES[target] else "f32"
 
 
@@ -161,7 +162,7 @@ def _write_hf(aside: Path, job: ExportJob) -> list[str]:
     return []
 
 
-def _in_type(model: Transformer, number_type: str) -> Transformer:
+def _in_type(model: Transformer, number_type: WrittenType) -> Transformer:
     """The model in this number format: itself, or a copy."""
     dtype = DTYPES[number_type]
     return model if model.output_weight.dtype == dtype else deepcopy(model).to(dtype)
