@@ -10,14 +10,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
 from puna.durable import new_file, new_folder, write_json
 from puna.errors import ConfigError, ModelFolderError
 from puna.formats.gguf_model import write_gguf
-from puna.formats.gguf_types import GGUFType
 from puna.formats.go_template import Chat, go_template
 from puna.formats.llama2c import beyond_llama2c, read_llama2c, write_llama2c
 from puna.formats.llama2c_vocabulary import write_pieces
@@ -169,7 +168,7 @@ def _in_type(model: Transformer, number_type: WrittenType) -> Transformer:
 
 
 def _write_gguf(aside: Path, job: ExportJob) -> list[str]:
-    write_gguf(aside, job.model, job.tokenizer, cast(GGUFType, job.number_type))
+    write_gguf(aside, job.model, job.tokenizer, job.number_type)
     return []
 
 
