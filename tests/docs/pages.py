@@ -25,7 +25,7 @@ ADDED_KEYS = frozenset({"model.norm_alpha_init"})
 SHELLS = ("sh", "bash", "shell", "console")
 FILE_ENDINGS = (
     r"\.(?:py|md|yaml|yml|json|jsonl|ndjson|toml|html|safetensors|txt|gz|zst|parquet|tokens|offsets"
-    r"|arrow|bin|pt|so|gguf|model)$"
+    r"|arrow|bin|pt|so|gguf|model|c)$"
 )
 _PARSER = MarkdownIt("commonmark").enable("table")
 

@@ -1,73 +1,33 @@
-"""A GGUF path in the place of a model folder, and exports that end in one, with a reader and a
-writer of the test's own: here only the way to them is tested.
-"""
+"""A GGUF path in the place of a model folder, and exports that end in one."""
 
-import sys
+import dataclasses
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from jinja_layouts import jinja
 from said import said
 from small_llama import TEXT, build_llama, save_llama_folder, vocabulary
 
 import puna as library
 from puna.errors import ModelFolderError, TokenizerError
-from puna.formats.foreign_model import ForeignModel
+from puna.formats import gguf_model
+from puna.formats.gguf_model import read_gguf, write_gguf
 from puna.formats.model_path import open_model, read_tokenizer, written_at
 from puna.model.transformer import Transformer
 from puna.model.weights import named_tensors
-from puna.tokenizer.tokenizer import Tokenizer
+from puna.workflow import exporting
 from puna.workflow.exporting import export_model
 from puna.workflow.importing import import_model
 
 Puna = Callable[..., Any]
 
 
-class StandIn(ModuleType):
-    """A module that keeps what is written and gives it back, with q8_0 as rounding to 1/127."""
-
-    def __init__(self) -> None:
-        super().__init__("puna.formats.gguf_model")
-        self.written: dict[str, ForeignModel] = {}
-        self.last: ForeignModel | None = None
-
-    def write_gguf(self, path: Path, model: Transformer, tokenizer: Tokenizer, type: str) -> None:  # noqa: A002
-        path.write_bytes(b"GGUF" + type.encode())
-        kept = {name: tensor.detach().clone() for name, tensor in named_tensors(model)}
-        if type == "q8_0":
-            for tensor in kept.values():
-                if tensor.dim() == 2:
-                    blocks = tensor.view(-1, 32)
-                    step = blocks.abs().amax(-1, keepdim=True) / 127
-                    blocks.copy_((blocks / step).round() * step)
-        self.last = ForeignModel(
-            model.config,
-            lambda: iter(kept.items()),
-            tokenizer,
-            tokenizer.bos_id,
-            tuple(sorted(tokenizer.end_ids)),
-        )
-
-    def read_gguf(self, path: Path) -> ForeignModel:
-        assert Path(path).read_bytes()[:4] == b"GGUF"
-        assert self.last is not None
-        return self.last
-
-
 @pytest.fixture
-def gguf(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    module = StandIn()
-    monkeypatch.setitem(sys.modules, "puna.formats.gguf_model", module)
-    return module
-
-
-@pytest.fixture
-def file(gguf: StandIn, tmp_path: Path) -> Path:
-    gguf.write_gguf(tmp_path / "model.gguf", build_llama(), vocabulary(), "f32")
+def file(tmp_path: Path) -> Path:
+    write_gguf(tmp_path / "model.gguf", build_llama(), vocabulary(), "f32")
     return tmp_path / "model.gguf"
 
 
@@ -92,18 +52,17 @@ def test_the_commands_take_a_gguf_path(puna: Puna, file: Path, tmp_path: Path) -
     assert "bits per byte" in result.out
 
 
-def test_a_gguf_without_tokenizer_says_what_to_type(gguf: StandIn, file: Path) -> None:
-    assert gguf.last is not None
-    gguf.last = ForeignModel(gguf.last.config, gguf.last.tensors, None, None, ())
+def test_a_gguf_without_tokenizer_says_what_to_type(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = dataclasses.replace(read_gguf(file), tokenizer=None)
+    monkeypatch.setattr(gguf_model, "read_gguf", lambda _: bare)
     with pytest.raises(TokenizerError, match=said("puna import ... OUT --tokenizer PATH")):
         open_model(file)
 
 
 @pytest.mark.parametrize("number_type", ["f32", "q8_0"])
-def test_a_gguf_export_is_read_back(
-    number_type: str, gguf: StandIn, file: Path, tmp_path: Path
-) -> None:
-    del file
+def test_a_gguf_export_is_read_back(number_type: str, tmp_path: Path) -> None:
     folder = save_llama_folder(tmp_path / "model", build_llama())
     written = export_model(folder, tmp_path / "out.gguf", "gguf", number_type=number_type)
     assert (tmp_path / "out.gguf").is_file()
@@ -111,49 +70,30 @@ def test_a_gguf_export_is_read_back(
     assert holds.pop("greedy text") is (True if number_type == "f32" else None)
     assert set(holds.values()) == {True}
     import_model(tmp_path / "out.gguf", tmp_path / "again")
-    assert gguf.last is not None
+    stored = dict(read_gguf(tmp_path / "out.gguf").tensors())
     for name, tensor in named_tensors(open_model(tmp_path / "again")[0]):
-        assert torch.equal(tensor, dict(gguf.last.tensors())[name])
+        assert torch.equal(tensor, stored[name])
 
 
 def test_one_altered_weight_of_eight_bits_is_seen(
-    gguf: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One code off by two steps of its block."""
-    write = gguf.write_gguf
 
-    def altered(path: Path, *rest: Any) -> None:
-        write(path, *rest)
-        assert gguf.last is not None
-        weight = dict(gguf.last.tensors())["model.layers.0.mlp.up_proj.weight"]
+    def altered(path: Path, model: Transformer, *rest: Any) -> None:
+        model = deepcopy(model)
+        weight = dict(named_tensors(model))["model.layers.0.mlp.up_proj.weight"].data
         weight[7, 3] += 2 * weight[7, :32].abs().max() / 127
+        write_gguf(path, model, *rest)
 
-    monkeypatch.setattr(gguf, "write_gguf", altered)
+    monkeypatch.setattr(exporting, "write_gguf", altered)
     folder = save_llama_folder(tmp_path / "model", build_llama())
     with pytest.raises(ModelFolderError, match=said("off: 1 of model.layers.0.mlp.up_proj")):
         export_model(folder, tmp_path / "out.gguf", "gguf", number_type="q8_0")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.fixture
-def _jinja(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jinja by itself in the place of the bounded process."""
-
-    class Template:
-        def __init__(self, source: str, _: str) -> None:
-            self.source = source
-
-        def render(self, contexts: list[dict[str, Any]]) -> list[str]:
-            return [jinja(self.source)(**context) for context in contexts]
-
-    module = ModuleType("puna.tokenizer.jinja_template")
-    module.JinjaTemplate = Template  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
-@pytest.mark.usefixtures("_jinja")
-def test_ollama_gets_a_modelfile(gguf: StandIn, tmp_path: Path) -> None:
-    del gguf
+def test_ollama_gets_a_modelfile(tmp_path: Path) -> None:
     folder = save_llama_folder(tmp_path / "model", build_llama())
     (folder / "generation_config.json").write_text('{"temperature": 0.6, "top_p": 0.9}')
     export_model(folder, tmp_path / "out", "ollama", number_type="q8_0")
@@ -173,9 +113,7 @@ def test_ollama_gets_a_modelfile(gguf: StandIn, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Modelfile", "model.gguf"]
 
 
-@pytest.mark.usefixtures("_jinja")
-def test_an_unknown_template_is_refused_for_ollama(gguf: StandIn, tmp_path: Path) -> None:
-    del gguf
+def test_an_unknown_template_is_refused_for_ollama(tmp_path: Path) -> None:
     folder = save_llama_folder(tmp_path / "model", build_llama())
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
     with pytest.raises(ModelFolderError, match=said("Ollama's template language ... --to gguf")):

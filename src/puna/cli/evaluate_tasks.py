@@ -119,7 +119,7 @@ def _report(
     from puna.inference.language_model import load
 
     llama = load(asked.model, asked.device)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     results, cut = ask(llama, lambda work: scoring_progress(console, work))
     formulas = _formulas({metric for result in results for metric in result.metrics})
     _print(asked, results, formulas)

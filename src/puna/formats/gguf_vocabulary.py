@@ -29,7 +29,7 @@ _KEY = "tokenizer.ggml."
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class GGUFVocabulary:
     """Text and ids as a GGUF file has them: a tokenizer, and the roles of some ids."""
 
     definition: dict[str, Any]
@@ -40,7 +40,7 @@ class Vocabulary:
     eos_ids: tuple[int, ...]
 
 
-def read_vocabulary(file: GGUFFile) -> Vocabulary | None:
+def read_vocabulary(file: GGUFFile) -> GGUFVocabulary | None:
     """The vocabulary, or None in a file without one.
 
     Raises TokenizerError for a kind of vocabulary that is not read, ids outside it, and a cut whose
@@ -80,7 +80,7 @@ def read_vocabulary(file: GGUFFile) -> Vocabulary | None:
     }
     definition["post_processor"] = _post_processor(tokens, roles, adds)
     ends = (roles[role] for role in ("eos", "eot", "eom") if role in roles)
-    return Vocabulary(
+    return GGUFVocabulary(
         definition=definition,
         config=_config(file, tokens, roles, adds),
         bos_id=roles.get("bos"),

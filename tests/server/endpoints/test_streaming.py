@@ -133,11 +133,10 @@ def test_a_stream_that_takes_too_long_says_so_and_ends(
     loop: BackgroundLoop, noise: EngineClient
 ) -> None:
     with (
-        live_server(loop, noise, HttpLimits(request_seconds=2)) as url,
+        live_server(loop, noise, HttpLimits(request_seconds=0.3)) as url,
         httpx.Client(base_url=url) as http,
     ):
-        *chunks, last = events(lines(http, "/v1/completions", {**ENDLESS, "stream": True}))
-        assert chunks[0]["choices"][0]["text"] is not None
+        *_, last = events(lines(http, "/v1/completions", {**ENDLESS, "stream": True}))
         assert (last["error"]["type"], last["error"]["code"]) == ("server_error", "timeout")
         answer = http.post("/v1/completions", json=ENDLESS)
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
