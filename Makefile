@@ -40,7 +40,7 @@ test-real: $(VENV)/.installed-dev ## the tests with real models and vocabularies
 		cd ../.. && $(PYTEST) -m real tests/real $(ARGS)
 
 test-llamacpp: $(VENV)/.installed-dev ## GGUF files run by llama.cpp itself, where llama-cpp-python is installed
-	@$(PYTEST) -m real -rs tests/real/test_real_llamacpp.py $(ARGS)
+	@$(PYTEST) -m real -rs tests/real/test_real_llamacpp.py $(ARGS) || { [ $$? -eq 5 ] && echo "Nothing was compared"; }
 
 soak: $(VENV)/.installed-dev ## ten minutes of mixed, broken and abandoned requests against a server, and what they left behind
 	@$(PYTEST) -s -m slow tests/server/test_soak.py -k 600 $(ARGS)

@@ -24,6 +24,7 @@ from puna.errors import ModelFolderError, PunaError, TokenizerError
 from puna.formats.gguf_pretokenizers import GPT2, PRE_TOKENIZERS
 from puna.formats.gguf_tokens import pre_tokenizer_name, vocabulary_metadata
 from puna.formats.gguf_vocabulary import SPACE, merges_of_scores, read_vocabulary
+from puna.tokenizer.tokenizer import Tokenizer
 
 NAMES = {"one": "qwen2", "three": "llama-bpe", "off": "gpt-2"}
 
@@ -273,6 +274,18 @@ def test_of_several_templates_the_default_is_written() -> None:
         {"name": "default", "template": "d"},
     ]
     assert vocabulary_metadata(tokenizer, 400)["tokenizer.chat_template"] == "d"
+
+
+def test_the_ends_are_those_of_the_model_and_no_more() -> None:
+    """A vocabulary has a token that ends a turn, though its model may end at other ids alone."""
+    base = tokenizer_of()
+    assert base.eot_id is not None
+    names = ("eos", "eot", "eom")
+    for ends in ([base.eos_id], [base.eos_id, base.eot_id, 300], [300]):
+        tokenizer = Tokenizer(base.to_json(), dict(base.config), end_ids=ends)
+        written = vocabulary_metadata(tokenizer, base.vocab_size)
+        found = [written.get(f"tokenizer.ggml.{name}_token_id") for name in names]
+        assert [id_ for id_ in found if id_ is not None] == ends
 
 
 def test_more_ends_than_roles_are_refused() -> None:

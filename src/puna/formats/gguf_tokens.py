@@ -78,8 +78,8 @@ def vocabulary_metadata(tokenizer: Tokenizer, rows: int) -> dict[str, Value]:
 
 def _ends(tokenizer: Tokenizer) -> dict[str, int]:
     """End ids by the roles that llama.cpp has for them."""
-    first = [tokenizer.eos_id, *([] if tokenizer.eot_id is None else [tokenizer.eot_id])]
-    ends = list(dict.fromkeys([*first, *sorted(tokenizer.end_ids)]))
+    eos, eot = tokenizer.eos_id, tokenizer.eot_id
+    ends = sorted(tokenizer.end_ids, key=lambda id_: (id_ != eos, id_ != eot, id_))
     if len(ends) > len(_END_ROLES):
         raise TokenizerError(
             f"the model ends at {len(ends)} ids ({', '.join(map(str, ends))}), but a GGUF file"
