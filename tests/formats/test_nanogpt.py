@@ -26,7 +26,7 @@ ARGUMENTS: dict[str, Any] = {
 }
 
 
-def nanogpt_weights() -> dict[str, Tensor]:
+def nanogpt_weights(*, bias: bool = False) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
@@ -47,29 +47,40 @@ def nanogpt_weights() -> dict[str, Tensor]:
             f"{at}mlp.c_fc.weight": random(128, 32),
             f"{at}mlp.c_proj.weight": random(32, 128),
         }
+    if bias:
+        weights |= {
+            name.replace(".weight", ".bias"): random(len(weight))
+            for name, weight in weights.items()
+            if ".h." in name or "ln_f" in name
+        }
     weights["lm_head.weight"] = weights["transformer.wte.weight"]
     return weights
 
 
 def nanogpt_logits(w: dict[str, Tensor], ids: Tensor) -> Tensor:
     """nanoGPT's forward pass, ids [T] -> [T, V]."""
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return F.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return F.layer_norm(x, (32,), w[f"{name}.weight"], w.get(f"{name}.bias"), 1e-5)
+
     steps = len(ids)
     hidden = torch.ones(steps, steps).triu(1).bool()
     x = w["transformer.wte.weight"][ids] + w["transformer.wpe.weight"][:steps]
     for layer in range(2):
         at = f"transformer.h.{layer}."
-        h = F.layer_norm(x, (32,), w[f"{at}ln_1.weight"], eps=1e-5)
-        q, k, v = (h @ w[f"{at}attn.c_attn.weight"].T).split(32, -1)
+        q, k, v = linear(norm(x, f"{at}ln_1"), f"{at}attn.c_attn").split(32, -1)
         outs = []
         for head in range(4):
             cut = slice(8 * head, 8 * head + 8)
             scores = (q[:, cut] @ k[:, cut].T / 8**0.5).masked_fill(hidden, -torch.inf)
             outs.append(scores.softmax(-1) @ v[:, cut])
-        x = x + torch.cat(outs, -1) @ w[f"{at}attn.c_proj.weight"].T
-        h = F.layer_norm(x, (32,), w[f"{at}ln_2.weight"], eps=1e-5)
-        x = x + F.gelu(h @ w[f"{at}mlp.c_fc.weight"].T) @ w[f"{at}mlp.c_proj.weight"].T
-    x = F.layer_norm(x, (32,), w["transformer.ln_f.weight"], eps=1e-5)
-    return x @ w["transformer.wte.weight"].T
+        x = x + linear(torch.cat(outs, -1), f"{at}attn.c_proj")
+        inner = F.gelu(linear(norm(x, f"{at}ln_2"), f"{at}mlp.c_fc"))
+        x = x + linear(inner, f"{at}mlp.c_proj")
+    return norm(x, "transformer.ln_f") @ w["transformer.wte.weight"].T
 
 
 def save(path: Path, weights: dict[str, Tensor], **arguments: Any) -> Path:
@@ -89,9 +100,9 @@ def save(path: Path, weights: dict[str, Tensor], **arguments: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("prefix", ["", "_orig_mod."])
-def test_logits_equal_an_independent_forward(prefix: str, tmp_path: Path) -> None:
-    weights = nanogpt_weights()
+@pytest.mark.parametrize(("prefix", "bias"), [("", False), ("_orig_mod.", False), ("", True)])
+def test_logits_equal_an_independent_forward(prefix: str, bias: bool, tmp_path: Path) -> None:
+    weights = nanogpt_weights(bias=bias)
     path = save(tmp_path / "ckpt.pt", {prefix + name: t for name, t in weights.items()})
     assert source_kind(path) == "nanogpt"
     model = read_source(path, "nanogpt").build()
@@ -112,7 +123,7 @@ def test_causal_masks_of_older_versions_are_passed_over(tmp_path: Path) -> None:
         (
             lambda w: w.update({"transformer.h.0.ln_1.bias": w["transformer.ln_f.weight"]}),
             {},
-            "bias",
+            "transformer.h.0.attn.c_attn.bias is missing",
         ),
         (lambda w: w.pop("transformer.ln_f.weight"), {}, "ln_f.weight is missing"),
         (lambda w: w.update(extra=torch.zeros(1)), {}, "extra is unexpected"),

@@ -220,6 +220,7 @@ def chat(
     The conversation is laid out by the model's own chat template. A model that was never trained
     on conversations continues the layout of one, and makes little sense.
     """
+    from puna.cli.vocabulary_view import say_loss
     from puna.inference.language_model import load
     from puna.tokenizer.chat_template import Message
 
@@ -243,6 +244,7 @@ def chat(
         "seed": seed,
         "adapter": _ADAPTER if adapter else None,
     }
+    say_loss(loaded.tokenizer)
     layout = loaded.chat_layout
     if template is not None or layout.is_foreign:
         typer.echo(f"layout of the chat: {layout.name}", err=True)

@@ -295,6 +295,8 @@ def _announce(address: "Address", client: "EngineClient", needs_key: bool) -> No
         text = served.text
         if text.layout.is_foreign:
             typer.echo(f"  chats of {name}: {text.layout.name}")
+        if text.tokenizer.loss is not None:
+            typer.echo(f"  texts of {name}: {text.tokenizer.loss}")
         if text.defaults:
             typer.echo(f"  defaults of {name}: {described(text.defaults)}, from {FILE}")
     body = json.dumps({"model": next(iter(client.models)), "prompt": "The", "max_tokens": 20})

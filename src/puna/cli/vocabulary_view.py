@@ -23,14 +23,19 @@ _TOKEN_STYLES = (
 
 def loaded_tokenizer(path: Path) -> "Tokenizer":
     """Load a tokenizer, and say on standard error what texts it does not give back, if any."""
-    import typer
-
     from puna.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(path)
+    say_loss(tokenizer)
+    return tokenizer
+
+
+def say_loss(tokenizer: "Tokenizer") -> None:
+    """Say on standard error what texts the tokenizer does not give back, if any."""
+    import typer
+
     if tokenizer.loss is not None:
         typer.echo(tokenizer.loss, err=True)
-    return tokenizer
 
 
 def print_vocabulary(console: "Console", tokenizer: "Tokenizer") -> None:

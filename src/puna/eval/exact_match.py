@@ -49,4 +49,4 @@ def exact_match(
 def _ids(tokenizer: Tokenizer, question: str, answer: str) -> tuple[list[int], int]:
     """The ids of the question and its answer, and how many of them are the question's."""
     asked = tokenizer.encode_document(question)
-    return asked + tokenizer.encode(answer), len(asked)
+    return asked + tokenizer.encode(answer, inside_text=True), len(asked)

@@ -1,9 +1,7 @@
 """nanoGPT's checkpoints (`ckpt.pt`), read: learned positions, LayerNorm, GELU, a tied output
 matrix; and the reasons why nanochat's cannot be.
 
-The three projections of attention stand in one matrix and are cut apart. A model trained with
-`bias=True` has biases in attention, which no configuration here holds, and is refused. Writing is
-not here.
+The three projections of attention stand in one matrix and are cut apart. Writing is not here.
 
 Source: github.com/karpathy/nanoGPT, model.py and train.py.
 """
@@ -22,10 +20,9 @@ from puna.formats.torch_checkpoint import state_dict
 from puna.model.config import ModelConfig
 
 _ARGUMENTS = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
-_OUTER = {
+_EMBEDDINGS = {
     "model.embed_tokens.weight": "transformer.wte.weight",
     "model.embed_positions.weight": "transformer.wpe.weight",
-    "model.norm.weight": "transformer.ln_f.weight",
 }
 _LAYER = {
     "input_layernorm": "ln_1",
@@ -39,7 +36,7 @@ _LAYER = {
 def read_nanogpt(path: Path, checkpoint: Mapping[str, Any]) -> ForeignModel:
     """The model of a checkpoint that `read_checkpoint` has opened; it holds no tokenizer.
 
-    Raises ModelFolderError for missing or contradicting sizes, and for biases.
+    Raises ModelFolderError for missing or contradicting sizes.
     """
     arguments = checkpoint["model_args"]
     missing = (
@@ -55,13 +52,7 @@ def read_nanogpt(path: Path, checkpoint: Mapping[str, Any]) -> ForeignModel:
         # the causal mask of versions without flash attention
         if not name.endswith((".attn.bias", ".attn.masked_bias"))
     }
-    biases = sorted(name for name in tensors if name.endswith(".bias"))
-    if biases:
-        raise ModelFolderError(
-            f"{path} was trained with bias=True, and has {len(biases)} biases ({biases[0]}, ...)"
-            " that no configuration of Puna holds; import a checkpoint trained with bias=False"
-        )
-    config = _config(path, arguments)
+    config = _config(path, arguments, biased=any(name.endswith(".bias") for name in tensors))
     names = dict(_names(config))
     tensors.pop("lm_head.weight", None)  # wte itself, stored twice
     wanted = _shapes(config, names)
@@ -82,14 +73,15 @@ def read_nanogpt(path: Path, checkpoint: Mapping[str, Any]) -> ForeignModel:
         for ours, theirs in names.items():
             yield ours, tensors[theirs]
         for layer in range(config.num_layers):
-            joined = tensors[f"transformer.h.{layer}.attn.c_attn.weight"]
-            for letter, part in zip("qkv", joined.chunk(3), strict=True):
-                yield f"model.layers.{layer}.self_attn.{letter}_proj.weight", part
+            for kind in _kinds(config):
+                joined = tensors[f"transformer.h.{layer}.attn.c_attn.{kind}"]
+                for letter, part in zip("qkv", joined.chunk(3), strict=True):
+                    yield f"model.layers.{layer}.self_attn.{letter}_proj.{kind}", part
 
     return ForeignModel(config, named, None, None, ())
 
 
-def _config(path: Path, arguments: Mapping[str, Any]) -> ModelConfig:
+def _config(path: Path, arguments: Mapping[str, Any], *, biased: bool) -> ModelConfig:
     if arguments["n_layer"] > 1000:
         raise ModelFolderError(
             f"{path}: model_args has n_layer {arguments['n_layer']}, more than 1000: copy the file"
@@ -106,7 +98,9 @@ def _config(path: Path, arguments: Mapping[str, Any]) -> ModelConfig:
         "position": "learned",
         "norm": "layernorm",
         "norm_eps": 1e-5,
-        "norm_bias": False,
+        "norm_bias": biased,
+        "attention_bias": "all" if biased else "none",
+        "feed_forward_bias": biased,
         "tie_embeddings": True,
     }
     try:
@@ -117,10 +111,20 @@ def _config(path: Path, arguments: Mapping[str, Any]) -> ModelConfig:
 
 def _names(config: ModelConfig) -> Iterator[tuple[str, str]]:
     """Puna's name and nanoGPT's, of all but the joined projections."""
-    yield from _OUTER.items()
-    for layer in range(config.num_layers):
-        for ours, theirs in _LAYER.items():
-            yield f"model.layers.{layer}.{ours}.weight", f"transformer.h.{layer}.{theirs}.weight"
+    yield from _EMBEDDINGS.items()
+    for kind in _kinds(config):
+        yield f"model.norm.{kind}", f"transformer.ln_f.{kind}"
+        for layer in range(config.num_layers):
+            for ours, theirs in _LAYER.items():
+                yield (
+                    f"model.layers.{layer}.{ours}.{kind}",
+                    f"transformer.h.{layer}.{theirs}.{kind}",
+                )
+
+
+def _kinds(config: ModelConfig) -> tuple[str, ...]:
+    """Of the parameters of a norm or a linear layer."""
+    return ("weight", "bias") if config.norm_bias else ("weight",)
 
 
 def _shapes(config: ModelConfig, names: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
@@ -131,6 +135,7 @@ def _shapes(config: ModelConfig, names: Mapping[str, str]) -> dict[str, tuple[in
         "attn.c_proj.weight": (width, width),
         "mlp.c_fc.weight": (hidden, width),
         "mlp.c_proj.weight": (width, hidden),
+        "mlp.c_fc.bias": (hidden,),
     }
     shapes = {
         theirs: next(
@@ -138,9 +143,11 @@ def _shapes(config: ModelConfig, names: Mapping[str, str]) -> dict[str, tuple[in
         )
         for theirs in names.values()
     }
-    joined: dict[str, tuple[int, ...]] = {
-        f"transformer.h.{n}.attn.c_attn.weight": (3 * width, width)
-        for n in range(config.num_layers)
+    of_joined: dict[str, tuple[int, ...]] = {"weight": (3 * width, width), "bias": (3 * width,)}
+    joined = {
+        f"transformer.h.{layer}.attn.c_attn.{kind}": of_joined[kind]
+        for layer in range(config.num_layers)
+        for kind in _kinds(config)
     }
     return shapes | joined
 
