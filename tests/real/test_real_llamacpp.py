@@ -37,6 +37,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "tied": {"tie_embeddings": True},
     "biases": {"feed_forward_bias": True},
+    "biases on q, k, v": {"attention_bias": "qkv"},
+    "biases in attention": {"attention_bias": "all"},
     "QK-norm": {"qk_norm": True},
     "linear": {"rope_scaling": {"kind": "linear", "factor": 4.0}},
     "yarn": {"rope_scaling": {"kind": "yarn", "factor": 4.0, "original_context": 16}},
