@@ -67,8 +67,9 @@ def test_every_example_prints_what_the_page_shows(reader: Reader) -> None:
 def test_the_server_announces_itself_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
     loaded = LoadedModel("quickstart", 256, (), 16_384, "cpu", "float32")
 
-    def announced(layout: Any, defaults: dict[str, Any]) -> str:
-        text = SimpleNamespace(layout=layout, defaults=defaults)
+    def announced(layout: Any, defaults: dict[str, Any], loss: str | None = None) -> str:
+        tokenizer = SimpleNamespace(loss=loss)
+        text = SimpleNamespace(layout=layout, defaults=defaults, tokenizer=tokenizer)
         models = {"quickstart": SimpleNamespace(loaded=loaded, text=text)}
         _announce(Address("127.0.0.1", 8000), SimpleNamespace(models=models), needs_key=False)  # type: ignore[arg-type]
         return capsys.readouterr().out
@@ -77,9 +78,11 @@ def test_the_server_announces_itself_as_shown(capsys: pytest.CaptureFixture[str]
     assert plain in PAGE.blocks("text")
     first, last = plain.splitlines()
     own = SimpleNamespace(is_foreign=True, name="the model's own chat template")
-    assert announced(own, {"temperature": 0.6, "top_p": 0.9}).splitlines() == [
+    loss = "this tokenizer loses text"
+    assert announced(own, {"temperature": 0.6, "top_p": 0.9}, loss).splitlines() == [
         first,
         "  chats of quickstart: the model's own chat template",
+        "  texts of quickstart: this tokenizer loses text",
         "  defaults of quickstart: temperature 0.6, top_p 0.9, from generation_config.json",
         last,
     ]
