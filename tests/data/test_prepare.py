@@ -21,6 +21,7 @@ from puna.data.manifest import SPLITS, Manifest
 from puna.data.prepare import PreparationProgress, prepare
 from puna.data.shards import open_split
 from puna.errors import DataError, TokenizerError
+from puna.tokenizer.byte_level import byte_characters
 from puna.tokenizer.tokenizer import Tokenizer
 
 Corpus = Callable[..., Path]
@@ -296,6 +297,22 @@ def test_a_manifest_from_before_the_report_is_read(
     assert Manifest.load(out).left_out_lines() == ["left out: 1 copies, 0 empty, 0 not UTF-8"]
     again = prepare([str(source)], tokenizer, out, validation_fraction=0)
     assert again.content_hash == written.content_hash
+
+
+def test_a_document_that_the_vocabulary_cannot_hold_is_left_out_and_named(
+    corpus: Corpus, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """SmolLM2's lacks eight bytes; the first text with one ended everything, without its name."""
+    definition = json.loads(tokenizer.to_json())
+    del definition["model"]["vocab"][byte_characters()[6]]
+    lacking = Tokenizer(json.dumps(definition))
+    source = corpus([*make_texts(20), "a page feed \x06 of old"])
+    for _ in range(2):  # and once more, from the folder
+        manifest = prepare(source, lacking, tmp_path / "out", workers=1)
+        assert sum(split.documents for split in manifest.splits.values()) == 20
+        assert manifest.damaged == 1
+        (named,) = manifest.examples["damaged"]
+        assert r"00020.txt: the text holds '\x06' (U+0006) at character 12" in named
 
 
 def test_a_vocabulary_without_an_end_of_text_is_rejected(

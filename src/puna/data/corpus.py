@@ -14,7 +14,8 @@ from puna.data.left_out import LeftOut, printable
 from puna.data.manifest import Inputs, SplitName
 from puna.data.sources import Document, Source, read_documents
 from puna.data.split import DocumentSize, SplitPlan, plan_split
-from puna.errors import DataError
+from puna.errors import DataError, TokenizerError
+from puna.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass
@@ -37,10 +38,13 @@ class ReadingCounts:
 
 
 class CorpusSources(NamedTuple):
-    """The sources of a folder of shards: those that are split, and those held out whole."""
+    """The sources of a folder of shards: those that are split, and those held out whole. tokenizer:
+    documents that its vocabulary cannot hold are left out.
+    """
 
     sources: list[Source]
     held_out: list[Source]
+    tokenizer: Tokenizer
 
     @property
     def size(self) -> int:
@@ -77,6 +81,11 @@ def distinct_documents(
     seen, base = SeenDocuments(), 0
     for held_out, sources in ((True, corpus.held_out), (False, corpus.sources)):
         for document in read_documents(sources, inputs, counts.left_out, spread=inputs.spread):
+            try:
+                corpus.tokenizer.reject_missing(document.text)
+            except TokenizerError as problem:
+                counts.left_out.add("damaged", f"{printable(document.path)}: {problem}")
+                continue
             text = document.text.encode()
             identity = document_hash(text)
             new = seen.add(identity)

@@ -148,6 +148,7 @@ def prepare(
     corpus = CorpusSources(
         find_sources(names, reading, (out, *own)),
         find_sources(held_out, reading, (out, *own)) if held_out else [],
+        tokenizer,
     )
     inputs = _inputs(
         corpus, tokenizer, validation_fraction, shard_tokens, max_bytes, max_documents, reading

@@ -172,7 +172,7 @@ class Tokenizer(Vocabulary):
         keep memory flat.
         """
         with self._faults_of([text]):
-            self._reject_missing(text)
+            self.reject_missing(text)
             backend = self._inner_backend if inside_text else self._read.backend
             return self._checked(
                 [
@@ -193,7 +193,7 @@ class Tokenizer(Vocabulary):
         cuts = [self._cut(text) for text in texts]
         with self._faults_of(texts):
             for text in texts:
-                self._reject_missing(text)
+                self.reject_missing(text)
             ids = self._encode_pieces(chain.from_iterable(cuts))
             return [self._checked([id_ for _ in pieces for id_ in next(ids)]) for pieces in cuts]
 
@@ -210,7 +210,7 @@ class Tokenizer(Vocabulary):
         that no user wrote: exactly what `tokenizers` gives with add_special_tokens=False.
         """
         with self._faults_of([text]):
-            self._reject_missing(text)
+            self.reject_missing(text)
             return list(self._marking_backend.encode(text, add_special_tokens=False).ids)
 
     @cached_property
@@ -235,7 +235,10 @@ class Tokenizer(Vocabulary):
                 " train it again"
             ) from error
 
-    def _reject_missing(self, text: str) -> None:
+    def reject_missing(self, text: str) -> None:
+        """Raise TokenizerError where `text` has a byte that the vocabulary has no token for, naming
+        the character and its place.
+        """
         if self._read.missing:
             reject_bytes(text, self._read.missing)
 
