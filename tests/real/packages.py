@@ -73,3 +73,16 @@ def llama31_tokenizer() -> Path:
 def llama3_ranks() -> Path:
     """Llama 3's vocabulary as tiktoken writes it: a line a token, base64 and rank."""
     return opened("llama-models") / "llama_models" / "llama3" / "tokenizer.model"
+
+
+def main() -> None:
+    """Fetch all that is not here yet."""
+    for name in (*WHEELS, *NODE_PACKAGES):
+        try:
+            opened(name)
+        except OSError as error:
+            sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
