@@ -4,6 +4,7 @@ of made-up sentences, a recipe that trains in a second, and one run of it.
 
 import io
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 # A deadline of hypothesis is a test of the machine: one fails where other programs run
 settings.register_profile("puna", deadline=None)
 settings.load_profile("puna")
+
+# A shell ignores Ctrl-C in what it starts in the background, and programs inherit that: those that
+# the tests interrupt would never hear of it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEXT = (
     "the llama reads old pages über naïve 東京 мир 🦙 is was near far a of and to in river stone"
