@@ -64,9 +64,9 @@ def _data(provenance: Mapping[str, Any]) -> list[str]:
         ]
     known = {
         "tokens": "tokens seen in training",
-        "data_hash": "SHA-256 of the data's manifest",
-        "recipe_hash": "SHA-256 of the recipe",
-        "tokenizer_hash": "SHA-256 of the tokenizer",
+        "data_hash": "hash of the data's manifest",
+        "recipe_hash": "hash of the recipe",
+        "tokenizer_hash": "hash of the tokenizer",
     }
     lines = [f"{words}: {provenance[key]}" for key, words in known.items() if key in provenance]
     return lines or [_UNKNOWN]
