@@ -126,30 +126,21 @@ def generate(
         raise ConfigError(f"a text or --ids, but {given} was given: give one of them")
     if ids is not None and template is not None:
         raise ConfigError("--template lays out a text, but --ids are no text: give one of them")
-    from puna.inference.language_model import load
-
-    loaded = load(
-        model,
-        device,
-        adapters={_ADAPTER: adapter} if adapter else None,
-        generation_config=generation_config == "auto",
-        template=template,
+    loaded = _loaded(model, device, adapter, generation_config, template)
+    options = _options(
+        loaded,
+        _OF_GENERATE,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=tuple(stop or ()),
+        n=n,
+        adapter=_ADAPTER if adapter else None,
     )
-    given_options = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-    }
-    options = {
-        **_with_defaults(given_options, _OF_GENERATE, loaded.defaults),
-        "seed": seed,
-        "stop": tuple(stop or ()),
-        "n": n,
-        "adapter": _ADAPTER if adapter else None,
-    }
     shown, start = _start(loaded, prompt, ids, template)
     if n == 1:
         typer.echo(shown, nl=False)
@@ -220,31 +211,21 @@ def chat(
     The conversation is laid out by the model's own chat template. A model that was never trained
     on conversations continues the layout of one, and makes little sense.
     """
-    from puna.cli.vocabulary_view import say_loss
-    from puna.inference.language_model import load
     from puna.tokenizer.chat_template import Message
 
-    loaded = load(
-        model,
-        device,
-        adapters={_ADAPTER: adapter} if adapter else None,
-        generation_config=generation_config == "auto",
-        template=template,
+    loaded = _loaded(model, device, adapter, generation_config, template)
+    options = _options(
+        loaded,
+        _OF_CHAT,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        adapter=_ADAPTER if adapter else None,
     )
-    given = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-    }
-    options = {
-        **_with_defaults(given, _OF_CHAT, loaded.defaults),
-        "seed": seed,
-        "adapter": _ADAPTER if adapter else None,
-    }
-    say_loss(loaded.tokenizer)
     layout = loaded.chat_layout
     if template is not None or layout.is_foreign:
         typer.echo(f"layout of the chat: {layout.name}", err=True)
@@ -258,9 +239,25 @@ def chat(
         messages.append(Message("assistant", _print_stream(loaded.chat(messages, **options))))
 
 
-def _with_defaults(
-    given: Mapping[str, Any], own: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> dict[str, Any]:
+def _loaded(
+    model: Path, device: str, adapter: Path | None, generation_config: str, template: str | None
+) -> "LanguageModel":
+    """The model that the options name; says what texts its tokenizer does not give back."""
+    from puna.cli.vocabulary_view import say_loss
+    from puna.inference.language_model import load
+
+    loaded = load(
+        model,
+        device,
+        adapters={_ADAPTER: adapter} if adapter else None,
+        generation_config=generation_config == "auto",
+        template=template,
+    )
+    say_loss(loaded.tokenizer)
+    return loaded
+
+
+def _options(loaded: "LanguageModel", own: Mapping[str, Any], **given: Any) -> dict[str, Any]:
     """Options that were given, else those of generation_config.json, else `own`. Where the file has
     one of sampling, all of `own` about sampling give way: its publisher has chosen. Says which
     options came from the file.
@@ -268,14 +265,14 @@ def _with_defaults(
     from puna.inference.generation_defaults import FILE, SAMPLING, described
 
     chosen = {name: value for name, value in given.items() if value is not None}
-    used = {name: value for name, value in defaults.items() if name not in chosen}
+    used = {name: value for name, value in loaded.defaults.items() if name not in chosen}
     if used:
         typer.echo(f"from {FILE}: {described(used)}", err=True)
-    publisher_chose = any(name in defaults for name in SAMPLING)
+    publisher_chose = any(name in loaded.defaults for name in SAMPLING)
     kept = {
         name: value for name, value in own.items() if not (publisher_chose and name in SAMPLING)
     }
-    return {**kept, **defaults, **chosen}
+    return {**kept, **loaded.defaults, **chosen}
 
 
 def _ask() -> str:
