@@ -39,6 +39,13 @@ def test_a_folder_gives_the_same_logits_or_says_what_it_is(shape: Shape, tmp_pat
     assert len(str(caught.value)) < 1500, "a message is to be read"
 
 
+def test_the_readme_counts_the_shapes() -> None:
+    refused = sum(bool(shape.refusal) for shape in SHAPES)
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"{len(SHAPES) - refused} shapes of folder with logits equal" in readme
+    assert f"{refused} more refused by message" in readme
+
+
 @pytest.mark.parametrize("name", ["mistral, window", "smollm3", "granite", "olmo2", "qwen2, yarn"])
 def test_the_comparison_sees_a_part_that_is_left_out(name: str, tmp_path: Path) -> None:
     """Read as the family's plainest member, each of these is off by far more than rounding."""
