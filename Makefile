@@ -1,7 +1,7 @@
 # The commands of this project, the same for people and for machines. `make help` lists them.
 #
-# Needed: Python 3.11 or newer with its venv module, git, a C++ compiler (for torch.compile), make. Everything else is
-# installed into .venv, once for running and once more for testing; both share the folder.
+# Needed: Python 3.11 or newer with its venv module, git, make, and a C++ compiler for the native core (without one PyTorch does
+# its work). Everything else is installed into .venv, once for running and once more for testing; both share the folder.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 LOG := $(VENV)/install.log
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(1) >$(LOG) 2>&1 || \
 	{ tail -n 12 $(LOG) >&2; echo "The installation failed, as above; $(LOG) has all of it. The same command tries again" >&2; exit 1; }
+# What an install is made of, besides the Python source
+PACKAGE := pyproject.toml setup.py $(wildcard native/*.h native/*.cpp native/*.py)
 # Two workers with the threads of a whole machine each would wait for one another. Each begins with one half of the tests
 # in order, so that few fixtures are made twice, and takes from the other's when its own are done.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
@@ -69,7 +71,7 @@ study-worktree: ## a checkout of TAG= beside this one, for runs of a study that 
 	@git worktree add --detach ../puna-$(TAG) $(TAG)
 
 clean: ## delete the environment and caches; runs/ and data/ stay
-	rm -rf $(VENV) .clients .fuzz build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .clients .fuzz build dist src/*.egg-info src/puna/native/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The interpreter of the environment. One that was made half-way is removed, so that the next call does not trust it.
@@ -81,13 +83,14 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "The environment could not be made: $(PYTHON) needs its venv module (on Debian and Ubuntu the package python3-venv)" >&2; exit 1; }
 
-# Stamps: installed again only when pyproject.toml is newer. The install is editable, so edits of the source count at once.
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+# Stamps: installed again only when pyproject.toml or the native core is newer. The install is editable, so edits of the Python source
+# count at once.
+$(VENV)/.installed: $(PACKAGE) | $(BIN)/python
 	@echo "Installing Puna and what it runs on into $(VENV); the first time takes some minutes, most of them for PyTorch"
 	@$(call INSTALL,-e .)
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-dev: $(PACKAGE) | $(BIN)/python
 	@echo "Installing Puna, its tests and its checks into $(VENV); the first time takes some minutes, most of them for PyTorch"
 	@$(call INSTALL,-e '.[dev]')
 	@touch $(VENV)/.installed $@

@@ -24,6 +24,7 @@ parser = argparse.ArgumentParser(
 parser.add_argument("--preset")
 parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
 parser.add_argument("--compile", action="store_true")
+parser.add_argument("--isa", default="auto", help="torch, or a tier of the native core")
 parser.add_argument("--device", default="cpu")
 parser.add_argument("--batch", type=int, default=8)
 parser.add_argument("--time", type=int, default=512)
@@ -51,13 +52,15 @@ recipe = validate(
             "context_length": options.time,
             "device": options.device,
             "precision": options.precision,
+            "compile": options.compile,
+            "isa": options.isa,
         },
     },
     origin="benchmark",
 )
 config = recipe.model
 device = choose_device(options.device)
-timer = StepTimer(recipe, compiled=options.compile)
+timer = StepTimer(recipe)
 size = (options.batch, options.time + 1)
 seconds = [
     timer.seconds(lambda: torch.randint(0, config.vocab_size, size, device=device))
@@ -71,6 +74,7 @@ print(
     json.dumps(
         {
             "program": "puna",
+            "isa": timer.loss.words,
             "parameters": count_parameters(config).total,
             "tokens_per_second": round(rate, 1),
             "gflops": round(flops / 1e9, 1),

@@ -35,6 +35,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "strict_json": "",
             "config": "errors",
             "device": "errors",
+            "native": "errors",
             "plan": "errors",
             "plots": "durable errors number_format run_log",
             "spawn": "errors",
@@ -46,7 +47,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "eval": "errors nn strict_json config statistics tokenizer data model inference",
             "formats": "durable errors config nn tokenizer model",
             "inference": "errors nn strict_json config device tokenizer model formats",
-            "training": "durable errors nn run_log config device choices model",
+            "training": "durable errors native nn run_log config device choices model",
             "engine_process": "errors tokenizer formats inference",
             "study": (
                 "durable errors nn run_log config device spawn statistics tokenizer data model eval"
@@ -59,7 +60,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "report": "durable errors number_format run_log plan plots statistics study",
             "server": "errors inference engine_process api",
             "cli": (
-                "durable errors nn number_format run_log strict_json config device plan plots"
+                "durable errors native nn number_format run_log strict_json config device plan plots"
                 " spawn statistics tokenizer choices data model formats eval inference training"
                 " engine_process study workflow api report server"
             ),

@@ -1,18 +1,20 @@
 """What only a CUDA device can show: `make test-gpu`. Everything else runs on a CPU."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from continued import continued
 
-from puna.device import autocast, choose_device, choose_precision, measure_matmul_peak
+from puna.device import choose_device, choose_precision, measure_matmul_peak
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
 from puna.model.weights import read_model, write_model
+from puna.training.batch_loss import batch_loss
 from puna.training.optimizer import build_optimizers
-from puna.training.recipe import OptimizerRecipe
+from puna.training.recipe import OptimizerRecipe, Recipe
 from puna.training.step import train_step
 
 pytestmark = [
@@ -51,22 +53,24 @@ def test_greedy_text_is_that_of_the_cpu(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_training_in_bfloat16_learns_a_batch_by_heart(name: str, compiled: bool) -> None:
+def test_training_in_bfloat16_learns_a_batch_by_heart(
+    name: str, compiled: bool, tiny_recipe: Callable[..., Recipe]
+) -> None:
     device = choose_device("auto")
     precision = choose_precision("auto", device)
     model = a_model("cuda").train()
-    hidden_states = torch.compile(model.hidden_states) if compiled else model.hidden_states
+    recipe = tiny_recipe(f"train.compile={str(compiled).lower()}")
+    loss = batch_loss(model, recipe, device, precision)
     optimizers = build_optimizers(model, OptimizerRecipe(name=name, learning_rate=3e-3))
     ids = torch.randint(0, 512, (8, 129), device=device)
     losses = [
         train_step(
             model,
-            hidden_states,
+            loss.function,
             optimizers,
             [ids],
             factor=1.0,
             clip_norm=1.0,
-            autocast=autocast(device, precision),
         ).loss
         for _ in range(40)
     ]

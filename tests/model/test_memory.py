@@ -30,6 +30,7 @@ from puna.device import autocast
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
+from puna.nn.loss import linear_cross_entropy
 from puna.training.optimizer import build_optimizers
 from puna.training.recipe import OptimizerRecipe
 from puna.training.step import train_step
@@ -41,9 +42,11 @@ def train(config, batch, context):
     optimizers = build_optimizers(model, OptimizerRecipe())
     for _ in range(2):  # the second step has moments
         ids = torch.randint(0, config.vocab_size, (batch, context + 1))
-        cast = autocast(torch.device("cpu"), precision)
-        states = model.hidden_states
-        train_step(model, states, optimizers, [ids], factor=1.0, clip_norm=1.0, autocast=cast)
+        def loss(ids):
+            with autocast(torch.device("cpu"), precision)():
+                states = model.hidden_states(ids[:, :-1])
+                return linear_cross_entropy(states, model.output_weight, ids[:, 1:])
+        train_step(model, loss, optimizers, [ids], factor=1.0, clip_norm=1.0)
 
 
 def status(key):

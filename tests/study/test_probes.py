@@ -84,7 +84,7 @@ def entering(model: Transformer, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
                 streams[-1],
                 model.rotary(positions) if model.rotary else None,
                 None,
-                model._mask(ids, None),
+                model.mask(ids, None),
             )
         )
     return list(itertools.pairwise(streams))

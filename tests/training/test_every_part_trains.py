@@ -66,6 +66,7 @@ def test_masked_documents_do_not_see_each_other(
     ids[1, 13:] = ids[0, 13:]
     assert document_numbers(ids, begin)[0].tolist() == [0] * 13 + [1] * 17
     with torch.no_grad():
-        masked, plain = run.hidden_states(ids), run.model.hidden_states(ids)
+        masked = run.model.hidden_states(ids, documents=run.documents(ids))
+        plain = run.model.hidden_states(ids)
     torch.testing.assert_close(masked[0, 13:], masked[1, 13:], rtol=1e-5, atol=1e-5)
     assert (plain[0, 13:] - plain[1, 13:]).abs().max() > 1e-3

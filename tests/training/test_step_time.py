@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from puna.device import autocast
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
 from puna.training import step_time
+from puna.training.batch_loss import batch_loss
 from puna.training.optimizer import build_optimizers
 from puna.training.recipe import Recipe
 from puna.training.step import train_step
@@ -23,14 +23,14 @@ def test_a_timed_step_changes_the_weights_as_a_training_step_does(
     assert timer.seconds(lambda: batch) > 0
     model = build_transformer(recipe.model).train()
     init_weights(model, recipe.seed)
+    loss = batch_loss(model, recipe, torch.device("cpu"), "float32")
     train_step(
         model,
-        model.hidden_states,
+        loss.function,
         build_optimizers(model, recipe.optimizer),
         torch.split(batch, recipe.micro_batch_size),
         factor=1.0,
         clip_norm=recipe.optimizer.clip_norm,
-        autocast=autocast(torch.device("cpu"), "float32"),
     )
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, timer.model.state_dict()[name]), name

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from torch.nn import functional as F
 
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
-from puna.nn.loss import IGNORE
+from puna.nn.loss import IGNORE, linear_cross_entropy
 from puna.training.checkpoint import optimizer_tensors
 from puna.training.optimizer import Optimizers, build_optimizers
 from puna.training.recipe import Recipe
@@ -43,18 +42,13 @@ def ids() -> torch.Tensor:
 def step(pair: Pair, micro_batches: list[torch.Tensor], clip_norm: float = 1e9) -> StepResult:
     model, optimizers = pair
 
-    def hidden_states(inputs: torch.Tensor) -> torch.Tensor:
+    def summed_loss(ids: torch.Tensor) -> torch.Tensor:
         # ids that are no targets may be no inputs either
-        return model.hidden_states(inputs.clamp(min=0))
+        hidden = model.hidden_states(ids[:, :-1].clamp(min=0))
+        return linear_cross_entropy(hidden, model.output_weight, ids[:, 1:])
 
     return train_step(
-        model,
-        hidden_states,
-        optimizers,
-        micro_batches,
-        factor=1.0,
-        clip_norm=clip_norm,
-        autocast=nullcontext,
+        model, summed_loss, optimizers, micro_batches, factor=1.0, clip_norm=clip_norm
     )
 
 

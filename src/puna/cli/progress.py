@@ -152,6 +152,7 @@ class RunProgress(RunObserver):
     def training(self, trainer: "Trainer") -> None:
         from puna.device import is_emulated
         from puna.model.accounting import count_parameters
+        from puna.native.library import problem
 
         self._steps = trainer.recipe.train.steps
         peak = matmul_peak_words(trainer.peak, trainer.others_while_measured)
@@ -159,6 +160,9 @@ class RunProgress(RunObserver):
             f"{count_parameters(trainer.recipe.model).total:,} parameters on {trainer.device},"
             f" {trainer.precision}, {peak}"
         )
+        self._say(f"computed by {trainer.loss.words}")
+        if trainer.device.type == "cpu" and (missing := problem()):
+            self._say(missing, style="yellow")
         if is_emulated(trainer.device, trainer.precision):
             self._say(EMULATED, style="yellow")
         self._bar = self._live.enter_context(

@@ -17,6 +17,7 @@ from puna.cli.reading_options import (
     Strict,
     TextField,
 )
+from puna.cli.train import Isa
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +43,7 @@ def quickstart(
         ),
     ] = None,
     run: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/quickstart"),
+    isa: Isa = None,
     max_documents: MaxDocuments = None,
     text_field: TextField = "text",
     separator: Separator = None,
@@ -98,7 +100,7 @@ def quickstart(
         )
         if not begun:
             _reject_other_text(run, corpus["sources"])
-            recipe = quickstart_recipe(run, corpus, steps=1)
+            recipe = quickstart_recipe(run, corpus, steps=1, isa=isa or "auto")
             with progress:
                 make_missing_data(recipe, [progress])
             recipe = fitted(recipe, console)
@@ -197,7 +199,7 @@ PIECE = 2**16  # characters: the documents of one long file, some of which are h
 WINDOWS = 8  # of the text, at least, so that all of it is trained on
 
 
-def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe":
+def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int, isa: str = "auto") -> "Recipe":
     """A recipe for a few minutes on a CPU. corpus: the keys of its one part of `data.mixture`, but
     for the path.
 
@@ -224,7 +226,7 @@ def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe"
             "schedule": "linear",
             "final_factor": 0.0,
         },
-        "train": {"batch_size": 8, "log_every": 5, "validation_tokens": 50_000},
+        "train": {"batch_size": 8, "log_every": 5, "validation_tokens": 50_000, "isa": isa},
     }
     return validate(Recipe, overlay(values, _of_length(steps)), origin="quickstart")
 

@@ -19,6 +19,14 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE...]", help="Values to replace, such as train.steps=200."),
 ]
+Isa = Annotated[
+    str | None,
+    typer.Option(
+        help="Instructions of the native core: scalar, avx2, avx512, avx512_bf16 or neon; torch"
+        " leaves the core out.",
+        show_default="the fastest here",
+    ),
+]
 
 
 def train(
@@ -31,6 +39,7 @@ def train(
         bool,
         typer.Option("--dry-run", help="Print sizes, memory, time and epochs, and spend nothing."),
     ] = False,
+    isa: Isa = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files too (the tensorboard extra).")
     ] = False,
@@ -48,14 +57,15 @@ def train(
         puna train recipes/tiny.yaml --resume train.steps=400
 
     Ctrl-C and SIGTERM save and exit; --resume goes on, to the same weights as without the pause,
-    and may change train.steps, log_every, keep_last, device and precision.
+    and may change train.steps, log_every, keep_last, device, precision and isa.
     """
     from rich.console import Console
 
     from puna.training.recipe import read_recipe
 
     console = Console(markup=False, emoji=False)
-    resolved = read_recipe(recipe, overrides or [])
+    chosen = [] if isa is None else [f"train.isa={isa}"]
+    resolved = read_recipe(recipe, [*(overrides or []), *chosen])
     if dry_run:
         return _print_plan(resolved, console)
     from puna.cli.progress import RunProgress
@@ -82,6 +92,8 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
         training_flops_per_token,
         training_memory,
     )
+    from puna.model.transformer import build_transformer
+    from puna.training.batch_loss import planned_isa
 
     device = choose_device(recipe.train.device)
     precision = choose_precision(recipe.train.precision, device)
@@ -114,6 +126,7 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
         "training FLOPs": f"{flops:.3g} a token, {flops * tokens:.3g} in all",
         "memory": f"about {memory / 1e9:.2f} GB",
         "device": f"{device}, {precision}, {peak_words}",
+        "computed by": planned_isa(recipe, build_transformer(recipe.model, "meta"), device),
         "time": f"about {flops * tokens / (0.5 * peak) / 60:,.1f} minutes at half of that peak",
     }
     rows |= _epochs(recipe, tokens)

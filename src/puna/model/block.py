@@ -69,9 +69,16 @@ class PreNormBlock(Block):
     norms = ("input_layernorm", "post_attention_layernorm")
 
     def forward(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
-        x = x + self.self_attn(self.input_layernorm(x), *rest)
-        x = x + self.feed_forward(self.post_attention_layernorm(x), *rest)
-        return x
+        return self.feed_forward_half(self.attention_half(x, *rest), *rest)
+
+    def attention_half(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
+        """x + attention(norm(x))"""
+        out: Tensor = x + self.self_attn(self.input_layernorm(x), *rest)
+        return out
+
+    def feed_forward_half(self, x: Float[Tensor, "B T D"], *rest: Rest) -> Float[Tensor, "B T D"]:
+        """x + feed_forward(norm(x))"""
+        return x + self.feed_forward(self.post_attention_layernorm(x), *rest)
 
 
 class PostNormBlock(Block):

@@ -21,7 +21,7 @@ from puna.model.builders import (
     build_slopes,
 )
 from puna.model.config import ModelConfig
-from puna.nn.attention import KeyValueCache
+from puna.nn.attention import KeyValueCache, Mask
 from puna.nn.mask import attention_mask
 
 
@@ -90,12 +90,8 @@ class Transformer(nn.Module):
             positions = torch.arange(ids.shape[1], device=ids.device)
         # Once for all layers
         rotary = self.rotary(positions) if self.rotary is not None else None
-        mask = self._mask(ids, documents) if cache is None else None  # a cache makes its own
-        x = self.embed_tokens(ids)
-        if self.config.embedding_scale != 1:
-            x = self.config.embedding_scale * x
-        if self.embed_positions is not None:
-            x = x + self.embed_positions(positions).to(x.dtype)
+        mask = self.mask(ids, documents) if cache is None else None  # a cache makes its own
+        x = self.embed(ids, positions)
         unturned = self.config.layers_without_rope or ()
         for index, block in enumerate(self.layers):
             turns = None if index in unturned else rotary
@@ -106,7 +102,18 @@ class Transformer(nn.Module):
         out: Tensor = self.norm(x)
         return out
 
-    def _mask(self, ids: Tensor, documents: Tensor | None) -> Tensor | None:
+    def embed(
+        self, ids: Int[Tensor, "B T"], positions: Int[Tensor, "*B T"]
+    ) -> Float[Tensor, "B T D"]:
+        """The residual stream before the first layer."""
+        x: Tensor = self.embed_tokens(ids)
+        if self.config.embedding_scale != 1:
+            x = self.config.embedding_scale * x
+        if self.embed_positions is not None:
+            x = x + self.embed_positions(positions).to(x.dtype)
+        return x
+
+    def mask(self, ids: Int[Tensor, "B T"], documents: Int[Tensor, "B T"] | None) -> Mask | None:
         """The mask of attention beyond the causal rule, the same for every layer; None where that
         rule says it all.
         """

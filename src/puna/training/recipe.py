@@ -187,6 +187,10 @@ class TrainRecipe(Config):
     compile: bool = Field(
         default=False, description="torch.compile the model: slower to start, then faster"
     )
+    isa: Literal["auto", "torch", "scalar", "avx2", "avx512", "avx512_bf16", "neon"] = _later_key(
+        "auto",
+        description="code of the native core on a CPU: auto takes the fastest tier, torch none",
+    )
     mask_documents: bool = Field(
         default=False, description="attention stays inside a document, where a window holds several"
     )

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from puna.model.transformer import Transformer
-from puna.nn.loss import IGNORE, linear_cross_entropy
+from puna.nn.loss import IGNORE
 from puna.training.optimizer import Optimizers
 
-HiddenStates = Callable[[Int[Tensor, "B T"]], Float[Tensor, "B T D"]]
+SummedLoss = Callable[[Int[Tensor, "B T+1"]], Float[Tensor, ""]]
 
 
 @dataclass(frozen=True)
@@ -29,27 +28,24 @@ class StepResult:
 
 def train_step(
     model: Transformer,
-    hidden_states: HiddenStates,
+    summed_loss: SummedLoss,
     optimizers: Optimizers,
     micro_batches: Sequence[Int[Tensor, "B T+1"]],
     *,
     factor: float,
     clip_norm: float,
-    autocast: Callable[[], AbstractContextManager[object]],
 ) -> StepResult:
     """One update from the mean loss over all target tokens of `micro_batches`; changes the weights
     and the optimizers' state.
 
-    hidden_states: the model's own method, or its compiled twin. factor: of the learning rate. A
-    gradient that is not finite changes nothing and is reported. Usual mistake: averaging each
-    micro-batch, which weighs unequal ones equally.
+    summed_loss: over the valid targets of a micro-batch, as `batch_loss` makes it. factor: of the
+    learning rate. A gradient that is not finite changes nothing and is reported. Usual mistake:
+    averaging each micro-batch, which weighs unequal ones equally.
     """
     targets = sum(int((ids[:, 1:] != IGNORE).sum()) for ids in micro_batches)
     total = 0.0
     for ids in micro_batches:
-        with autocast():
-            hidden = hidden_states(ids[:, :-1])
-            loss = linear_cross_entropy(hidden, model.output_weight, ids[:, 1:]) / targets
+        loss = summed_loss(ids) / targets
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()

@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from puna.device import autocast, choose_device, choose_precision, synchronise
+from puna.device import choose_device, choose_precision, synchronise
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
+from puna.training.batch_loss import batch_loss
 from puna.training.optimizer import build_optimizers
 from puna.training.recipe import Recipe
 from puna.training.step import train_step
@@ -24,22 +25,18 @@ from puna.training.step import train_step
 class StepTimer:
     """A model of a recipe with its optimizers; `seconds` takes one training step and times it.
 
-    compiled: by torch.compile, which the first step pays for. factor: of the learning rate; 0 costs
-    the same and changes no weight. Usual mistake: to count the first step, which allocates memory
-    and starts threads.
+    factor: of the learning rate; 0 costs the same and changes no weight. Usual mistake: to count
+    the first step, which allocates memory, starts threads and compiles.
     """
 
-    def __init__(self, recipe: Recipe, *, compiled: bool = False, factor: float = 1.0) -> None:
+    def __init__(self, recipe: Recipe, *, factor: float = 1.0) -> None:
         self.recipe, self.factor = recipe, factor
         self.device = choose_device(recipe.train.device)
-        self._autocast = autocast(
-            self.device, choose_precision(recipe.train.precision, self.device)
-        )
+        precision = choose_precision(recipe.train.precision, self.device)
         self.model = build_transformer(recipe.model, self.device).train()
         init_weights(self.model, recipe.seed)
         self._optimizers = build_optimizers(self.model, recipe.optimizer)
-        hidden_states = self.model.hidden_states
-        self._hidden_states = torch.compile(hidden_states) if compiled else hidden_states
+        self.loss = batch_loss(self.model, recipe, self.device, precision)
 
     def seconds(self, batch: Callable[[], Int[Tensor, "B T+1"]]) -> float:
         """Seconds of one step, the call of `batch` included, until the device has done it."""
@@ -47,12 +44,11 @@ class StepTimer:
         ids = batch().to(self.device)
         train_step(
             self.model,
-            self._hidden_states,
+            self.loss.function,
             self._optimizers,
             torch.split(ids, self.recipe.micro_batch_size),
             factor=self.factor,
             clip_norm=self.recipe.optimizer.clip_norm,
-            autocast=self._autocast,
         )
         synchronise(self.device)
         return time.perf_counter() - begin

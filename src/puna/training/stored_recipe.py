@@ -20,8 +20,9 @@ CHANGEABLE = (
     "train.keep_last",
     "train.device",
     "train.precision",
+    "train.isa",
 )
-"""Keys that a resume may change. Of these the first and the last two change the weights that come
+"""Keys that a resume may change. Of these the first and the last three change the weights that come
 out, so they are kept with the run.
 """
 Changes = dict[str, tuple[Any, Any]]

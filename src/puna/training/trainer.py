@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from puna.device import (
-    autocast,
     choose_device,
     choose_precision,
     measure_matmul_peak,
@@ -34,6 +33,7 @@ from puna.model.transformer import Transformer, build_transformer
 from puna.nn.mask import document_numbers
 from puna.run_log import RunLog
 from puna.training import checkpoint
+from puna.training.batch_loss import batch_loss
 from puna.training.checkpoint import Progress
 from puna.training.initial_weights import copy_weights
 from puna.training.optimizer import build_optimizers
@@ -124,19 +124,13 @@ class Trainer:
         others = watch_others()
         self.peak = measure_matmul_peak(self.device, self.precision)
         self.others_while_measured = others()
-        hidden_states = (
-            self._inside_documents if recipe.train.mask_documents else self.model.hidden_states
-        )
-        self.hidden_states = torch.compile(hidden_states) if recipe.train.compile else hidden_states
+        documents = self.documents if recipe.train.mask_documents else None
+        self.loss = batch_loss(self.model, recipe, self.device, self.precision, documents)
 
-    def _inside_documents(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """The model's hidden states, with attention that does not cross from one document of a
-        window into another.
-        """
+    def documents(self, ids: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+        """The document of each position, for attention that does not cross from one to another."""
         begin, (end, *_) = self.inputs.special_ids["bos_id"], self.inputs.special_ids["eos_ids"]
-        return self.model.hidden_states(
-            ids, documents=document_numbers(ids, end if begin is None else begin)
-        )
+        return document_numbers(ids, end if begin is None else begin)
 
     def _reject_too_large(self) -> None:
         train = self.recipe.train
@@ -242,12 +236,11 @@ class Trainer:
         factor = recipe.optimizer.factor(step, recipe.train.steps)
         result = train_step(
             self.model,
-            self.hidden_states,
+            self.loss.function,
             self.optimizers,
             torch.split(ids, recipe.micro_batch_size),
             factor=factor,
             clip_norm=recipe.optimizer.clip_norm,
-            autocast=autocast(self.device, self.precision),
         )
         synchronise(self.device)  # kernels run on after the call returns; the clock must not
         seconds = time.perf_counter() - begin
@@ -331,6 +324,7 @@ class Trainer:
             "tokenizer_hash": self.inputs.tokenizer_hash,
             "puna_version": version("puna"),
             "torch_version": torch.__version__,
+            "isa": self.loss.isa,
             "step": self.progress.step,
             "tokens": self.progress.step * self.recipe.tokens_per_step,
             "context_length": self.recipe.context_length,

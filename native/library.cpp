@@ -1,0 +1,28 @@
+// The version of the interface, and whether the processor runs a tier; in every shared object.
+#include <cstring>
+
+#define PUNA_EXPORT extern "C" __attribute__((visibility("default")))
+
+// Raised with every change of a function's arguments or meaning; puna/native/library.py has the
+// number that it can call.
+PUNA_EXPORT int puna_version() { return 1; }
+
+// 1 where the processor, and the system with it, can run the code of a tier.
+PUNA_EXPORT int puna_runs(const char* tier) {
+  if (std::strcmp(tier, "scalar") == 0) return 1;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+  if (std::strcmp(tier, "avx2") == 0) return 1;
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl") ||
+      !__builtin_cpu_supports("avx512vnni"))
+    return 0;
+  if (std::strcmp(tier, "avx512") == 0) return 1;
+  return std::strcmp(tier, "avx512_bf16") == 0 && __builtin_cpu_supports("avx512bf16");
+#elif defined(__aarch64__)
+  return std::strcmp(tier, "neon") == 0;
+#else
+  return 0;
+#endif
+}

@@ -1,0 +1,47 @@
+// One lane, in plain C++: the oracle that the other tiers are held against.
+#pragma once
+
+namespace PUNA_TIER {
+
+constexpr int LANES = 1;
+constexpr int TILE_COLUMNS = 4;  // registers of one row of a tile
+
+struct F32 {
+  float value;
+};
+struct Pairs {
+  float first, second;
+};
+
+PUNA_INLINE F32 broadcast(float x) { return {x}; }
+PUNA_INLINE F32 zero() { return {0.0f}; }
+PUNA_INLINE F32 one() { return {1.0f}; }
+PUNA_INLINE F32 operator+(F32 a, F32 b) { return {a.value + b.value}; }
+PUNA_INLINE F32 operator-(F32 a, F32 b) { return {a.value - b.value}; }
+PUNA_INLINE F32 operator*(F32 a, F32 b) { return {a.value * b.value}; }
+PUNA_INLINE F32 operator/(F32 a, F32 b) { return {a.value / b.value}; }
+PUNA_INLINE F32 operator-(F32 a) { return {-a.value}; }
+PUNA_INLINE F32 max(F32 a, F32 b) { return a.value > b.value ? a : b; }
+PUNA_INLINE F32 fma(F32 a, F32 b, F32 c) { return {a.value * b.value + c.value}; }
+PUNA_INLINE F32 sqrt(F32 x) { return {std::sqrt(x.value)}; }
+PUNA_INLINE F32 where_positive(F32 x, F32 a, F32 b) { return x.value > 0.0f ? a : b; }
+PUNA_INLINE float sum(F32 x) { return x.value; }
+PUNA_INLINE float largest(F32 x) { return x.value; }
+
+PUNA_INLINE F32 load(const float* p) { return {*p}; }
+PUNA_INLINE F32 load(const float* p, int n) { return {n > 0 ? *p : 0.0f}; }
+PUNA_INLINE F32 load(const bf16* p) { return {widened(*p)}; }
+PUNA_INLINE void store(float* p, F32 x) { *p = x.value; }
+PUNA_INLINE void store(float* p, F32 x, int n) {
+  if (n > 0) *p = x.value;
+}
+PUNA_INLINE void store(bf16* p, F32 x) { *p = rounded(x.value); }
+
+PUNA_INLINE Pairs load_pairs(const bf16* p) { return {widened(p[0]), widened(p[1])}; }
+PUNA_INLINE Pairs broadcast_pair(const bf16* p) { return load_pairs(p); }
+PUNA_INLINE F32 dot(F32 acc, F32 a, F32 b) { return fma(a, b, acc); }
+PUNA_INLINE F32 dot(F32 acc, Pairs a, Pairs b) {
+  return {acc.value + a.first * b.first + a.second * b.second};
+}
+
+}  // namespace PUNA_TIER
