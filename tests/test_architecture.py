@@ -60,8 +60,8 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "report": "durable errors number_format run_log plan plots statistics study",
             "server": "errors inference engine_process api",
             "cli": (
-                "durable errors native nn number_format run_log strict_json config device plan plots"
-                " spawn statistics tokenizer choices data model formats eval inference training"
+                "durable errors native nn number_format run_log strict_json config device plan"
+                " plots spawn statistics tokenizer choices data model formats eval inference training"
                 " engine_process study workflow api report server"
             ),
             # src/puna/__init__.py, and only when a name is asked for
