@@ -61,8 +61,8 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "server": "errors inference engine_process api",
             "cli": (
                 "durable errors native nn number_format run_log strict_json config device plan"
-                " plots spawn statistics tokenizer choices data model formats eval inference training"
-                " engine_process study workflow api report server"
+                " plots spawn statistics tokenizer choices data model formats eval inference"
+                " training engine_process study workflow api report server"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",
