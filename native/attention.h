@@ -21,19 +21,6 @@ constexpr int64_t KEYS = 48;      // rows of transposed scores at a time on the 
 constexpr int64_t ACROSS = 128;   // and their columns
 static_assert(QUERIES % TILE_ROWS == 0 && KEYS % TILE_ROWS == 0 && ACROSS % STEP == 0, "");
 
-PUNA_INLINE int64_t all(int64_t) { return INT64_MAX; }
-
-// A stack of buffers in one block of memory; each begins on a cache line.
-struct Scratch {
-  char* next;
-  template <class T>
-  T* take(int64_t count) {
-    T* taken = reinterpret_cast<T*>(next);
-    next += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
-    return taken;
-  }
-};
-
 template <class T>
 struct Forward {
   const PunaAttention& shape;

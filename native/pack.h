@@ -10,6 +10,17 @@ constexpr int64_t STEP = LANES > 2 ? LANES : 2;  // whole registers, and whole p
 
 PUNA_INLINE int64_t padded(int64_t n) { return (n + STEP - 1) / STEP * STEP; }
 
+// A stack of buffers in one block of memory; each begins on a cache line.
+struct Scratch {
+  char* next;
+  template <class T>
+  T* take(int64_t count) {
+    T* taken = reinterpret_cast<T*>(next);
+    next += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
+    return taken;
+  }
+};
+
 // The rotary tables of the positions, float32 [T, half]; half = 0 turns nothing.
 struct Rotary {
   const float* cos;

@@ -4,6 +4,11 @@
 
 #include <cstdint>
 
+extern "C" struct PunaMatrix {
+  float* entries;  // [rows, columns]
+  int64_t rows, columns;
+};
+
 extern "C" struct PunaAttention {
   int64_t batch, steps, heads, kv_heads, head_width;
   float scale;  // of the scores, 1 / sqrt(head_width)

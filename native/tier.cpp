@@ -6,6 +6,7 @@
 #include "cross_entropy.h"
 #include "gate.h"
 #include "norm.h"
+#include "orthogonalise.h"
 
 #define PUNA_JOINED(tier, name) puna_##tier##_##name
 #define PUNA_NAME(tier, name) PUNA_JOINED(tier, name)
@@ -129,6 +130,21 @@ PUNA_EXPORT void PUNA_NAME(PUNA_TIER, attention_backward)(
     void* grad_qkv, void* scratch) {
   (half ? run_attention_backward<bf16> : run_attention_backward<float>)(
       team, *shape, qkv, {cos, sin, turned_half}, out, lse, grad_out, grad_qkv, scratch);
+}
+
+// Bytes of scratch memory for each member of the team.
+PUNA_EXPORT int64_t PUNA_NAME(PUNA_TIER, orthogonalise_scratch)(int64_t rows, int64_t columns) {
+  return orthogonalise_scratch(rows, columns);
+}
+
+// The matrices are changed where they stand. coefficients: float32 [steps, 3]. scratch_bytes: what
+// the largest of them takes.
+PUNA_EXPORT void PUNA_NAME(PUNA_TIER, orthogonalise)(const PunaTeam* team, int64_t count,
+                                                     const PunaMatrix* matrices, int64_t steps,
+                                                     const float* coefficients, void* scratch,
+                                                     int64_t scratch_bytes) {
+  Orthogonalise work{matrices, coefficients, steps, static_cast<char*>(scratch), scratch_bytes};
+  puna::share_out(team, count, orthogonalise, &work);
 }
 
 // logits become their gradient. scratch: float32 [threads, width + 16].

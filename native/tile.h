@@ -67,6 +67,8 @@ static void any_tile(int rows, int64_t columns, int64_t k, const T* a, int64_t a
   }
 }
 
+PUNA_INLINE int64_t all(int64_t) { return INT64_MAX; }  // no limit
+
 // C [m, n] (+)= A [m, k] B [k, n]. limit(i): how many of the n columns the rows up to i need, and
 // depth(i): how many of the k rows of B; the rest is not computed.
 template <class T, class Limit, class Depth>

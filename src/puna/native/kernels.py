@@ -29,6 +29,8 @@ _ARGUMENTS: dict[str, list[Any]] = {
     "attention_scratch": [_pointer, _int, _int],
     "attention": [_pointer, _pointer, _int, *[_pointer] * 3, _long, *[_pointer] * 3],
     "attention_backward": [_pointer, _pointer, _int, *[_pointer] * 3, _long, *[_pointer] * 5],
+    "orthogonalise_scratch": [_long, _long],
+    "orthogonalise": [_pointer, _long, _pointer, _long, *[_pointer] * 2, _long],
     "cross_entropy": [_pointer, _int, _long, _long, *[_pointer] * 4],
 }
 
@@ -50,6 +52,12 @@ class _AttentionShape(ctypes.Structure):
         ("head_width", _long),
         ("scale", ctypes.c_float),
     )
+
+
+class _Matrix(ctypes.Structure):
+    """PunaMatrix of native/shapes.h."""
+
+    _fields_ = (("entries", _pointer), ("rows", _long), ("columns", _long))
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,8 @@ class Kernels:
             function = library.function(name)
             function.argtypes, function.restype = arguments, None
             self._functions[name] = function
-        self._functions["attention_scratch"].restype = _long
+        for name in ("attention_scratch", "orthogonalise_scratch"):
+            self._functions[name].restype = _long
         # OpenMP's team of PyTorch, whose library is loaded with it; without one, a single thread
         try:
             self._parallel = ctypes.cast(ctypes.CDLL(None).GOMP_parallel, _pointer)
@@ -285,6 +294,31 @@ class Kernels:
             "cross_entropy", _half(logits.dtype), rows, width, logits, targets, loss, scratch
         )
         return loss
+
+    def orthogonalise(
+        self, matrices: Sequence[Float[Tensor, "_ _"]], coefficients: Float[Tensor, "S 3"]
+    ) -> None:
+        """Change each matrix to one with its singular vectors and singular values near 1, by S
+        steps of a quintic; float32. The twin: `orthogonalise` of puna/training/optimizer.py.
+        """
+        _check(torch.float32, coefficients, *matrices)
+        _check_shape(coefficients, (len(coefficients), 3))
+        items = (_Matrix * len(matrices))(
+            *(_Matrix(matrix.data_ptr(), *matrix.shape) for matrix in matrices)
+        )
+        size = self._functions["orthogonalise_scratch"]
+        largest = max(size(*matrix.shape) for matrix in matrices)
+        scratch = torch.empty(largest * torch.get_num_threads() + 64, dtype=torch.uint8)
+        begin = _pointer(scratch.data_ptr() + -scratch.data_ptr() % 64)
+        self._call(
+            "orthogonalise",
+            len(matrices),
+            ctypes.byref(items),
+            len(coefficients),
+            coefficients,
+            begin,
+            largest,
+        )
 
     def _call(self, name: str, *arguments: Any) -> None:
         team = _Team(self._parallel.value, torch.get_num_threads())
