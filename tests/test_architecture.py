@@ -35,12 +35,14 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "strict_json": "",
             "config": "errors",
             "device": "errors",
+            "native": "errors",
             "plan": "errors",
             "plots": "durable errors number_format run_log",
             "spawn": "errors",
             "statistics": "errors",
             "tokenizer": "durable errors",
             "choices": "config",
+            "diagnosis": "device native",
             "data": "durable errors config spawn tokenizer",
             "model": "durable errors nn config choices",
             "eval": "errors nn strict_json config statistics tokenizer data model inference",
@@ -59,9 +61,9 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "report": "durable errors number_format run_log plan plots statistics study",
             "server": "errors inference engine_process api",
             "cli": (
-                "durable errors nn number_format run_log strict_json config device plan plots"
-                " spawn statistics tokenizer choices data model formats eval inference training"
-                " engine_process study workflow api report server"
+                "durable errors nn number_format run_log strict_json config device native plan"
+                " plots spawn statistics tokenizer choices diagnosis data model formats eval"
+                " inference training engine_process study workflow api report server"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

@@ -7,6 +7,7 @@ and the remedy.
     ├── DataError            a source, a shard or a mixture is missing, damaged or too small
     ├── ModelFolderError     a model folder cannot be read or written
     ├── TrainingError        a run cannot start, go on or resume
+    ├── NativeError          the native core is not there, or not as asked
     ├── RequestError         a prompt or a sampling option cannot be served
     └── PlanError            a budget, a size or a file of runs has no plan
 
@@ -38,6 +39,10 @@ class ModelFolderError(PunaError):
 
 class TrainingError(PunaError):
     """A training run cannot start, go on or resume."""
+
+
+class NativeError(PunaError):
+    """The native core is not there, or has no code for what was asked."""
 
 
 class RequestError(PunaError):
