@@ -42,7 +42,6 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "statistics": "errors",
             "tokenizer": "durable errors",
             "choices": "config",
-            "diagnosis": "device native",
             "data": "durable errors config spawn tokenizer",
             "model": "durable errors nn config choices",
             "eval": "errors nn strict_json config statistics tokenizer data model inference",
@@ -50,6 +49,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "inference": "errors nn strict_json config device tokenizer model formats",
             "training": "durable errors nn run_log config device choices model",
             "engine_process": "errors tokenizer formats inference",
+            "diagnosis": "device native engine_process",
             "study": (
                 "durable errors nn run_log config device spawn statistics tokenizer data model eval"
                 " training"
@@ -62,8 +62,8 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "server": "errors inference engine_process api",
             "cli": (
                 "durable errors nn number_format run_log strict_json config device native plan"
-                " plots spawn statistics tokenizer choices diagnosis data model formats eval"
-                " inference training engine_process study workflow api report server"
+                " plots spawn statistics tokenizer choices data model formats eval inference"
+                " training engine_process diagnosis study workflow api report server"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

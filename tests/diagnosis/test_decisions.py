@@ -10,7 +10,7 @@ from said import said
 
 from puna.diagnosis import decisions
 from puna.diagnosis.control_group import ControlGroup
-from puna.diagnosis.decisions import decide, find_native_core, warn
+from puna.diagnosis.decisions import Decision, NativeCore, decide, find_native_core, warn
 from puna.diagnosis.processor import Processor
 from puna.diagnosis.software import TorchBuild
 from puna.errors import NativeError
@@ -26,6 +26,10 @@ def processor(allowed: int = 8) -> Processor:
 
 def build(threads: int = 4, openmp: tuple[str, ...] = (), accelerator: str | None = None) -> Any:
     return TorchBuild(threads, 4, "AVX2", "mkl", None, accelerator, openmp)
+
+
+def decide_here(isa: str, core: NativeCore, cores: int = 8) -> tuple[Decision, ...]:
+    return decide(isa, CPU, core, threads=4, cores=cores, environment={})
 
 
 @pytest.fixture
@@ -70,7 +74,7 @@ def test_the_tier(isa: str, device: str, chosen: str, reason: str) -> None:
     assert found.compiled == ("scalar", "avx2", "avx512")
     assert found.available == ("scalar", "avx2")
     assert found.path == (None if chosen == "torch" else "/opt/puna_native.so")
-    decided = {each.subject: each for each in decide(isa, CPU, found, 4, {})}
+    decided = {each.subject: each for each in decide_here(isa, found)}
     if device == "cpu":
         assert (decided["isa"].choice, decided["isa"].reason) == (chosen, reason)
     else:
@@ -81,7 +85,7 @@ def test_the_tier(isa: str, device: str, chosen: str, reason: str) -> None:
 def test_without_a_core_pytorch_works_and_the_remedy_is_said() -> None:
     found = find_native_core("auto", CPU)
     assert (found.chosen, found.compiled, found.available) == (None, (), ())
-    decided = {each.subject: each for each in decide("auto", CPU, found, 4, {})}
+    decided = {each.subject: each for each in decide_here("auto", found)}
     assert (decided["isa"].choice, decided["isa"].reason) == (
         "torch",
         "no core: install a compiler",
@@ -96,12 +100,17 @@ def test_device_precision_and_threads(has_bfloat16: bool, monkeypatch: pytest.Mo
     monkeypatch.setattr("puna.device.has_bfloat16_arithmetic", lambda _: has_bfloat16)
     core = find_native_core("auto", CPU)
     settings = {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "", "GOMP_SPINCOUNT": "5"}
-    device, precision, _, threads = decide("auto", CPU, core, 3, settings)
+    device, precision, _, threads, serving = decide(
+        "auto", CPU, core, threads=3, cores=8, environment=settings
+    )
     assert (device.choice, device.reason) == ("cpu", "PyTorch finds no GPU")
     assert precision.choice == ("bfloat16" if has_bfloat16 else "float32")
     assert ("emulation" in precision.reason) is not has_bfloat16
     assert (threads.choice, threads.reason) == ("3", "OMP_NUM_THREADS=3 in the environment")
-    assert decide("auto", CPU, core, 3, {})[3].reason == "PyTorch's own choice"
+    assert serving.choice == "3"
+    own, serving = decide_here("auto", core, cores=2)[3:]
+    assert (own.choice, own.reason) == ("4", "PyTorch's own choice")
+    assert serving.choice == "1"
 
 
 @pytest.mark.parametrize(

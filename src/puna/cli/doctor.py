@@ -51,12 +51,15 @@ def doctor(
         puna doctor --quick --json
     """
     try:
-        from puna.diagnosis.findings import gather
-    except (ImportError, OSError) as error:
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:  # a library below it is missing or of another system
+        reason = str(error).partition("\n")[0]
         raise PunaError(
-            f"PyTorch cannot be imported ({error}): install it again, as with"
+            f"PyTorch cannot be imported ({reason}): install it again, as with"
             " pip install --force-reinstall torch"
         ) from error
+    from puna.diagnosis.findings import gather
+
     findings = gather(isa, os.environ, measure=not quick)
     if as_json:
         text = without_names(json.dumps(asdict(findings), ensure_ascii=False))

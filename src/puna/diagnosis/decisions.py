@@ -13,6 +13,7 @@ from puna.device import Precision, choose_precision
 from puna.diagnosis.control_group import ControlGroup
 from puna.diagnosis.processor import Processor
 from puna.diagnosis.software import TorchBuild
+from puna.engine_process.process import default_threads
 from puna.native.library import available_tiers, compiled_tiers, load, problem
 
 BUSY = 0.5
@@ -26,7 +27,7 @@ class Decision:
     """One choice."""
 
     subject: str
-    """device, precision, isa or threads."""
+    """device, precision, isa, threads or serving threads."""
 
     choice: str
     reason: str
@@ -73,11 +74,18 @@ def find_native_core(isa: str, device: torch.device) -> NativeCore:
 
 
 def decide(
-    isa: str, device: torch.device, core: NativeCore, threads: int, environment: Mapping[str, str]
+    isa: str,
+    device: torch.device,
+    core: NativeCore,
+    *,
+    threads: int,
+    cores: int,
+    environment: Mapping[str, str],
 ) -> tuple[Decision, ...]:
-    """Device, precision, isa and threads, in this order.
+    """Device, precision, isa, threads and the threads of `puna serve`, in this order.
 
-    isa: as it was asked for. threads: PyTorch's. environment: the variables that were set.
+    isa: as it was asked for. threads: PyTorch's. cores: those that this process may run on.
+    environment: the variables that were set.
     """
     precision = choose_precision("auto", device)
     return (
@@ -85,6 +93,11 @@ def decide(
         Decision("precision", precision, _precision_reason(device, precision)),
         Decision("isa", core.chosen or "torch", _isa_reason(isa, device, core)),
         Decision("threads", str(threads), _threads_reason(environment)),
+        Decision(
+            "serving threads",
+            str(default_threads(threads, cores)),
+            "puna serve leaves one core free, where there are several",
+        ),
     )
 
 

@@ -127,7 +127,14 @@ def gather(
         native=core,
         other_programs=OtherPrograms(cores, _load_average()),
         limits=limits,
-        decisions=decide(isa, device, core, build.threads, settings),
+        decisions=decide(
+            isa,
+            device,
+            core,
+            threads=build.threads,
+            cores=processor.allowed_cores,
+            environment=settings,
+        ),
         warnings=warn(processor, group, build, cores, root),
     )
 
