@@ -41,8 +41,7 @@ def doctor(
 ) -> None:
     """Describe this machine, what was installed, and what Puna will use here and why.
 
-    Put its output at the top of a bug report. It names no user and no machine: in paths, ~ is the
-    home folder, ENV the environment that Puna is installed in, USER the user.
+    Put its output at the top of a bug report: it names no user and no machine.
 
     Examples:
 
