@@ -49,6 +49,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "inference": "errors nn strict_json config device tokenizer model formats",
             "training": "durable errors native nn run_log config device choices model",
             "engine_process": "errors tokenizer formats inference",
+            "diagnosis": "device native engine_process",
             "study": (
                 "durable errors nn run_log config device spawn statistics tokenizer data model eval"
                 " training"
@@ -62,7 +63,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "cli": (
                 "durable errors native nn number_format run_log strict_json config device plan"
                 " plots spawn statistics tokenizer choices data model formats eval inference"
-                " training engine_process study workflow api report server"
+                " training engine_process diagnosis study workflow api report server"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

@@ -10,6 +10,7 @@ import typer
 
 from puna.cli import (
     data,
+    doctor,
     evaluate,
     export,
     generate,
@@ -48,6 +49,7 @@ app.command("serve")(serve.serve)
 app.command("merge")(merge.merge)
 app.command("import")(import_model.import_model)
 app.command("export")(export.export)
+app.command("doctor")(doctor.doctor)
 
 
 @app.callback(invoke_without_command=True)
