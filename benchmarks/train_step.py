@@ -74,7 +74,7 @@ print(
     json.dumps(
         {
             "program": "puna",
-            "isa": timer.loss.words,
+            "isa": timer.loss.backend.words,
             "parameters": count_parameters(config).total,
             "tokens_per_second": round(rate, 1),
             "gflops": round(flops / 1e9, 1),

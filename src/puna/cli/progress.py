@@ -160,7 +160,7 @@ class RunProgress(RunObserver):
             f"{count_parameters(trainer.recipe.model).total:,} parameters on {trainer.device},"
             f" {trainer.precision}, {peak}"
         )
-        self._say(f"computed by {trainer.loss.words}")
+        self._say(f"computed by {trainer.loss.backend.words}")
         if trainer.device.type == "cpu" and (missing := problem()):
             self._say(missing, style="yellow")
         if is_emulated(trainer.device, trainer.precision):

@@ -90,10 +90,9 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
     from puna.model.accounting import (
         count_parameters,
         training_flops_per_token,
-        training_memory,
     )
-    from puna.model.transformer import build_transformer
-    from puna.training.batch_loss import planned_isa
+    from puna.training.compute_backend import choose_backend
+    from puna.training.step_memory import step_memory
 
     device = choose_device(recipe.train.device)
     precision = choose_precision(recipe.train.precision, device)
@@ -102,14 +101,7 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
     peak_words = matmul_peak_words(peak, others())
     tokens = recipe.train.steps * recipe.tokens_per_step
     flops = training_flops_per_token(recipe.model, recipe.context_length)
-    memory = training_memory(
-        recipe.model,
-        recipe.micro_batch_size,
-        recipe.context_length,
-        half=precision == "bfloat16",
-        checkpointing=recipe.train.activation_checkpointing,
-        device=device.type,
-    ).total
+    memory = step_memory(recipe, device, precision).total
     parameters = count_parameters(recipe.model)
     table = Table(
         title=f"{recipe.run}: nothing is spent yet", title_justify="left", show_header=False
@@ -126,7 +118,7 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
         "training FLOPs": f"{flops:.3g} a token, {flops * tokens:.3g} in all",
         "memory": f"about {memory / 1e9:.2f} GB",
         "device": f"{device}, {precision}, {peak_words}",
-        "computed by": planned_isa(recipe, build_transformer(recipe.model, "meta"), device),
+        "computed by": choose_backend(recipe, device).words,
         "time": f"about {flops * tokens / (0.5 * peak) / 60:,.1f} minutes at half of that peak",
     }
     rows |= _epochs(recipe, tokens)

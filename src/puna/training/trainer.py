@@ -27,7 +27,6 @@ from puna.device import (
 )
 from puna.durable import write_json
 from puna.errors import TrainingError
-from puna.model.accounting import training_memory
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
 from puna.nn.mask import document_numbers
@@ -40,6 +39,7 @@ from puna.training.optimizer import build_optimizers
 from puna.training.recipe import Recipe
 from puna.training.run_lock import lock_run
 from puna.training.step import StepResult, train_step
+from puna.training.step_memory import step_memory
 from puna.training.stored_recipe import (
     RECIPE,
     Changes,
@@ -133,15 +133,7 @@ class Trainer:
         return document_numbers(ids, end if begin is None else begin)
 
     def _reject_too_large(self) -> None:
-        train = self.recipe.train
-        needed = training_memory(
-            self.recipe.model,
-            self.recipe.micro_batch_size,
-            self.recipe.context_length,
-            half=self.precision == "bfloat16",
-            checkpointing=train.activation_checkpointing,
-            device=self.device.type,
-        ).total
+        needed = step_memory(self.recipe, self.device, self.precision).total
         available = memory_bytes(self.device)
         if available is not None and needed > available:
             raise TrainingError(
@@ -324,7 +316,7 @@ class Trainer:
             "tokenizer_hash": self.inputs.tokenizer_hash,
             "puna_version": version("puna"),
             "torch_version": torch.__version__,
-            "isa": self.loss.isa,
+            "isa": self.loss.backend.isa,
             "step": self.progress.step,
             "tokens": self.progress.step * self.recipe.tokens_per_step,
             "context_length": self.recipe.context_length,
