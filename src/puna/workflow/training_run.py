@@ -82,6 +82,10 @@ def train(
     stop: asked before every step; once it says True the run saves and returns. observers: told of
     progress.
 
+    Usual mistake: beside busy programs, torch's own setting of how long its threads poll for each
+    other. The commands of `puna` limit it; here torch may have been imported, which reads it, so it
+    is for the caller to set, as docs/python.md says.
+
     Raises ConfigError for a recipe that breaks a rule or a device that is not there, DataError for
     sources or shards that cannot be read, TrainingError for a model that does not fit in memory, a
     folder that holds another run or is in use, a `train.init_from` that does not fit, and gradients
