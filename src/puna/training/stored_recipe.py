@@ -16,13 +16,14 @@ from puna.training.recipe import Recipe
 RECIPE, CHANGES = "recipe.yaml", "changes.json"
 CHANGEABLE = (
     "train.steps",
+    "train.minutes",
     "train.log_every",
     "train.keep_last",
     "train.device",
     "train.precision",
 )
-"""Keys that a resume may change. Of these the first and the last two change the weights that come
-out, so they are kept with the run.
+"""Keys that a resume may change. Of these the first two and the last two change the weights that
+come out, so they are kept with the run.
 """
 Changes = dict[str, tuple[Any, Any]]
 """By dotted key: the value before, and after."""
