@@ -66,7 +66,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
         )
 
     monkeypatch.setattr(quickstart, "quickstart_recipe", recipe)
-    monkeypatch.setattr(quickstart, "steps_within", lambda *_: 30)
+    # the clock has no say: more than all of them fit
+    monkeypatch.setattr(quickstart, "steps_within", lambda *_: 20)
 
 
 @pytest.mark.usefixtures("small")
@@ -120,6 +121,7 @@ def test_interrupted_it_goes_on(
     assert result.code == 0, result.err
     assert "is unfinished and goes on" in result.out
     assert json.loads((run / "summary.json").read_text())["tokens"] == 30 * 8 * 32
+    assert "30 of at most 30 steps in a budget of" in result.out
 
 
 @pytest.mark.usefixtures("small")
@@ -240,6 +242,8 @@ def test_a_short_text_gets_a_vocabulary_and_windows_that_fit(
     tokens = Manifest.load(tmp_path / "run" / "data").splits["train"].tokens
     assert recipe.context_length == min(32, (tokens - 1) // 8)
     assert (recipe.train.steps, recipe.optimizer.warmup_steps) == (30, 1)
+    assert recipe.train.validate_every == 4
+    assert 1 < 60 * (recipe.train.minutes or 0) < 60 * 2.5
 
 
 @pytest.mark.usefixtures("small")

@@ -141,6 +141,12 @@ def print_result(summary: dict[str, Any], run: Path, console: Console) -> None:
         if "val_targets" in summary
         else ""
     )
+    budget = (
+        f"{summary['steps']:,} of at most {summary['most_steps']:,} steps in a budget of"
+        f" {summary['budget_seconds']:,.0f} s\n"
+        if "budget_seconds" in summary
+        else ""
+    )
     lines = Text("validation text: ")
     lines.append(f"{summary['val_bits_per_byte']:.3f}", style="bold")
     lines.append(
@@ -148,7 +154,7 @@ def print_result(summary: dict[str, Any], run: Path, console: Console) -> None:
         f" {summary['gzip_bits_per_byte']:.3f}, xz -9"
         f" {summary['xz_bits_per_byte']:.3f}){part}\n{summary['tokens']:,} tokens in"
         f" {summary['train_seconds']:,.0f} s: {summary['tokens_per_second']:,.0f} tokens/s, MFU"
-        f" {summary['mfu']:.0%} of a measured {summary['matmul_peak_gflops']:,.0f} GFLOP/s\nmodel  "
-        f" {summary['model']}\nreport  {run / 'report.html'}"
+        f" {summary['mfu']:.0%} of a measured {summary['matmul_peak_gflops']:,.0f} GFLOP/s\n"
+        f"{budget}model   {summary['model']}\nreport  {run / 'report.html'}"
     )
     console.print(lines, highlight=False)

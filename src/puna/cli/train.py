@@ -56,8 +56,10 @@ def train(
 
         puna train recipes/tiny.yaml --resume train.steps=400
 
+        puna train recipes/tiny.yaml train.steps=2000 train.minutes=5
+
     Ctrl-C and SIGTERM save and exit; --resume goes on, to the same weights as without the pause,
-    and may change train.steps, log_every, keep_last, device, precision and isa.
+    and may change train.steps, minutes, log_every, keep_last, device, precision and isa.
     """
     from rich.console import Console
 
@@ -121,6 +123,8 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
         "computed by": choose_backend(recipe, device).words,
         "time": f"about {flops * tokens / (0.5 * peak) / 60:,.1f} minutes at half of that peak",
     }
+    if recipe.train.minutes is not None:
+        rows["time budget"] = f"{recipe.train.minutes:g} minutes: of these steps as many as fit"
     rows |= _epochs(recipe, tokens)
     for name, value in rows.items():
         table.add_row(name, value)
@@ -158,7 +162,7 @@ def verify_resume(
 
     The first STEPS steps of the recipe are trained twice, once in one piece and once with a stop in
     the middle and a resume from the checkpoint; weights, optimizer state and logged numbers are
-    compared. Exits with 1 when anything differs.
+    compared. Exits with 1 when anything differs. A time budget is left out: the clock decides then.
 
     Example:
 
@@ -175,7 +179,7 @@ def verify_resume(
     from puna.workflow.run_data import open_data
 
     console = Console(markup=False, emoji=False)
-    resolved = read_recipe(recipe, overrides or [])
+    resolved = read_recipe(recipe, [*(overrides or []), "train.minutes=null"])
     steps = min(steps, resolved.train.steps)
     with RunProgress(console) as progress:
         make_missing_data(resolved, [progress])

@@ -2,7 +2,8 @@
 
 import torch
 
-from puna.device import Precision
+from puna.device import Precision, memory_bytes
+from puna.errors import TrainingError
 from puna.model.accounting import TrainingMemory, count_parameters, training_memory
 from puna.model.config import ModelConfig
 from puna.native.autograd import LOGIT_BYTES
@@ -26,6 +27,17 @@ def step_memory(recipe: Recipe, device: torch.device, precision: Precision) -> T
         checkpointing=recipe.train.activation_checkpointing,
         device=device.type,
     )
+
+
+def reject_too_large(recipe: Recipe, device: torch.device, precision: Precision) -> None:
+    """Raise TrainingError where a step of the recipe needs more memory than the device has."""
+    needed, available = step_memory(recipe, device, precision).total, memory_bytes(device)
+    if available is not None and needed > available:
+        raise TrainingError(
+            f"this recipe needs about {needed / 1e9:.1f} GB on {device}, which has"
+            f" {available / 1e9:.1f} GB: lower train.micro_batch_size, set"
+            " train.activation_checkpointing=true, or choose a smaller model"
+        )
 
 
 def native_memory(config: ModelConfig, batch: int, context: int, *, half: bool) -> TrainingMemory:

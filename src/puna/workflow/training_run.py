@@ -29,6 +29,7 @@ from puna.model.accounting import count_parameters
 from puna.model.weights import write_model
 from puna.run_log import read_run_log
 from puna.tokenizer.tokenizer import Tokenizer
+from puna.training.checkpoint import Progress
 from puna.training.recipe import Recipe, read_recipe
 from puna.training.stored_recipe import read_stored_recipe, recipe_hash
 from puna.training.trainer import Trainer
@@ -82,6 +83,10 @@ def train(
     stop: asked before every step; once it says True the run saves and returns. observers: told of
     progress.
 
+    Usual mistake: beside busy programs, torch's own setting of how long its threads poll for each
+    other. The commands of `puna` limit it; here torch may have been imported, which reads it, so it
+    is for the caller to set, as docs/python.md says.
+
     Raises ConfigError for a recipe that breaks a rule or a device that is not there, DataError for
     sources or shards that cannot be read, TrainingError for a model that does not fit in memory, a
     folder that holds another run or is in use, a `train.init_from` that does not fit, and gradients
@@ -94,7 +99,7 @@ def train(
     _reject_other_tokenizer(recipe, data.tokenizer)
     trainer = Trainer(recipe, Path(recipe.run or ""), data.inputs, tuple(observers))
     trainer.start(resume)
-    if trainer.progress.step < recipe.train.steps:  # a finished run may be resumed to more steps
+    if trainer.progress.step < trainer.planned_steps:  # a finished run may be resumed to more steps
         (trainer.run / "summary.json").unlink(missing_ok=True)
     for observer in observers:
         observer.training(trainer)
@@ -177,7 +182,7 @@ def _model_metrics(found: Evaluation) -> dict[str, float]:
 def summarise(trainer: Trainer, found: Evaluation) -> dict[str, Any]:
     """The values of summary.json for a finished run; units are in the names."""
     recipe, seconds = trainer.recipe, trainer.progress.seconds
-    tokens = recipe.train.steps * recipe.tokens_per_step
+    tokens = trainer.progress.step * recipe.tokens_per_step
     records = [
         record
         for record in read_run_log(trainer.run / "metrics.jsonl")
@@ -189,6 +194,7 @@ def summarise(trainer: Trainer, found: Evaluation) -> dict[str, Any]:
         "parameters": count_parameters(recipe.model).total,
         "tokens": tokens,
         "train_seconds": round(seconds, 2),
+        **_time_budget(trainer.progress, recipe),
         "tokens_per_second": round(tokens / seconds, 1),
         "mfu": round(median["mfu"], 4),
         # records of a run that an earlier release began have none
@@ -212,6 +218,18 @@ def summarise(trainer: Trainer, found: Evaluation) -> dict[str, Any]:
         "recipe_hash": recipe_hash(recipe),
         "gzip_bits_per_byte": found.gzip_bits_per_byte,
         "xz_bits_per_byte": found.xz_bits_per_byte,
+    }
+
+
+def _time_budget(progress: Progress, recipe: Recipe) -> dict[str, Any]:
+    """The values on how the steps of a run came to fit in its minutes, where it had a budget."""
+    if progress.plan is None:
+        return {}
+    return {
+        "steps": progress.step,
+        "most_steps": recipe.train.steps,
+        "budget_seconds": round(progress.plan.budget, 2),
+        "beside_seconds": round(progress.plan.beside, 2),
     }
 
 
