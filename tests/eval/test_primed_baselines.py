@@ -119,7 +119,7 @@ def test_the_text_comes_back_from_what_zstd_and_ppmd_count() -> None:
     packed = zstandard.ZstdCompressor(
         dict_data=dictionary,
         compression_params=zstandard.ZstdCompressionParameters.from_level(
-            22, source_size=len(text), dict_size=len(training)
+            22, source_size=len(text), dict_size=len(training), hash_log=22
         ),
     ).compress(text)
     assert primed_zstd_bytes(training, text) == len(packed)

@@ -142,7 +142,10 @@ def test_a_finished_run_shows_its_headline_cards_charts_samples_and_every_summar
     assert (
         "The model wins: it needs 5.2% fewer bits than primed\N{NO-BREAK SPACE}PPMd and 49%" in page
     )
-    for heading in ("the text alone", "having read all 11.7 MB of the training text first"):
+    for heading in (
+        "the held-out text alone",
+        "having read all 11.7 MB of the training text first",
+    ):
         assert f'<dt class="heading">{heading}</dt>' in page
     assert re.findall(r"<i style=.*?</i><span>(.*?)</span>", page) == [
         *("1.234", "2.412", "2.187", "1.611", "1.654", "1.302", "1.710")

@@ -51,7 +51,7 @@ def _page(run: Path) -> str:
     recipe = run / "recipe.yaml"
     model = headline.validation_bits_per_byte(summary, records)
     alone, primed = headline.compression_baselines(summary), headline.primed_baselines(summary)
-    headed = {"the text alone": alone, headline.primed_heading(summary): primed}
+    headed = {"the held-out text alone": alone, headline.primed_heading(summary): primed}
     # the chart has room for the best of the primed, which lie close together
     drawn = [*alone, *sorted(primed, key=lambda baseline: baseline.value)[:1]]
     return render(
