@@ -42,6 +42,7 @@ PROMISED = {
     "val_bits_per_byte",
     "gzip_bits_per_byte",
     "xz_bits_per_byte",
+    "primed_bits_per_byte",
     "model",
 }
 
@@ -267,7 +268,23 @@ def test_the_summary_of_a_run_of_an_earlier_release_is_shown(tmp_path: Path) -> 
     numbers = ("val_bits_per_byte", "gzip_bits_per_byte", "xz_bits_per_byte", "tokens")
     rates = ("train_seconds", "tokens_per_second", "mfu", "matmul_peak_gflops")
     print_result({**dict.fromkeys(numbers + rates, 1.0), "model": "m"}, tmp_path, console)
-    assert "xz -9 1.000)\n" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "xz -9 1.000)\n1.0 tokens in" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_result_names_what_the_primed_baselines_have_read(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    numbers = ("val_bits_per_byte", "gzip_bits_per_byte", "xz_bits_per_byte", "tokens")
+    rates = ("train_seconds", "tokens_per_second", "mfu", "matmul_peak_gflops")
+    primed = {
+        "primed_bits_per_byte": {"xz -9e": 1.25, "PPMd": 1.0},
+        "primed_read_bytes": 12_000_000,
+        "primed_all_bytes": 905_000_000,
+    }
+    print_result({**dict.fromkeys(numbers + rates, 1.0), **primed, "model": "m"}, tmp_path, console)
+    assert (
+        "\nhaving read 12 of 905 MB of the training text first: xz -9e 1.250, PPMd 1.000\n"
+        in console.file.getvalue()  # type: ignore[attr-defined]
+    )
 
 
 @pytest.mark.slow

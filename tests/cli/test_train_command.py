@@ -51,6 +51,9 @@ def test_a_finished_run_holds_all_that_was_promised(
     assert 0 < summary["val_bits_per_byte"] < 4
     assert summary["gzip_bits_per_byte"] > 0
     assert summary["xz_bits_per_byte"] > 0
+    assert set(summary["primed_bits_per_byte"]) == {"xz -9e", "zstd -22", "PPMd", "5-gram"}
+    assert summary["primed_read_bytes"] == summary["primed_all_bytes"]
+    assert summary["baseline_bytes"] == summary["val_bytes"]
     assert summary["model"] == str(tiny_run / "model")
     assert summary["recipe_hash"] == recipe_hash(recipe)
     assert (

@@ -138,7 +138,8 @@ def _staged_progress(console: "Console") -> "RunProgress":
                 console,
                 "3/4",
                 "Measuring",
-                "bits per byte on validation text, beside gzip and xz on the same bytes.",
+                "bits per byte on validation text, beside compressors on the same bytes, some of"
+                " which have read the training text first.",
             )
             super().measuring()
 

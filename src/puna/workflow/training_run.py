@@ -33,7 +33,7 @@ from puna.training.checkpoint import Progress
 from puna.training.recipe import Recipe, read_recipe
 from puna.training.stored_recipe import read_stored_recipe, recipe_hash
 from puna.training.trainer import Trainer
-from puna.workflow.evaluation import Evaluation, score_beside_baselines
+from puna.workflow.evaluation import PRIMING_BYTES, Evaluation, score_beside_baselines
 from puna.workflow.missing_data import make_missing_data
 from puna.workflow.observer import RunObserver
 from puna.workflow.run_data import RunData, open_data
@@ -156,6 +156,7 @@ def _measure(
         context=recipe.context_length,
         stride=recipe.context_length,
         mask_documents=recipe.train.mask_documents,
+        training=data.training_text(PRIMING_BYTES),
         max_baseline_bytes=BASELINE_BYTES,
     )
     for observer in observers:
@@ -218,6 +219,19 @@ def summarise(trainer: Trainer, found: Evaluation) -> dict[str, Any]:
         "recipe_hash": recipe_hash(recipe),
         "gzip_bits_per_byte": found.gzip_bits_per_byte,
         "xz_bits_per_byte": found.xz_bits_per_byte,
+        **_primed(found),
+    }
+
+
+def _primed(found: Evaluation) -> dict[str, Any]:
+    """The primed baselines as summary.json has them."""
+    if found.primed is None:
+        return {}
+    return {
+        "primed_bits_per_byte": found.primed.bits_per_byte,
+        "primed_read_bytes": found.primed.read_bytes,
+        "primed_all_bytes": found.primed.all_bytes,
+        "baseline_bytes": found.primed.scored_bytes,
     }
 
 
