@@ -243,7 +243,7 @@ def test_a_short_text_gets_a_vocabulary_and_windows_that_fit(
     tokens = Manifest.load(tmp_path / "run" / "data").splits["train"].tokens
     assert recipe.context_length == min(32, (tokens - 1) // 8)
     assert (recipe.train.steps, recipe.optimizer.warmup_steps) == (30, 1)
-    assert recipe.train.validate_every == 4
+    assert recipe.train.validate_every == 10
     assert 1 < 60 * (recipe.train.minutes or 0) < 60 * 2.5
 
 
@@ -261,6 +261,18 @@ def test_a_text_of_ones_own_to_measure_on(puna: Puna, opened: list[Recipe], tmp_
     (run / "recipe.yaml").write_text(dump_recipe(opened[0]))
     other = puna("quickstart", "--text", note, "--validation", note, "--run", run)
     assert re.search(said(f"validation text {note} ... another --run"), other.err)
+
+
+def test_the_steps_that_are_expected(
+    tiny_recipe: Callable[..., Recipe], tiny_inputs: RunInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a second each; before, there were 100 a minute on the slowest machine."""
+    monkeypatch.setattr("puna.training.step_time.fastest_step_seconds", lambda *_: 1.0)
+    assert quickstart.steps_within(tiny_recipe(), 3.0) == 10
+    assert 900 < quickstart.steps_within(tiny_recipe(), 1000.0) <= 1000
+    recipe = quickstart.with_budget(tiny_recipe(), 1000, 987.654)
+    assert (recipe.train.steps, recipe.train.minutes) == (1500, 16.4609)
+    assert (recipe.optimizer.warmup_steps, recipe.train.validate_every) == (50, 200)
 
 
 def test_the_summary_of_a_run_of_an_earlier_release_is_shown(tmp_path: Path) -> None:

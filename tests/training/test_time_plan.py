@@ -18,8 +18,8 @@ from said import said
 from puna.errors import ConfigError
 from puna.run_log import read_run_log
 from puna.training import trainer as trainer_module
-from puna.training.checkpoint import checkpoints, optimizer_tensors
-from puna.training.recipe import OptimizerRecipe, TrainRecipe
+from puna.training.checkpoint import Progress, checkpoints, optimizer_tensors
+from puna.training.recipe import OptimizerRecipe, Recipe
 from puna.training.stored_recipe import read_changes, recipe_hash
 from puna.training.time_plan import LEAST_WARM_DOWN, TimePlan, pace, plan_for, planned_steps
 from puna.training.trainer import RunInputs, Trainer, Validation
@@ -41,14 +41,14 @@ class Ended:
         optimizer: OptimizerRecipe = OPTIMIZER,
         validation: Callable[[float], float] | None = None,
         every: int = 120,
+        estimate: float = 0.0,
     ) -> None:
-        plan = plan_for(TrainRecipe(steps=most, minutes=budget / 60))
-        assert plan
+        plan = TimePlan(budget, most, most, position=0.0, validation=estimate)
         self.rates: list[float] = []
         self.plans: list[int] = []
         step, spent = 0, 0.0
         while step < plan.steps:
-            plan = plan.decided(step, spent)
+            plan = plan.decided(step, spent, every)
             self.plans.append(plan.steps)
             self.rates.append(optimizer.factor(step, most, plan.position))
             took = seconds(step, spent + plan.beside)
@@ -96,10 +96,12 @@ def test_validations_and_what_follows_the_last_step_have_their_time() -> None:
     def validation(now: float) -> float:
         return 2.6 if now < BUDGET / 2 else 10.4
 
-    run = Ended(slower(BUDGET / 2), validation=validation, every=60)
+    run = Ended(slower(BUDGET / 2), validation=validation, every=60, estimate=6.0)
     assert run.plan.beside >= 3 * 2.6
-    end = run.seconds + 3 * validation(run.seconds)
+    end = run.seconds + 4 * validation(run.seconds)
     assert 0.9 * BUDGET <= end <= 1.1 * BUDGET
+    early = Ended(slower(BUDGET / 2), validation=validation, every=900, estimate=10.0)
+    assert early.seconds + 4 * 10.4 <= 1.1 * BUDGET, "before one was measured"
     run.check_warm_down()
 
 
@@ -158,7 +160,6 @@ def test_a_small_difference_is_no_new_plan() -> None:
     assert planned_steps(200, 50.0, 0.25, **present) == 400
     assert planned_steps(200, 50.0, 0.27, **present) == 400
     assert planned_steps(200, 50.0, 0.5, **present) == 300
-    assert planned_steps(200, 50.0, 0.5, **present, reserve=20) == 280
     assert planned_steps(200, 50.0, 0.01, **present) == 500
 
 
@@ -170,16 +171,18 @@ def test_the_pace() -> None:
     assert pace((*(3.0,) * 10, *(1.0,) * 10)) == pytest.approx(37 / 19)
 
 
-def test_another_budget_goes_on_at_the_step_reached() -> None:
-    saved = TimePlan(60.0, 500, 300, position=200.0, recent=(1.0,), beside=3.0)
-    same = TrainRecipe(steps=500, minutes=1)
-    assert plan_for(same, 100, saved) is saved
-    assert plan_for(TrainRecipe(steps=500), 100, saved) is None
-    for train in (TrainRecipe(steps=600, minutes=1), TrainRecipe(steps=500, minutes=2)):
-        plan = plan_for(train, 100, saved)
-        assert plan == TimePlan(
-            60 * (train.minutes or 0), train.steps, train.steps, position=100.0, beside=3.0
-        )
+def test_another_budget_goes_on_at_the_step_reached(
+    tiny_recipe: Callable[..., Recipe],
+) -> None:
+    saved = TimePlan(60.0, 500, 300, position=200.0, validation=2.0, recent=(1.0,), beside=3.0)
+    recipe = tiny_recipe("train.steps=500", "train.minutes=1")
+    assert plan_for(recipe, 512, 100, saved) is saved
+    assert plan_for(tiny_recipe("train.steps=500"), 512, 100, saved) is None
+    for steps, minutes in ((600, 1), (500, 2)):
+        recipe = tiny_recipe(f"train.steps={steps}", f"train.minutes={minutes}")
+        assert plan_for(recipe, 512, 100, saved) == TimePlan(
+            60.0 * minutes, steps, steps, position=100.0, validation=2.0, beside=3.0
+        ), "512 tokens are four steps, which go forward and back"
 
 
 Make = Callable[..., Trainer]
@@ -282,6 +285,14 @@ def test_killed_and_resumed_it_is_the_run_in_one_piece(
         for run in (whole, parted)
     ]
     assert logs[0] == logs[1]
+
+
+def test_no_validation_that_the_last_one_follows_at_once(trainer: Make, tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", *MINUTE)
+    for steps, due in ((70, True), (75, False), (76, True), (80, True)):
+        plan = TimePlan(60.0, 80, steps, position=70.0, validation=6.0)
+        run.progress = Progress(step=70, plan=plan)
+        assert run._validation_due() is due
 
 
 def test_more_minutes_lengthen_a_finished_run(trainer: Make, clock: Clock, tmp_path: Path) -> None:

@@ -240,9 +240,12 @@ def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int, isa: str = 
 
 def _of_length(steps: int) -> dict[str, Any]:
     """The values of a recipe that follow from the number of steps that are expected."""
+    # a validation takes as long as eight steps or so: five of them in a run of some length, in a
+    # short one a single one on the way, from which the time for the end is known
+    every = max(-(-steps // 5), min(100, -(-steps // 2)))
     return {
         "optimizer": {"warmup_steps": max(0, steps // 20)},
-        "train": {"steps": steps, "validate_every": -(-steps // 5), "checkpoint_every": 100},
+        "train": {"steps": steps, "validate_every": every, "checkpoint_every": 100},
     }
 
 

@@ -48,9 +48,9 @@ class Progress:
         """Place in the recipe's schedule, in its steps."""
         return self.plan.position if self.plan else self.step
 
-    def decided(self) -> Self:
+    def decided(self, validate_every: int) -> Self:
         """The progress before a step, its plan decided anew."""
-        return self._with(self.plan and self.plan.decided(self.step, self.seconds))
+        return self._with(self.plan and self.plan.decided(self.step, self.seconds, validate_every))
 
     def stepped(self, seconds: float) -> Self:
         """The progress after a step that took `seconds`."""

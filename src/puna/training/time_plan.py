@@ -16,13 +16,14 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Self
 
-from puna.training.recipe import TrainRecipe
+from puna.training.recipe import Recipe
 
 WARM_DOWN = 10  # steps that a cut leaves, so that the rate falls in steps and not at once
 LEAST_WARM_DOWN = 4  # of them, where not even so many end within `OVERRUN`
 OVERRUN = 1.1  # of the budget, which the steps of the warm-down may take
 STEADY = 0.1  # of the steps left: a smaller change is noise of the clock
-END = 3  # validations that what follows the last step takes: one, the measurement, samples and page
+END = 4  # validations that what follows the last step takes: one, the measurement, samples, page
+FORWARD = 0.5  # of a training step's time, for as many tokens; of its FLOPs it is a third
 KNOWN = 3  # steps after which there is a pace
 LATEST, MEMORY = 5, 20  # steps whose seconds give the pace
 
@@ -41,25 +42,18 @@ def pace(recent: tuple[float, ...]) -> float | None:
 
 
 def planned_steps(
-    done: int,
-    spent: float,
-    pace: float,
-    *,
-    budget: float,
-    present: int,
-    most: int,
-    reserve: float = 0.0,
+    done: int, spent: float, pace: float, *, budget: float, present: int, most: int
 ) -> int:
     """Steps that a run will have when it ends: more than `done`, at most `most`.
 
-    spent, budget: seconds. pace: seconds a step. present: the plan so far, which stays unless the
-    steps left change by more than a tenth. reserve: time for what follows, in steps.
+    spent, budget: seconds, what follows the last step included. pace: seconds a step. present: the
+    plan so far, which stays unless the steps left change by more than a tenth.
 
     A cut leaves some steps for the warm-down even where the budget is spent. A plan is lengthened
     too, up to `most`: otherwise a machine that was busy for a moment would end the run early.
     """
     left = present - done
-    fitting = math.floor((budget - spent) / pace - reserve)
+    fitting = math.floor((budget - spent) / pace)
     if abs(fitting - left) <= STEADY * left:
         return present
     if fitting < left:
@@ -74,31 +68,30 @@ class TimePlan:
     """Present plan of a run with a time budget, and what the next decision follows from.
 
     budget: seconds, all of the run. most: the recipe's `train.steps`. steps: that the run will have
-    when it ends. position: place in the recipe's schedule, in its steps. recent: seconds of the
-    latest steps, oldest first. beside: seconds of validations and checkpoints. validation: what one
-    takes, in steps.
+    when it ends. position: place in the recipe's schedule, in its steps. validation: the time that
+    one takes, in steps. recent: seconds of the latest steps, oldest first. beside: seconds of
+    validations and checkpoints.
     """
 
     budget: float
     most: int
     steps: int
     position: float
+    validation: float
     recent: tuple[float, ...] = ()
     beside: float = 0.0
-    validation: float = 0.0
 
-    def decided(self, done: int, seconds: float) -> Self:
+    def decided(self, done: int, seconds: float, validate_every: int) -> Self:
         """The plan before the step after `done`, of a run that spent `seconds` in steps."""
         if (now := pace(self.recent)) is None:
             return self
         steps = planned_steps(
             done,
-            seconds + self.beside,
-            now,
+            seconds + self.beside + END * self.validation * now,
+            now * (1 + self.validation / validate_every),
             budget=self.budget,
             present=self.steps,
             most=self.most,
-            reserve=END * self.validation,
         )
         return replace(self, steps=steps)
 
@@ -115,20 +108,30 @@ class TimePlan:
     def validated(self, seconds: float) -> Self:
         """The plan after a validation that took `seconds`."""
         now = pace(self.recent)
-        worth = seconds / now if now else self.validation
-        return replace(self, beside=self.beside + seconds, validation=worth)
+        validation = seconds / now if now else self.validation
+        return replace(self, beside=self.beside + seconds, validation=validation)
 
 
-def plan_for(train: TrainRecipe, done: int = 0, saved: TimePlan | None = None) -> TimePlan | None:
+def plan_for(
+    recipe: Recipe, validation_tokens: int, done: int = 0, saved: TimePlan | None = None
+) -> TimePlan | None:
     """The plan of a run of this recipe that has done so many steps; None without `train.minutes`.
 
-    saved: that of its checkpoint, which goes on where it was made for the same minutes and steps.
-    Otherwise the schedule goes on at the step reached, as where a resume changes `train.steps`.
+    validation_tokens: of a validation, which gives its time before one was measured. saved: the
+    plan of a checkpoint, which goes on where it was made for the same minutes and steps. Otherwise
+    the schedule goes on at the step reached, as where a resume changes `train.steps`.
     """
+    train = recipe.train
     if train.minutes is None:
         return None
     budget = 60 * train.minutes
     if saved and (saved.budget, saved.most) == (budget, train.steps):
         return saved
-    beside = saved.beside if saved else 0.0
-    return TimePlan(budget, train.steps, train.steps, position=float(done), beside=beside)
+    return TimePlan(
+        budget=budget,
+        most=train.steps,
+        steps=train.steps,
+        position=float(done),
+        validation=FORWARD * validation_tokens / recipe.tokens_per_step,
+        beside=saved.beside if saved else 0.0,
+    )

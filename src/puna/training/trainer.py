@@ -72,13 +72,15 @@ class Validation:
 class RunInputs:
     """Inputs of a run from the data and tokenizer packages.
 
-    batch: (step) -> ids [batch_size, context + 1], a pure function. bytes_per_token: of the
-    training text, to show bits per byte. write_tokenizer: adds the tokenizer's files to a model
+    batch: (step) -> ids [batch_size, context + 1], a pure function. validation_tokens: that
+    `validate` scores, about. bytes_per_token: of the training text, to show bits per byte.
+    write_tokenizer: adds the tokenizer's files to a model
     folder. special_ids: `bos_id` and `eos_ids` for `write_model`. tokenizer_hash: `Tokenizer.hash`.
     """
 
     batch: Callable[[int], Int[NDArray[Any], "B T+1"]]
     validate: Callable[[Transformer], Validation]
+    validation_tokens: int
     bytes_per_token: float
     data_hash: str
     write_tokenizer: Callable[[Path], None]
@@ -122,7 +124,7 @@ class Trainer:
         self.progress = Progress(
             recipe_hash=recipe_hash(recipe),
             data_hash=inputs.data_hash,
-            plan=plan_for(recipe.train),
+            plan=plan_for(recipe, inputs.validation_tokens),
         )
         self.changes: Changes = {}
         others = watch_others()
@@ -173,7 +175,7 @@ class Trainer:
         self.progress = replace(
             saved,
             recipe_hash=self.progress.recipe_hash,
-            plan=plan_for(self.recipe.train, saved.step, saved.plan),
+            plan=plan_for(self.recipe, self.inputs.validation_tokens, saved.step, saved.plan),
         )
 
     @property
@@ -230,7 +232,7 @@ class Trainer:
         recipe, step = self.recipe, self.progress.step
         begin = time.perf_counter()
         ids = torch.from_numpy(self.inputs.batch(step)).to(self.device, non_blocking=True)
-        self.progress = self.progress.decided()
+        self.progress = self.progress.decided(recipe.train.validate_every)
         factor = recipe.optimizer.factor(step, recipe.train.steps, self.progress.position)
         result = train_step(
             self.model,
@@ -269,8 +271,13 @@ class Trainer:
             observer.logged(record)
 
     def _validation_due(self) -> bool:
-        step, train = self.progress.step, self.recipe.train
-        return step == self.planned_steps or (step > 0 and step % train.validate_every == 0)
+        step, plan = self.progress.step, self.progress.plan
+        left = self.planned_steps - step
+        if left == 0 or step == 0:
+            return left == 0
+        # none just before the last one, where time is short
+        near = plan is not None and left < plan.validation
+        return step % self.recipe.train.validate_every == 0 and not near
 
     def _validate(self, log: RunLog) -> None:
         begin = time.perf_counter()

@@ -143,6 +143,9 @@ def open_data(recipe: Recipe) -> RunData:
     inputs = RunInputs(
         batch=loader.batch,
         validate=validate,
+        validation_tokens=min(
+            recipe.train.validation_tokens, sum(split.num_tokens for split in validation)
+        ),
         bytes_per_token=sum(s.num_bytes for s in train.values())
         / sum(s.num_tokens for s in train.values()),
         data_hash=hashlib.sha256(hashes.encode()).hexdigest()[:16],
