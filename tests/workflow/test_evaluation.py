@@ -23,7 +23,7 @@ from puna.eval.training_text import TrainingText
 from puna.inference.language_model import LanguageModel
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.trainer import RunInputs
-from puna.workflow.evaluation import score_beside_baselines
+from puna.workflow.evaluation import primed_baselines, score_beside_baselines
 
 TEXT = "the llama reads old pages 🦙\n" * 9
 
@@ -129,12 +129,13 @@ def test_baselines_take_the_first_tokens_of_a_long_text(
     held_out = HeldOutWindows.of_splits([split], 400, context=32)
     whole = tiny_llama.tokenizer.decode_bytes(held_out.targets.tolist(), skip_special=True)
     training = TrainingText.of_splits([split], [1.0], tiny_llama.tokenizer, 10**6)
+    primed = primed_baselines(tiny_llama.tokenizer, held_out, training, max_baseline_bytes=100)
     found = score_beside_baselines(
-        tiny_llama, held_out, context=32, stride=32, training=training, max_baseline_bytes=100
+        tiny_llama, held_out, context=32, stride=32, primed=primed, max_baseline_bytes=100
     )
     assert found.bytes == len(whole)
-    assert found.primed is not None
-    size = found.primed.scored_bytes
+    assert found.primed == primed
+    size = primed.scored_bytes
     assert 90 < size <= 100
     assert found.xz_bits_per_byte == 8 * len(lzma.compress(whole[:size], preset=9)) / size
 
@@ -200,3 +201,17 @@ def test_what_cannot_be_scored_says_why(
 ) -> None:
     with pytest.raises(DataError, match=message):
         puna.evaluate(tiny_llama, **arguments)
+
+
+def test_a_run_measures_its_primed_baselines_once(
+    tiny_recipe_file: Path, tiny_inputs: object, tmp_path: Path
+) -> None:
+    """Before its first step, and never again: a resumed run takes what it finds."""
+    overrides = [f"run={tmp_path / 'run'}", "train.validation_tokens=200"]
+    stopped = puna.train(tiny_recipe_file, overrides, stop=lambda: True)
+    kept = json.loads((tmp_path / "run" / "baselines.json").read_text())
+    kept["bits_per_byte"]["xz -9e"] = 1.5
+    (tmp_path / "run" / "baselines.json").write_text(json.dumps(kept))
+    assert not stopped.finished
+    finished = puna.train(tiny_recipe_file, overrides, resume=True)
+    assert finished.summary["primed_bits_per_byte"] == kept["bits_per_byte"]

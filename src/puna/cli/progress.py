@@ -149,7 +149,11 @@ class RunProgress(RunObserver):
             f" {'document' if alone else 'documents'}{cut}"
         )
 
+    def measuring_baselines(self) -> None:
+        self._spin("compressors and an n-gram model read the training text")
+
     def training(self, trainer: "Trainer") -> None:
+        self._live.close()
         from puna.device import is_emulated
         from puna.model.accounting import count_parameters
         from puna.native.library import problem

@@ -57,9 +57,9 @@ class Progress:
         after = self._with(self.plan and self.plan.stepped(self.step, seconds))
         return replace(after, step=self.step + 1, seconds=self.seconds + seconds)
 
-    def saved(self, seconds: float) -> Self:
-        """The progress after a checkpoint that took `seconds`."""
-        return self._with(self.plan and self.plan.saved(seconds))
+    def spent(self, seconds: float) -> Self:
+        """The progress after a checkpoint or baselines that took `seconds`."""
+        return self._with(self.plan and self.plan.spent(seconds))
 
     def validated(self, seconds: float) -> Self:
         """The progress after a validation that took `seconds`."""

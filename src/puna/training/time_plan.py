@@ -1,11 +1,11 @@
 """Plan of a run with a time budget (`train.minutes`): the number of steps that fit, decided anew
 before every step, and the place in the schedule that belongs to it.
 
-The budget covers training steps, validations and checkpoints, and keeps time for what follows the
-last step. The recipe's `train.steps` is the most that a run may take. Its schedule is walked
-through whole, whatever the number of steps: of the way that is left, each step goes the share that
-it is of the steps that are left. So the learning rate has no jump when the plan changes, a decay is
-walked down to its end, and no part of a schedule needs to be known here.
+The budget covers baselines, training steps, validations and checkpoints, and keeps time for what
+follows the last step. The recipe's `train.steps` is the most that a run may take. Its schedule is
+walked through whole, whatever the number of steps: of the way that is left, each step goes the
+share that it is of the steps that are left. So the learning rate has no jump when the plan
+changes, a decay is walked down to its end, and no part of a schedule needs to be known here.
 
 A plan depends on the clock, so it is part of every checkpoint: a resumed run keeps what was
 decided, and decides from what the saved run knew.
@@ -70,7 +70,7 @@ class TimePlan:
     budget: seconds, all of the run. most: the recipe's `train.steps`. steps: that the run will have
     when it ends. position: place in the recipe's schedule, in its steps. validation: the time that
     one takes, in steps. recent: seconds of the latest steps, oldest first. beside: seconds of
-    validations and checkpoints.
+    baselines, validations and checkpoints.
     """
 
     budget: float
@@ -101,8 +101,8 @@ class TimePlan:
         recent = (*self.recent, seconds)[-MEMORY:]
         return replace(self, position=self.position + way, recent=recent)
 
-    def saved(self, seconds: float) -> Self:
-        """The plan after a checkpoint that took `seconds`."""
+    def spent(self, seconds: float) -> Self:
+        """The plan after a checkpoint or baselines that took `seconds`."""
         return replace(self, beside=self.beside + seconds)
 
     def validated(self, seconds: float) -> Self:

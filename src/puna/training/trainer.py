@@ -316,7 +316,7 @@ class Trainer:
             special_ids=self.inputs.special_ids,
             provenance=self.provenance(),
         )
-        self.progress = self.progress.saved(time.perf_counter() - begin)
+        self.progress = self.progress.spent(time.perf_counter() - begin)
         checkpoint.prune(self.run, self.recipe.train.keep_last)
         for observer in self.observers:
             observer.saved(path)

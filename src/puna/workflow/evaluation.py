@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from puna.data.shards import open_split
 from puna.errors import DataError
@@ -21,6 +22,7 @@ from puna.eval.held_out import (
 from puna.eval.primed_baselines import PrimedBaselines, measure_primed_baselines
 from puna.eval.training_text import TrainingText
 from puna.inference.language_model import LanguageModel, load
+from puna.tokenizer.tokenizer import Tokenizer
 
 PRIMING_BYTES = 12_000_000
 """Bytes of training text that primed baselines read at most: 15 s of one core of an AMD EPYC."""
@@ -113,7 +115,7 @@ def evaluate(
     stride = context if stride is None else stride
     _check_windows(context, stride, longest)
     windows: dict[str, Any] = {"context": context, "stride": stride}
-    training = None
+    primed = None
     if data is not None:
         splits = [open_validation(Path(folder), llama.tokenizer) for folder in _listed(data)]
         held_out = HeldOutWindows.of_splits(splits, max_tokens, **windows)
@@ -121,13 +123,14 @@ def evaluate(
         if baselines:
             train = [open_split(folder, "train") for folder in _listed(data)]
             equal = [1.0] * len(train)
-            training = TrainingText.of_splits(train, equal, llama.tokenizer, PRIMING_BYTES)
+            read = TrainingText.of_splits(train, equal, llama.tokenizer, PRIMING_BYTES)
+            primed = primed_baselines(llama.tokenizer, held_out, read)
     else:
         encoded = _encoded(text, file, llama)
         held_out = HeldOutWindows.of_ids(encoded.ids, max_tokens, **windows)
         kept = encoded.kept(llama.tokenizer.token_lengths())
     found = score_beside_baselines(
-        llama, held_out, mask_documents=mask_documents, training=training, **windows
+        llama, held_out, mask_documents=mask_documents, primed=primed, **windows
     )
     return replace(found, bits_per_byte=found.bits_per_byte * kept, kept=kept)
 
@@ -176,29 +179,20 @@ def score_beside_baselines(
     context: int,
     stride: int,
     mask_documents: bool = False,
-    training: TrainingText | None = None,
+    primed: PrimedBaselines | None = None,
     max_baseline_bytes: int | None = None,
 ) -> Evaluation:
     """Score the model on windows of this context and stride, and compress the text of their
-    targets, or its first tokens of at most `max_baseline_bytes` bytes.
-
-    training: text that the primed baselines read first; left out, they are not measured.
+    targets, or its first tokens of at most `max_baseline_bytes` bytes. primed: of
+    `primed_baselines`, to stand beside it.
     """
-    lengths = llama.tokenizer.token_lengths()
     score = held_out.score(
         llama.model,
-        lengths,
+        llama.tokenizer.token_lengths(),
         separator=document_separator(llama.tokenizer) if mask_documents else None,
     )
-    targets = held_out.targets
-    if max_baseline_bytes is not None:
-        ends = np.cumsum(lengths[targets], dtype=np.int64)
-        targets = targets[: np.searchsorted(ends, max_baseline_bytes, side="right")]
+    targets = _first_targets(held_out, llama.tokenizer, max_baseline_bytes)
     text = llama.tokenizer.decode_bytes(targets.tolist(), skip_special=True)
-    primed = None
-    if training is not None:
-        before = held_out.windows[0][held_out.seen[0]]  # what the first target follows
-        primed = measure_primed_baselines(training, np.append(before, targets), llama.tokenizer)
     return Evaluation(
         loss=score.loss,
         perplexity=score.perplexity,
@@ -214,3 +208,28 @@ def score_beside_baselines(
         mask_documents=mask_documents,
         primed=primed,
     )
+
+
+def primed_baselines(
+    tokenizer: Tokenizer,
+    held_out: HeldOutWindows,
+    training: TrainingText,
+    max_baseline_bytes: int | None = None,
+) -> PrimedBaselines:
+    """The baselines that have read `training` first, on the text that `score_beside_baselines`
+    compresses. No model is needed.
+    """
+    before = held_out.windows[0][held_out.seen[0]]  # what the first target follows
+    targets = _first_targets(held_out, tokenizer, max_baseline_bytes)
+    return measure_primed_baselines(training, np.append(before, targets), tokenizer)
+
+
+def _first_targets(
+    held_out: HeldOutWindows, tokenizer: Tokenizer, max_bytes: int | None
+) -> NDArray[np.int64]:
+    """The targets, or the first of them of at most so many bytes."""
+    targets = held_out.targets
+    if max_bytes is None:
+        return targets
+    ends = np.cumsum(tokenizer.token_lengths()[targets], dtype=np.int64)
+    return targets[: np.searchsorted(ends, max_bytes, side="right")]

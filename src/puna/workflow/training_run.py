@@ -1,6 +1,7 @@
 """Training run as one function: data that is missing, training, measurement, and the files of a
 finished run.
 
+    RUN/baselines.json        what compressors and an n-gram model make of the held-out text
     RUN/recipe.yaml, metrics.jsonl, checkpoints/, best.json   while it trains
     RUN/model/                the model folder: loads here and in transformers
     RUN/summary.json          sizes, speed and scores; units are in the names
@@ -13,8 +14,9 @@ What it is not: it draws nothing and handles no signal; both are the caller's, t
 import datetime
 import json
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import torch
 from puna.config import apply_overrides, validate
 from puna.durable import new_folder, write_json
 from puna.errors import ConfigError, TrainingError
+from puna.eval.primed_baselines import PrimedBaselines
 from puna.inference.language_model import LanguageModel
 from puna.model.accounting import count_parameters
 from puna.model.weights import write_model
@@ -33,11 +36,17 @@ from puna.training.checkpoint import Progress
 from puna.training.recipe import Recipe, read_recipe
 from puna.training.stored_recipe import read_stored_recipe, recipe_hash
 from puna.training.trainer import Trainer
-from puna.workflow.evaluation import PRIMING_BYTES, Evaluation, score_beside_baselines
+from puna.workflow.evaluation import (
+    PRIMING_BYTES,
+    Evaluation,
+    primed_baselines,
+    score_beside_baselines,
+)
 from puna.workflow.missing_data import make_missing_data
 from puna.workflow.observer import RunObserver
 from puna.workflow.run_data import RunData, open_data
 
+BASELINES = "baselines.json"
 SAMPLE_PROMPTS, PROMPT_TOKENS = 4, 24
 BASELINE_BYTES = 20_000_000  # xz takes about a second a megabyte
 
@@ -101,13 +110,14 @@ def train(
     trainer.start(resume)
     if trainer.progress.step < trainer.planned_steps:  # a finished run may be resumed to more steps
         (trainer.run / "summary.json").unlink(missing_ok=True)
+    primed = _primed_baselines(trainer, data, observers)
     for observer in observers:
         observer.training(trainer)
     finished = trainer.train(stop=stop)
     for observer in observers:
         observer.trained(finished)
     llama = LanguageModel(trainer.model, data.tokenizer)
-    summary = _measure(trainer, data, llama, observers) if finished else {}
+    summary = _measure(trainer, data, llama, primed, observers) if finished else {}
     return TrainedRun(trainer.run, finished, trainer.progress.step, llama, summary)
 
 
@@ -141,8 +151,36 @@ def resolve_recipe(
     return resolved
 
 
+def _primed_baselines(
+    trainer: Trainer, data: RunData, observers: Sequence[RunObserver]
+) -> PrimedBaselines:
+    """The baselines that have read the training text, measured once for a run.
+
+    Before it trains: its time counts to a run's minutes, and is not known before.
+    """
+    path = trainer.run / BASELINES
+    if path.exists():
+        return PrimedBaselines(**json.loads(path.read_text()))
+    for observer in observers:
+        observer.measuring_baselines()
+    begin = time.perf_counter()
+    measured = primed_baselines(
+        data.tokenizer,
+        data.held_out(trainer.recipe),
+        data.training_text(PRIMING_BYTES),
+        BASELINE_BYTES,
+    )
+    write_json(path, asdict(measured))
+    trainer.progress = trainer.progress.spent(time.perf_counter() - begin)
+    return measured
+
+
 def _measure(
-    trainer: Trainer, data: RunData, llama: LanguageModel, observers: Sequence[RunObserver]
+    trainer: Trainer,
+    data: RunData,
+    llama: LanguageModel,
+    primed: PrimedBaselines,
+    observers: Sequence[RunObserver],
 ) -> dict[str, Any]:
     """Score the finished model beside the baselines, sample from it, and write model, summary and
     samples. summary.json comes last: where it is, the others are.
@@ -156,7 +194,7 @@ def _measure(
         context=recipe.context_length,
         stride=recipe.context_length,
         mask_documents=recipe.train.mask_documents,
-        training=data.training_text(PRIMING_BYTES),
+        primed=primed,
         max_baseline_bytes=BASELINE_BYTES,
     )
     for observer in observers:
