@@ -49,7 +49,7 @@ PROMISED = {
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
-    """The quickstart's own recipe with a model that takes seconds, and thirty steps."""
+    """The quickstart's own recipe with a model that takes seconds, and forty steps."""
     own = quickstart.quickstart_recipe
 
     def recipe(run: Path, corpus: dict[str, Any], steps: int) -> Recipe:
@@ -121,8 +121,8 @@ def test_interrupted_it_goes_on(
     result = puna("quickstart", "--text", tiny_corpus, "--run", run)
     assert result.code == 0, result.err
     assert "is unfinished and goes on" in result.out
-    assert json.loads((run / "summary.json").read_text())["tokens"] == 30 * 8 * 32
-    assert "30 of at most 30 steps in a budget of" in result.out
+    assert json.loads((run / "summary.json").read_text())["tokens"] == 40 * 8 * 32
+    assert "40 of at most 40 steps in a budget of" in result.out
 
 
 @pytest.mark.usefixtures("small")
@@ -242,7 +242,7 @@ def test_a_short_text_gets_a_vocabulary_and_windows_that_fit(
     assert f"a vocabulary of {entries} tokens in place of 2,048" in result.out
     tokens = Manifest.load(tmp_path / "run" / "data").splits["train"].tokens
     assert recipe.context_length == min(32, (tokens - 1) // 8)
-    assert (recipe.train.steps, recipe.optimizer.warmup_steps) == (30, 1)
+    assert (recipe.train.steps, recipe.optimizer.warmup_steps) == (40, 1)
     assert recipe.train.validate_every == 10
     assert 1 < 60 * (recipe.train.minutes or 0) < 60 * 2.5
 
@@ -271,7 +271,7 @@ def test_the_steps_that_are_expected(
     assert quickstart.steps_within(tiny_recipe(), 3.0) == 10
     assert 900 < quickstart.steps_within(tiny_recipe(), 1000.0) <= 1000
     recipe = quickstart.with_budget(tiny_recipe(), 1000, 987.654)
-    assert (recipe.train.steps, recipe.train.minutes) == (1500, 16.4609)
+    assert (recipe.train.steps, recipe.train.minutes) == (2000, 16.4609)
     assert (recipe.optimizer.warmup_steps, recipe.train.validate_every) == (50, 200)
 
 

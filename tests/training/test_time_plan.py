@@ -2,6 +2,7 @@
 the end of its schedule, and is not lost by a pause.
 """
 
+import json
 import random
 import shutil
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from said import said
 
-from puna.errors import ConfigError
+from puna.errors import ConfigError, TrainingError
 from puna.run_log import read_run_log
 from puna.training import trainer as trainer_module
 from puna.training.checkpoint import Progress, checkpoints, optimizer_tensors
@@ -285,6 +286,18 @@ def test_killed_and_resumed_it_is_the_run_in_one_piece(
         for run in (whole, parted)
     ]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("plan", ['"x"', "[1]", '{"steps": 3}', '{"recent": [], "stepz": 3}'])
+def test_a_damaged_plan_is_a_damaged_checkpoint(plan: str, trainer: Make, tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", *MINUTE)
+    run.train(until=1)
+    path = checkpoints(run.run)[1] / "training.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"plan": json.loads(plan)}))
+    del run
+    with pytest.raises(TrainingError, match=said("step-00000001 ... cannot be read ... delete it")):
+        trainer(tmp_path / "run", *MINUTE, resume=True)
 
 
 def test_no_validation_that_the_last_one_follows_at_once(trainer: Make, tmp_path: Path) -> None:

@@ -212,10 +212,10 @@ class RunProgress(RunObserver):
 
     def _plan(self, record: dict[str, Any]) -> None:
         """Take over the number of steps that a time budget lets expect; say it where it differs by
-        more than a fifth from what was said last.
+        more than a third from what was said last.
         """
         self._steps = record.get("planned_steps", self._steps)
-        if abs(self._steps - self._said_steps) > 0.2 * self._said_steps:
+        if abs(self._steps - self._said_steps) > self._said_steps / 3:
             self._said_steps = self._steps
             self._say(
                 f"step {record['step']:,}: {self._steps:,} steps in all fit in the time budget, at"

@@ -202,7 +202,7 @@ def _print_next_steps(run: Path, console: "Console") -> None:
 
 VOCABULARY = 2048
 PIECE = 2**16  # characters: the documents of one long file, some of which are held out
-MOST = 1.5  # times the steps that are expected, where the machine becomes faster
+MOST = 2  # times the steps that are expected, where the machine becomes faster
 WINDOWS = 8  # of the text, at least, so that all of it is trained on
 
 
@@ -256,7 +256,7 @@ def with_budget(recipe: "Recipe", steps: int, seconds: float) -> "Recipe":
     from puna.config import overlay, validate
     from puna.training.recipe import Recipe
 
-    budget = {"steps": round(MOST * steps), "minutes": round(seconds / 60, 4)}
+    budget = {"steps": MOST * steps, "minutes": round(seconds / 60, 4)}
     values = overlay(overlay(recipe.model_dump(), _of_length(steps)), {"train": budget})
     return validate(Recipe, values, origin="quickstart")
 

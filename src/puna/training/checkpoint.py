@@ -97,7 +97,7 @@ def load_checkpoint(path: Path, model: Transformer, optimizers: Optimizers) -> P
         progress = _read_progress(path / PROGRESS)
         tensors = load_file(path / OPTIMIZER)
         weights = read_model(path)
-    except (OSError, ValueError, TypeError, SafetensorError, ModelFolderError) as error:
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError, ModelFolderError) as error:
         raise TrainingError(
             f"the checkpoint {path} cannot be read ({error}); delete it to resume from the one"
             " before"
