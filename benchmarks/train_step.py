@@ -14,7 +14,12 @@ import statistics
 import torch
 
 from puna.config import validate
-from puna.device import choose_device, choose_precision, measure_matmul_peak
+from puna.device import (
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+    measure_matmul_peak,
+)
 from puna.model.accounting import count_parameters, training_flops_per_token
 from puna.training.recipe import Recipe
 from puna.training.step_time import StepTimer
@@ -64,6 +69,7 @@ recipe = validate(
     origin="benchmark",
 )
 config = recipe.model
+keep_freed_memory()  # as `puna train` does
 device = choose_device(options.device)
 timer = StepTimer(recipe)
 size = (options.batch, options.time + 1)

@@ -1,5 +1,9 @@
 """Devices, number formats, memory."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -122,3 +126,31 @@ def test_an_emulated_format_has_the_peak_of_float32(monkeypatch: pytest.MonkeyPa
         assert not is_emulated(CPU, "float32")
         measure_matmul_peak(CPU, "bfloat16", 1, 1e-3)
         assert dtypes[-1] == expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets glibc's allocator")
+def test_freed_memory_is_kept_for_the_next_allocation() -> None:
+    """In a process of its own, whose allocator stays as it was set: a block of 64 MiB, above any
+    threshold of glibc's, is made, freed and made again.
+    """
+    script = """
+import resource
+import torch
+from puna.device import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+mapped = faults()
+assert keep_freed_memory()
+faults()
+print(mapped, faults())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    mapped, kept = map(int, done.stdout.split())
+    assert mapped > 1000 > 10 > kept

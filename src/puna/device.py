@@ -1,5 +1,6 @@
 """The machine: device, number format, matmul peak, memory, load."""
 
+import ctypes
 import os
 import platform
 import time
@@ -114,6 +115,22 @@ def memory_bytes(device: torch.device) -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         return None
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep what this process frees, for its next allocation; False with another library.
+
+    By itself it maps every block of 32 MiB or more anew and gives freed memory back, so that a
+    training step finds its activations' pages missing each time: 130,000 faults a step of 33.7M
+    parameters in bfloat16, 4% of its processor time, against one. For a process whose steps need
+    the same memory again; one that serves should give it back.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # no glibc
+        return False
+    map_blocks, trim_threshold = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    return bool(set_option(map_blocks, 0)) and bool(set_option(trim_threshold, 2**31 - 1))
 
 
 def processor_name() -> str:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from puna.cli.progress import RunProgress
+from puna.device import keep_freed_memory
 from puna.number_format import part_in_megabytes
 from puna.training.recipe import Recipe
 from puna.workflow.observer import RunObserver
@@ -106,6 +107,7 @@ def run_recipe(
 
     again: how the same command is to be given to go on.
     """
+    keep_freed_memory()
     signals = StopSignals()
     observers: list[RunObserver] = [progress, signals]
     if tensorboard:
