@@ -133,7 +133,7 @@ template <class T>
 static int64_t backward_scratch(const PunaAttention& shape) {
   const int64_t rows = padded(shape.steps), width = padded(shape.head_width);
   return int64_t(sizeof(T)) * (9 * rows * width + 3 * KEYS * ACROSS) +
-         4 * (3 * rows * width + 2 * rows + 2 * KEYS * ACROSS + width) + 18 * 64;
+         4 * (4 * rows * width + 2 * rows + 2 * KEYS * ACROSS) + 18 * 64;
 }
 
 // What the tiles of one key head read, and the sums that they add to.
@@ -216,7 +216,7 @@ static void attend_backward(void* data, int64_t item, int member) {
   float* grad_queries = scratch.take<float>(area);
   float* lse = scratch.take<float>(across);
   float* delta = scratch.take<float>(across);
-  float* line = scratch.take<float>(wide);
+  float* grad_query_rows = scratch.take<float>(area);
 
   const T* rows = work.qkv + sequence * steps * stride;
   const int64_t k = (shape.heads + kv_head) * width, v = k + shape.kv_heads * width;
@@ -257,10 +257,10 @@ static void attend_backward(void* data, int64_t item, int member) {
     for (int64_t key = 0; key < steps; key += KEYS)
       for (int64_t query = key / STEP * STEP; query < steps; query += ACROSS)
         tile_backward(head, key, query, scratch);
-    for (int64_t t = 0; t < steps; t++) {
-      for (int64_t i = 0; i < width; i++) line[i] = grad_queries[i * across + t];
-      turned(line, work.rotary, t, -1.0f, width, grad_rows + t * stride + h * width, width);
-    }
+    transposed(grad_queries, wide, across, grad_query_rows);
+    for (int64_t t = 0; t < steps; t++)
+      turned(grad_query_rows + t * wide, work.rotary, t, -1.0f, width,
+             grad_rows + t * stride + h * width, width);
   }
   for (int64_t t = 0; t < steps; t++) {
     turned(grad_keys + t * wide, work.rotary, t, -1.0f, width, grad_rows + t * stride + k, width);

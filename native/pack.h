@@ -87,10 +87,8 @@ PUNA_INLINE const float* packed_rows(const float* x, int64_t, int64_t, int64_t, 
 PUNA_INLINE const bf16* packed_rows(const bf16* x, int64_t rows, int64_t width, int64_t stride,
                                     bf16* y) {
   for (int64_t t = 0; t < rows; t += 2)
-    for (int64_t i = 0; i < width; i++) {
-      y[t * stride + 2 * i] = x[t * stride + i];
-      y[t * stride + 2 * i + 1] = x[(t + 1) * stride + i];
-    }
+    for (int64_t i = 0; i < width; i += LANES)
+      store(y + t * stride + 2 * i, paired(x + t * stride + i, x + (t + 1) * stride + i));
   return y;
 }
 

@@ -3,6 +3,7 @@
 //
 // F32            a register of LANES floats
 // Pairs          a register of LANES pairs of bfloat16, for products that add two at a time
+// paired         lanes of two places in memory, side by side
 // load, store    whole registers; the forms with a count touch the first n lanes only, and load 0
 //                into the others
 // dot            acc + a * b, or for pairs acc + a0 * b0 + a1 * b1, in float32

@@ -75,6 +75,15 @@ PUNA_INLINE void store(bf16* p, F32 x) {
 PUNA_INLINE Pairs load_pairs(const bf16* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
 }
+PUNA_INLINE __m256i unsigned_words(const bf16* p) {
+  return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+PUNA_INLINE Pairs paired(const bf16* a, const bf16* b) {
+  return {_mm256_or_si256(unsigned_words(a), _mm256_slli_epi32(unsigned_words(b), 16))};
+}
+PUNA_INLINE void store(bf16* p, Pairs x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.value);
+}
 PUNA_INLINE Pairs broadcast_pair(const bf16* p) {
   int32_t both;
   std::memcpy(&both, p, 4);

@@ -66,6 +66,13 @@ PUNA_INLINE void store(bf16* p, F32 x) {
 }
 
 PUNA_INLINE Pairs load_pairs(const bf16* p) { return {_mm512_loadu_si512(p)}; }
+PUNA_INLINE __m512i unsigned_words(const bf16* p) {
+  return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+PUNA_INLINE Pairs paired(const bf16* a, const bf16* b) {
+  return {_mm512_or_si512(unsigned_words(a), _mm512_slli_epi32(unsigned_words(b), 16))};
+}
+PUNA_INLINE void store(bf16* p, Pairs x) { _mm512_storeu_si512(p, x.value); }
 PUNA_INLINE Pairs broadcast_pair(const bf16* p) {
   int32_t both;
   std::memcpy(&both, p, 4);

@@ -65,6 +65,14 @@ PUNA_INLINE void store(bf16* p, F32 x) {
 PUNA_INLINE Pairs load_pairs(const bf16* p) {
   return {vreinterpretq_u32_u16(vld1q_u16(reinterpret_cast<const uint16_t*>(p)))};
 }
+PUNA_INLINE Pairs paired(const bf16* a, const bf16* b) {
+  const uint16x4_t first = vld1_u16(reinterpret_cast<const uint16_t*>(a));
+  const uint16x4_t second = vld1_u16(reinterpret_cast<const uint16_t*>(b));
+  return {vorrq_u32(vmovl_u16(first), vshll_n_u16(second, 16))};
+}
+PUNA_INLINE void store(bf16* p, Pairs x) {
+  vst1q_u16(reinterpret_cast<uint16_t*>(p), vreinterpretq_u16_u32(x.value));
+}
 PUNA_INLINE Pairs broadcast_pair(const bf16* p) {
   uint32_t both;
   std::memcpy(&both, p, 4);

@@ -38,6 +38,11 @@ PUNA_INLINE void store(float* p, F32 x, int n) {
 PUNA_INLINE void store(bf16* p, F32 x) { *p = rounded(x.value); }
 
 PUNA_INLINE Pairs load_pairs(const bf16* p) { return {widened(p[0]), widened(p[1])}; }
+PUNA_INLINE Pairs paired(const bf16* a, const bf16* b) { return {widened(*a), widened(*b)}; }
+PUNA_INLINE void store(bf16* p, Pairs x) {
+  p[0] = rounded(x.first);
+  p[1] = rounded(x.second);
+}
 PUNA_INLINE Pairs broadcast_pair(const bf16* p) { return load_pairs(p); }
 PUNA_INLINE F32 dot(F32 acc, F32 a, F32 b) { return fma(a, b, acc); }
 PUNA_INLINE F32 dot(F32 acc, Pairs a, Pairs b) {
