@@ -28,12 +28,13 @@ class BatchLoss:
 
     function: ids [B, T + 1] -> the sum over the valid targets of their cross entropy, in nats,
     float32, ready for `backward`. isa: the tier of the native core, or `torch`, or `torch.compile`.
-    on_torch: the parts that a tier leaves to PyTorch, each with the reason.
+    on_torch: the parts that a tier leaves to PyTorch, each with the reason. kernels: the tier's.
     """
 
     function: Callable[[Int[Tensor, "B T+1"]], Float[Tensor, ""]]
     isa: str
     on_torch: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    kernels: Kernels | None = None
 
     @property
     def words(self) -> str:
@@ -60,13 +61,14 @@ def batch_loss(
     isa = tier_of(recipe, device)
     if isa is not None:
         dtype = torch.float32 if precision == "float32" else torch.bfloat16
-        native = NativeModel(model, Kernels(load(isa)), dtype, documents)
+        kernels = Kernels(load(isa))
+        native = NativeModel(model, kernels, dtype, documents)
 
         def native_loss(ids: Int[Tensor, "B T+1"]) -> Float[Tensor, ""]:
             with cast():  # for the parts on PyTorch
                 return native.loss(ids)
 
-        return BatchLoss(native_loss, isa, native.on_torch)
+        return BatchLoss(native_loss, isa, native.on_torch, kernels)
 
     def hidden_states(ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         return model.hidden_states(ids, documents=documents(ids) if documents else None)
