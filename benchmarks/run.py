@@ -1,8 +1,9 @@
-"""Puna beside its peers, in one sitting on one machine: `make bench`.
+"""Puna's training step beside its peers, in one sitting on one machine: `make bench`.
 
-Rounds of both programs alternate and medians are compared, because a machine's speed drifts; the
-ratio is what travels. The peer lives in an environment of its own, made on the first run. Results
-go to benchmarks/results/, dated, with the machine described.
+Rounds of all programs alternate and medians are compared, because a machine's speed drifts; the
+ratio is what travels. Beside transformers, eager and under torch.compile, stands Puna on PyTorch
+alone (`--isa torch`), which is the step without the native core. The peer lives in an environment
+of its own, made on the first run. Results go to benchmarks/results/, dated, with the machine.
 """
 
 import argparse
@@ -17,13 +18,42 @@ from typing import Any
 import torch
 from machine import RESULTS, machine, today, write_results
 
+from puna.native.library import available_tiers
+
 HERE = Path(__file__).parent
 PEERS = HERE.parent / ".venv-peers"
-ROWS: dict[str, list[str]] = {
-    "float32": ["--precision", "float32"],
-    "float32 compiled": ["--precision", "float32", "--compile"],
-    "bfloat16": ["--precision", "bfloat16"],
-    "bfloat16 compiled": ["--precision", "bfloat16", "--compile"],
+OURS = "puna"
+# of each row: Puna's flags, the peer's, and the programs beside Puna with the ratio aimed at
+SMALL = ["--batch", "8", "--time", "512"]
+LARGE = ["--batch", "4", "--time", "1024"]
+LARGE_SHAPE = "--width 768 --layers 12 --heads 12 --feed-forward 2048 --vocabulary 32000 --tied"
+QUICKSTART = "--preset puna-2m --vocabulary 2048 --batch 8 --time 256 --optimizer muon"
+ROWS: dict[str, tuple[list[str], list[str], dict[str, float]]] = {
+    "33.7M float32": (
+        [*SMALL, "--precision", "float32"],
+        [*SMALL, "--precision", "float32"],
+        {"transformers": 1.45, "transformers compiled": 1.0, "puna on torch": 1.0},
+    ),
+    "33.7M bfloat16": (
+        [*SMALL, "--precision", "bfloat16"],
+        [*SMALL, "--precision", "bfloat16"],
+        {
+            "transformers": 1.6,
+            "transformers compiled": 1.4,
+            "puna on torch": 1.0,
+            "puna compiled": 1.0,
+        },
+    ),
+    "110M float32": (
+        ["--preset", "puna-110m", *LARGE, "--precision", "float32"],
+        [*LARGE_SHAPE.split(), *LARGE, "--precision", "float32"],
+        {"transformers": 1.35, "puna on torch": 1.0},
+    ),
+    "quickstart": (
+        [*QUICKSTART.split(), "--precision", "auto"],
+        [],
+        {"puna on torch": 1.4},
+    ),
 }
 
 
@@ -40,32 +70,69 @@ def main() -> None:
     peer = peer_python()
     results = []
     for name in options.rows or ROWS:
-        flags = [*ROWS[name], "--steps", str(options.steps)]
-        ours: list[dict[str, Any]] = []
-        theirs: list[dict[str, Any]] = []
-        for _ in range(options.rounds):
-            ours.append(measured([sys.executable, str(HERE / "train_step.py"), *flags]))
-            theirs.append(
-                measured([str(peer), str(HERE / "peers" / "transformers_train.py"), *flags])
-            )
-        rates = [
-            statistics.median(run["tokens_per_second"] for run in runs) for runs in (ours, theirs)
-        ]
-        row = {
-            "row": name,
-            "puna": rates[0],
-            "transformers": rates[1],
-            "ratio": round(rates[0] / rates[1], 3),
-            "rounds": [ours, theirs],
+        flags, peer_flags, bars = ROWS[name]
+        steps = ["--steps", str(options.steps)]
+        commands = {
+            program: command(program, peer, [*flags, *steps], [*peer_flags, *steps])
+            for program in (OURS, *bars)
         }
-        results.append(row)
-        print(
-            f"{name:18} puna {rates[0]:8.0f}  transformers {rates[1]:8.0f} tokens/s  ratio"
-            f" {row['ratio']:.2f}",
-            flush=True,
-        )
-    where = {**machine(torch.device("cpu")), "peer": peer_versions(peer)}
+        runs: dict[str, list[dict[str, Any]]] = {program: [] for program in commands}
+        for _ in range(options.rounds):
+            for program, line in commands.items():
+                runs[program].append(measured(line))
+        results.append({"row": name, **summary(runs, bars), "rounds": runs})
+        print(table_row(results[-1]), flush=True)
+    where = {
+        **machine(torch.device("cpu")),
+        "tiers": available_tiers(),
+        "peer": peer_versions(peer),
+    }
     write_results(RESULTS / f"{today()}-train-step.json", where, rows=results)
+
+
+def command(program: str, peer: Path, flags: list[str], peer_flags: list[str]) -> list[str]:
+    """The command that measures a program once."""
+    compiled = ["--compile"] if program.endswith("compiled") else []
+    if program.startswith("transformers"):
+        return [str(peer), str(HERE / "peers" / "transformers_train.py"), *peer_flags, *compiled]
+    isa = ["--isa", "torch"] if program == "puna on torch" else []
+    return [sys.executable, str(HERE / "train_step.py"), *flags, *compiled, *isa]
+
+
+def summary(runs: dict[str, list[dict[str, Any]]], bars: dict[str, float]) -> dict[str, Any]:
+    """Medians of all programs, and Puna's ratio to each other one beside the one aimed at."""
+
+    def median(program: str, key: str) -> float:
+        return statistics.median(run[key] for run in runs[program])
+
+    rates = {program: median(program, "tokens_per_second") for program in runs}
+    return {
+        "tokens_per_second": rates,
+        "peak_megabytes": {program: median(program, "peak_megabytes") for program in runs},
+        "share_of_matmul_peak": median(OURS, "mfu"),
+        "matmul_peak_gflops": median(OURS, "matmul_peak_gflops"),
+        "computed_by": runs[OURS][0]["isa"],
+        "ratios": {
+            program: {"ratio": round(rates[OURS] / rates[program], 3), "aim": aim}
+            for program, aim in bars.items()
+        },
+    }
+
+
+def table_row(row: dict[str, Any]) -> str:
+    """A row in words."""
+    rates, memory = row["tokens_per_second"], row["peak_megabytes"]
+    lines = [
+        f"{row['row']}: {rates[OURS]:,.0f} tokens/s, {memory[OURS]:,.0f} MB, by"
+        f" {row['computed_by']}; {row['share_of_matmul_peak']:.0%} of the matmul peak of"
+        f" {row['matmul_peak_gflops']:.0f} GFLOP/s"
+    ]
+    lines += [
+        f"  beside {program:22} {rates[program]:8,.0f} tokens/s {memory[program]:6,.0f} MB  ratio"
+        f" {found['ratio']:.2f} (aim {found['aim']:.2f})"
+        for program, found in row["ratios"].items()
+    ]
+    return "\n".join(lines)
 
 
 def peer_python() -> Path:

@@ -8,12 +8,13 @@ Without a preset: 33.7M parameters (512 wide, 8 layers, vocabulary 8192), 8 x 51
 
 import argparse
 import json
+import resource
 import statistics
 
 import torch
 
 from puna.config import validate
-from puna.device import choose_device, measure_matmul_peak
+from puna.device import choose_device, choose_precision, measure_matmul_peak
 from puna.model.accounting import count_parameters, training_flops_per_token
 from puna.training.recipe import Recipe
 from puna.training.step_time import StepTimer
@@ -22,9 +23,11 @@ parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
 )
 parser.add_argument("--preset")
-parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+parser.add_argument("--vocabulary", type=int, help="of a preset, in place of its own")
+parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="float32")
 parser.add_argument("--compile", action="store_true")
 parser.add_argument("--isa", default="auto", help="torch, or a tier of the native core")
+parser.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
 parser.add_argument("--device", default="cpu")
 parser.add_argument("--batch", type=int, default=8)
 parser.add_argument("--time", type=int, default=512)
@@ -39,13 +42,15 @@ shape = {
     "feed_forward_multiple": 32,
     "context_length": 512,
 }
+preset = {"preset": options.preset}
+size = {"vocab_size": options.vocabulary} if options.vocabulary else {}
 recipe = validate(
     Recipe,
     {
-        "tokenizer": {"path": "unused"},
         "data": {"mixture": [{"path": "unused"}]},
-        "model": {"preset": options.preset} if options.preset else shape,
-        "optimizer": {"warmup_steps": 0},
+        "tokenizer": {"path": "unused"},
+        "model": {**preset, **size} if options.preset else shape,
+        "optimizer": {"name": options.optimizer, "warmup_steps": 0},
         "train": {
             "steps": 1,
             "batch_size": options.batch,
@@ -68,15 +73,17 @@ seconds = [
 ]
 median = statistics.median(seconds[2:])
 rate = options.batch * options.time / median
-peak = measure_matmul_peak(device, options.precision)
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+peak = measure_matmul_peak(device, choose_precision(options.precision, device))
 flops = rate * training_flops_per_token(config, options.time)
 print(
     json.dumps(
         {
             "program": "puna",
-            "isa": timer.loss.words,
+            "isa": timer.loss.backend.words,
             "parameters": count_parameters(config).total,
             "tokens_per_second": round(rate, 1),
+            "peak_megabytes": memory,
             "gflops": round(flops / 1e9, 1),
             "matmul_peak_gflops": round(peak / 1e9, 1),
             "mfu": round(flops / peak, 4),

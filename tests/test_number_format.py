@@ -2,7 +2,14 @@
 
 import pytest
 
-from puna.number_format import amount, duration, gigabytes, moment, quantity
+from puna.number_format import (
+    amount,
+    duration,
+    gigabytes,
+    moment,
+    part_in_megabytes,
+    quantity,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +84,20 @@ def test_moments(text, shown):
 )
 def test_amounts(value: float, text: str) -> None:
     assert amount(value) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [
+        (11_665_401, 11_665_401, "all 11.7 MB"),
+        (12e6, 905_432_100, "12 of 905 MB"),
+        (9_999_500, 3.2e13, "10 of 32,000,000 MB"),
+        (1_034, 1_034, "all 0.00103 MB"),
+        (5, 4, "all 5e-6 MB"),
+    ],
+)
+def test_parts_in_megabytes(part: float, whole: float, text: str) -> None:
+    assert part_in_megabytes(part, whole) == text
 
 
 def test_gigabytes_are_decimal() -> None:

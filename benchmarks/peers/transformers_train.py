@@ -7,6 +7,7 @@ are the library's.
 
 import argparse
 import json
+import resource
 import time
 
 import torch
@@ -15,6 +16,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
 parser.add_argument("--compile", action="store_true")
+parser.add_argument("--width", type=int, default=512)
+parser.add_argument("--layers", type=int, default=8)
+parser.add_argument("--heads", type=int, default=8)
+parser.add_argument("--feed-forward", type=int, default=1376)
+parser.add_argument("--vocabulary", type=int, default=8192)
+parser.add_argument("--tied", action="store_true", help="the embedding is the output layer too")
 parser.add_argument("--batch", type=int, default=8)
 parser.add_argument("--time", type=int, default=512)
 parser.add_argument("--steps", type=int, default=5, help="timed, after two that warm up")
@@ -22,12 +29,13 @@ options = parser.parse_args()
 
 torch.manual_seed(0)
 config = LlamaConfig(
-    vocab_size=8192,
-    hidden_size=512,
-    intermediate_size=1376,
-    num_hidden_layers=8,
-    num_attention_heads=8,
-    num_key_value_heads=8,
+    vocab_size=options.vocabulary,
+    hidden_size=options.width,
+    intermediate_size=options.feed_forward,
+    num_hidden_layers=options.layers,
+    num_attention_heads=options.heads,
+    num_key_value_heads=options.heads,
+    tie_word_embeddings=options.tied,
     max_position_embeddings=options.time,
     attn_implementation="sdpa",
 )
@@ -52,6 +60,11 @@ median = sorted(seconds[2:])[options.steps // 2]
 rate = options.batch * options.time / median
 print(
     json.dumps(
-        {"program": "transformers", "parameters": parameters, "tokens_per_second": round(rate, 1)}
+        {
+            "program": "transformers",
+            "parameters": parameters,
+            "tokens_per_second": round(rate, 1),
+            "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        }
     )
 )

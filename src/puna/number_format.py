@@ -33,6 +33,12 @@ def gigabytes(value: float) -> str:
     return f"{value / 1e9:,.3f} GB"
 
 
+def part_in_megabytes(part: float, whole: float) -> str:
+    """Bytes of a text in MB of 10^6, three significant digits: `all 11.7 MB`, `12 of 905 MB`."""
+    read, everything = (quantity(value / 1e6, letters_from=1e15) for value in (part, whole))
+    return f"all {read} MB" if part >= whole else f"{read} of {everything} MB"
+
+
 def duration(seconds: float) -> str:
     """The two largest units that matter: `48 s`, `12 min 5 s`, `1 h 12 min`, `2 d 3 h`."""
     whole = round(seconds)

@@ -53,6 +53,17 @@ def test_the_validation_split(puna: Puna, tiny_run: Path, tiny_recipe_file: Path
     assert "windows of 32 tokens, each moved on by 32, with attention across doc" in result.out
 
 
+def test_primed_baselines(puna: Puna, tiny_run: Path, tiny_recipe_file: Path) -> None:
+    data = tiny_recipe_file.parent / "data"
+    result = puna("eval", tiny_run / "model", "--data", data, "--max-tokens", 400, "--baselines")
+    summary = json.loads((tiny_run / "summary.json").read_text())
+    for name, level in summary["primed_bits_per_byte"].items():
+        assert value(result.out, f"primed {name}, bits per byte") == pytest.approx(level, abs=1e-4)
+    assert re.search(r"Primed baselines have read all \S+ MB of the training text", result.out)
+    without = puna("eval", tiny_run / "model", "--text", data, "--baselines")
+    assert re.search(said("--baselines goes with --data ... leave it out"), without.err)
+
+
 def test_a_text(puna: Puna, tiny_run: Path, tiny_llama: LanguageModel, tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_text("the llama reads old pages 🦙\n" * 9, encoding="utf-8")

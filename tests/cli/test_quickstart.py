@@ -42,13 +42,14 @@ PROMISED = {
     "val_bits_per_byte",
     "gzip_bits_per_byte",
     "xz_bits_per_byte",
+    "primed_bits_per_byte",
     "model",
 }
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
-    """The quickstart's own recipe with a model that takes seconds, and thirty steps."""
+    """The quickstart's own recipe with a model that takes seconds, and forty steps."""
     own = quickstart.quickstart_recipe
 
     def recipe(run: Path, corpus: dict[str, Any], steps: int) -> Recipe:
@@ -66,7 +67,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
         )
 
     monkeypatch.setattr(quickstart, "quickstart_recipe", recipe)
-    monkeypatch.setattr(quickstart, "steps_within", lambda *_: 30)
+    # the clock has no say: more than all of them fit
+    monkeypatch.setattr(quickstart, "steps_within", lambda *_: 20)
 
 
 @pytest.mark.usefixtures("small")
@@ -119,7 +121,8 @@ def test_interrupted_it_goes_on(
     result = puna("quickstart", "--text", tiny_corpus, "--run", run)
     assert result.code == 0, result.err
     assert "is unfinished and goes on" in result.out
-    assert json.loads((run / "summary.json").read_text())["tokens"] == 30 * 8 * 32
+    assert json.loads((run / "summary.json").read_text())["tokens"] == 40 * 8 * 32
+    assert "40 of at most 40 steps in a budget of" in result.out
 
 
 @pytest.mark.usefixtures("small")
@@ -239,7 +242,9 @@ def test_a_short_text_gets_a_vocabulary_and_windows_that_fit(
     assert f"a vocabulary of {entries} tokens in place of 2,048" in result.out
     tokens = Manifest.load(tmp_path / "run" / "data").splits["train"].tokens
     assert recipe.context_length == min(32, (tokens - 1) // 8)
-    assert (recipe.train.steps, recipe.optimizer.warmup_steps) == (30, 1)
+    assert (recipe.train.steps, recipe.optimizer.warmup_steps) == (40, 1)
+    assert recipe.train.validate_every == 10
+    assert 1 < 60 * (recipe.train.minutes or 0) < 60 * 2.5
 
 
 @pytest.mark.usefixtures("small")
@@ -258,12 +263,40 @@ def test_a_text_of_ones_own_to_measure_on(puna: Puna, opened: list[Recipe], tmp_
     assert re.search(said(f"validation text {note} ... another --run"), other.err)
 
 
+def test_the_steps_that_are_expected(
+    tiny_recipe: Callable[..., Recipe], tiny_inputs: RunInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a second each; before, there were 100 a minute on the slowest machine."""
+    monkeypatch.setattr("puna.training.step_time.fastest_step_seconds", lambda *_: 1.0)
+    assert quickstart.steps_within(tiny_recipe(), 3.0) == 10
+    assert 900 < quickstart.steps_within(tiny_recipe(), 1000.0) <= 1000
+    recipe = quickstart.with_budget(tiny_recipe(), 1000, 987.654)
+    assert (recipe.train.steps, recipe.train.minutes) == (2000, 16.4609)
+    assert (recipe.optimizer.warmup_steps, recipe.train.validate_every) == (50, 200)
+
+
 def test_the_summary_of_a_run_of_an_earlier_release_is_shown(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
     numbers = ("val_bits_per_byte", "gzip_bits_per_byte", "xz_bits_per_byte", "tokens")
     rates = ("train_seconds", "tokens_per_second", "mfu", "matmul_peak_gflops")
     print_result({**dict.fromkeys(numbers + rates, 1.0), "model": "m"}, tmp_path, console)
-    assert "xz -9 1.000)\n" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "xz -9 1.000)\n1.0 tokens in" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_result_names_what_the_primed_baselines_have_read(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    numbers = ("val_bits_per_byte", "gzip_bits_per_byte", "xz_bits_per_byte", "tokens")
+    rates = ("train_seconds", "tokens_per_second", "mfu", "matmul_peak_gflops")
+    primed = {
+        "primed_bits_per_byte": {"xz -9e": 1.25, "PPMd": 1.0},
+        "primed_read_bytes": 12_000_000,
+        "primed_all_bytes": 905_000_000,
+    }
+    print_result({**dict.fromkeys(numbers + rates, 1.0), **primed, "model": "m"}, tmp_path, console)
+    assert (
+        "\nhaving read 12 of 905 MB of the training text first: xz -9e 1.250, PPMd 1.000\n"
+        in console.file.getvalue()  # type: ignore[attr-defined]
+    )
 
 
 @pytest.mark.slow

@@ -51,6 +51,9 @@ def test_a_finished_run_holds_all_that_was_promised(
     assert 0 < summary["val_bits_per_byte"] < 4
     assert summary["gzip_bits_per_byte"] > 0
     assert summary["xz_bits_per_byte"] > 0
+    assert set(summary["primed_bits_per_byte"]) == {"xz -9e", "zstd -22", "PPMd", "5-gram"}
+    assert summary["primed_read_bytes"] == summary["primed_all_bytes"]
+    assert summary["baseline_bytes"] == summary["val_bytes"]
     assert summary["model"] == str(tiny_run / "model")
     assert summary["recipe_hash"] == recipe_hash(recipe)
     assert (
@@ -69,6 +72,9 @@ def test_a_dry_run_spends_nothing(
     assert result.code == 0
     assert "5,120 (40 steps of 128)" in result.out
     assert "epochs" in result.out
+    assert "time budget" not in result.out
+    result = puna("train", tiny_recipe_file, "run=here", "--dry-run", "train.minutes=3")
+    assert "3 minutes: of these steps as many as fit" in result.out
     result = puna(
         "train", tiny_recipe_file, "run=here", "--dry-run", "data.mixture=[{path: none-yet}]"
     )
@@ -224,6 +230,36 @@ def test_verify_resume_says_identical(
         in result.out
     )
     assert "stopped at step 6 and resumed" in result.out
+
+
+def test_verify_resume_leaves_the_time_budget_out(
+    puna: Puna, tiny_recipe_file: Path, tiny_inputs: RunInputs
+) -> None:
+    """A thousandth of a minute would cut the run, and at another step each time."""
+    command = ("verify-resume", tiny_recipe_file, "train.minutes=0.001")
+    assert "identical after 12 steps" in puna(*command, "--steps", 12).out
+
+
+def test_a_run_with_a_time_budget_says_how_long_it_became(
+    puna: Puna, tiny_recipe_file: Path, tiny_inputs: RunInputs, tmp_path: Path
+) -> None:
+    result = puna(
+        "train",
+        tiny_recipe_file,
+        f"run={tmp_path / 'run'}",
+        "train.minutes=0.0001",
+        "train.log_every=1",
+    )
+    assert result.code == 0, result.err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    steps = summary["steps"]
+    assert steps < summary["most_steps"] == 40
+    assert (summary["tokens"], summary["budget_seconds"]) == (steps * 128, 0.01)
+    assert re.search(r"step \d+: \d+ steps in all fit in the time budget", result.out)
+    assert f"step {steps}/{steps}  loss" in result.out
+    assert f"\n{steps} of at most 40 steps in a budget of 0 s\n" in result.out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "as many as fit in the time budget" in page
 
 
 def test_verify_resume_finds_a_difference(

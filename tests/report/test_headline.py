@@ -7,6 +7,8 @@ from puna.report.headline import (
     bars,
     cards,
     compression_baselines,
+    primed_baselines,
+    primed_heading,
     scored_tokens,
     validation_bits_per_byte,
     verdict,
@@ -39,11 +41,33 @@ def test_the_verdict_says_which_wins(model, baselines, sentence):
 
 
 def test_bars_are_in_percent_of_the_longest():
-    assert [(bar.label, bar.width, bar.model) for bar in bars(1.0, [GZIP, XZ])] == [
-        ("this model", "40.00", True),
-        ("gzip -9", "100.00", False),
-        ("xz -9", "80.00", False),
+    primed = [ReferenceLine("primed PPMd", 0.5)]
+    found = bars(1.0, {"alone": [GZIP, XZ], "none": [], "primed": primed})
+    assert [(bar.heading, bar.label, bar.width, bar.model) for bar in found] == [
+        ("", "this model", "40.00", True),
+        ("alone", "gzip -9", "100.00", False),
+        ("", "xz -9", "80.00", False),
+        ("primed", "primed PPMd", "20.00", False),
     ]
+
+
+def test_primed_baselines_are_read_by_name_with_what_they_have_read():
+    summary = {
+        "primed_bits_per_byte": {"xz -9e": 1.3, "PPMd": None, "5-gram": 1.4},
+        "primed_read_bytes": 12_000_000,
+        "primed_all_bytes": 905_000_000,
+    }
+    assert [
+        (line.label.replace("\N{NO-BREAK SPACE}", " "), line.value)
+        for line in primed_baselines(summary)
+    ] == [
+        ("primed xz -9e", 1.3),
+        ("primed 5-gram", 1.4),
+    ]
+    assert primed_heading(summary) == "having read 12 of 905 MB of the training text first"
+    assert primed_baselines({}) == []
+    assert primed_baselines({"primed_bits_per_byte": 1.0}) == []
+    assert primed_heading({}) == "having read training text first"
 
 
 def test_a_compressor_that_was_not_measured_is_left_out():

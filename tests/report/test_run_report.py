@@ -25,6 +25,9 @@ SUMMARY = {
     "val_bits_per_byte": 1.234,
     "gzip_bits_per_byte": 2.412,
     "xz_bits_per_byte": 2.187,
+    "primed_bits_per_byte": {"xz -9e": 1.611, "zstd -22": 1.654, "PPMd": 1.302, "5-gram": 1.71},
+    "primed_read_bytes": 11_665_401,
+    "primed_all_bytes": 11_665_401,
     "device": "cpu",
     "dtype": "bfloat16",
     "date": "2025-11-21T01:11:00+01:00",
@@ -136,7 +139,17 @@ def test_a_finished_run_shows_its_headline_cards_charts_samples_and_every_summar
         "61.2%",
     ):
         assert expected in page
-    assert "The model wins: it needs 44% fewer bits than xz\N{NO-BREAK SPACE}-9" in page
+    assert (
+        "The model wins: it needs 5.2% fewer bits than primed\N{NO-BREAK SPACE}PPMd and 49%" in page
+    )
+    for heading in (
+        "the held-out text alone",
+        "having read all 11.7 MB of the training text first",
+    ):
+        assert f'<dt class="heading">{heading}</dt>' in page
+    assert re.findall(r"<i style=.*?</i><span>(.*?)</span>", page) == [
+        *("1.234", "2.412", "2.187", "1.611", "1.654", "1.302", "1.710")
+    ]
     assert page.count("<svg") == 6
     assert "<b>Once upon</b> a time,\n\n  a llama.</pre>" in page
     assert all(f"<code>{key}</code>" in page for key in SUMMARY)

@@ -169,6 +169,7 @@ def test_what_breaks_a_rule_is_rejected(
                 r" feed-forward width brings them"
             ),
         ),
+        (["train.minutes=5"], r"arm x: train.minutes 5 would give .* equal lengths: leave it out"),
         (["relu"], r"'relu' is not of the form section.key=value"),
     ],
 )

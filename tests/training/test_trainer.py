@@ -21,6 +21,7 @@ from puna.model.transformer import Transformer
 from puna.model.weights import read_model
 from puna.run_log import read_run_log
 from puna.tokenizer.tokenizer import Tokenizer
+from puna.training import step_memory
 from puna.training import trainer as trainer_module
 from puna.training.checkpoint import checkpoints, optimizer_tensors
 from puna.training.schedule import learning_rate_factor
@@ -422,7 +423,7 @@ def test_what_does_not_fit_in_memory_is_rejected_before_it_is_made(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trainer_module, "memory_bytes", lambda _: available)
+    monkeypatch.setattr(step_memory, "memory_bytes", lambda _: available)
     if not rejected:
         trainer(tmp_path / "run")
         return

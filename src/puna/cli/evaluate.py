@@ -55,6 +55,13 @@ def evaluate(
         int,
         typer.Option(help="Score at most this many, spread evenly over all of the text.", min=2),
     ] = 2_000_000,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="With --data, also measure baselines that first read its training split.",
+        ),
+    ] = False,
     task: Annotated[
         list[str] | None,
         typer.Option(
@@ -103,6 +110,8 @@ def evaluate(
 
         puna eval runs/quickstart/model --data runs/quickstart/data
 
+        puna eval runs/quickstart/model --data runs/quickstart/data --baselines
+
         puna eval runs/quickstart/model --text README.md --text docs
 
         puna eval runs/quickstart/model --task all --output results.json
@@ -125,6 +134,7 @@ def evaluate(
             "--context": context,
             "--stride": stride,
             "--mask-documents": mask_documents,
+            "--baselines": baselines or None,
             "--limit": limit,
             "--seed": seed,
             "--chat-template": chat_template or None,
@@ -151,6 +161,7 @@ def evaluate(
             stride=stride,
             mask_documents=mask_documents,
             max_tokens=max_tokens,
+            baselines=baselines,
             device=device,
         )
         scored = ", ".join(map(str, text or data or []))
@@ -179,6 +190,7 @@ def _reject_unused(way: str, options: Mapping[str, object]) -> None:
         "--seed": ("--task", "--harness"),
         "--chat-template": ("--harness",),
         "--num-fewshot": ("--harness",),
+        "--baselines": ("--data",),
     }
     for option, value in options.items():
         wanted = ways.get(option, ("--text", "--data"))
@@ -194,16 +206,19 @@ def _print_scores(title: str, found: "Evaluation") -> None:
     from rich.table import Table
 
     from puna.eval.bits_per_byte import FORMULA
+    from puna.number_format import part_in_megabytes
 
     table = Table(title=title, title_justify="left")
     table.add_column("")
     table.add_column("value", justify="right")
+    primed = found.primed.bits_per_byte if found.primed else {}
     for name, value in (
         ("loss, nats per token", f"{found.loss:.4f}"),
         ("perplexity", f"{found.perplexity:.2f}"),
         ("bits per byte", f"{found.bits_per_byte:.4f}"),
         ("gzip -9, bits per byte", f"{found.gzip_bits_per_byte:.4f}"),
         ("xz -9, bits per byte", f"{found.xz_bits_per_byte:.4f}"),
+        *((f"primed {name}, bits per byte", f"{value:.4f}") for name, value in primed.items()),
         ("tokens scored", f"{found.targets:,} of {found.all_targets:,}"),
         ("bytes scored", f"{found.bytes:,}"),
     ):
@@ -215,6 +230,11 @@ def _print_scores(title: str, found: "Evaluation") -> None:
         f" attention {'inside each document' if found.mask_documents else 'across documents'}.",
         highlight=False,
     )
+    if found.primed is not None:
+        read = part_in_megabytes(found.primed.read_bytes, found.primed.all_bytes)
+        console.print(
+            f"Primed baselines have read {read} of the training text first.", highlight=False
+        )
     if found.kept != 1.0:
         console.print(
             f"The tokenizer loses text: its tokens stand for {found.kept:.2%} of the text's bytes,"

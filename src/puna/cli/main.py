@@ -3,6 +3,7 @@
 Imports of torch and its friends wait inside the commands, so that `puna --help` answers at once.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from puna.cli import (
     tokenizer,
     train,
 )
+from puna.cli.spinning import limit_spinning
 from puna.errors import PunaError
 
 app = typer.Typer(
@@ -67,6 +69,7 @@ def main() -> None:
     """Run the command line. What the user can mend is one line on standard error and exit code 1;
     the rest is a traceback.
     """
+    limit_spinning(os.environ)
     try:
         app()
     except PunaError as error:

@@ -50,7 +50,7 @@ class RunProgress(RunObserver):
         self._live = ExitStack()  # the bar or spinner that is on the screen
         self._read: Callable[[int], None] | None = None
         self._prepare: Callable[[PreparationProgress], None] = lambda _: None
-        self._steps = 0
+        self._steps = self._said_steps = 0
         self._known: set[Path] = set()  # tokenizers and corpora that were made or spoken of
 
     def __enter__(self) -> Self:
@@ -149,18 +149,22 @@ class RunProgress(RunObserver):
             f" {'document' if alone else 'documents'}{cut}"
         )
 
+    def measuring_baselines(self) -> None:
+        self._spin("compressors and an n-gram model read the training text")
+
     def training(self, trainer: "Trainer") -> None:
+        self._live.close()
         from puna.device import is_emulated
         from puna.model.accounting import count_parameters
         from puna.native.library import problem
 
-        self._steps = trainer.recipe.train.steps
+        self._steps = self._said_steps = trainer.planned_steps
         peak = matmul_peak_words(trainer.peak, trainer.others_while_measured)
         self._say(
             f"{count_parameters(trainer.recipe.model).total:,} parameters on {trainer.device},"
             f" {trainer.precision}, {peak}"
         )
-        self._say(f"computed by {trainer.loss.words}")
+        self._say(f"computed by {trainer.loss.backend.words}")
         if trainer.device.type == "cpu" and (missing := problem()):
             self._say(missing, style="yellow")
         if is_emulated(trainer.device, trainer.precision):
@@ -186,6 +190,7 @@ class RunProgress(RunObserver):
                 f" byte on {record['targets']:,} of {record['all_targets']:,} validation tokens"
             )
             return
+        self._plan(record)
         if not record["applied"]:
             self._say(
                 f"step {step:,}: the gradient was not finite, so nothing was changed",
@@ -196,13 +201,25 @@ class RunProgress(RunObserver):
             f"{record['tokens_per_second']:,.0f} tokens/s  MFU {record['mfu']:.0%}"
         )
         if self.console.is_terminal:
-            self._bar.update(self._task, completed=step, numbers=numbers)
+            self._bar.update(self._task, completed=step, total=self._steps, numbers=numbers)
         else:
             left = (self._steps - step) * record["seconds"] / step
             self.console.print(
                 f"step {step:,}/{self._steps:,}  {numbers}  {left:,.0f} s left",
                 highlight=False,
                 soft_wrap=True,
+            )
+
+    def _plan(self, record: dict[str, Any]) -> None:
+        """Take over the number of steps that a time budget lets expect; say it where it differs by
+        more than a third from what was said last.
+        """
+        self._steps = record.get("planned_steps", self._steps)
+        if abs(self._steps - self._said_steps) > self._said_steps / 3:
+            self._said_steps = self._steps
+            self._say(
+                f"step {record['step']:,}: {self._steps:,} steps in all fit in the time budget, at"
+                " the pace of the latest ones"
             )
 
     def trained(self, _finished: bool) -> None:

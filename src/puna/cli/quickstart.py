@@ -2,6 +2,7 @@
 on each stage.
 """
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def quickstart(
-    minutes: Annotated[float, typer.Option(help="Time to train, about.", min=0.05)] = 2.5,
+    minutes: Annotated[float, typer.Option(help="Time for all of it.", min=0.05)] = 2.5,
     text: Annotated[
         list[Path] | None,
         typer.Option(
@@ -61,8 +62,9 @@ def quickstart(
 
         puna quickstart --text my-notes/ --minutes 10 --run runs/notes
 
-    Interrupted, it goes on where it stopped when it is called again. Finished, it shows its
-    results.
+    It trains as many steps as fit into the minutes, and fewer than at first planned where the
+    machine becomes slower. Interrupted, it goes on where it stopped when it is called again.
+    Finished, it shows its results.
     """
     from rich.console import Console
 
@@ -91,6 +93,7 @@ def quickstart(
         state = "is finished" if summary else "is unfinished and goes on"
         console.print(f"{run} {state}; --run OTHER starts a new one", highlight=False)
     if summary is None:
+        end = time.monotonic() + 60 * minutes
         _explain(
             console,
             "1/4",
@@ -104,13 +107,15 @@ def quickstart(
             with progress:
                 make_missing_data(recipe, [progress])
             recipe = fitted(recipe, console)
-            recipe = with_steps(recipe, steps_within(recipe, minutes))
+            expected = steps_within(recipe, end - time.monotonic())
+            recipe = with_budget(recipe, expected, max(1.0, end - time.monotonic()))
         _explain(
             console,
             "2/4",
             "Training",
-            f"{recipe.train.steps:,} steps of {recipe.tokens_per_step:,} tokens: predict every next"
-            " token, then take an optimizer step.",
+            f"as many steps of {recipe.tokens_per_step:,} tokens as fit in"
+            f" {recipe.train.minutes:.1f} minutes: predict every next token, then take an optimizer"
+            " step.",
         )
         summary = run_recipe(recipe, progress, resume=begun, again="once more")
     _explain(console, "4/4", "Done", "your own LLaMA:")
@@ -133,7 +138,8 @@ def _staged_progress(console: "Console") -> "RunProgress":
                 console,
                 "3/4",
                 "Measuring",
-                "bits per byte on validation text, beside gzip and xz on the same bytes.",
+                "bits per byte on validation text, beside compressors on the same bytes, some of"
+                " which have read the training text first.",
             )
             super().measuring()
 
@@ -196,6 +202,7 @@ def _print_next_steps(run: Path, console: "Console") -> None:
 
 VOCABULARY = 2048
 PIECE = 2**16  # characters: the documents of one long file, some of which are held out
+MOST = 2  # times the steps that are expected, where the machine becomes faster
 WINDOWS = 8  # of the text, at least, so that all of it is trained on
 
 
@@ -232,19 +239,26 @@ def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int, isa: str = 
 
 
 def _of_length(steps: int) -> dict[str, Any]:
-    """The values of a recipe that follow from its number of steps."""
+    """The values of a recipe that follow from the number of steps that are expected."""
+    # a validation takes as long as eight steps or so: five of them in a run of some length, in a
+    # short one a single one on the way, from which the time for the end is known
+    every = max(-(-steps // 5), min(100, -(-steps // 2)))
     return {
         "optimizer": {"warmup_steps": max(0, steps // 20)},
-        "train": {"steps": steps, "validate_every": -(-steps // 5), "checkpoint_every": 100},
+        "train": {"steps": steps, "validate_every": every, "checkpoint_every": 100},
     }
 
 
-def with_steps(recipe: "Recipe", steps: int) -> "Recipe":
-    """The same recipe for another number of steps."""
+def with_budget(recipe: "Recipe", steps: int, seconds: float) -> "Recipe":
+    """The same recipe for so many seconds, in which `steps` are expected and `MOST` times as many
+    are the most.
+    """
     from puna.config import overlay, validate
     from puna.training.recipe import Recipe
 
-    return validate(Recipe, overlay(recipe.model_dump(), _of_length(steps)), origin="quickstart")
+    budget = {"steps": MOST * steps, "minutes": round(seconds / 60, 4)}
+    values = overlay(overlay(recipe.model_dump(), _of_length(steps)), {"train": budget})
+    return validate(Recipe, values, origin="quickstart")
 
 
 def fitted(recipe: "Recipe", console: "Console") -> "Recipe":
@@ -281,26 +295,21 @@ def fitted(recipe: "Recipe", console: "Console") -> "Recipe":
     return validate(Recipe, overlay(recipe.model_dump(), values), origin="quickstart")
 
 
-def steps_within(recipe: "Recipe", minutes: float) -> int:
-    """The number of steps of this recipe that take `minutes` on this machine, from timing a few.
+def steps_within(recipe: "Recipe", seconds: float) -> int:
+    """The number of steps of this recipe that fit in so many seconds on this machine, this
+    measurement included; at least 10.
 
-    At least 100 a minute, the pace of two slow cores: a busy machine then takes longer instead of
-    learning less. Once chosen, the number is part of the recipe, so a resumed run ends where it
-    would have.
+    From the fastest of a few. What is trained is as many as fit at the pace that the run finds.
     """
-    import time
-
     import torch
 
     from puna.training.step_time import fastest_step_seconds
     from puna.workflow.run_data import open_data
 
-    begin = time.perf_counter()
+    begin = time.monotonic()
     batch = open_data(recipe).inputs.batch
-    seconds = fastest_step_seconds(recipe, lambda step: torch.from_numpy(batch(step)))
-    return max(
-        2, round(100 * minutes), int((minutes * 60 - (time.perf_counter() - begin)) / seconds)
-    )
+    fastest = fastest_step_seconds(recipe, lambda step: torch.from_numpy(batch(step)))
+    return max(10, int((seconds - (time.monotonic() - begin)) / fastest))
 
 
 def _explain(console: Any, number: str, title: str, text: str) -> None:

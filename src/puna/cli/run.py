@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from puna.cli.progress import RunProgress
+from puna.number_format import part_in_megabytes
 from puna.training.recipe import Recipe
 from puna.workflow.observer import RunObserver
 from puna.workflow.training_run import train
@@ -141,14 +142,30 @@ def print_result(summary: dict[str, Any], run: Path, console: Console) -> None:
         if "val_targets" in summary
         else ""
     )
+    budget = (
+        f"{summary['steps']:,} of at most {summary['most_steps']:,} steps in a budget of"
+        f" {summary['budget_seconds']:,.0f} s\n"
+        if "budget_seconds" in summary
+        else ""
+    )
     lines = Text("validation text: ")
     lines.append(f"{summary['val_bits_per_byte']:.3f}", style="bold")
     lines.append(
         f" bits per byte (gzip -9"
         f" {summary['gzip_bits_per_byte']:.3f}, xz -9"
-        f" {summary['xz_bits_per_byte']:.3f}){part}\n{summary['tokens']:,} tokens in"
-        f" {summary['train_seconds']:,.0f} s: {summary['tokens_per_second']:,.0f} tokens/s, MFU"
-        f" {summary['mfu']:.0%} of a measured {summary['matmul_peak_gflops']:,.0f} GFLOP/s\nmodel  "
-        f" {summary['model']}\nreport  {run / 'report.html'}"
+        f" {summary['xz_bits_per_byte']:.3f}){part}\n{_primed(summary)}{summary['tokens']:,} tokens"
+        f" in {summary['train_seconds']:,.0f} s: {summary['tokens_per_second']:,.0f} tokens/s, MFU"
+        f" {summary['mfu']:.0%} of a measured {summary['matmul_peak_gflops']:,.0f} GFLOP/s\n"
+        f"{budget}model   {summary['model']}\nreport  {run / 'report.html'}"
     )
     console.print(lines, highlight=False)
+
+
+def _primed(summary: dict[str, Any]) -> str:
+    """A line on the baselines that have read training text; empty of an earlier release's run."""
+    if "primed_bits_per_byte" not in summary:
+        return ""
+    read = part_in_megabytes(summary["primed_read_bytes"], summary["primed_all_bytes"])
+    levels = summary["primed_bits_per_byte"].items()
+    named = ", ".join(f"{name} {value:.3f}" for name, value in levels)
+    return f"having read {read} of the training text first: {named}\n"

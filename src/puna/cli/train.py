@@ -56,8 +56,10 @@ def train(
 
         puna train recipes/tiny.yaml --resume train.steps=400
 
+        puna train recipes/tiny.yaml train.steps=2000 train.minutes=5
+
     Ctrl-C and SIGTERM save and exit; --resume goes on, to the same weights as without the pause,
-    and may change train.steps, log_every, keep_last, device, precision and isa.
+    and may change train.steps, minutes, log_every, keep_last, device, precision and isa.
     """
     from rich.console import Console
 
@@ -90,10 +92,9 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
     from puna.model.accounting import (
         count_parameters,
         training_flops_per_token,
-        training_memory,
     )
-    from puna.model.transformer import build_transformer
-    from puna.training.batch_loss import planned_isa
+    from puna.training.compute_backend import choose_backend
+    from puna.training.step_memory import step_memory
 
     device = choose_device(recipe.train.device)
     precision = choose_precision(recipe.train.precision, device)
@@ -102,14 +103,7 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
     peak_words = matmul_peak_words(peak, others())
     tokens = recipe.train.steps * recipe.tokens_per_step
     flops = training_flops_per_token(recipe.model, recipe.context_length)
-    memory = training_memory(
-        recipe.model,
-        recipe.micro_batch_size,
-        recipe.context_length,
-        half=precision == "bfloat16",
-        checkpointing=recipe.train.activation_checkpointing,
-        device=device.type,
-    ).total
+    memory = step_memory(recipe, device, precision).total
     parameters = count_parameters(recipe.model)
     table = Table(
         title=f"{recipe.run}: nothing is spent yet", title_justify="left", show_header=False
@@ -126,9 +120,11 @@ def _print_plan(recipe: "Recipe", console: "Console") -> None:
         "training FLOPs": f"{flops:.3g} a token, {flops * tokens:.3g} in all",
         "memory": f"about {memory / 1e9:.2f} GB",
         "device": f"{device}, {precision}, {peak_words}",
-        "computed by": planned_isa(recipe, build_transformer(recipe.model, "meta"), device),
+        "computed by": choose_backend(recipe, device).words,
         "time": f"about {flops * tokens / (0.5 * peak) / 60:,.1f} minutes at half of that peak",
     }
+    if recipe.train.minutes is not None:
+        rows["time budget"] = f"{recipe.train.minutes:g} minutes: of these steps as many as fit"
     rows |= _epochs(recipe, tokens)
     for name, value in rows.items():
         table.add_row(name, value)
@@ -166,7 +162,7 @@ def verify_resume(
 
     The first STEPS steps of the recipe are trained twice, once in one piece and once with a stop in
     the middle and a resume from the checkpoint; weights, optimizer state and logged numbers are
-    compared. Exits with 1 when anything differs.
+    compared. Exits with 1 when anything differs. A time budget is left out: the clock decides then.
 
     Example:
 
@@ -183,7 +179,7 @@ def verify_resume(
     from puna.workflow.run_data import open_data
 
     console = Console(markup=False, emoji=False)
-    resolved = read_recipe(recipe, overrides or [])
+    resolved = read_recipe(recipe, [*(overrides or []), "train.minutes=null"])
     steps = min(steps, resolved.train.steps)
     with RunProgress(console) as progress:
         make_missing_data(resolved, [progress])

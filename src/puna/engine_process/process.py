@@ -5,7 +5,8 @@ Run as `python -m puna.engine_process.process FD`, where FD is one end of a pair
 client.py does, and holds the other. It speaks messages.py and nothing else. It ends when it is told
 to, when the other end is closed (so an API server that was killed leaves nothing behind, even if a
 step hangs), or when the engine cannot go on. SIGINT and SIGTERM are for the API server, which
-drains; here they are ignored.
+drains; here they are ignored. How long its threads poll for each other is the setting of the
+command that started it (`puna.cli.spinning`), which it inherits.
 
 Cost, measured on one core beside a step's milliseconds: looking for commands and reporting take
 0.02 ms a step with one sequence, 0.22 ms with 64.
@@ -52,16 +53,6 @@ STATS_SECONDS = 0.2
 FAILURES_IN_A_ROW = 3
 """Failed steps in a row after which an engine is given up: the cause, such as a lost device, is not
 in a request.
-"""
-
-SPIN_COUNT = "10000"
-"""Polls of a thread of torch that waits for the others (libgomp's spin count) before it gives up
-its core.
-
-libgomp's own 300,000 keep a core for a whole time slice, for want of which the thread waited for
-may stand still. Measured with 2 threads on 2 cores and 16 streams of a small model: 2,500 tokens a
-second with either on a quiet machine; beside a process that is always busy, 300 to 640 with this
-and 90 to 180 with libgomp's.
 """
 
 log = logging.getLogger("puna.server")
@@ -273,7 +264,6 @@ def main() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT  # read when torch is imported, which it is not yet
     connection = socket.socket(fileno=int(sys.argv[1]))
     threading.Thread(
         target=_end_with_the_api_server, args=(connection.fileno(),), daemon=True

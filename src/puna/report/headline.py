@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from puna.number_format import duration, quantity
+from puna.number_format import duration, part_in_megabytes, quantity
 from puna.plots.step_chart import ReferenceLine
 from puna.run_log import finite
 
@@ -18,6 +18,10 @@ MEANINGS: Final[Mapping[str, str]] = {
     "parameters": "weights that training moved",
     "tokens": "tokens trained on, repeats included",
     "train_seconds": "seconds of training, without evaluation",
+    "steps": "updates, as many as fit in the time budget",
+    "most_steps": "train.steps of the recipe",
+    "budget_seconds": "train.minutes of the recipe, in seconds",
+    "beside_seconds": "seconds of validations and checkpoints",
     "tokens_per_second": "tokens trained on per second of training",
     "mfu": "model FLOPs utilisation, a fraction of the measured matmul peak",
     "matmul_peak_gflops": "measured matmul peak, GFLOP/s",
@@ -29,6 +33,10 @@ MEANINGS: Final[Mapping[str, str]] = {
     "val_all_targets": "tokens of validation text that there are",
     "gzip_bits_per_byte": "gzip -9 on the same text",
     "xz_bits_per_byte": "xz -9 on the same text",
+    "primed_bits_per_byte": "baselines on the same text that have read training text first",
+    "primed_read_bytes": "UTF-8 bytes of training text that they have read",
+    "primed_all_bytes": "UTF-8 bytes of training text that there are",
+    "baseline_bytes": "UTF-8 bytes of the validation text that all baselines took, its first ones",
     "recipe_hash": "names the configuration: equal hashes, equal recipes",
 }
 
@@ -45,12 +53,15 @@ class Card:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of the comparison in bits per byte; width in percent of the longest."""
+    """One bar of the comparison in bits per byte; width in percent of the longest. heading: of this
+    bar and those that follow it, empty where the one before goes on.
+    """
 
     label: str
     value: str
     width: str
     model: bool
+    heading: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,16 +106,36 @@ def compression_baselines(summary: Mapping[str, Any]) -> list[ReferenceLine]:
     ]
 
 
-def bars(model: float, baselines: Sequence[ReferenceLine]) -> list[Bar]:
-    """The model and its baselines side by side; shorter is better."""
-    longest = max([model, *(baseline.value for baseline in baselines)]) or 1.0
-    levels = [
-        ("this model", model),
-        *((baseline.label, baseline.value) for baseline in baselines),
-    ]
+def primed_baselines(summary: Mapping[str, Any]) -> list[ReferenceLine]:
+    """The baselines that have read training text first, in bits per byte of the validation text;
+    none of a run of an earlier release.
+    """
+    measured = summary.get("primed_bits_per_byte")
+    levels = measured.items() if isinstance(measured, Mapping) else ()
     return [
-        Bar(label, f"{value:.3f}", f"{100 * value / longest:.2f}", model=index == 0)
-        for index, (label, value) in enumerate(levels)
+        ReferenceLine(f"primed {name}".replace(" ", "\N{NO-BREAK SPACE}"), level)
+        for name, level in ((name, finite(value)) for name, value in levels)
+        if level is not None
+    ]
+
+
+def primed_heading(summary: Mapping[str, Any]) -> str:
+    """The text that the primed baselines have read, in words."""
+    read, everything = (finite(summary.get(f"primed_{part}_bytes")) for part in ("read", "all"))
+    if read is None or everything is None:
+        return "having read training text first"
+    return f"having read {part_in_megabytes(read, everything)} of the training text first"
+
+
+def bars(model: float, baselines: Mapping[str, Sequence[ReferenceLine]]) -> list[Bar]:
+    """The model and its baselines, these by heading, side by side; shorter is better."""
+    levels = [("", "this model", model)]
+    for heading, lines in baselines.items():
+        levels += [(("", heading)[i == 0], line.label, line.value) for i, line in enumerate(lines)]
+    longest = max(value for _, _, value in levels) or 1.0
+    return [
+        Bar(label, f"{value:.3f}", f"{100 * value / longest:.2f}", index == 0, heading)
+        for index, (heading, label, value) in enumerate(levels)
     ]
 
 

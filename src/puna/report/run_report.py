@@ -50,7 +50,10 @@ def _page(run: Path) -> str:
     summary = _read_json(run / "summary.json", dict) or {}
     recipe = run / "recipe.yaml"
     model = headline.validation_bits_per_byte(summary, records)
-    baselines = headline.compression_baselines(summary)
+    alone, primed = headline.compression_baselines(summary), headline.primed_baselines(summary)
+    headed = {"the held-out text alone": alone, headline.primed_heading(summary): primed}
+    # the chart has room for the best of the primed, which lie close together
+    drawn = [*alone, *sorted(primed, key=lambda baseline: baseline.value)[:1]]
     return render(
         "run_report.html",
         name=run.resolve().name,
@@ -60,10 +63,10 @@ def _page(run: Path) -> str:
         versions=_versions(summary),
         bits_per_byte=None if model is None else f"{model:.3f}",
         scored_tokens=headline.scored_tokens(summary, records),
-        bars=[] if model is None else headline.bars(model, baselines),
-        verdict="" if model is None else headline.verdict(model, baselines),
+        bars=[] if model is None else headline.bars(model, headed),
+        verdict="" if model is None else headline.verdict(model, [*alone, *primed]),
         cards=headline.cards(summary, records),
-        charts=run_charts(records, baselines),
+        charts=run_charts(records, drawn),
         validations=_validations(records),
         samples=_samples(run / "samples.json"),
         rows=headline.rows(summary),

@@ -39,8 +39,8 @@ def resolve_arms(
     """Every arm with its recipe, matched as the study asks; the widths that an arm sets itself are
     kept. further: overrides that come after the arm's own, by arm.
 
-    Raises ConfigError for an override that names nothing, and for an arm that cannot be matched
-    within `MATCHED_WITHIN`.
+    Raises ConfigError for an override that names nothing, for an arm that cannot be matched within
+    `MATCHED_WITHIN`, and for one with a time budget.
     """
     base = read_yaml(folder / study.base)
     recipes = {
@@ -85,7 +85,13 @@ def resolve_arms(
 
 
 def _recipe(base: dict[str, Any], overrides: Overrides, origin: str) -> Recipe:
-    return validate(Recipe, apply_overrides(base, overrides), origin=origin)
+    recipe = validate(Recipe, apply_overrides(base, overrides), origin=origin)
+    if recipe.train.minutes is not None:
+        raise ConfigError(
+            f"{origin}: train.minutes {recipe.train.minutes:g} would give arms as many steps as the"
+            " machine lets them take, and a study compares equal lengths: leave it out"
+        )
+    return recipe
 
 
 def _matched(

@@ -11,9 +11,9 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,7 @@ from puna.errors import ModelFolderError, TrainingError
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model, write_model, write_tensors
 from puna.training.optimizer import Optimizers
+from puna.training.time_plan import TimePlan
 
 OPTIMIZER, PROGRESS = "optimizer.safetensors", "training.json"
 NAME = re.compile(r"step-(\d{8})")
@@ -33,13 +34,39 @@ NAME = re.compile(r"step-(\d{8})")
 @dataclass(frozen=True)
 class Progress:
     """The progress of a run. step: updates done, which is also the position in the data. seconds:
-    spent in training steps.
+    spent in training steps. plan: of a run with a time budget.
     """
 
     step: int = 0
     seconds: float = 0.0
     recipe_hash: str = ""
     data_hash: str = ""
+    plan: TimePlan | None = None
+
+    @property
+    def position(self) -> float:
+        """Place in the recipe's schedule, in its steps."""
+        return self.plan.position if self.plan else self.step
+
+    def decided(self, validate_every: int) -> Self:
+        """The progress before a step, its plan decided anew."""
+        return self._with(self.plan and self.plan.decided(self.step, self.seconds, validate_every))
+
+    def stepped(self, seconds: float) -> Self:
+        """The progress after a step that took `seconds`."""
+        after = self._with(self.plan and self.plan.stepped(self.step, seconds))
+        return replace(after, step=self.step + 1, seconds=self.seconds + seconds)
+
+    def spent(self, seconds: float) -> Self:
+        """The progress after a checkpoint or baselines that took `seconds`."""
+        return self._with(self.plan and self.plan.spent(seconds))
+
+    def validated(self, seconds: float) -> Self:
+        """The progress after a validation that took `seconds`."""
+        return self._with(self.plan and self.plan.validated(seconds))
+
+    def _with(self, plan: TimePlan | None) -> Self:
+        return replace(self, plan=plan)
 
 
 def save_checkpoint(
@@ -67,10 +94,10 @@ def save_checkpoint(
 def load_checkpoint(path: Path, model: Transformer, optimizers: Optimizers) -> Progress:
     """Fill the model and the optimizers from a checkpoint, in place."""
     try:
-        progress = Progress(**json.loads((path / PROGRESS).read_text()))
+        progress = _read_progress(path / PROGRESS)
         tensors = load_file(path / OPTIMIZER)
         weights = read_model(path)
-    except (OSError, ValueError, TypeError, SafetensorError, ModelFolderError) as error:
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError, ModelFolderError) as error:
         raise TrainingError(
             f"the checkpoint {path} cannot be read ({error}); delete it to resume from the one"
             " before"
@@ -87,6 +114,14 @@ def load_checkpoint(path: Path, model: Transformer, optimizers: Optimizers) -> P
                     if key.startswith(prefix)
                 }
     return progress
+
+
+def _read_progress(path: Path) -> Progress:
+    values = json.loads(path.read_text())
+    # a checkpoint of an earlier release has no plan
+    if plan := values.pop("plan", None):
+        plan = TimePlan(**plan | {"recent": tuple(plan["recent"])})
+    return Progress(**values, plan=plan)
 
 
 def optimizer_tensors(model: Transformer, optimizers: Optimizers) -> dict[str, Tensor]:

@@ -194,10 +194,13 @@ class OptimizerRecipe(ChoosingConfig):
         """Steps of warm-up in a run of `steps`."""
         return self.warmup_steps if self.warmup_ratio is None else round(self.warmup_ratio * steps)
 
-    def factor(self, step: int, steps: int) -> float:
-        """The factor on the learning rates at `step` of `steps`."""
+    def factor(self, step: int, steps: int, position: float | None = None) -> float:
+        """The factor on the learning rates at `step` of `steps`. position: place in the schedule,
+        in steps; left out: `step`.
+        """
         return learning_rate_factor(
-            step,
+            step if self.warmup_ratio is None or position is None else position,
+            position=position,
             schedule=self.schedule,
             steps=steps,
             warmup=self.warmup(steps),
@@ -209,6 +212,11 @@ class TrainRecipe(Config):
     """The length of a run, its batches, and the files that it keeps."""
 
     steps: int = Field(gt=0)
+    minutes: float | None = _later_key(
+        None,
+        gt=0,
+        description="time budget of the run, which then has as many steps as fit; left out: none",
+    )
     batch_size: int = Field(default=8, gt=0, description="sequences a step")
     micro_batch_size: int | None = Field(
         default=None, gt=0, description="sequences at once; left out: the whole batch"

@@ -51,16 +51,22 @@ SCHEDULES: Mapping[str, Choice] = MappingProxyType(
 
 
 def learning_rate_factor(
-    step: int, *, schedule: str, steps: int, warmup: int, **options: Any
+    step: float,
+    *,
+    schedule: str,
+    steps: int,
+    warmup: int,
+    position: float | None = None,
+    **options: Any,
 ) -> float:
     """The factor on the learning rate at `step` (from 0): (step+1)/warmup at first, then the
     schedule over the rest.
 
     The first update after warm-up has factor 1, the last of `steps` has the schedule's value at
-    (steps-1-warmup)/(steps-warmup). options: those of the schedule. Usual mistake: a first update
-    with learning rate 0.
+    (steps-1-warmup)/(steps-warmup). position: place in the schedule in place of `step`, in steps,
+    with which a warm-up that is not over rises no further than the schedule has fallen. options:
+    those of the schedule. Usual mistake: a first update with learning rate 0.
     """
-    if step < warmup:
-        return (step + 1) / warmup
-    factor: float = SCHEDULES[schedule].load()((step - warmup) / max(1, steps - warmup), **options)
-    return factor
+    place = max(0.0, (step if position is None else position) - warmup)
+    factor: float = SCHEDULES[schedule].load()(place / max(1, steps - warmup), **options)
+    return min(factor, (step + 1) / warmup) if step < warmup else factor

@@ -16,14 +16,15 @@ from puna.training.recipe import Recipe
 RECIPE, CHANGES = "recipe.yaml", "changes.json"
 CHANGEABLE = (
     "train.steps",
+    "train.minutes",
     "train.log_every",
     "train.keep_last",
     "train.device",
     "train.precision",
     "train.isa",
 )
-"""Keys that a resume may change. Of these the first and the last three change the weights that come
-out, so they are kept with the run.
+"""Keys that a resume may change. Of these the first two and the last three change the weights that
+come out, so they are kept with the run.
 """
 Changes = dict[str, tuple[Any, Any]]
 """By dotted key: the value before, and after."""

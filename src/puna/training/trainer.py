@@ -21,13 +21,11 @@ from puna.device import (
     choose_device,
     choose_precision,
     measure_matmul_peak,
-    memory_bytes,
     synchronise,
     watch_others,
 )
 from puna.durable import write_json
 from puna.errors import TrainingError
-from puna.model.accounting import training_memory
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
 from puna.nn.mask import document_numbers
@@ -40,6 +38,7 @@ from puna.training.optimizer import build_optimizers
 from puna.training.recipe import Recipe
 from puna.training.run_lock import lock_run
 from puna.training.step import StepResult, train_step
+from puna.training.step_memory import reject_too_large
 from puna.training.stored_recipe import (
     RECIPE,
     Changes,
@@ -50,6 +49,7 @@ from puna.training.stored_recipe import (
     store_recipe,
 )
 from puna.training.throughput import ThroughputMeter
+from puna.training.time_plan import plan_for
 
 MAX_NON_FINITE_STEPS = 20  # in a row, before the run gives up
 
@@ -72,13 +72,15 @@ class Validation:
 class RunInputs:
     """Inputs of a run from the data and tokenizer packages.
 
-    batch: (step) -> ids [batch_size, context + 1], a pure function. bytes_per_token: of the
-    training text, to show bits per byte. write_tokenizer: adds the tokenizer's files to a model
+    batch: (step) -> ids [batch_size, context + 1], a pure function. validation_tokens: that
+    `validate` scores, about. bytes_per_token: of the training text, to show bits per byte.
+    write_tokenizer: adds the tokenizer's files to a model
     folder. special_ids: `bos_id` and `eos_ids` for `write_model`. tokenizer_hash: `Tokenizer.hash`.
     """
 
     batch: Callable[[int], Int[NDArray[Any], "B T+1"]]
     validate: Callable[[Transformer], Validation]
+    validation_tokens: int
     bytes_per_token: float
     data_hash: str
     write_tokenizer: Callable[[Path], None]
@@ -111,14 +113,18 @@ class Trainer:
         self.recipe, self.run, self.inputs, self.observers = recipe, run, inputs, observers
         self.device = choose_device(recipe.train.device)
         self.precision = choose_precision(recipe.train.precision, self.device)
-        self._reject_too_large()
+        reject_too_large(recipe, self.device, self.precision)
         self.model = build_transformer(recipe.model, self.device)
         init_weights(self.model, recipe.seed)
         # a run that has checkpoints has weights of its own
         if recipe.train.init_from and not checkpoint.checkpoints(run):
             copy_weights(self.model, Path(recipe.train.init_from))
         self.model.activation_checkpointing = recipe.train.activation_checkpointing
-        self.progress = Progress(recipe_hash=recipe_hash(recipe), data_hash=inputs.data_hash)
+        self.progress = Progress(
+            recipe_hash=recipe_hash(recipe),
+            data_hash=inputs.data_hash,
+            plan=plan_for(recipe, inputs.validation_tokens),
+        )
         self.changes: Changes = {}
         others = watch_others()
         self.peak = measure_matmul_peak(self.device, self.precision)
@@ -131,24 +137,6 @@ class Trainer:
         """The document of each position, for attention that does not cross from one to another."""
         begin, (end, *_) = self.inputs.special_ids["bos_id"], self.inputs.special_ids["eos_ids"]
         return document_numbers(ids, end if begin is None else begin)
-
-    def _reject_too_large(self) -> None:
-        train = self.recipe.train
-        needed = training_memory(
-            self.recipe.model,
-            self.recipe.micro_batch_size,
-            self.recipe.context_length,
-            half=self.precision == "bfloat16",
-            checkpointing=train.activation_checkpointing,
-            device=self.device.type,
-        ).total
-        available = memory_bytes(self.device)
-        if available is not None and needed > available:
-            raise TrainingError(
-                f"this recipe needs about {needed / 1e9:.1f} GB on {self.device}, which has"
-                f" {available / 1e9:.1f} GB: lower train.micro_batch_size, set"
-                " train.activation_checkpointing=true, or choose a smaller model"
-            )
 
     def start(self, resume: bool) -> None:
         """Take the run folder: a new one is begun, an existing one is continued from its newest
@@ -184,16 +172,27 @@ class Trainer:
                 f"train.steps {self.recipe.train.steps} lies before step {saved.step}, which"
                 f" {self.run} has reached: give at least that"
             )
-        self.progress = replace(saved, recipe_hash=self.progress.recipe_hash)
+        self.progress = replace(
+            saved,
+            recipe_hash=self.progress.recipe_hash,
+            plan=plan_for(self.recipe, self.inputs.validation_tokens, saved.step, saved.plan),
+        )
+
+    @property
+    def planned_steps(self) -> int:
+        """Steps that the run will have when it ends: the recipe's, or as many as its minutes let
+        expect now.
+        """
+        plan = self.progress.plan
+        return plan.steps if plan else self.recipe.train.steps
 
     def train(self, stop: Callable[[], bool] = lambda: False, until: int | None = None) -> bool:
-        """Train to the recipe's last step, or to step `until`, or until `stop` says so; True if the
-        recipe is finished.
+        """Train to the last step, or to step `until`, or until `stop` says so; True if the recipe
+        is finished.
 
         However it returns, a checkpoint of the last step is on disk.
         """
         recipe = self.recipe
-        last = min(recipe.train.steps, until or recipe.train.steps)
         log = RunLog(self.run / "metrics.jsonl")
         meter = ThroughputMeter(recipe, self.peak)
         non_finite = 0
@@ -202,7 +201,7 @@ class Trainer:
             # a kill between a save and its validation: a resumed run catches up on it here
             if self._validation_due():
                 self._validate(log)
-            while self.progress.step < last and not stop():
+            while self.progress.step < min(self.planned_steps, until or math.inf) and not stop():
                 factor, result = self._step(meter)
                 non_finite = 0 if result.applied else non_finite + 1
                 if non_finite == MAX_NON_FINITE_STEPS:
@@ -214,7 +213,7 @@ class Trainer:
                 step = self.progress.step
                 if (
                     step % recipe.train.log_every == 0
-                    or step == recipe.train.steps
+                    or step == self.planned_steps
                     or not result.applied
                 ):
                     self._record(log, self._train_record(factor, result, meter))
@@ -227,13 +226,14 @@ class Trainer:
         finally:
             log.close()
         self.model.eval()
-        return self.progress.step == recipe.train.steps
+        return self.progress.step == self.planned_steps
 
     def _step(self, meter: ThroughputMeter) -> tuple[float, StepResult]:
         recipe, step = self.recipe, self.progress.step
         begin = time.perf_counter()
         ids = torch.from_numpy(self.inputs.batch(step)).to(self.device, non_blocking=True)
-        factor = recipe.optimizer.factor(step, recipe.train.steps)
+        self.progress = self.progress.decided(recipe.train.validate_every)
+        factor = recipe.optimizer.factor(step, recipe.train.steps, self.progress.position)
         result = train_step(
             self.model,
             self.loss.function,
@@ -245,9 +245,7 @@ class Trainer:
         synchronise(self.device)  # kernels run on after the call returns; the clock must not
         seconds = time.perf_counter() - begin
         meter.add(seconds)
-        self.progress = replace(
-            self.progress, step=step + 1, seconds=self.progress.seconds + seconds
-        )
+        self.progress = self.progress.stepped(seconds)
         return factor, result
 
     def _train_record(
@@ -264,6 +262,7 @@ class Trainer:
             "applied": result.applied,
             **meter.measure(),
             "seconds": self.progress.seconds,
+            **({"planned_steps": plan.steps} if (plan := self.progress.plan) else {}),
         }
 
     def _record(self, log: RunLog, record: dict[str, Any]) -> None:
@@ -272,13 +271,20 @@ class Trainer:
             observer.logged(record)
 
     def _validation_due(self) -> bool:
-        step, train = self.progress.step, self.recipe.train
-        return step == train.steps or (step > 0 and step % train.validate_every == 0)
+        step, plan = self.progress.step, self.progress.plan
+        left = self.planned_steps - step
+        if left == 0 or step == 0:
+            return left == 0
+        # none just before the last one, where time is short
+        near = plan is not None and left < plan.validation
+        return step % self.recipe.train.validate_every == 0 and not near
 
     def _validate(self, log: RunLog) -> None:
+        begin = time.perf_counter()
         self.model.eval()
         found = self.inputs.validate(self.model)
         self.model.train()
+        self.progress = self.progress.validated(time.perf_counter() - begin)
         step = self.progress.step
         tokens = step * self.recipe.tokens_per_step
         self._record(
@@ -300,6 +306,7 @@ class Trainer:
         """Write the checkpoint of this step, tell the observers, and delete what need not be
         kept.
         """
+        begin = time.perf_counter()
         path = checkpoint.save_checkpoint(
             self.run,
             self.model,
@@ -309,6 +316,7 @@ class Trainer:
             special_ids=self.inputs.special_ids,
             provenance=self.provenance(),
         )
+        self.progress = self.progress.spent(time.perf_counter() - begin)
         checkpoint.prune(self.run, self.recipe.train.keep_last)
         for observer in self.observers:
             observer.saved(path)
@@ -324,7 +332,7 @@ class Trainer:
             "tokenizer_hash": self.inputs.tokenizer_hash,
             "puna_version": version("puna"),
             "torch_version": torch.__version__,
-            "isa": self.loss.isa,
+            "isa": self.loss.backend.isa,
             "step": self.progress.step,
             "tokens": self.progress.step * self.recipe.tokens_per_step,
             "context_length": self.recipe.context_length,

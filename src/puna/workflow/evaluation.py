@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from puna.data.shards import open_split
 from puna.errors import DataError
 from puna.eval.compression import gzip_bits_per_byte, xz_bits_per_byte
 from puna.eval.held_out import (
@@ -17,7 +19,13 @@ from puna.eval.held_out import (
     encode_sources,
     open_validation,
 )
+from puna.eval.primed_baselines import PrimedBaselines, measure_primed_baselines
+from puna.eval.training_text import TrainingText
 from puna.inference.language_model import LanguageModel, load
+from puna.tokenizer.tokenizer import Tokenizer
+
+PRIMING_BYTES = 12_000_000
+"""Bytes of training text that primed baselines read at most: 15 s of one core of an AMD EPYC."""
 
 Paths = Path | str | Sequence[Path | str]
 
@@ -49,6 +57,7 @@ class Evaluation:
     stride: int
     mask_documents: bool
     kept: float = 1.0
+    primed: PrimedBaselines | None = None
 
 
 def evaluate(
@@ -61,6 +70,7 @@ def evaluate(
     stride: int | None = None,
     mask_documents: bool | None = None,
     max_tokens: int = 2_000_000,
+    baselines: bool = False,
     device: str = "auto",
 ) -> Evaluation:
     """Score a model on one text: loss, perplexity and bits per byte, beside gzip and xz.
@@ -74,14 +84,21 @@ def evaluate(
     those that a model folder's puna.json says it was trained with; without that, and of a model
     that is loaded already, the model's context and no mask. max_tokens: score at most this many
     tokens, in windows spread evenly over the text (an equal part of each data folder), the same
-    ones for every model with this tokenizer, context and stride.
+    ones for every model with this tokenizer, context and stride. baselines: also measure those that
+    first read the training split of the data folders, an equal part of each, up to PRIMING_BYTES.
 
-    Raises DataError for none or several of text, file and data, a window that does not fit, a mask
-    that the model's parts do not obey, and a text that cannot be read or has fewer than two tokens.
-    Usual mistake: a path as `text`, which scores the letters of the path.
+    Raises DataError for none or several of text, file and data, baselines without data, a window
+    that does not fit, a mask that the model's parts do not obey, and a text that cannot be read or
+    has fewer than two tokens. Usual mistake: a path as `text`, which scores the letters of the
+    path.
     """
     if sum(given is not None for given in (text, file, data)) != 1:
         raise DataError("give exactly one of text, file and data to score")
+    if baselines and data is None:
+        raise DataError(
+            "baselines first read the training split of a prepared data folder, and there is no"
+            " data: give data, or leave baselines out"
+        )
     trained = {} if isinstance(model, LanguageModel) else _provenance(Path(model))
     llama = model if isinstance(model, LanguageModel) else load(model, device)
     longest = llama.model.config.context_length
@@ -97,16 +114,24 @@ def evaluate(
         )
     stride = context if stride is None else stride
     _check_windows(context, stride, longest)
-    windows = {"context": context, "stride": stride}
+    windows: dict[str, Any] = {"context": context, "stride": stride}
+    primed = None
     if data is not None:
         splits = [open_validation(Path(folder), llama.tokenizer) for folder in _listed(data)]
         held_out = HeldOutWindows.of_splits(splits, max_tokens, **windows)
         kept = 1.0
+        if baselines:
+            train = [open_split(folder, "train") for folder in _listed(data)]
+            equal = [1.0] * len(train)
+            read = TrainingText.of_splits(train, equal, llama.tokenizer, PRIMING_BYTES)
+            primed = primed_baselines(llama.tokenizer, held_out, read)
     else:
         encoded = _encoded(text, file, llama)
         held_out = HeldOutWindows.of_ids(encoded.ids, max_tokens, **windows)
         kept = encoded.kept(llama.tokenizer.token_lengths())
-    found = score_beside_baselines(llama, held_out, mask_documents=mask_documents, **windows)
+    found = score_beside_baselines(
+        llama, held_out, mask_documents=mask_documents, primed=primed, **windows
+    )
     return replace(found, bits_per_byte=found.bits_per_byte * kept, kept=kept)
 
 
@@ -154,18 +179,20 @@ def score_beside_baselines(
     context: int,
     stride: int,
     mask_documents: bool = False,
+    primed: PrimedBaselines | None = None,
     max_baseline_bytes: int | None = None,
 ) -> Evaluation:
     """Score the model on windows of this context and stride, and compress the text of their
-    targets, or its first `max_baseline_bytes` bytes.
+    targets, or its first tokens of at most `max_baseline_bytes` bytes. primed: of
+    `primed_baselines`, to stand beside it.
     """
     score = held_out.score(
         llama.model,
         llama.tokenizer.token_lengths(),
         separator=document_separator(llama.tokenizer) if mask_documents else None,
     )
-    text = llama.tokenizer.decode_bytes(held_out.targets.tolist(), skip_special=True)
-    text = text[:max_baseline_bytes]
+    targets = _first_targets(held_out, llama.tokenizer, max_baseline_bytes)
+    text = llama.tokenizer.decode_bytes(targets.tolist(), skip_special=True)
     return Evaluation(
         loss=score.loss,
         perplexity=score.perplexity,
@@ -179,4 +206,30 @@ def score_beside_baselines(
         context=context,
         stride=stride,
         mask_documents=mask_documents,
+        primed=primed,
     )
+
+
+def primed_baselines(
+    tokenizer: Tokenizer,
+    held_out: HeldOutWindows,
+    training: TrainingText,
+    max_baseline_bytes: int | None = None,
+) -> PrimedBaselines:
+    """The baselines that have read `training` first, on the text that `score_beside_baselines`
+    compresses. No model is needed.
+    """
+    before = held_out.windows[0][held_out.seen[0]]  # what the first target follows
+    targets = _first_targets(held_out, tokenizer, max_baseline_bytes)
+    return measure_primed_baselines(training, np.append(before, targets), tokenizer)
+
+
+def _first_targets(
+    held_out: HeldOutWindows, tokenizer: Tokenizer, max_bytes: int | None
+) -> NDArray[np.int64]:
+    """The targets, or the first of them of at most so many bytes."""
+    targets = held_out.targets
+    if max_bytes is None:
+        return targets
+    ends = np.cumsum(tokenizer.token_lengths()[targets], dtype=np.int64)
+    return targets[: np.searchsorted(ends, max_bytes, side="right")]

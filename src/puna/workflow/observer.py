@@ -58,6 +58,9 @@ class RunObserver:
     def corpus_prepared(self, folder: Path, manifest: "Manifest") -> None:
         """The corpus in `folder` is whole."""
 
+    def measuring_baselines(self) -> None:
+        """The baselines that first read the training text are about to be measured."""
+
     def training(self, trainer: "Trainer") -> None:
         """The first step is about to be taken, or the first one after a resume."""
 

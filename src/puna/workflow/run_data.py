@@ -18,6 +18,7 @@ from puna.data.shards import TokenStream, open_split
 from puna.data.sources import read_texts
 from puna.errors import DataError
 from puna.eval.held_out import HeldOutWindows, document_separator
+from puna.eval.training_text import TrainingText
 from puna.model.transformer import Transformer
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.recipe import Recipe
@@ -27,12 +28,13 @@ from puna.workflow.missing_data import outdated
 
 @dataclass(frozen=True)
 class RunData:
-    """Opened data of a run. validation: the validation split of each corpus of the mixture, in the
+    """Opened data of a run. train, validation: the splits of each corpus of the mixture, in the
     mixture's order. inputs: what the trainer needs. recipe: the run's, with what was found on disk
     in place of what it asks for.
     """
 
     tokenizer: Tokenizer
+    train: list[TokenStream]
     validation: list[TokenStream]
     inputs: RunInputs
     recipe: Recipe
@@ -42,6 +44,11 @@ class RunData:
         return HeldOutWindows.of_splits(
             self.validation, recipe.train.validation_tokens, context=recipe.context_length
         )
+
+    def training_text(self, max_bytes: int) -> TrainingText:
+        """The text that the model could learn from, about `max_bytes` of it where it has more."""
+        weights = {corpus.path: corpus.weight for corpus in self.recipe.data.mixture}
+        return TrainingText.of_splits(self.train, list(weights.values()), self.tokenizer, max_bytes)
 
     def validation_documents(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All of the validation text: the ids [N] of its documents, corpus after corpus, and the
@@ -136,6 +143,9 @@ def open_data(recipe: Recipe) -> RunData:
     inputs = RunInputs(
         batch=loader.batch,
         validate=validate,
+        validation_tokens=min(
+            recipe.train.validation_tokens, sum(split.num_tokens for split in validation)
+        ),
         bytes_per_token=sum(s.num_bytes for s in train.values())
         / sum(s.num_tokens for s in train.values()),
         data_hash=hashlib.sha256(hashes.encode()).hexdigest()[:16],
@@ -144,7 +154,8 @@ def open_data(recipe: Recipe) -> RunData:
         tokenizer_hash=tokenizer.hash,
     )
     manifests = [stream.manifest for stream in train.values()]
-    data = RunData(tokenizer, validation, inputs, _as_found(recipe, tokenizer, manifests))
+    found = _as_found(recipe, tokenizer, manifests)
+    data = RunData(tokenizer, list(train.values()), validation, inputs, found)
     return data
 
 

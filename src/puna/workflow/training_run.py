@@ -1,6 +1,7 @@
 """Training run as one function: data that is missing, training, measurement, and the files of a
 finished run.
 
+    RUN/baselines.json        what compressors and an n-gram model make of the held-out text
     RUN/recipe.yaml, metrics.jsonl, checkpoints/, best.json   while it trains
     RUN/model/                the model folder: loads here and in transformers
     RUN/summary.json          sizes, speed and scores; units are in the names
@@ -13,8 +14,9 @@ What it is not: it draws nothing and handles no signal; both are the caller's, t
 import datetime
 import json
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,19 +26,27 @@ import torch
 from puna.config import apply_overrides, validate
 from puna.durable import new_folder, write_json
 from puna.errors import ConfigError, TrainingError
+from puna.eval.primed_baselines import PrimedBaselines
 from puna.inference.language_model import LanguageModel
 from puna.model.accounting import count_parameters
 from puna.model.weights import write_model
 from puna.run_log import read_run_log
 from puna.tokenizer.tokenizer import Tokenizer
+from puna.training.checkpoint import Progress
 from puna.training.recipe import Recipe, read_recipe
 from puna.training.stored_recipe import read_stored_recipe, recipe_hash
 from puna.training.trainer import Trainer
-from puna.workflow.evaluation import Evaluation, score_beside_baselines
+from puna.workflow.evaluation import (
+    PRIMING_BYTES,
+    Evaluation,
+    primed_baselines,
+    score_beside_baselines,
+)
 from puna.workflow.missing_data import make_missing_data
 from puna.workflow.observer import RunObserver
 from puna.workflow.run_data import RunData, open_data
 
+BASELINES = "baselines.json"
 SAMPLE_PROMPTS, PROMPT_TOKENS = 4, 24
 BASELINE_BYTES = 20_000_000  # xz takes about a second a megabyte
 
@@ -82,6 +92,10 @@ def train(
     stop: asked before every step; once it says True the run saves and returns. observers: told of
     progress.
 
+    Usual mistake: beside busy programs, torch's own setting of how long its threads poll for each
+    other. The commands of `puna` limit it; here torch may have been imported, which reads it, so it
+    is for the caller to set, as docs/python.md says.
+
     Raises ConfigError for a recipe that breaks a rule or a device that is not there, DataError for
     sources or shards that cannot be read, TrainingError for a model that does not fit in memory, a
     folder that holds another run or is in use, a `train.init_from` that does not fit, and gradients
@@ -94,15 +108,16 @@ def train(
     _reject_other_tokenizer(recipe, data.tokenizer)
     trainer = Trainer(recipe, Path(recipe.run or ""), data.inputs, tuple(observers))
     trainer.start(resume)
-    if trainer.progress.step < recipe.train.steps:  # a finished run may be resumed to more steps
+    if trainer.progress.step < trainer.planned_steps:  # a finished run may be resumed to more steps
         (trainer.run / "summary.json").unlink(missing_ok=True)
+    primed = _primed_baselines(trainer, data, observers)
     for observer in observers:
         observer.training(trainer)
     finished = trainer.train(stop=stop)
     for observer in observers:
         observer.trained(finished)
     llama = LanguageModel(trainer.model, data.tokenizer)
-    summary = _measure(trainer, data, llama, observers) if finished else {}
+    summary = _measure(trainer, data, llama, primed, observers) if finished else {}
     return TrainedRun(trainer.run, finished, trainer.progress.step, llama, summary)
 
 
@@ -136,8 +151,36 @@ def resolve_recipe(
     return resolved
 
 
+def _primed_baselines(
+    trainer: Trainer, data: RunData, observers: Sequence[RunObserver]
+) -> PrimedBaselines:
+    """The baselines that have read the training text, measured once for a run.
+
+    Before it trains: its time counts to a run's minutes, and is not known before.
+    """
+    path = trainer.run / BASELINES
+    if path.exists():
+        return PrimedBaselines(**json.loads(path.read_text()))
+    for observer in observers:
+        observer.measuring_baselines()
+    begin = time.perf_counter()
+    measured = primed_baselines(
+        data.tokenizer,
+        data.held_out(trainer.recipe),
+        data.training_text(PRIMING_BYTES),
+        BASELINE_BYTES,
+    )
+    write_json(path, asdict(measured))
+    trainer.progress = trainer.progress.spent(time.perf_counter() - begin)
+    return measured
+
+
 def _measure(
-    trainer: Trainer, data: RunData, llama: LanguageModel, observers: Sequence[RunObserver]
+    trainer: Trainer,
+    data: RunData,
+    llama: LanguageModel,
+    primed: PrimedBaselines,
+    observers: Sequence[RunObserver],
 ) -> dict[str, Any]:
     """Score the finished model beside the baselines, sample from it, and write model, summary and
     samples. summary.json comes last: where it is, the others are.
@@ -151,6 +194,7 @@ def _measure(
         context=recipe.context_length,
         stride=recipe.context_length,
         mask_documents=recipe.train.mask_documents,
+        primed=primed,
         max_baseline_bytes=BASELINE_BYTES,
     )
     for observer in observers:
@@ -177,7 +221,7 @@ def _model_metrics(found: Evaluation) -> dict[str, float]:
 def summarise(trainer: Trainer, found: Evaluation) -> dict[str, Any]:
     """The values of summary.json for a finished run; units are in the names."""
     recipe, seconds = trainer.recipe, trainer.progress.seconds
-    tokens = recipe.train.steps * recipe.tokens_per_step
+    tokens = trainer.progress.step * recipe.tokens_per_step
     records = [
         record
         for record in read_run_log(trainer.run / "metrics.jsonl")
@@ -189,6 +233,7 @@ def summarise(trainer: Trainer, found: Evaluation) -> dict[str, Any]:
         "parameters": count_parameters(recipe.model).total,
         "tokens": tokens,
         "train_seconds": round(seconds, 2),
+        **_time_budget(trainer.progress, recipe),
         "tokens_per_second": round(tokens / seconds, 1),
         "mfu": round(median["mfu"], 4),
         # records of a run that an earlier release began have none
@@ -212,6 +257,31 @@ def summarise(trainer: Trainer, found: Evaluation) -> dict[str, Any]:
         "recipe_hash": recipe_hash(recipe),
         "gzip_bits_per_byte": found.gzip_bits_per_byte,
         "xz_bits_per_byte": found.xz_bits_per_byte,
+        **_primed(found),
+    }
+
+
+def _primed(found: Evaluation) -> dict[str, Any]:
+    """The primed baselines as summary.json has them."""
+    if found.primed is None:
+        return {}
+    return {
+        "primed_bits_per_byte": found.primed.bits_per_byte,
+        "primed_read_bytes": found.primed.read_bytes,
+        "primed_all_bytes": found.primed.all_bytes,
+        "baseline_bytes": found.primed.scored_bytes,
+    }
+
+
+def _time_budget(progress: Progress, recipe: Recipe) -> dict[str, Any]:
+    """The values on how the steps of a run came to fit in its minutes, where it had a budget."""
+    if progress.plan is None:
+        return {}
+    return {
+        "steps": progress.step,
+        "most_steps": recipe.train.steps,
+        "budget_seconds": round(progress.plan.budget, 2),
+        "beside_seconds": round(progress.plan.beside, 2),
     }
 
 

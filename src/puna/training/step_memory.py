@@ -1,0 +1,73 @@
+"""The estimated memory of a recipe's training step on the backend that it trains on."""
+
+import torch
+
+from puna.device import Precision, memory_bytes
+from puna.errors import TrainingError
+from puna.model.accounting import TrainingMemory, count_parameters, training_memory
+from puna.model.config import ModelConfig
+from puna.native.autograd import LOGIT_BYTES
+from puna.training.compute_backend import choose_backend
+from puna.training.recipe import Recipe
+
+
+def step_memory(recipe: Recipe, device: torch.device, precision: Precision) -> TrainingMemory:
+    """Bytes of a step by part. Where the native core computes a part and PyTorch another, all is
+    estimated as on PyTorch, which needs more.
+    """
+    batch, context = recipe.micro_batch_size, recipe.context_length
+    backend = choose_backend(recipe, device)
+    if not backend.isa.startswith("torch") and not backend.on_torch:
+        return native_memory(recipe.model, batch, context, half=precision == "bfloat16")
+    return training_memory(
+        recipe.model,
+        batch,
+        context,
+        half=precision == "bfloat16",
+        checkpointing=recipe.train.activation_checkpointing,
+        device=device.type,
+    )
+
+
+def reject_too_large(recipe: Recipe, device: torch.device, precision: Precision) -> None:
+    """Raise TrainingError where a step of the recipe needs more memory than the device has."""
+    needed, available = step_memory(recipe, device, precision).total, memory_bytes(device)
+    if available is not None and needed > available:
+        raise TrainingError(
+            f"this recipe needs about {needed / 1e9:.1f} GB on {device}, which has"
+            f" {available / 1e9:.1f} GB: lower train.micro_batch_size, set"
+            " train.activation_checkpointing=true, or choose a smaller model"
+        )
+
+
+def native_memory(config: ModelConfig, batch: int, context: int, *, half: bool) -> TrainingMemory:
+    """Bytes of a step of a model that the native core computes as a whole, on `batch` sequences of
+    `context` tokens; the twin of `training_memory`, with the same things left out.
+
+    half: matrix products in bfloat16. tests/training/test_step_memory.py holds the activations
+    within 5% of what autograd keeps.
+    """
+    parameters = count_parameters(config)
+    element = 2 if half else 4
+    heads = config.num_heads * config.head_width
+    packed = heads + 2 * config.num_kv_heads * config.head_width
+    # of each half of a layer the stream and its scale in float32, and the normalised input; then
+    # queries, keys and values, the heads and their sums; gate and up
+    token = 2 * (4 * config.width + 4 + element * config.width)
+    token += element * (packed + heads) + 4 * config.num_heads
+    token += element * 2 * config.feed_forward_width
+    # the matrices of a layer joined for one product, in bfloat16 those that stand alone as well
+    joined = config.width * (packed + 2 * config.feed_forward_width)
+    alone = config.width * (heads + config.feed_forward_width) if half else 0
+    layers = config.num_layers * (batch * context * token + element * (joined + alone))
+    # the last norm, and the loss's gradients for the hidden states and for the output matrix
+    output = config.vocab_size * config.width
+    end = batch * context * (4 * config.width + 4 + element * config.width) + 4 * output
+    return TrainingMemory(
+        weights=4 * parameters.total,
+        gradients=4 * parameters.total,
+        optimizer_moments=8 * parameters.total,
+        activations=layers + end,
+        # and the chunk's part of the gradient, in bfloat16 a copy of the matrix as well
+        logits=LOGIT_BYTES + (2 if half else 1) * element * output,
+    )
