@@ -106,26 +106,33 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient."""
+        """Update every matrix that has a gradient, computing in the memory of the gradients."""
         assert closure is None, "the gradients are there already"
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if not weights:
                 continue
-            gradients = [weight.grad for weight in weights]
+            updates = [weight.grad for weight in weights]
             momenta = [self._momentum(weight) for weight in weights]
-            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-            updates = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
-            self._orthogonalise(updates)
+            torch._foreach_lerp_(momenta, updates, 1 - group["momentum"])
+            torch._foreach_lerp_(updates, momenta, group["momentum"])
+            native = [update for update in updates if self._is_native(update)]
+            if self.kernels is not None and native:
+                self.kernels.orthogonalise(native, torch.tensor(self.steps))
             # decay is decoupled, as in AdamW: it does not pass through the momentum
             decay = group["lr"] * group["weight_decay"]
             if not self.cautious_decay:
                 torch._foreach_mul_(weights, 1 - decay)
             for weight, update in zip(weights, updates, strict=True):
+                if not self._is_native(update):
+                    update = orthogonalise(update, self.steps)
                 if self.cautious_decay:
                     weight.mul_(1 - decay * (weight * update >= 0))
                 rows, columns = weight.shape
                 weight.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+
+    def _is_native(self, matrix: Tensor) -> bool:
+        return self.kernels is not None and min(matrix.shape) <= NATIVE_WIDTH
 
     def _momentum(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
@@ -133,17 +140,6 @@ class Muon(Optimizer):
             state["momentum"] = torch.zeros_like(weight)
         momentum: Tensor = state["momentum"]
         return momentum
-
-    def _orthogonalise(self, matrices: list[Tensor]) -> None:
-        """Replace each matrix of the list, or its entries."""
-        native = []
-        for place, matrix in enumerate(matrices):
-            if self.kernels is not None and min(matrix.shape) <= NATIVE_WIDTH:
-                native.append(matrix)
-            else:
-                matrices[place] = orthogonalise(matrix, self.steps)
-        if self.kernels is not None and native:
-            self.kernels.orthogonalise(native, torch.tensor(self.steps))
 
 
 class Optimizers:
