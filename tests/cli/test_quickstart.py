@@ -52,7 +52,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
     """The quickstart's own recipe with a model that takes seconds, and forty steps."""
     own = quickstart.quickstart_recipe
 
-    def recipe(run: Path, corpus: dict[str, Any], steps: int) -> Recipe:
+    def recipe(run: Path, corpus: dict[str, Any], steps: int, isa: str) -> Recipe:
         model = {
             "vocab_size": 2048,
             "width": 32,
@@ -61,7 +61,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
             "context_length": 32,
             "tie_embeddings": True,
         }
-        values = own(run, corpus, steps).model_dump() | {"model": model}
+        values = own(run, corpus, steps, isa).model_dump() | {"model": model}
         return validate(
             Recipe, overlay(values, {"train": {"context_length": 32, "device": "cpu"}}), "test"
         )

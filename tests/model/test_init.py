@@ -120,6 +120,18 @@ def test_the_scale_of_the_residual_projections_can_be_left_out() -> None:
     assert layer.self_attn.o_proj.weight.std().item() == pytest.approx(128**-0.5, rel=0.03)
 
 
+def test_blocks_that_start_at_zero_are_the_identity_and_leave_the_other_weights_alone() -> None:
+    model, other = initialised(zero_residual_init=True), initialised()
+    zero = {"o_proj", "down_proj"}
+    for (name, weight), there in zip(model.named_parameters(), other.parameters(), strict=True):
+        expected = torch.zeros_like(there) if name.split(".")[-2] in zero else there
+        torch.testing.assert_close(weight, expected, rtol=0, atol=0, msg=name)
+    seen = []
+    model.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(torch.arange(60)[None])
+    torch.testing.assert_close(seen[0][0], model.embed_tokens.weight[:60], rtol=0, atol=0)
+
+
 def test_fan_in_keeps_the_size_of_what_a_matrix_is_given() -> None:
     layer = cast(Any, initialised(init="fan_in").layers[0])
     x = torch.randn(1000, 128, generator=torch.Generator().manual_seed(1))
@@ -152,6 +164,7 @@ def test_mup_with_tied_embeddings_is_rejected() -> None:
 def test_an_init_changes_no_fingerprint_of_a_model_without_it() -> None:
     shape = {"vocab_size": 500, "width": 128, "num_layers": 3, "num_heads": 4}
     dumped = ModelConfig.model_validate(shape).model_dump()
-    assert not {"init", "init_std", "embedding_std", "scale_embeddings"} & dumped.keys()
+    new = {"init", "init_std", "embedding_std", "scale_embeddings", "zero_residual_init"}
+    assert not new & dumped.keys()
     chosen = ModelConfig.model_validate({**shape, "init": "fan_in", "embedding_std": 0.5})
     assert ModelConfig.model_validate(chosen.model_dump()) == chosen

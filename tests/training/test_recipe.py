@@ -75,6 +75,23 @@ from puna.training.stored_recipe import differences, dump_recipe, recipe_hash
             ["model.norm=none", "model.norm_eps=1e-3"],
             "model: norm_eps = 0.001 means nothing with norm = none: leave it out",
         ),
+        (
+            ["model.tie_embeddings=true", "optimizer.head_learning_rate=0.1"],
+            "optimizer.head_learning_rate 0.1 ... model.tie_embeddings ... leave it out",
+        ),
+        (["optimizer.vector_learning_rate=0"], "optimizer.vector_learning_rate = 0"),
+        (
+            ["optimizer.cautious_decay=true"],
+            "optimizer: cautious_decay = True means nothing with name = adamw: leave it",
+        ),
+        (
+            ["optimizer.schedule=linear", "optimizer.decay_share=0.5"],
+            "optimizer: decay_share = 0.5 means nothing with schedule = linear: leave it",
+        ),
+        (["optimizer.schedule=wsd", "optimizer.decay_share=0"], "optimizer.decay_share = 0"),
+        (["optimizer.name=muon", "optimizer.muon_momentum=1"], "optimizer.muon_momentum = 1"),
+        (["optimizer.name=muon", "optimizer.muon_iterations=0"], "optimizer.muon_iterations = 0"),
+        (["optimizer.name=muon", "optimizer.muon_coefficients=x"], "muon_coefficients = 'x'"),
         (["optimizer.final_factor=1.5"], "optimizer.final_factor = 1.5"),
         (["optimizer.learning_rate=0"], "optimizer.learning_rate = 0"),
         (["data.mixture=[]"], "data.mixture"),
@@ -198,6 +215,30 @@ def test_a_warm_up_ratio_changes_no_fingerprint_of_recipes_without_it(
     given = tiny_recipe("optimizer.warmup_ratio=0.1")
     assert recipe_hash(given) != recipe_hash(without)
     assert "warmup_ratio: 0.1" in dump_recipe(given)
+
+
+@pytest.mark.parametrize(
+    ("choice", "option", "other"),
+    [
+        ("name=muon", "muon_momentum=0.95", "muon_momentum=0.9"),
+        ("name=muon", "muon_coefficients=jordan", "muon_coefficients=polar_express"),
+        ("name=muon", "muon_iterations=5", "muon_iterations=3"),
+        ("name=muon", "cautious_decay=false", "cautious_decay=true"),
+        ("name=muon", "embedding_learning_rate=null", "embedding_learning_rate=0.1"),
+        ("name=adamw", "vector_learning_rate=null", "vector_learning_rate=0.1"),
+        ("schedule=wsd", "decay_share=0.2", "decay_share=0.5"),
+    ],
+)
+def test_later_options_change_no_fingerprint_of_recipes_without_them(
+    choice: str, option: str, other: str, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    without = tiny_recipe(f"optimizer.{choice}")
+    assert f"{option.partition('=')[0]}:" not in dump_recipe(without)
+    default = tiny_recipe(f"optimizer.{choice}", f"optimizer.{option}")
+    assert recipe_hash(default) == recipe_hash(without)
+    changed = tiny_recipe(f"optimizer.{choice}", f"optimizer.{other}")
+    assert recipe_hash(changed) != recipe_hash(without)
+    assert Recipe.model_validate(changed.model_dump()) == changed
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.training.schedule import SCHEDULES, learning_rate_factor, wsd
+from puna.training.schedule import SCHEDULES, learning_rate_factor, linear, wsd
 
 ROOT_HALF = math.sqrt(0.5)
 
 
 def options(schedule: str, final: float) -> dict[str, float]:
-    """The final factor, for a schedule that takes one."""
-    return dict.fromkeys(SCHEDULES[schedule].options, final)
+    """The final factor and the share of the decay, for a schedule that takes one."""
+    values = {"final_factor": final, "decay_share": 0.2}
+    return {key: values[key] for key in SCHEDULES[schedule].options}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,17 @@ def test_closed_forms(schedule: str, final: float, values: list[float]) -> None:
     ("progress", "factor"), [(0.8, 1.0), (0.85, 0.775), (0.9, 0.55), (0.95, 0.325), (1.0, 0.1)]
 )
 def test_wsd_falls_in_its_last_fifth(progress: float, factor: float) -> None:
-    assert wsd(progress, 0.1) == pytest.approx(factor)
+    assert wsd(progress, 0.1, 0.2) == pytest.approx(factor)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_wsd_that_falls_all_the_way_is_linear(progress: float, final: float) -> None:
+    assert wsd(progress, final, 1.0) == linear(progress, final)
+
+
+@pytest.mark.parametrize(("progress", "factor"), [(0.4, 1.0), (0.7, 0.525), (1.0, 0.05)])
+def test_wsd_falls_in_the_share_that_it_is_given(progress: float, factor: float) -> None:
+    assert wsd(progress, 0.05, 0.6) == pytest.approx(factor)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

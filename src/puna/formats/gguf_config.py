@@ -196,7 +196,8 @@ def inexpressible(config: ModelConfig) -> list[str]:
         "preset", "vocab_size", "width", "num_layers", "num_heads", "num_kv_heads", "head_width",
         "context_length", "tie_embeddings", "padding_id", "norm_eps", "feed_forward_width",
         "feed_forward_multiple", "feed_forward_bias", "rope_base", "rope_scaling", "qk_norm",
-        "attention_bias", "init", "init_std", "scale_residual_init", "embedding_std",
+        "attention_bias", "init", "init_std", "scale_residual_init",
+        "zero_residual_init", "embedding_std",
     }  # fmt: skip
     # A new option of ModelConfig is one that llama.cpp lacks, until it is added here
     values = {key: value for key, value in config.model_dump().items() if value is not None}

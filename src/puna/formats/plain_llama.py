@@ -10,7 +10,7 @@ _FREE = frozenset(
     {"preset", "vocab_size", "width", "num_layers", "num_heads", "num_kv_heads", "head_width"}
     | {"context_length", "tie_embeddings", "padding_id", "norm_eps", "rope_base", "rope_scaling"}
     | {"feed_forward_width", "feed_forward_multiple", "scale_embeddings"}
-    | {"init", "init_std", "scale_residual_init", "embedding_std"}
+    | {"init", "init_std", "scale_residual_init", "zero_residual_init", "embedding_std"}
 )
 
 

@@ -83,6 +83,7 @@ class ModelConfig(ChoosingConfig):
             "init",
             "init_std",
             "scale_residual_init",
+            "zero_residual_init",
             "embedding_std",
             "attention_bias",
             "qk_norm_over",
@@ -172,6 +173,9 @@ class ModelConfig(ChoosingConfig):
     init_std: float = Field(default=0.02, gt=0, description="of all weights that init normal fills")
     scale_residual_init: bool = Field(
         default=True, description="divide what writes into the residual stream by sqrt(2 L)"
+    )
+    zero_residual_init: bool = Field(
+        default=False, description="start what writes into the residual stream at 0"
     )
     embedding_std: float | None = Field(
         default=None, gt=0, description="of the embeddings at the start; left out: as init has it"

@@ -53,11 +53,13 @@ def mup(width: int) -> StandardDeviations:
 def init_weights(model: Transformer, seed: int) -> None:
     """Fill every parameter in place, the same on any device: matrices normal with the standard
     deviations that `init` names, the two that write into the residual stream divided by sqrt(2 L)
-    (`scale_residual_init`), so that its variance does not grow with depth; learned positions as
-    large as the embeddings that they join; biases 0; every other part as it starts by itself (norms
-    at 1).
+    (`scale_residual_init`), so that its variance does not grow with depth, or 0
+    (`zero_residual_init`), so that every block begins as the identity; learned positions as large
+    as the embeddings that they join; biases 0; every other part as it starts by itself (norms at
+    1).
 
-    Source: Radford et al. 2019, GPT-2, section 2.3 (the scaled residual projections).
+    Source: Radford et al. 2019, GPT-2, section 2.3 (the scaled residual projections); Zhang et al.
+    2019, Fixup, section 3 (zero).
     """
     config = model.config
     start: StandardDeviations = INITS[config.init].build(config, config.width)
@@ -67,8 +69,11 @@ def init_weights(model: Transformer, seed: int) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Embedding):
             std = start.hidden(module.weight[0].numel())
-            if name.endswith(("o_proj", "down_proj")) and config.scale_residual_init:
-                std /= (2 * config.num_layers) ** 0.5
+            if name.endswith(("o_proj", "down_proj")):
+                if config.scale_residual_init:
+                    std /= (2 * config.num_layers) ** 0.5
+                if config.zero_residual_init:
+                    std = 0.0
             elif module is model.lm_head:
                 std = start.output
             elif isinstance(module, nn.Embedding):

@@ -17,6 +17,7 @@ _FREE = frozenset(
         "init",
         "init_std",
         "scale_residual_init",
+        "zero_residual_init",
         "embedding_std",
         "feed_forward_multiple",
         "padding_id",

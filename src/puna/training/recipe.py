@@ -83,6 +83,10 @@ class DataRecipe(Config):
     )
 
 
+# of parts of the model, in place of learning_rate
+_RATES = dict.fromkeys(
+    ("embedding_learning_rate", "head_learning_rate", "vector_learning_rate"), None
+)
 # called with the model; AdamW's defaults are LLaMA's (Touvron et al. 2023, section 2.3)
 OPTIMIZERS: Mapping[str, Choice] = MappingProxyType(
     {
@@ -92,14 +96,20 @@ OPTIMIZERS: Mapping[str, Choice] = MappingProxyType(
             learning_rate=3e-4,
             betas=(0.9, 0.95),
             weight_decay=0.1,
+            **_RATES,
         ),
         "muon": Choice(
             "",
             "puna.training.optimizer:muon_and_adamw",
             learning_rate=3e-4,
             muon_learning_rate=0.02,
+            muon_momentum=0.95,
+            muon_coefficients="jordan",
+            muon_iterations=5,
+            cautious_decay=False,
             betas=(0.9, 0.95),
             weight_decay=0.1,
+            **_RATES,
         ),
         # He et al. 2016, section 3.4
         "sgd": Choice(
@@ -110,6 +120,7 @@ OPTIMIZERS: Mapping[str, Choice] = MappingProxyType(
                 0.9, ge=0, lt=1, description="share of the last update's direction that stays"
             ),
             weight_decay=1e-4,
+            **_RATES,
         ),
     }
 )
@@ -122,7 +133,10 @@ class OptimizerRecipe(ChoosingConfig):
     """
 
     families: ClassVar[dict[str, Table]] = {"name": OPTIMIZERS, "schedule": SCHEDULES}
-    late_options: ClassVar[frozenset[str]] = frozenset({"warmup_ratio"})
+    late_options: ClassVar[frozenset[str]] = frozenset(
+        {"warmup_ratio", "decay_share", "cautious_decay", *_RATES}
+        | {"muon_momentum", "muon_coefficients", "muon_iterations"}
+    )
 
     name: Annotated[str, named(OPTIMIZERS)] = "adamw"
     learning_rate: float = Field(
@@ -131,8 +145,27 @@ class OptimizerRecipe(ChoosingConfig):
     muon_learning_rate: float = Field(
         default=0.02, gt=0, description="Muon's, at the schedule's top"
     )
+    muon_momentum: float = Field(
+        default=0.95, ge=0, lt=1, description="share of the last updates' direction that stays"
+    )
+    muon_coefficients: Literal["jordan", "polar_express"] = Field(
+        default="jordan", description="of Muon's Newton-Schulz steps"
+    )
+    muon_iterations: int = Field(default=5, ge=1, le=16, description="Newton-Schulz steps")
+    embedding_learning_rate: float | None = Field(
+        default=None, gt=0, description="the embeddings'; left out: learning_rate"
+    )
+    head_learning_rate: float | None = Field(
+        default=None, gt=0, description="an output layer's of its own; left out: learning_rate"
+    )
+    vector_learning_rate: float | None = Field(
+        default=None, gt=0, description="that of norms and biases; left out: learning_rate"
+    )
     betas: tuple[float, float] = Field(default=(0.9, 0.95), strict=False)
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
+    cautious_decay: bool = Field(
+        default=False, description="Muon's decay only where the update shrinks the weight too"
+    )
     schedule: Annotated[str, named(SCHEDULES)] = "cosine"
     warmup_steps: int = Field(default=100, ge=0)
     warmup_ratio: float | None = Field(
@@ -144,6 +177,9 @@ class OptimizerRecipe(ChoosingConfig):
         le=1,
         description="learning rate that the schedule falls to, relative to the top; the last update"
         " is one step short of it",
+    )
+    decay_share: float = Field(
+        default=0.2, gt=0, le=1, description="part of the run, its last, in which wsd falls"
     )
     clip_norm: float = Field(
         default=1.0, gt=0, description="gradients longer than this are scaled down to it"
@@ -256,6 +292,12 @@ class Recipe(Config):
             raise ValueError(
                 f"train.mask_documents cannot stop model.feed_forward {self.model.feed_forward},"
                 " which sees the positions before its own, at the start of a document: leave it out"
+            )
+        if self.model.tie_embeddings and self.optimizer.head_learning_rate is not None:
+            raise ValueError(
+                f"optimizer.head_learning_rate {self.optimizer.head_learning_rate:g} means nothing"
+                " with model.tie_embeddings, where the output layer is the embedding: leave it out,"
+                " or give optimizer.embedding_learning_rate"
             )
         if self.optimizer.warmup(self.train.steps) >= self.train.steps:
             ratio = self.optimizer.warmup_ratio

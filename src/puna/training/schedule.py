@@ -30,14 +30,13 @@ def linear(progress: float, final_factor: float) -> float:
     return 1 - (1 - final_factor) * progress
 
 
-DECAY = 0.2  # the last part of a WSD schedule; Hägele et al. 2024, section 3, find 10-20% enough
+def wsd(progress: float, final_factor: float, decay_share: float) -> float:
+    """Warm-up, stable, decay: 1 until the last part, `decay_share` of all, and there a straight
+    line to `final_factor`.
 
-
-def wsd(progress: float, final_factor: float) -> float:
-    """Warm-up, stable, decay: 1 until the last fifth, then a straight line to `final_factor`.
-    Source: Hu et al. 2024, MiniCPM, section 4.
+    Source: Hu et al. 2024, MiniCPM, section 4; Hägele et al. 2024, section 3, find 10-20% enough.
     """
-    return linear(max(0.0, (progress - (1 - DECAY)) / DECAY), final_factor)
+    return linear(max(0.0, (progress - (1 - decay_share)) / decay_share), final_factor)
 
 
 # called with the progress, from 0 after warm-up to 1
@@ -45,7 +44,7 @@ SCHEDULES: Mapping[str, Choice] = MappingProxyType(
     {
         "cosine": Choice("", "puna.training.schedule:cosine", final_factor=0.1),
         "linear": Choice("", "puna.training.schedule:linear", final_factor=0.1),
-        "wsd": Choice("", "puna.training.schedule:wsd", final_factor=0.1),
+        "wsd": Choice("", "puna.training.schedule:wsd", final_factor=0.1, decay_share=0.2),
         "constant": Choice("", "puna.training.schedule:constant"),
     }
 )

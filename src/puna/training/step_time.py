@@ -35,8 +35,8 @@ class StepTimer:
         precision = choose_precision(recipe.train.precision, self.device)
         self.model = build_transformer(recipe.model, self.device).train()
         init_weights(self.model, recipe.seed)
-        self._optimizers = build_optimizers(self.model, recipe.optimizer)
         self.loss = batch_loss(self.model, recipe, self.device, precision)
+        self._optimizers = build_optimizers(self.model, recipe.optimizer, self.loss.kernels)
 
     def seconds(self, batch: Callable[[], Int[Tensor, "B T+1"]]) -> float:
         """Seconds of one step, the call of `batch` included, until the device has done it."""

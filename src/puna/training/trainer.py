@@ -120,7 +120,6 @@ class Trainer:
         if recipe.train.init_from and not checkpoint.checkpoints(run):
             copy_weights(self.model, Path(recipe.train.init_from))
         self.model.activation_checkpointing = recipe.train.activation_checkpointing
-        self.optimizers = build_optimizers(self.model, recipe.optimizer)
         self.progress = Progress(
             recipe_hash=recipe_hash(recipe),
             data_hash=inputs.data_hash,
@@ -132,6 +131,7 @@ class Trainer:
         self.others_while_measured = others()
         documents = self.documents if recipe.train.mask_documents else None
         self.loss = batch_loss(self.model, recipe, self.device, self.precision, documents)
+        self.optimizers = build_optimizers(self.model, recipe.optimizer, self.loss.kernels)
 
     def documents(self, ids: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
         """The document of each position, for attention that does not cross from one to another."""

@@ -36,7 +36,7 @@ WINDOW, PROMPT, CONTINUED = 64, 8, 16
 _APART = frozenset(
     {"preset", "context_length", "tie_embeddings", "padding_id", "feed_forward_multiple"}
     | {"rope_base", "rope_scaling"}  # the frequencies are compared
-    | {"init", "init_std", "scale_residual_init", "embedding_std"}
+    | {"init", "init_std", "scale_residual_init", "zero_residual_init", "embedding_std"}
 )
 
 
