@@ -30,6 +30,8 @@ class Kernels {
     find(attention, prefix + "attention");
     find(attention_backward, prefix + "attention_backward");
     find(cross_entropy, prefix + "cross_entropy");
+    find(orthogonalise_scratch, prefix + "orthogonalise_scratch");
+    find(orthogonalise, prefix + "orthogonalise");
   }
 
   int (*runs)(const char*);
@@ -52,6 +54,9 @@ class Kernels {
                              void* grad_qkv, void* scratch);
   void (*cross_entropy)(const PunaTeam*, int half, int64_t rows, int64_t width, void* logits,
                         const int64_t* targets, void* loss, void* scratch);
+  int64_t (*orthogonalise_scratch)(int64_t rows, int64_t columns);
+  void (*orthogonalise)(const PunaTeam*, int64_t count, const PunaMatrix* matrices, int64_t steps,
+                        const void* coefficients, void* scratch, int64_t scratch_bytes);
 
  private:
   template <class F>

@@ -24,6 +24,9 @@ using Outputs = std::vector<Output>;
 // A kernel with its inputs, on a tier and a team.
 using Run = std::function<Outputs(const Kernels&, const PunaTeam&)>;
 
+// Five steps enlarge the rounding of small singular values by 3.4445^5, about 500.
+constexpr double ORTHOGONAL_BOUND = 1e-4;
+
 // The case that runs, for the handler of a page that is touched.
 char current[200];
 
@@ -262,6 +265,41 @@ void cross_entropy(Sweep& sweep) {
               });
 }
 
+void orthogonalise(Sweep& sweep) {
+  sweep.begin();
+  Random& random = sweep.random;
+  const int64_t steps = random.whole(1, 5);
+  std::vector<Array> matrices;
+  std::vector<PunaMatrix> shapes;
+  std::string sizes = words("orthogonalise", {steps}, 0);
+  for (int64_t count = random.whole(1, 4); count > 0; count--) {
+    const int64_t longest = random.whole(0, 3) ? 70 : 300;
+    const int64_t rows = random.whole(1, longest), columns = random.whole(1, 70);
+    matrices.push_back(sweep.filled("matrix", rows * columns, 0));
+    shapes.push_back({matrices.back().floats(), rows, columns});
+    sizes += ", " + std::to_string(rows) + " x " + std::to_string(columns);
+  }
+  Array coefficients = sweep.empty("coefficients", 3 * steps, 0);
+  const float muon[] = {3.4445f, -4.7750f, 2.0315f};
+  for (int64_t i = 0; i < coefficients.count; i++) coefficients.set(i, muon[i % 3]);
+  sweep.check(sizes, [&](const Kernels& kernels, const PunaTeam& team) {
+    Outputs outputs;
+    std::vector<PunaMatrix> changed = shapes;
+    int64_t bytes = 0;
+    for (size_t i = 0; i < shapes.size(); i++) {
+      outputs.push_back({sweep.empty("matrix", matrices[i].count, 0), ORTHOGONAL_BOUND});
+      outputs[i].array.copy_from(matrices[i]);
+      changed[i].entries = outputs[i].array.floats();
+      const int64_t own = kernels.orthogonalise_scratch(shapes[i].rows, shapes[i].columns);
+      bytes = own > bytes ? own : bytes;
+    }
+    const Memory scratch(bytes * team.threads, sweep.place, 64);
+    kernels.orthogonalise(&team, int64_t(changed.size()), changed.data(), steps,
+                          coefficients.data(), scratch.begin(), bytes);
+    return outputs;
+  });
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -279,7 +317,7 @@ int main(int count, char** arguments) {
   const uint64_t seed = std::strtoull(arguments[5], nullptr, 10);
   int cases = 0;
   for (int64_t round = 0; round < rounds; round++)
-    for (void (*kernel)(Sweep&) : {norm, gate, attention, cross_entropy}) {
+    for (void (*kernel)(Sweep&) : {norm, gate, attention, cross_entropy, orthogonalise}) {
       Sweep sweep(tier, oracle, seed + uint64_t(round));
       kernel(sweep);
       cases += sweep.cases;
