@@ -18,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-slow test-gpu test-real test-llamacpp soak real-clients fuzz check bench pictures study-worktree clean
+.PHONY: help quickstart test test-slow test-gpu test-real test-llamacpp test-native test-native-arm soak real-clients fuzz check bench pictures study-worktree clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -43,6 +43,15 @@ test-real: $(VENV)/.installed-dev ## the tests with real models and vocabularies
 
 test-llamacpp: $(VENV)/.installed-dev ## GGUF files run by llama.cpp itself, where llama-cpp-python is installed
 	@$(PYTEST) -m real -rs tests/real/test_real_llamacpp.py $(ARGS) || { [ $$? -eq 5 ] && echo "Nothing was compared"; }
+
+# A compiler is all that these need.
+test-native: ## every tier of the native core against the scalar one: plain, then with sanitizers (ARGS='avx2' for one tier)
+	@$(PYTHON) native/tests/run.py $(ARGS)
+	@$(PYTHON) native/tests/run.py --sanitize address,undefined --cases 60 $(ARGS)
+	@$(PYTHON) native/tests/run.py --sanitize thread --cases 30 $(ARGS)
+
+test-native-arm: ## the same for 64-bit Arm, with a cross-compiler and an emulator
+	@$(PYTHON) native/tests/run.py --machine aarch64 --cases 40 $(ARGS)
 
 soak: $(VENV)/.installed-dev ## ten minutes of mixed, broken and abandoned requests against a server, and what they left behind
 	@$(PYTEST) -s -m slow tests/server/test_soak.py -k 600 $(ARGS)

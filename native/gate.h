@@ -11,7 +11,7 @@ namespace PUNA_TIER {
 
 constexpr int64_t GATE_ROWS = 8;  // of one item of work
 
-// Each gives act(x) and its derivative. Names and numbers: puna/native/interface.py.
+// Each gives act(x) and its derivative. Names and numbers: puna/native/kernels.py.
 struct Silu {
   PUNA_INLINE void at(F32 x, F32& y, F32& slope) {
     const F32 s = sigmoid(x);

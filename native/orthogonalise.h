@@ -87,7 +87,8 @@ static void orthogonalise(void* data, int64_t item, int member) {
   const int64_t wide = padded(columns), high = padded(rows);
   Scratch scratch{work.scratch + member * work.scratch_bytes};
   float* x = scratch.take<float>(rows * wide);
-  float* across = scratch.take<float>(columns * high);
+  // of M^T, and at the end of the result
+  float* across = scratch.take<float>(rows * wide > columns * high ? rows * wide : columns * high);
   Square gram{n, scratch.take<float>(area)}, gram_squared{n, scratch.take<float>(area)};
   Square polynomial{n, scratch.take<float>(area)}, result{n, scratch.take<float>(area)};
   Square other{n, scratch.take<float>(area)};
@@ -113,7 +114,7 @@ static void orthogonalise(void* data, int64_t item, int member) {
       symmetric_product(n, other.entries, stride, polynomial.entries, gram);
     }
   }
-  // tall: X = M Q, wide: X = Q M; over M^T, which is no longer needed and as large
+  // tall: X = M Q, wide: X = Q M; over M^T, which is no longer needed
   float* out = across;
   const auto depth = [&](int64_t) { return n; };
   if (tall)

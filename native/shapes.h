@@ -1,5 +1,5 @@
 // What the callers of the plain C interface give by structure: ctypes has the same ones in
-// puna/native/interface.py.
+// puna/native/kernels.py.
 #pragma once
 
 #include <cstdint>

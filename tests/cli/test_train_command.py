@@ -14,6 +14,7 @@ from said import said
 from puna.cli.progress import matmul_peak_words
 from puna.model.accounting import count_parameters
 from puna.model.weights import read_model
+from puna.native import library
 from puna.training import checkpoint
 from puna.training.recipe import Recipe
 from puna.training.stored_recipe import read_stored_recipe, recipe_hash
@@ -286,3 +287,19 @@ def test_data_that_was_made_from_other_text_is_rejected(
         " this part of data.mixture a path of its own, or delete the folder\n"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_the_native_core_says_so_once(
+    puna: Puna,
+    tiny_recipe_file: Path,
+    tiny_inputs: RunInputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after an install without a compiler."""
+    monkeypatch.setattr(library, "_path", lambda tier: tmp_path / f"puna_{tier}.so")
+    result = puna("train", tiny_recipe_file, f"run={tmp_path / 'run'}", "train.steps=6")
+    assert result.code == 0, result.err
+    said_there = result.out + result.err
+    assert said_there.count("the native core was not built") == 1
+    assert "computed by torch" in said_there

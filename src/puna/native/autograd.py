@@ -57,7 +57,7 @@ class AttentionHalf(torch.autograd.Function):
         heads = ctx.heads
         sizes = [heads.width * count for count in (heads.heads, heads.kv_heads, heads.kv_heads)]
         residual, branch, weight = ctx.kernels.norm_backward(
-            x, norm, scale, grad_y, grad_x, with_branch=not ctx.first
+            x, norm, scale, grad_y, grad_x.contiguous(), with_branch=not ctx.first
         )
         return (
             *(None,) * 5,
@@ -103,7 +103,7 @@ class GatedHalf(torch.autograd.Function):
         grad_down = _weight_gradient(grad_branch, inner)
         grad_y, grad_into = _product_backward(grad_gate_up, y, into)
         residual, branch, weight = ctx.kernels.norm_backward(
-            x, norm, scale, grad_y, grad_x, with_branch=not ctx.first
+            x, norm, scale, grad_y, grad_x.contiguous(), with_branch=not ctx.first
         )
         return (*(None,) * 4, residual, branch, weight, *grad_into.chunk(2), grad_down)
 

@@ -142,23 +142,14 @@ class Kernels:
             _check(torch.float32, grad_x)
             _check_shape(grad_x, x.shape)
         width = x.shape[-1]
+        _check_shape(weight, (width,))
+        _check_shape(scale, (x.numel() // width,))
         grad, grad_weight = torch.empty_like(x), torch.empty_like(weight)
         grad_branch = torch.empty_like(grad_y) if with_branch else None
-        self._call(
-            "norm_backward",
-            _half(grad_y.dtype),
-            len(scale),
-            width,
-            x,
-            weight,
-            scale,
-            grad_y,
-            grad_x,
-            grad,
-            grad_branch,
-            grad_weight,
-            torch.empty(NORM_PARTS, width),
-        )
+        half, to = _half(grad_y.dtype), (grad, grad_branch, grad_weight)
+        given = (x, weight, scale, grad_y, grad_x)
+        scratch = torch.empty(NORM_PARTS, width)
+        self._call("norm_backward", half, len(scale), width, *given, *to, scratch)
         return grad, grad_branch, grad_weight
 
     def gate(self, gate_up: Float[Tensor, "*B F2"], activation: str) -> Float[Tensor, "*B F"]:
@@ -221,9 +212,12 @@ class Kernels:
         grad_out: Float[Tensor, "B T HC"],
     ) -> Float[Tensor, "B T P"]:
         """The gradient of qkv."""
-        self._check_attention(qkv, heads, rotary)
+        batch, steps, _ = self._check_attention(qkv, heads, rotary)
         _check(qkv.dtype, out, grad_out)
-        _check_shape(grad_out, out.shape)
+        _check(torch.float32, lse)
+        for each in (out, grad_out):
+            _check_shape(each, (batch, steps, heads.heads * heads.width))
+        _check_shape(lse, (batch, heads.heads, steps))
         grad = torch.empty_like(qkv)
         self._attend("attention_backward", qkv, heads, rotary, out, lse, grad_out, grad)
         return grad

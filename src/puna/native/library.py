@@ -63,6 +63,11 @@ def load(tier: str | None = None) -> Library:
             " install Puna again; until then PyTorch does its work"
         )
     runnable = _runnable()
+    if not runnable:
+        raise NativeError(
+            f"this processor runs none of the tiers that are built, {', '.join(compiled_tiers())}:"
+            " install Puna on it again; until then PyTorch does its work"
+        )
     chosen = runnable[-1] if tier is None else tier
     if chosen not in runnable:
         reason = "this processor does not run it" if _path(chosen).exists() else "it is not built"

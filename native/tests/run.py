@@ -1,0 +1,137 @@
+"""The native core's own tests: `make test-native`, and `make test-native-arm` with an emulator.
+
+sweep.cpp holds each tier against the scalar one, the oracle. Every tier is compiled as an install
+compiles it, with warnings as errors, into a folder that is removed afterwards; tiers that this
+processor does not run are compiled alone. `python native/tests/run.py avx2 --sanitize thread` runs
+that one with that instrument.
+"""
+
+import argparse
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CORE = HERE.parent
+sys.path.insert(0, str(CORE))
+from tiers import SOURCES, tiers  # noqa: E402
+
+UNSUPPORTED = 77  # of sweep.cpp
+# by machine: the compiler and emulator for it on another one, its libraries, and Debian's packages
+CROSS = {
+    "aarch64": (
+        "aarch64-linux-gnu-g++",
+        ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"],
+        "g++-aarch64-linux-gnu and qemu-user",
+    )
+}
+SANITIZERS = {
+    # -O1 keeps the loops as they are written; what cannot be mended ends the program
+    "address,undefined": ["-O1", "-g", "-fno-sanitize-recover=all"],
+    "thread": ["-O1", "-g"],
+}
+
+
+def compile_tier(compiler: str, flags: list[str], out: Path) -> None:
+    """Compile and link the shared object of one tier."""
+    sources = [str(CORE / name) for name in SOURCES]
+    run([compiler, *flags, "-Werror", "-fPIC", "-shared", *sources, "-o", str(out)])
+
+
+def compile_sweep(compiler: str, flags: list[str], out: Path) -> None:
+    """Compile and link the program that judges a tier."""
+    warnings = ["-Wall", "-Wextra", "-Werror"]
+    source = str(HERE / "sweep.cpp")
+    run(
+        [
+            compiler,
+            "-std=c++17",
+            "-O2",
+            *warnings,
+            *flags,
+            source,
+            "-o",
+            str(out),
+            "-pthread",
+            "-ldl",
+        ]
+    )
+
+
+def run(command: list[str]) -> None:
+    """Run a command; its exit code becomes this program's if it fails."""
+    result = subprocess.run(command, check=False)
+    if result.returncode:
+        sys.exit(f"exit code {result.returncode} of {' '.join(command)}")
+
+
+def cross(machine: str, compiler: str | None) -> tuple[str, list[str]]:
+    """The compiler for a machine, and what its programs are started with."""
+    start: list[str] = []
+    packages = "g++"
+    chosen = compiler or "g++"
+    if machine != platform.machine():
+        if machine not in CROSS:
+            sys.exit(f"there is no emulator for {machine}: say {' or '.join(CROSS)}")
+        usual, start, packages = CROSS[machine]
+        chosen = compiler or usual
+    for program in (chosen, *start[:1]):
+        if shutil.which(program) is None:
+            sys.exit(f"{program} is not installed: Debian's packages for it are {packages}")
+    return chosen, start
+
+
+def sanitized(name: str, start: list[str]) -> tuple[list[str], list[str]]:
+    """The flags of a sanitizer, and what its programs are started with."""
+    if name == "none":
+        return [], start
+    # ThreadSanitizer wants its shadow at addresses that random layouts may take
+    fixed = ["setarch", "-R"] if name == "thread" and shutil.which("setarch") else []
+    return [f"-fsanitize={name}", *SANITIZERS[name]], [*fixed, *start]
+
+
+def main() -> None:
+    """Compile and judge the chosen tiers, one after the other; exit code 1 if one fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tiers", nargs="*", metavar="TIER", help="all where none is named")
+    parser.add_argument("--sanitize", choices=["none", *SANITIZERS], default="none")
+    parser.add_argument(
+        "--machine", default=platform.machine(), help="whose tiers; others than this by an emulator"
+    )
+    parser.add_argument("--compiler", help="g++ where none is named, or the machine's")
+    parser.add_argument("--cases", type=int, default=200, help="rounds over the kernels")
+    parser.add_argument("--seed", type=int, default=1, help="of the first round")
+    parser.add_argument(
+        "--objects", type=Path, help="folder of shared objects that are built already"
+    )
+    chosen = parser.parse_args()
+    compiler, start = cross(chosen.machine, chosen.compiler)
+    known = tiers(chosen.machine)
+    for tier in chosen.tiers:
+        if tier not in known:
+            parser.error(f"{chosen.machine} has no tier {tier}: say {', '.join(known)}")
+    extra, start = sanitized(chosen.sanitize, start)
+    with tempfile.TemporaryDirectory() as made:
+        sweep, objects = Path(made) / "sweep", chosen.objects or Path(made)
+        compile_sweep(compiler, extra, sweep)
+        for tier in dict.fromkeys(["scalar", *(chosen.tiers or known)]):
+            object_ = objects / f"puna_{tier}.so"
+            if chosen.objects is None:
+                compile_tier(compiler, [*known[tier], *extra], object_)
+            if chosen.tiers and tier not in chosen.tiers:
+                continue
+            scalar = str(objects / "puna_scalar.so")
+            numbers = [str(chosen.cases), str(chosen.seed)]
+            command = [*start, str(sweep), tier, str(object_), scalar, *numbers]
+            result = subprocess.run(command, check=False)
+            if result.returncode == UNSUPPORTED:
+                print(f"{tier}: compiled; this processor does not run it", flush=True)
+            elif result.returncode:
+                sys.exit(f"{tier}: exit code {result.returncode} of {' '.join(command)}")
+
+
+if __name__ == "__main__":
+    main()

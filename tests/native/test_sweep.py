@@ -1,0 +1,48 @@
+"""The objects that are installed, against the scalar one: some rounds of `make test-native`, with
+arrays that end at pages which must not be touched.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from puna.native.library import available_tiers, load
+
+RUN = Path(__file__).parents[2] / "native" / "tests" / "run.py"
+
+
+def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(RUN), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not available_tiers(), reason="the native core is not built")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_every_tier_agrees_with_the_scalar_one() -> None:
+    tiers = available_tiers()
+    result = sweep(*tiers, "--objects", str(load().path.parent), "--cases", "20")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == list(tiers)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sse2",), "no tier sse2: say scalar"),
+        (("--machine", "vax"), "no emulator for vax: say aarch64"),
+        (("--compiler", "no-such-g++"), "no-such-g++ is not installed"),
+    ],
+)
+def test_what_is_missing_is_said(arguments: tuple[str, ...], message: str) -> None:
+    result = sweep(*arguments)
+    assert result.returncode
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
