@@ -87,7 +87,16 @@ def main() -> None:
         "tiers": available_tiers(),
         "peer": peer_versions(peer),
     }
-    write_results(RESULTS / f"{today()}-train-step.json", where, rows=results)
+    path = RESULTS / f"{today()}-train-step.json"
+    write_results(path, where, rows=[*others_of_today(path, results), *results])
+
+
+def others_of_today(path: Path, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that the day's file has and that were not measured again."""
+    if not path.exists():
+        return []
+    again = {row["row"] for row in results}
+    return [row for row in json.loads(path.read_text())["rows"] if row["row"] not in again]
 
 
 def command(program: str, peer: Path, flags: list[str], peer_flags: list[str]) -> list[str]:
