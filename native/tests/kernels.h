@@ -36,27 +36,27 @@ class Kernels {
 
   int (*runs)(const char*);
   void (*norm)(const PunaTeam*, int half, int64_t rows, int64_t width, float eps,
-               const void* residual, const void* branch, const void* weight, void* x, void* y,
-               void* scale);
-  void (*norm_backward)(const PunaTeam*, int half, int64_t rows, int64_t width, const void* x,
-                        const void* weight, const void* scale, const void* grad_y,
-                        const void* grad_x, void* grad, void* grad_branch, void* grad_weight,
-                        void* scratch);
+               const float* residual, const void* branch, const float* weight, float* x, void* y,
+               float* scale);
+  void (*norm_backward)(const PunaTeam*, int half, int64_t rows, int64_t width, const float* x,
+                        const float* weight, const float* scale, const void* grad_y,
+                        const float* grad_x, float* grad, void* grad_branch, float* grad_weight,
+                        float* scratch);
   void (*gate)(const PunaTeam*, int half, int activation, int64_t rows, int64_t width,
                const void* gate_up, const void* grad_y, void* y, void* grad_gate_up);
   int64_t (*attention_scratch)(const PunaAttention*, int half, int backward);
   void (*attention)(const PunaTeam*, const PunaAttention*, int half, const void* qkv,
-                    const void* cos, const void* sin, int64_t turned_half, void* out, void* lse,
+                    const float* cos, const float* sin, int64_t turned_half, void* out, float* lse,
                     void* scratch);
   void (*attention_backward)(const PunaTeam*, const PunaAttention*, int half, const void* qkv,
-                             const void* cos, const void* sin, int64_t turned_half,
-                             const void* out, const void* lse, const void* grad_out,
+                             const float* cos, const float* sin, int64_t turned_half,
+                             const void* out, const float* lse, const void* grad_out,
                              void* grad_qkv, void* scratch);
   void (*cross_entropy)(const PunaTeam*, int half, int64_t rows, int64_t width, void* logits,
-                        const int64_t* targets, void* loss, void* scratch);
+                        const int64_t* targets, float* loss, float* scratch);
   int64_t (*orthogonalise_scratch)(int64_t rows, int64_t columns);
   void (*orthogonalise)(const PunaTeam*, int64_t count, const PunaMatrix* matrices, int64_t steps,
-                        const void* coefficients, void* scratch, int64_t scratch_bytes);
+                        const float* coefficients, void* scratch, int64_t scratch_bytes);
 
  private:
   template <class F>

@@ -13,8 +13,8 @@ namespace {
 
 constexpr int UNSUPPORTED = 77;  // exit code: this processor does not run the tier
 
-// What a kernel wrote. Entries of float32 may differ by `bound` of the largest one, or of the
-// largest sum of `terms` where those cancel; those of bfloat16 by a unit in their last place besides.
+// What a kernel wrote. Entries of float32 may differ by `bound` of the largest one, or of `terms`
+// where larger ones cancel; those of bfloat16 by a unit in their last place besides.
 struct Output {
   Array array;
   double bound;
@@ -30,7 +30,7 @@ constexpr double ORTHOGONAL_BOUND = 1e-4;
 // The case that runs, for the handler of a page that is touched.
 char current[200];
 
-void name_case(int) {
+[[maybe_unused]] void name_case(int) {
   const char* const parts[] = {current, ": memory beyond its arrays\n"};
   for (const char* part : parts)
     if (write(STDOUT_FILENO, part, std::strlen(part)) < 0) break;
@@ -140,17 +140,17 @@ void norm(Sweep& sweep) {
     outputs.push_back({sweep.empty("x", with_branch ? entries : 0, 0), 0.0});
     outputs.push_back({sweep.empty("y", entries, half), 2e-6});
     outputs.push_back({sweep.empty("scale", rows, 0), 2e-6});
-    kernels.norm(&team, half, rows, width, 1e-5f, residual.data(),
-                 with_branch ? branch.data() : nullptr, weight.data(),
-                 with_branch ? outputs[0].array.data() : nullptr, outputs[1].array.data(),
-                 outputs[2].array.data());
+    kernels.norm(&team, half, rows, width, 1e-5f, residual.floats(),
+                 with_branch ? branch.data() : nullptr, weight.floats(),
+                 with_branch ? outputs[0].array.floats() : nullptr, outputs[1].array.data(),
+                 outputs[2].array.floats());
     return outputs;
   };
   sweep.check(words("norm", {rows, width, with_branch}, half), forward);
 
   const Array y = sweep.empty("y", entries, half);
-  sweep.oracle.norm(&TEAMS[0], half, rows, width, 1e-5f, residual.data(), branch.data(),
-                    weight.data(), x.data(), y.data(), scale.data());
+  sweep.oracle.norm(&TEAMS[0], half, rows, width, 1e-5f, residual.floats(), branch.data(),
+                    weight.floats(), x.floats(), y.data(), scale.floats());
   const auto backward = [&](const Kernels& kernels, const PunaTeam& team) {
     Outputs outputs;
     const double terms = grad_y.largest() * weight.largest() * scale.largest();
@@ -158,10 +158,11 @@ void norm(Sweep& sweep) {
     outputs.push_back({sweep.empty("grad_branch", with_branch ? entries : 0, half), 4e-6, terms});
     outputs.push_back({sweep.empty("grad_weight", width, 0), 4e-6});
     const Array scratch = sweep.empty("scratch", 64 * width, 0);
-    kernels.norm_backward(&team, half, rows, width, x.data(), weight.data(), scale.data(),
-                          grad_y.data(), with_grad_x ? grad_x.data() : nullptr,
-                          outputs[0].array.data(), with_branch ? outputs[1].array.data() : nullptr,
-                          outputs[2].array.data(), scratch.data());
+    kernels.norm_backward(&team, half, rows, width, x.floats(), weight.floats(), scale.floats(),
+                          grad_y.data(), with_grad_x ? grad_x.floats() : nullptr,
+                          outputs[0].array.floats(),
+                          with_branch ? outputs[1].array.data() : nullptr,
+                          outputs[2].array.floats(), scratch.floats());
     return outputs;
   };
   sweep.check(words("norm_backward", {rows, width, with_branch, with_grad_x}, half), backward);
@@ -214,8 +215,8 @@ void attention(Sweep& sweep) {
     cos.set(i, std::cos(angle));
     sin.set(i, std::sin(angle));
   }
-  const void* const cosines = turned ? cos.data() : nullptr;
-  const void* const sines = turned ? sin.data() : nullptr;
+  const float* const cosines = turned ? cos.floats() : nullptr;
+  const float* const sines = turned ? sin.floats() : nullptr;
 
   const auto forward = [&](const Kernels& kernels, const PunaTeam& team) {
     Outputs outputs;
@@ -224,7 +225,7 @@ void attention(Sweep& sweep) {
     outputs.push_back({sweep.empty("lse", sums, 0), half ? 0x1p-9 : 4e-6});
     const Memory scratch = attention_memory(sweep, kernels, team, shape, 0);
     kernels.attention(&team, &shape, half, qkv.data(), cosines, sines, turned,
-                      outputs[0].array.data(), outputs[1].array.data(), scratch.begin());
+                      outputs[0].array.data(), outputs[1].array.floats(), scratch.begin());
     return outputs;
   };
   const std::initializer_list<int64_t> sizes = {batch, steps, heads, kv_heads, width, turned};
@@ -236,7 +237,7 @@ void attention(Sweep& sweep) {
     outputs.push_back({sweep.empty("grad_qkv", qkv.count, half), half ? 0x1p-7 : 1e-5});
     const Memory scratch = attention_memory(sweep, kernels, team, shape, 1);
     kernels.attention_backward(&team, &shape, half, qkv.data(), cosines, sines, turned,
-                               known[0].array.data(), known[1].array.data(), grad_out.data(),
+                               known[0].array.data(), known[1].array.floats(), grad_out.data(),
                                outputs[0].array.data(), scratch.begin());
     return outputs;
   };
@@ -260,7 +261,7 @@ void cross_entropy(Sweep& sweep) {
                 outputs[0].array.copy_from(logits);
                 const Array scratch = sweep.empty("scratch", team.threads * (width + 16), 0);
                 kernels.cross_entropy(&team, half, rows, width, outputs[0].array.data(), targets,
-                                      outputs[1].array.data(), scratch.data());
+                                      outputs[1].array.floats(), scratch.floats());
                 return outputs;
               });
 }
@@ -295,7 +296,7 @@ void orthogonalise(Sweep& sweep) {
     }
     const Memory scratch(bytes * team.threads, sweep.place, 64);
     kernels.orthogonalise(&team, int64_t(changed.size()), changed.data(), steps,
-                          coefficients.data(), scratch.begin(), bytes);
+                          coefficients.floats(), scratch.begin(), bytes);
     return outputs;
   });
 }
