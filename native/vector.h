@@ -66,10 +66,11 @@ PUNA_INLINE F32 exp(F32 x) { return {std::exp(x.value)}; }
 #else
 // e^x to about one unit in the last place of a normal float32: 2^n e^r with n = round(x / ln 2) and
 // |r| <= ln(2) / 2, where the remainder of Taylor's polynomial of degree 6 is below 1.3e-7 of e^r.
-// Below -87.3 (the smallest normal float32) it is 0, above 88.0 it is e^88; not a number stays one.
+// Below -87.3 (the smallest normal float32) it is 0, from 88.4 or 88.7 on, by tier, infinite; not a
+// number stays one.
 PUNA_INLINE F32 exp(F32 x) {
   // where one operand is not a number, min and max give the second
-  const F32 bounded = max(broadcast(-87.3f), min(broadcast(88.0f), x));
+  const F32 bounded = max(broadcast(-87.3f), min(broadcast(89.0f), x));
   const F32 n = nearest(bounded * broadcast(1.44269504f));
   // ln 2 in two parts, the first with so few bits that its product with n is exact
   F32 r = fma(n, broadcast(-0.693359375f), bounded);
