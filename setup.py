@@ -3,6 +3,7 @@ stands in pyproject.toml; docs/decisions/0015-the-native-core.md has the reasons
 """
 
 import sys
+from copy import copy
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -19,6 +20,12 @@ class BuildCore(build_ext):
         """Compile the tiers side by side."""
         super().finalize_options()
         self.parallel = self.parallel or True
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile in a folder of the tier's own: all have the same sources."""
+        own = copy(self)
+        own.build_temp = str(Path(self.build_temp) / ext.name)
+        build_ext.build_extension(own, ext)
 
     def get_ext_filename(self, fullname: str) -> str:
         """The file's plain name: the object knows nothing of Python and serves every version."""

@@ -35,8 +35,8 @@ struct Forward {
 template <class T>
 static int64_t forward_scratch(const PunaAttention& shape) {
   const int64_t rows = padded(shape.steps), width = padded(shape.head_width);
-  return int64_t(sizeof(T)) * (3 * rows * width + QUERIES * (width + rows)) +
-         4 * QUERIES * (rows + width) + 8 * 64;
+  return in_lines(int64_t(sizeof(T)) * (3 * rows * width + QUERIES * (width + rows)) +
+                  4 * QUERIES * (rows + width) + 8 * 64);
 }
 
 // The queries of one block of one head: from `begin`, at most QUERIES of them.
@@ -132,8 +132,8 @@ struct Backward {
 template <class T>
 static int64_t backward_scratch(const PunaAttention& shape) {
   const int64_t rows = padded(shape.steps), width = padded(shape.head_width);
-  return int64_t(sizeof(T)) * (9 * rows * width + 3 * KEYS * ACROSS) +
-         4 * (4 * rows * width + 2 * rows + 2 * KEYS * ACROSS) + 18 * 64;
+  return in_lines(int64_t(sizeof(T)) * (9 * rows * width + 3 * KEYS * ACROSS) +
+                  4 * (4 * rows * width + 2 * rows + 2 * KEYS * ACROSS) + 18 * 64);
 }
 
 // What the tiles of one key head read, and the sums that they add to.

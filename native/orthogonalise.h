@@ -47,7 +47,7 @@ struct Orthogonalise {
 
 PUNA_INLINE int64_t orthogonalise_scratch(int64_t rows, int64_t columns) {
   const int64_t n = rows < columns ? rows : columns;
-  return 4 * (2 * (padded(rows) + STEP) * (padded(columns) + STEP) + 5 * n * padded(n)) + 8 * 64;
+  return in_lines(4 * (2 * (padded(rows) + STEP) * (padded(columns) + STEP) + 5 * n * padded(n)) + 8 * 64);
 }
 
 // The entries of M, divided by its length, at a stride of padded(columns); and M^T likewise.

@@ -21,6 +21,9 @@ struct Scratch {
   }
 };
 
+// A size of scratch memory, rounded up so that the next member's begins on a cache line too.
+PUNA_INLINE int64_t in_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
 // The rotary tables of the positions, float32 [T, half]; half = 0 turns nothing.
 struct Rotary {
   const float* cos;

@@ -31,6 +31,7 @@ def test_a_finished_run_holds_all_that_was_promised(
     assert names == {
         "recipe.yaml",
         "run.lock",
+        "baselines.json",
         "metrics.jsonl",
         "checkpoints",
         "best.json",

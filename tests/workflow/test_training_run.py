@@ -175,7 +175,7 @@ def test_events_come_in_the_order_of_the_class(
     assert events.records == puna.train(tiny_recipe_file, overrides, resume=True).metrics
     again = Events()
     puna.train(tiny_recipe_file, [*overrides, f"run={tmp_path / 'two'}"], observers=[again])
-    assert list(dict.fromkeys(again.names)) == reused + made[made.index("training") :]
+    assert list(dict.fromkeys(again.names)) == reused + made[made.index("measuring_baselines") :]
 
 
 def test_values_without_a_run_folder_are_rejected(tiny_recipe: Callable[..., Recipe]) -> None:

@@ -235,7 +235,11 @@ def muon_and_adamw(
     muon_iterations: int,
     cautious_decay: bool,
     weight_decay: float,
-    **of_adamw: Any,
+    learning_rate: float,
+    embedding_learning_rate: float | None,
+    head_learning_rate: float | None,
+    vector_learning_rate: float | None,
+    betas: tuple[float, float],
 ) -> list[Optimizer]:
     """Muon for the matrices of the blocks, and `adamw` for all other weights."""
     hidden = [weight for weight in model.layers.parameters() if weight.ndim == 2]
@@ -247,7 +251,17 @@ def muon_and_adamw(
         steps=quintic_steps(muon_coefficients, muon_iterations),
         cautious_decay=cautious_decay,
     )
-    return [muon, *adamw(model, weight_decay=weight_decay, without=hidden, **of_adamw)]
+    rest = adamw(
+        model,
+        learning_rate=learning_rate,
+        embedding_learning_rate=embedding_learning_rate,
+        head_learning_rate=head_learning_rate,
+        vector_learning_rate=vector_learning_rate,
+        betas=betas,
+        weight_decay=weight_decay,
+        without=hidden,
+    )
+    return [muon, *rest]
 
 
 def sgd(
