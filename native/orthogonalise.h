@@ -4,7 +4,7 @@
 // All that the steps do to M is a polynomial of G = M M^T (or M^T M, the smaller one), so they are
 // done on squares of its size n: with P = a I + b G + c G^2, Q <- P Q and G <- P G P, and X = Q M at
 // the end. The squares are symmetric and commute, so half of each product is computed and mirrored.
-// Of 192 x 512 that takes 40% of the multiplications of five steps on X itself, of n x n half.
+// Of 192 x 512 that takes 40% of the multiplications of five steps on X itself, of n x n two thirds.
 //
 // A matrix is one item of work, on one thread: small ones have no part worth sharing out.
 #pragma once

@@ -20,7 +20,7 @@ from said import said
 from puna.cli import quickstart
 from puna.cli.progress import RunProgress
 from puna.cli.run import print_result
-from puna.config import overlay, validate
+from puna.config import dump_yaml, overlay, read_yaml, validate
 from puna.data.manifest import Manifest
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
@@ -52,7 +52,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
     """The quickstart's own recipe with a model that takes seconds, and forty steps."""
     own = quickstart.quickstart_recipe
 
-    def recipe(run: Path, corpus: dict[str, Any], steps: int, isa: str) -> Recipe:
+    def recipe(run: Path, corpus: dict[str, Any], steps: int) -> Recipe:
         model = {
             "vocab_size": 2048,
             "width": 32,
@@ -61,7 +61,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
             "context_length": 32,
             "tie_embeddings": True,
         }
-        values = own(run, corpus, steps, isa).model_dump() | {"model": model}
+        values = own(run, corpus, steps).model_dump() | {"model": model}
         return validate(
             Recipe, overlay(values, {"train": {"context_length": 32, "device": "cpu"}}), "test"
         )
@@ -100,19 +100,22 @@ def test_from_a_folder_to_a_model(puna: Puna, tiny_corpus: Path, tmp_path: Path)
     )
 
 
+TRAINING_STEP = Trainer._step
+
+
+def ctrl_c_at_seven(trainer: Trainer, meter: Any) -> Any:
+    """A step of the trainer, and Ctrl-C during the seventh."""
+    if trainer.progress.step == 6:
+        signal.raise_signal(signal.SIGINT)
+    return TRAINING_STEP(trainer, meter)
+
+
 @pytest.mark.usefixtures("small")
 def test_interrupted_it_goes_on(
     puna: Puna, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        step = Trainer._step
-
-        def ctrl_c_at_seven(trainer: Trainer, meter: Any) -> Any:
-            if trainer.progress.step == 6:
-                signal.raise_signal(signal.SIGINT)
-            return step(trainer, meter)
-
         patch.setattr(Trainer, "_step", ctrl_c_at_seven)
         result = puna("quickstart", "--text", tiny_corpus, "--run", run)
     assert result.code == 130
@@ -123,6 +126,25 @@ def test_interrupted_it_goes_on(
     assert "is unfinished and goes on" in result.out
     assert json.loads((run / "summary.json").read_text())["tokens"] == 40 * 8 * 32
     assert "40 of at most 40 steps in a budget of" in result.out
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_without_minutes_goes_on_with_other_instructions(
+    puna: Puna, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an earlier release began it: its steps were fixed."""
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", ctrl_c_at_seven)
+        assert puna("quickstart", "--text", tiny_corpus, "--run", run).code == 130
+    recipe = read_yaml(run / "recipe.yaml")
+    del recipe["train"]["minutes"]
+    (run / "recipe.yaml").write_text(dump_yaml(recipe))
+    result = puna("quickstart", "--text", tiny_corpus, "--run", run, "--isa", "torch")
+    assert result.code == 0, result.err
+    assert "40 steps of 256 tokens: predict" in result.out
+    assert "computed by torch" in result.out
+    assert read_yaml(run / "recipe.yaml")["train"]["isa"] == "torch"
 
 
 @pytest.mark.usefixtures("small")

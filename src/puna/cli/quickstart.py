@@ -89,7 +89,7 @@ def quickstart(
     summary = read_summary(run)
     begun = (run / "recipe.yaml").exists()
     if begun:
-        recipe = _begun_recipe(run, corpus)
+        recipe = with_isa(_begun_recipe(run, corpus), isa)
         state = "is finished" if summary else "is unfinished and goes on"
         console.print(f"{run} {state}; --run OTHER starts a new one", highlight=False)
     if summary is None:
@@ -103,20 +103,13 @@ def quickstart(
         )
         if not begun:
             _reject_other_text(run, corpus["sources"])
-            recipe = quickstart_recipe(run, corpus, steps=1, isa=isa or "auto")
+            recipe = quickstart_recipe(run, corpus, steps=1)
             with progress:
                 make_missing_data(recipe, [progress])
-            recipe = fitted(recipe, console)
+            recipe = with_isa(fitted(recipe, console), isa)
             expected = steps_within(recipe, end - time.monotonic())
             recipe = with_budget(recipe, expected, max(1.0, end - time.monotonic()))
-        _explain(
-            console,
-            "2/4",
-            "Training",
-            f"as many steps of {recipe.tokens_per_step:,} tokens as fit in"
-            f" {recipe.train.minutes:.1f} minutes: predict every next token, then take an optimizer"
-            " step.",
-        )
+        _explain(console, "2/4", "Training", _steps_in_words(recipe))
         summary = run_recipe(recipe, progress, resume=begun, again="once more")
     _explain(console, "4/4", "Done", "your own LLaMA:")
     print_result(summary, run, console)
@@ -206,7 +199,7 @@ MOST = 2  # times the steps that are expected, where the machine becomes faster
 WINDOWS = 8  # of the text, at least, so that all of it is trained on
 
 
-def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int, isa: str = "auto") -> "Recipe":
+def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe":
     """A recipe for a few minutes on a CPU. corpus: the keys of its one part of `data.mixture`, but
     for the path.
 
@@ -233,7 +226,7 @@ def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int, isa: str = 
             "schedule": "linear",
             "final_factor": 0.0,
         },
-        "train": {"batch_size": 8, "log_every": 5, "validation_tokens": 50_000, "isa": isa},
+        "train": {"batch_size": 8, "log_every": 5, "validation_tokens": 50_000},
     }
     return validate(Recipe, overlay(values, _of_length(steps)), origin="quickstart")
 
@@ -247,6 +240,26 @@ def _of_length(steps: int) -> dict[str, Any]:
         "optimizer": {"warmup_steps": max(0, steps // 20)},
         "train": {"steps": steps, "validate_every": every, "checkpoint_every": 100},
     }
+
+
+def with_isa(recipe: "Recipe", isa: str | None) -> "Recipe":
+    """The same recipe on these instructions of the native core, where some were asked for."""
+    from puna.config import overlay, validate
+    from puna.training.recipe import Recipe
+
+    if isa is None:
+        return recipe
+    return validate(Recipe, overlay(recipe.model_dump(), {"train": {"isa": isa}}), origin="--isa")
+
+
+def _steps_in_words(recipe: "Recipe") -> str:
+    """The steps that the training has; a run that an earlier release began has no minutes."""
+    train, tokens = recipe.train, f"{recipe.tokens_per_step:,} tokens"
+    return (
+        f"{train.steps:,} steps of {tokens}"
+        if train.minutes is None
+        else f"as many steps of {tokens} as fit in {train.minutes:.1f} minutes"
+    ) + ": predict every next token, then take an optimizer step."
 
 
 def with_budget(recipe: "Recipe", steps: int, seconds: float) -> "Recipe":

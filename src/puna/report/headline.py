@@ -21,7 +21,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "steps": "updates, as many as fit in the time budget",
     "most_steps": "train.steps of the recipe",
     "budget_seconds": "train.minutes of the recipe, in seconds",
-    "beside_seconds": "seconds of validations and checkpoints",
+    "beside_seconds": "seconds of baselines, validations and checkpoints",
     "tokens_per_second": "tokens trained on per second of training",
     "mfu": "model FLOPs utilisation, a fraction of the measured matmul peak",
     "matmul_peak_gflops": "measured matmul peak, GFLOP/s",
