@@ -15,7 +15,6 @@ from torch import Tensor
 
 from puna.native.kernels import Heads, Kernels
 
-IGNORE = -100  # a target that does not count, as in torch.nn.functional.cross_entropy
 LOGIT_BYTES = 2**23  # of the logits held at once: they stay in the cache from product to product
 
 Rotary = tuple[Float[Tensor, "T R"], Float[Tensor, "T R"]]
