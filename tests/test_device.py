@@ -131,8 +131,8 @@ def test_an_emulated_format_has_the_peak_of_float32(monkeypatch: pytest.MonkeyPa
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets glibc's allocator")
 def test_freed_memory_is_kept_for_the_next_allocation() -> None:
     """In a process of its own, whose allocator stays as it was set: a block of 64 MiB, above any
-    threshold of glibc's, is made, freed and made again. By itself it is mapped anew every time; kept,
-    it comes to a place that is there, once small blocks have taken theirs.
+    threshold of glibc's, is made, freed and made again. By itself it is mapped anew every time;
+    kept, it comes to a place that is there, once small blocks have taken theirs.
     """
     script = """
 import resource
