@@ -133,7 +133,7 @@ def test_a_stream_that_takes_too_long_says_so_and_ends(
     loop: BackgroundLoop, noise: EngineClient
 ) -> None:
     with (
-        live_server(loop, noise, HttpLimits(request_seconds=0.3)) as url,
+        live_server(loop, noise, HttpLimits(request_seconds=0.5)) as url,
         httpx.Client(base_url=url) as http,
     ):
         *_, last = events(lines(http, "/v1/completions", {**ENDLESS, "stream": True}))

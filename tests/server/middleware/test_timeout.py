@@ -40,6 +40,20 @@ def test_an_answer_that_does_not_end_in_time_loses_its_connection() -> None:
     assert aborted == [True]
 
 
+def test_a_complete_answer_keeps_its_connection() -> None:
+    aborted: list[bool] = []
+
+    async def answers_and_goes_on(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x"})
+        await asyncio.Event().wait()
+
+    answer = ask(
+        answers_and_goes_on, seconds=0.05, extensions={ABORT: lambda: aborted.append(True)}
+    )
+    assert (answer.status, aborted) == (200, [])
+
+
 def test_without_a_connection_to_cut_the_timeout_is_raised() -> None:
     with pytest.raises(TimeoutError):
         ask(stream_for_ever, seconds=0.05)

@@ -18,7 +18,7 @@ class TimeoutMiddleware:
     """Cuts a request that takes longer than `seconds`.
 
     One whose answer has not begun gets a 504. One whose answer has, as a stream that its reader
-    stalls, loses its connection.
+    stalls, loses its connection. One whose answer is complete keeps it.
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
@@ -28,12 +28,13 @@ class TimeoutMiddleware:
         """Serve one request in time."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        begun = False
+        begun = complete = False
 
         async def watched(message: Message) -> None:
-            nonlocal begun
+            nonlocal begun, complete
             begun = True
             await send(message)
+            complete = message["type"] == "http.response.body" and not message.get("more_body")
 
         try:
             async with asyncio.timeout(self._seconds) as limit:
@@ -41,6 +42,8 @@ class TimeoutMiddleware:
         except TimeoutError:
             if not limit.expired():  # it is one of the application's own
                 raise
+            if complete:
+                return None
             if not begun:
                 message = (
                     f"the answer took longer than {self._seconds:g} seconds, the most that this"
