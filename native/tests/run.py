@@ -1,9 +1,10 @@
 """The native core's own tests: `make test-native`, and `make test-native-arm` with an emulator.
 
-sweep.cpp holds each tier against the scalar one, the oracle. Every tier is compiled as an install
+sweep.cpp holds each tier's object against the scalar one, the oracle; the programs of HEADERS are
+compiled for each tier with the headers that they test. Every tier is compiled as an install
 compiles it, with warnings as errors, into a folder that is removed afterwards; tiers that this
 processor does not run are compiled alone. `python native/tests/run.py avx2 --sanitize thread` runs
-that one with that instrument.
+that one with that instrument, `--program sweep` that program alone.
 """
 
 import argparse
@@ -19,7 +20,8 @@ CORE = HERE.parent
 sys.path.insert(0, str(CORE))
 from tiers import SOURCES, tiers  # noqa: E402
 
-UNSUPPORTED = 77  # of sweep.cpp
+UNSUPPORTED = 77  # exit code: this processor does not run the tier
+HEADERS = ("sweep_paged_attention",)
 # by machine: the compiler and emulator for it on another one, its libraries, and Debian's packages
 CROSS = {
     "aarch64": (
@@ -41,24 +43,12 @@ def compile_tier(compiler: str, flags: list[str], out: Path) -> None:
     run([compiler, *flags, "-Werror", "-fPIC", "-shared", *sources, "-o", str(out)])
 
 
-def compile_sweep(compiler: str, flags: list[str], out: Path) -> None:
-    """Compile and link the program that judges a tier."""
+def compile_program(compiler: str, name: str, flags: list[str], out: Path) -> None:
+    """Compile and link a program that judges a tier."""
+    sources = [str(HERE / f"{name}.cpp"), str(CORE / "threads.cpp"), str(CORE / "library.cpp")]
     warnings = ["-Wall", "-Wextra", "-Werror"]
-    source = str(HERE / "sweep.cpp")
-    run(
-        [
-            compiler,
-            "-std=c++17",
-            "-O2",
-            *warnings,
-            *flags,
-            source,
-            "-o",
-            str(out),
-            "-pthread",
-            "-ldl",
-        ]
-    )
+    libraries = ["-pthread", "-ldl"]
+    run([compiler, "-std=c++17", "-O2", *warnings, *flags, *sources, "-o", str(out), *libraries])
 
 
 def run(command: list[str]) -> None:
@@ -66,6 +56,15 @@ def run(command: list[str]) -> None:
     result = subprocess.run(command, check=False)
     if result.returncode:
         sys.exit(f"exit code {result.returncode} of {' '.join(command)}")
+
+
+def judge(tier: str, command: list[str]) -> None:
+    """Run a compiled program on a tier; where it fails, so does this one."""
+    result = subprocess.run(command, check=False)
+    if result.returncode == UNSUPPORTED:
+        print(f"{tier}: compiled; this processor does not run it", flush=True)
+    elif result.returncode:
+        sys.exit(f"{tier}: exit code {result.returncode} of {' '.join(command)}")
 
 
 def cross(machine: str, compiler: str | None) -> tuple[str, list[str]]:
@@ -104,6 +103,7 @@ def main() -> None:
     parser.add_argument("--compiler", help="g++ where none is named, or the machine's")
     parser.add_argument("--cases", type=int, default=200, help="rounds over the kernels")
     parser.add_argument("--seed", type=int, default=1, help="of the first round")
+    parser.add_argument("--program", choices=["sweep", *HEADERS], help="all where none is named")
     parser.add_argument(
         "--objects", type=Path, help="folder of shared objects that are built already"
     )
@@ -114,23 +114,26 @@ def main() -> None:
         if tier not in known:
             parser.error(f"{chosen.machine} has no tier {tier}: say {', '.join(known)}")
     extra, start = sanitized(chosen.sanitize, start)
+    flags = {tier: [*own, *extra] for tier, own in known.items()}
+    judged = chosen.tiers or list(known)
+    numbers = [str(chosen.cases), str(chosen.seed)]
     with tempfile.TemporaryDirectory() as made:
-        sweep, objects = Path(made) / "sweep", chosen.objects or Path(made)
-        compile_sweep(compiler, extra, sweep)
-        for tier in dict.fromkeys(["scalar", *(chosen.tiers or known)]):
-            object_ = objects / f"puna_{tier}.so"
-            if chosen.objects is None:
-                compile_tier(compiler, [*known[tier], *extra], object_)
-            if chosen.tiers and tier not in chosen.tiers:
-                continue
-            scalar = str(objects / "puna_scalar.so")
-            numbers = [str(chosen.cases), str(chosen.seed)]
-            command = [*start, str(sweep), tier, str(object_), scalar, *numbers]
-            result = subprocess.run(command, check=False)
-            if result.returncode == UNSUPPORTED:
-                print(f"{tier}: compiled; this processor does not run it", flush=True)
-            elif result.returncode:
-                sys.exit(f"{tier}: exit code {result.returncode} of {' '.join(command)}")
+        if chosen.program in (None, "sweep"):
+            sweep, objects = Path(made) / "sweep", chosen.objects or Path(made)
+            compile_program(compiler, "sweep", extra, sweep)
+            for tier in dict.fromkeys(["scalar", *judged]):
+                object_ = objects / f"puna_{tier}.so"
+                if chosen.objects is None:
+                    compile_tier(compiler, flags[tier], object_)
+                if tier in judged:
+                    scalar = str(objects / "puna_scalar.so")
+                    judge(tier, [*start, str(sweep), tier, str(object_), scalar, *numbers])
+        for name in HEADERS:
+            if chosen.program in (None, name):
+                for tier in judged:
+                    program = Path(made) / f"{name}_{tier}"
+                    compile_program(compiler, name, flags[tier], program)
+                    judge(tier, [*start, str(program), *numbers])
 
 
 if __name__ == "__main__":
