@@ -8,11 +8,13 @@
 // range depends on the row and the range alone, so results are the same bit for bit wherever a
 // prompt is cut, whatever else is in the step and on however many threads (paged_plan.h).
 //
-// Scores, sums and the softmax are float32; in bfloat16 the products take operands rounded to it.
+// Scores, sums and the softmax are float32. With keys and values in bfloat16, queries and weights
+// are rounded to it too where the processor multiplies pairs of it, and are float32 elsewhere.
 // A value that is not finite may reach earlier tokens of its own chunk, but no other chunk's.
 #pragma once
 
 #include "paged_plan.h"
+#include "paged_product.h"
 
 namespace PUNA_TIER {
 namespace paged {
@@ -27,82 +29,17 @@ struct Pass {
   float* out;        // float32 [N, H C]
 };
 
-// C [ROWS, COLUMNS registers] = A B. `piece` rows of B are at a fixed stride from step to step;
-// at(step, j): where the first of them is, for the register j of the columns.
-template <class T, int ROWS, int COLUMNS, class At>
-PUNA_INLINE void gathered_tile(int64_t k, const T* a, int64_t ab, At at, int64_t piece, int64_t bb,
-                               float* c, int64_t cb) {
-  F32 sums[ROWS][COLUMNS];
-  for (int i = 0; i < ROWS; i++)
-    for (int j = 0; j < COLUMNS; j++) sums[i][j] = zero();
-  for (int64_t begin = 0; begin < k; begin += piece) {
-    const T* b[COLUMNS];
-    for (int j = 0; j < COLUMNS; j++) b[j] = at(begin, j);
-    const int64_t end = k - begin < piece ? k : begin + piece;
-    for (int64_t step = begin; step < end; step += DEPTH<T>) {
-      decltype(load_step(a)) columns[COLUMNS];
-      for (int j = 0; j < COLUMNS; j++) columns[j] = load_step(b[j]), b[j] += bb;
-      for (int i = 0; i < ROWS; i++) {
-        const auto row = broadcast_step(a + i * ab + step);
-        for (int j = 0; j < COLUMNS; j++) sums[i][j] = dot(sums[i][j], row, columns[j]);
-      }
-    }
-  }
-  for (int i = 0; i < ROWS; i++)
-    for (int j = 0; j < COLUMNS; j++) store(c + i * cb + j * LANES, sums[i][j]);
-}
-
-template <class T, int COLUMNS, class At>
-static void gathered_rows(int rows, int64_t k, const T* a, int64_t ab, At at, int64_t piece,
-                          int64_t bb, float* c, int64_t cb) {
-  switch (rows) {
-    case 1: return gathered_tile<T, 1, COLUMNS>(k, a, ab, at, piece, bb, c, cb);
-    case 2: return gathered_tile<T, 2, COLUMNS>(k, a, ab, at, piece, bb, c, cb);
-    case 3: return gathered_tile<T, 3, COLUMNS>(k, a, ab, at, piece, bb, c, cb);
-    case 4: return gathered_tile<T, 4, COLUMNS>(k, a, ab, at, piece, bb, c, cb);
-    case 5: return gathered_tile<T, 5, COLUMNS>(k, a, ab, at, piece, bb, c, cb);
-    default: return gathered_tile<T, 6, COLUMNS>(k, a, ab, at, piece, bb, c, cb);
-  }
-}
-
-// C [m, n] = A [m, k] B, as product() of tile.h, with B in pieces; at(step, column).
-template <class T, class At, class Limit, class Depth>
-PUNA_INLINE void gathered(int64_t m, int64_t n, const T* a, int64_t ab, At at, int64_t piece,
-                          int64_t bb, float* c, int64_t cb, Limit limit, Depth depth) {
-  constexpr int64_t panel = TILE_COLUMNS * LANES;
-  for (int64_t j = 0; j < n; j += panel) {
-    const auto inside = [=](int64_t step, int64_t column) { return at(step, j + column * LANES); };
-    for (int64_t i = 0; i < m; i += TILE_ROWS) {
-      const int rows = int(m - i < TILE_ROWS ? m - i : TILE_ROWS);
-      const int64_t needed = limit(i + rows - 1) < n ? limit(i + rows - 1) : n;
-      if (needed <= j) continue;
-      const int64_t k = depth(i + rows - 1);
-      const T* first = a + i * ab;
-      float* to = c + i * cb + j;
-      switch ((needed - j + LANES - 1) / LANES) {
-        case 1: gathered_rows<T, 1>(rows, k, first, ab, inside, piece, bb, to, cb); break;
-#if defined(__AVX2__) && !defined(__AVX512F__)
-        default: gathered_rows<T, 2>(rows, k, first, ab, inside, piece, bb, to, cb); break;
-#else
-        case 2: gathered_rows<T, 2>(rows, k, first, ab, inside, piece, bb, to, cb); break;
-        case 3: gathered_rows<T, 3>(rows, k, first, ab, inside, piece, bb, to, cb); break;
-        default: gathered_rows<T, 4>(rows, k, first, ab, inside, piece, bb, to, cb); break;
-#endif
-      }
-    }
-  }
-}
-
 // The rows of a tile from the first on that see a range: weights = exp(scale * scores - highest) of
 // float32 scores [rows, RANGE], with zeros up to the end of what the row's tile multiplies.
 // seen(i): how many keys of the range row i sees.
 template <class T, class Seen>
-static void softmax(int64_t rows, float scale, float* scores, T* weights, Seen seen, float* highest,
-                    float* total) {
+static void softmax(int64_t rows, float scale, float* scores, Operand<T>* weights, Seen seen,
+                    float* highest, float* total) {
   const F32 factor = broadcast(scale);
+  const int64_t high = height(rows);
   for (int64_t i = 0; i < rows; i++) {
     float* row = scores + i * RANGE;
-    const int64_t last = i / TILE_ROWS * TILE_ROWS + TILE_ROWS - 1;
+    const int64_t last = i / high * high + high - 1;
     const int64_t end = padded(seen(last < rows ? last : rows - 1));
     for (int64_t j = seen(i); j < end; j++) row[j] = -INFINITY;
     F32 top = broadcast(-INFINITY);
@@ -135,6 +72,11 @@ __attribute__((noinline)) static void fold(int64_t rows, int64_t wide, const Par
   }
 }
 
+// How many slices before they are read keys and values are asked for: what lies in blocks here and
+// there is not foreseen by the processor.
+constexpr int64_t AHEAD = 4;
+PUNA_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+
 // A tile on its way through a member's scratch memory.
 template <class T>
 class Attention {
@@ -142,9 +84,9 @@ class Attention {
   Attention(const Pass<T>& pass, const Tile& tile, char* memory)
       : pass_(pass), shape_(pass.shape), tile_(tile), wide_(padded(shape_.width)) {
     Scratch scratch{memory};
-    queries_ = scratch.take<T>(ROWS * wide_);
+    queries_ = scratch.take<Operand<T>>(ROWS * wide_);
     scores_ = scratch.take<float>(ROWS * RANGE);
-    weights_ = scratch.take<T>(ROWS * RANGE);
+    weights_ = scratch.take<Operand<T>>(ROWS * RANGE);
     tail_ = scratch.take<T>(SLICE * wide_);
     for (float*& partial : partials_) partial = scratch.take<float>(partial_entries(shape_, ROWS));
     const int64_t group = shape_.heads / shape_.kv_heads;
@@ -160,9 +102,9 @@ class Attention {
   }
 
   static int64_t bytes(const Shape& shape) {
-    const int64_t wide = padded(shape.width), size = sizeof(T);
+    const int64_t wide = padded(shape.width), size = sizeof(Operand<T>);
     return in_lines(size * ROWS * wide) + in_lines(4 * ROWS * RANGE) +
-           in_lines(size * ROWS * RANGE) + in_lines(size * SLICE * wide) +
+           in_lines(size * ROWS * RANGE) + in_lines(int64_t(sizeof(T)) * SLICE * wide) +
            2 * 4 * partial_entries(shape, ROWS);
   }
 
@@ -175,9 +117,7 @@ class Attention {
     }
     finish(whole);
   }
-
   void one_range(int64_t range) { attend(range, split_partial(range)); }
-
   void fold_ranges() {
     for (int64_t range = 1; range < tile_.ranges; range++)
       add(range, split_partial(0), split_partial(range));
@@ -199,37 +139,55 @@ class Attention {
     return {partial.highest + row, partial.total + row, partial.heads + row * wide_};
   }
 
+  void prefetch_keys(const T* slice) const {
+    for (int64_t c = 0; c < shape_.width; c += DEPTH<T>) prefetch(slice + c * shape_.block);
+  }
+  void prefetch_values(const T* slice) const {
+    for (int64_t i = 0; i < SLICE * wide_; i += 64 / sizeof(T)) prefetch(slice + i);
+  }
+  const T* keys_at(int64_t position) const {
+    return key_slot(shape_, pass_.layer, *tile_.chunk, tile_.kv_head, position);
+  }
+  const T* values_at(int64_t position) const {
+    return value_slot(shape_, pass_.layer, *tile_.chunk, tile_.kv_head, position);
+  }
+
   // What a range gives to the rows that see it.
   void attend(int64_t range, const Partial& to) {
     const int64_t begin = range * RANGE, first = first_row(range), rows = tile_.rows - first;
     const auto seen = [&](int64_t i) {
       return seen_[first + i] - begin < RANGE ? seen_[first + i] - begin : RANGE;
     };
-    const int64_t keys = seen(rows - 1);
+    const int64_t keys = seen(rows - 1), slices = (keys + SLICE - 1) / SLICE;
     const T* key_slices[SLICES];
     const T* value_slices[SLICES];
-    for (int64_t i = 0; i * SLICE < keys; i++) {
-      const int64_t position = begin + i * SLICE;
-      key_slices[i] = key_slot(shape_, pass_.layer, *tile_.chunk, tile_.kv_head, position);
-      value_slices[i] = value_slot(shape_, pass_.layer, *tile_.chunk, tile_.kv_head, position);
+    for (int64_t i = 0; i < slices; i++) {
+      key_slices[i] = keys_at(begin + i * SLICE);
+      value_slices[i] = values_at(begin + i * SLICE);
     }
-    if (keys % DEPTH<T>) value_slices[keys / SLICE] = last_slice(value_slices[keys / SLICE], keys);
+    if (keys % DEPTH<T>) value_slices[slices - 1] = last_slice(value_slices[slices - 1], keys);
 
     const Partial own = from_row(to, first);
-    gathered(
-        rows, keys, queries_ + first * wide_, wide_,
-        [&](int64_t, int64_t key) {
-          return key_slices[key / SLICE] + key % SLICE * DEPTH<T>;
-        },
-        wide_, shape_.block * DEPTH<T>, scores_, RANGE, seen,
-        [&](int64_t) { return shape_.width; });
-    softmax(rows, shape_.scale, scores_, weights_, seen, own.highest, own.total);
-    gathered(
-        rows, wide_, weights_, RANGE,
-        [&](int64_t key, int64_t column) {
-          return value_slices[key / SLICE] + column * DEPTH<T>;
-        },
-        SLICE, wide_ * DEPTH<T>, own.heads, wide_, all, seen);
+    const auto key_at = [&](int64_t, int64_t key, bool first_time) {
+      const int64_t slice = key / SLICE, next = slice + AHEAD;
+      if (first_time && key % SLICE == 0) {
+        if (next < slices) prefetch_keys(key_slices[next]);
+        else if (next < 2 * slices) prefetch_values(value_slices[next - slices]);
+      }
+      return key_slices[slice] + key % SLICE * DEPTH<T>;
+    };
+    gathered<T>(rows, keys, queries_ + first * wide_, wide_, key_at, wide_,
+                shape_.block * DEPTH<T>, scores_, RANGE, seen,
+                [&](int64_t) { return shape_.width; });
+    softmax<T>(rows, shape_.scale, scores_, weights_, seen, own.highest, own.total);
+    const auto value_at = [&](int64_t key, int64_t column, bool first_time) {
+      const int64_t slice = key / SLICE;
+      if (first_time && column == 0 && slice + AHEAD < slices)
+        prefetch_values(value_slices[slice + AHEAD]);
+      return value_slices[slice] + column * DEPTH<T>;
+    };
+    gathered<T>(rows, wide_, weights_, RANGE, value_at, SLICE, wide_ * DEPTH<T>, own.heads, wide_,
+                all, seen);
   }
 
   // A copy of the slice that holds the last of `keys` values, with zeros in its second half of the
@@ -262,9 +220,9 @@ class Attention {
   const Shape& shape_;
   const Tile& tile_;
   const int64_t wide_;
-  T* queries_;
+  Operand<T>* queries_;
   float* scores_;
-  T* weights_;
+  Operand<T>* weights_;
   T* tail_;
   float* partials_[2];
   int64_t seen_[ROWS];  // keys that each row sees

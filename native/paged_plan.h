@@ -39,7 +39,7 @@ struct Tile {
   const Chunk* chunk;
   int64_t kv_head, row, rows;
   int64_t ranges;                // those that its last row sees
-  float* partials = nullptr;     // of each range, where it is split
+  float* partials = nullptr;     // of each range, where the tile is split
   std::atomic<int64_t> left{0};  // ranges that are not finished
 };
 
@@ -60,11 +60,15 @@ struct Extent {
   int64_t largest = INT64_MAX;  // cost of a tile that is not split
 };
 
-// Time for one range in some unit: arithmetic of each row, and reading the keys and values.
-PUNA_INLINE int64_t range_cost(int64_t rows) { return rows + 16; }
+// Time for ranges in some unit: arithmetic of each row, and reading the keys and values.
+PUNA_INLINE int64_t cost(int64_t rows, int64_t ranges) { return ranges * (rows + 16); }
 
-// visit(chunk, kv_head, row, rows, ranges) for each tile of a step; of a chunk the last, which have
-// the most to do, first.
+PUNA_INLINE bool is_split(const Extent& all, int64_t rows, int64_t ranges) {
+  return ranges > 1 && cost(rows, ranges) > all.largest;
+}
+
+// visit(chunk, row, rows, ranges) for each tile of a step, which every key/value head has; of a
+// chunk the last, which have the most to do, first.
 template <class Visit>
 static void each_tile(const Shape& shape, const Chunk* chunks, int64_t count, Visit visit) {
   const int64_t group = shape.heads / shape.kv_heads;
@@ -72,28 +76,25 @@ static void each_tile(const Shape& shape, const Chunk* chunks, int64_t count, Vi
     const int64_t rows = chunk->count * group;
     for (int64_t row = (rows + ROWS - 1) / ROWS * ROWS - ROWS; row >= 0; row -= ROWS) {
       const int64_t own = rows - row < ROWS ? rows - row : ROWS;
-      const int64_t ranges = ranges_of(chunk->start + (row + own - 1) / group + 1);
-      for (int64_t head = 0; head < shape.kv_heads; head++) visit(chunk, head, row, own, ranges);
+      visit(*chunk, row, own, ranges_of(chunk->start + (row + own - 1) / group + 1));
     }
   }
 }
 
 static Extent extent(const Shape& shape, const Chunk* chunks, int64_t count, int members) {
   Extent all;
-  int64_t cost = 0;
-  each_tile(shape, chunks, count,
-            [&](const Chunk*, int64_t, int64_t, int64_t rows, int64_t ranges) {
-              all.tiles++;
-              cost += ranges * range_cost(rows);
-            });
-  // no item then keeps a member busy for more than an eighth of its share
-  if (members > 1) all.largest = cost / (8 * members);
-  each_tile(shape, chunks, count,
-            [&](const Chunk*, int64_t, int64_t, int64_t rows, int64_t ranges) {
-              const bool split = ranges > 1 && ranges * range_cost(rows) > all.largest;
-              all.items += split ? ranges : 1;
-              all.floats += split ? ranges * partial_entries(shape, rows) : 0;
-            });
+  int64_t total = 0;
+  each_tile(shape, chunks, count, [&](const Chunk&, int64_t, int64_t rows, int64_t ranges) {
+    all.tiles += shape.kv_heads;
+    total += shape.kv_heads * cost(rows, ranges);
+  });
+  // a tile that is not split keeps a member busy for no more than an eighth of its share
+  if (members > 1) all.largest = total / (8 * members);
+  each_tile(shape, chunks, count, [&](const Chunk&, int64_t, int64_t rows, int64_t ranges) {
+    const bool split = is_split(all, rows, ranges);
+    all.items += shape.kv_heads * (split ? ranges : 1);
+    all.floats += split ? shape.kv_heads * ranges * partial_entries(shape, rows) : 0;
+  });
   return all;
 }
 
@@ -111,24 +112,29 @@ static Plan plan(const Shape& shape, const Chunk* chunks, int64_t count, int mem
                  char* memory) {
   const Extent all = extent(shape, chunks, count, members);
   Scratch parts{memory};
-  Tile* tile = parts.take<Tile>(all.tiles);
-  Item* item = parts.take<Item>(all.items);
+  Tile* tiles = parts.take<Tile>(all.tiles);
+  Item* items = parts.take<Item>(all.items);
   float* partials = parts.take<float>(all.floats);
-  const Plan made{item, all.items};
-  each_tile(shape, chunks, count,
-            [&](const Chunk* chunk, int64_t head, int64_t row, int64_t rows, int64_t ranges) {
-              new (tile) Tile{chunk, head, row, rows, ranges};
-              if (ranges > 1 && ranges * range_cost(rows) > all.largest) {
-                tile->partials = partials;
-                tile->left.store(ranges, std::memory_order_relaxed);
-                partials += ranges * partial_entries(shape, rows);
-                for (int64_t range = 0; range < ranges; range++) *item++ = {tile, range};
-              } else {
-                *item++ = {tile, -1};
-              }
-              tile++;
-            });
-  return made;
+  Item* item = items;
+  const auto add = [&](const Chunk& chunk, int64_t row, int64_t rows, int64_t ranges) {
+    const bool split = is_split(all, rows, ranges);
+    for (int64_t head = 0; head < shape.kv_heads; head++) {
+      Tile* tile = new (tiles + head) Tile{&chunk, head, row, rows, ranges};
+      if (!split) {
+        *item++ = {tile, -1};
+        continue;
+      }
+      tile->left.store(ranges, std::memory_order_relaxed);
+      tile->partials = partials;
+      partials += ranges * partial_entries(shape, rows);
+    }
+    // a range of all heads stands together in memory
+    for (int64_t range = 0; split && range < ranges; range++)
+      for (int64_t head = 0; head < shape.kv_heads; head++) *item++ = {tiles + head, range};
+    tiles += shape.kv_heads;
+  };
+  each_tile(shape, chunks, count, add);
+  return {items, all.items};
 }
 
 }  // namespace paged

@@ -78,17 +78,16 @@ PUNA_INLINE Pairs broadcast_pair(const bf16* p) {
   std::memcpy(&both, p, 4);
   return {_mm512_set1_epi32(both)};
 }
+PUNA_INLINE F32 first_of(Pairs x) { return {_mm512_castsi512_ps(_mm512_slli_epi32(x.value, 16))}; }
+PUNA_INLINE F32 second_of(Pairs x) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(x.value, _mm512_set1_epi32(int(0xffff0000))))};
+}
 PUNA_INLINE F32 dot(F32 acc, F32 a, F32 b) { return fma(a, b, acc); }
 PUNA_INLINE F32 dot(F32 acc, Pairs a, Pairs b) {
 #if defined(__AVX512BF16__)
   return {_mm512_dpbf16_ps(acc.value, (__m512bh)a.value, (__m512bh)b.value)};
 #else
-  const __m512i high = _mm512_set1_epi32(int(0xffff0000));
-  const F32 a0 = {_mm512_castsi512_ps(_mm512_slli_epi32(a.value, 16))};
-  const F32 b0 = {_mm512_castsi512_ps(_mm512_slli_epi32(b.value, 16))};
-  const F32 a1 = {_mm512_castsi512_ps(_mm512_and_si512(a.value, high))};
-  const F32 b1 = {_mm512_castsi512_ps(_mm512_and_si512(b.value, high))};
-  return fma(a1, b1, fma(a0, b0, acc));
+  return fma(second_of(a), second_of(b), fma(first_of(a), first_of(b), acc));
 #endif
 }
 

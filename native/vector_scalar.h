@@ -44,6 +44,8 @@ PUNA_INLINE void store(bf16* p, Pairs x) {
   p[1] = rounded(x.second);
 }
 PUNA_INLINE Pairs broadcast_pair(const bf16* p) { return load_pairs(p); }
+PUNA_INLINE F32 first_of(Pairs x) { return {x.first}; }
+PUNA_INLINE F32 second_of(Pairs x) { return {x.second}; }
 PUNA_INLINE F32 dot(F32 acc, F32 a, F32 b) { return fma(a, b, acc); }
 PUNA_INLINE F32 dot(F32 acc, Pairs a, Pairs b) {
   return {acc.value + a.first * b.first + a.second * b.second};

@@ -227,7 +227,7 @@ std::vector<double> expected(const Model& model, const Sequence& sequence) {
     for (int64_t i = 0; i < sequence.count * group; i++) {
       const int64_t t = sequence.start + i / group, head = kv_head * group + i % group;
       const float* x = sequence.qkv.floats() + t * model.row() + head * width;
-      const std::vector<double> q = operand<T>(model, x, t, true);
+      const std::vector<double> q = operand<paged::Operand<T>>(model, x, t, true);
       std::vector<double> weights;
       for (int64_t s = 0; s <= t; s++) {
         double score = 0.0;
@@ -344,9 +344,10 @@ class PagedSweep {
                                                                           : std::vector<float>();
   }
 
-  // Weights are rounded to bfloat16, half a unit in the last of its 8 bits, unless they are 1.
+  // Weights that are rounded to bfloat16 lose half a unit in the last of its 8 bits, unless they are
+  // 1.
   bool compare(const Sequence& sequence, const float* got) {
-    const double bound = (sizeof(T) == 2 && !equal_ ? 0x1p-9 : 1e-5) * sequence.qkv.largest();
+    const double bound = (sizeof(paged::Operand<T>) == 2 && !equal_ ? 0x1p-9 : 1e-5) * sequence.qkv.largest();
     const std::vector<double> wanted = expected<T>(*model_, sequence);
     for (size_t i = 0; i < wanted.size(); i++) {
       const double error = std::fabs(double(got[i]) - wanted[i]);
