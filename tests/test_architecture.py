@@ -46,6 +46,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "model": "durable errors nn config choices",
             "eval": "errors nn strict_json config statistics tokenizer data model inference",
             "formats": "durable errors config nn tokenizer model",
+            "quantization": "durable errors formats model",
             "inference": "errors nn strict_json config device tokenizer model formats",
             "training": "durable errors native nn run_log config device choices model",
             "engine_process": "errors tokenizer formats inference",
@@ -55,15 +56,16 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
                 " training"
             ),
             "workflow": (
-                "durable errors run_log config tokenizer data model formats eval inference training"
+                "durable errors run_log config tokenizer data model formats quantization eval"
+                " inference training"
             ),
             "api": "errors strict_json config tokenizer inference engine_process",
             "report": "durable errors number_format run_log plan plots statistics study",
             "server": "errors inference engine_process api",
             "cli": (
                 "durable errors native nn number_format run_log strict_json config device plan"
-                " plots spawn statistics tokenizer choices data model formats eval inference"
-                " training engine_process diagnosis study workflow api report server"
+                " plots spawn statistics tokenizer choices data model formats quantization eval"
+                " inference training engine_process diagnosis study workflow api report server"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

@@ -19,6 +19,7 @@ from puna.cli import (
     init,
     merge,
     plan,
+    quantize,
     quickstart,
     serve,
     study,
@@ -49,6 +50,7 @@ app.command("generate")(generate.generate)
 app.command("chat")(generate.chat)
 app.command("serve")(serve.serve)
 app.command("merge")(merge.merge)
+app.command("quantize")(quantize.quantize)
 app.command("import")(import_model.import_model)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
