@@ -1,5 +1,7 @@
 """`puna quantize`: a model in 8 or 4 bits, and what that costs."""
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -109,8 +111,16 @@ def quantize(
         measure=tuple(measure or ()),
         measured_tokens=measured_tokens,
     )
-    with layers_progress(Console(stderr=True)) as show:
-        found = run(model, out, plan, on_step=Steps(), on_layer=show)
+    with ExitStack() as stack:
+        show: Callable[[int, int], None] | None = None
+
+        def on_layer(done: int, total: int) -> None:
+            nonlocal show
+            if show is None:  # the time that is left counts from the first layer
+                show = stack.enter_context(layers_progress(Console(stderr=True)))
+            show(done, total)
+
+        found = run(model, out, plan, on_step=Steps(), on_layer=on_layer)
     _print_layers(found)
     _print_price(f"{out}: {model} in {to}", found)
 

@@ -47,7 +47,7 @@ class QuantizedMatrices:
 
 
 Done = Callable[[int, int], None]
-"""Called with the layers that are done, and their number."""
+"""Called with the layers that are done, at first 0, and their number."""
 
 
 @torch.no_grad()
@@ -70,9 +70,10 @@ def quantize_model(
     def quantize(name: str, hessian: Tensor | None) -> None:
         matrix = model.get_submodule(name).get_parameter("weight")
         grid, w = grids[name], matrix.detach()
-        made = (
-            round_to_nearest(w, grid) if hessian is None else quantize_calibrated(w, grid, hessian)
-        )
+        if hessian is None or name == HEAD:  # whose many rows would fill the memory several times
+            made = round_to_nearest(w, grid, None if hessian is None else hessian.diagonal())
+        else:
+            made = quantize_calibrated(w, grid, hessian)
         new = made.dequantize()
         errors.append(_price(name, grid, w, new, hessian))
         found[name] = made
@@ -82,6 +83,7 @@ def quantize_model(
         quantize(EMBEDDING, None)
     stream = None if windows is None else _Stream(model, windows)
     count = len(model.layers)
+    on_layer(0, count)
     for number, block in enumerate(model.layers):
         names = [
             name

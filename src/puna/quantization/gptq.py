@@ -1,10 +1,10 @@
 """GPTQ: the codes of a matrix chosen one input after another, each error made up for by the inputs
-that are still to come, and then mended one by one.
+that are still to come; then scales and codes mended in turn.
 
     error of a row = d H d^T        with d = w - code s, H = X^T X / N of the layer's inputs X
 
-Not here: the scales (grid.py, found before) and the inputs (calibration.py). Costs about
-2 O I^2 products for the choice and as much for each round of mending, in float32.
+Not here: the search of the first scales (grid.py) and the inputs (calibration.py). Costs about
+2 O I^2 products for the choice and twice as much for each round of mending, in float32.
 
 Source: Frantar et al. 2022, GPTQ, sections 3.2 and 3.3 (Cholesky form, lazy batches, damping) and
 its published code (act-order, static groups); the mending is coordinate descent on the same
@@ -20,7 +20,7 @@ from puna.quantization.grid import Grid, QuantizedWeight, nearest_codes, search_
 DAMPING = 0.01
 """Share of the mean diagonal that is added to it. GPTQ, section 3.3."""
 BLOCK = 128
-ROUNDS = 4
+ROUNDS = 3
 
 
 def round_to_nearest(
@@ -35,27 +35,34 @@ def round_to_nearest(
 def quantize_calibrated(
     weight: Float[Tensor, "O I"], grid: Grid, hessian: Float[Tensor, "I I"]
 ) -> QuantizedWeight:
-    """The codes with a small error of the layer's outputs: of each row the better of GPTQ's and
-    round-to-nearest's, mended. hessian: H above, in float32. Never worse than round-to-nearest
-    with the same importance, in d H d^T.
+    """The codes and scales with a small error of the layer's outputs: GPTQ's codes, then scales
+    and codes in turn, each the best one for the others. hessian: H above, in float32.
+
+    A row keeps what it has unless a step is better, and is never worse in d H d^T than rounded to
+    nearest with the same importance.
     """
-    weight = weight.float()
-    diagonal = hessian.diagonal()
-    plain = round_to_nearest(weight, grid, diagonal)
-    scales = spread(plain.scales, weight.shape[1])
+    weight, inputs = weight.float(), weight.shape[1]
+    plain = round_to_nearest(weight, grid, hessian.diagonal())
     damped = damp(hessian)
-    start = plain.codes.float()
-    chosen = choose_codes(weight, scales, grid, damped)
-    worse = row_errors(weight - chosen * scales, damped) > row_errors(
-        weight - start * scales, damped
-    )
-    chosen[worse] = start[worse]
-    codes = mend_codes(weight, scales, grid, damped, chosen)
-    worse = row_errors(weight - codes * scales, hessian) > row_errors(
-        weight - start * scales, hessian
-    )
-    codes[worse] = start[worse]
-    return QuantizedWeight(grid, codes.to(torch.int8), plain.scales)
+    scales, codes = plain.scales, plain.codes.float()
+
+    def keep_better(new_codes: Tensor, new_scales: Tensor, judged_by: Tensor) -> None:
+        nonlocal scales, codes
+        old = row_errors(weight - codes * spread(scales, inputs), judged_by)
+        new = row_errors(weight - new_codes * spread(new_scales, inputs), judged_by)
+        better = (new < old)[:, None]
+        codes = torch.where(better, new_codes, codes)
+        scales = torch.where(better, new_scales, scales)
+
+    keep_better(choose_codes(weight, spread(scales, inputs), grid, damped), scales, damped)
+    for _ in range(ROUNDS):
+        keep_better(codes, fit_scales(weight, codes, scales, damped), damped)
+        mended = mend_codes(weight, spread(scales, inputs), grid, damped, codes)
+        keep_better(mended, scales, damped)
+    found_codes, found_scales = codes, scales
+    scales, codes = plain.scales, plain.codes.float()
+    keep_better(found_codes, found_scales, hessian)
+    return QuantizedWeight(grid, codes.to(torch.int8), scales)
 
 
 def damp(hessian: Float[Tensor, "I I"]) -> Float[Tensor, "I I"]:
@@ -106,7 +113,7 @@ def mend_codes(
     grid: Grid,
     hessian: Float[Tensor, "I I"],
     codes: Float[Tensor, "O I"],
-    rounds: int = ROUNDS,
+    rounds: int = 1,
 ) -> Float[Tensor, "O I"]:
     """Codes that are each the best one given all others of the row, or nearly: every input in
     turn, so often. The error falls with every change. hessian: positive definite.
@@ -132,3 +139,31 @@ def mend_codes(
         if changed == 0:
             break
     return q.T.contiguous()
+
+
+def fit_scales(
+    weight: Float[Tensor, "O I"],
+    codes: Float[Tensor, "O I"],
+    scales: Float[Tensor, "O G"],
+    hessian: Float[Tensor, "I I"],
+) -> Float[Tensor, "O G"]:
+    """The scales with the least d H d^T for these codes, rounded as they are stored; a group whose
+    codes are all 0 keeps its own.
+
+    With c_g the codes of group g and 0 elsewhere, the scales of a row solve A s = b where
+    A_gk = c_g H c_k^T and b_g = c_g H w^T. Solved in float64.
+    """
+    outputs, groups = scales.shape
+    size = weight.shape[1] // groups
+    by_group = (outputs, groups, size)
+    b = (codes * (weight @ hessian)).view(by_group).sum(-1).double()
+    a = torch.empty(outputs, groups, groups, dtype=torch.float64)
+    for k in range(groups):
+        part = slice(k * size, (k + 1) * size)
+        a[:, :, k] = (codes * (codes[:, part] @ hessian[part])).view(by_group).sum(-1)
+    diagonal = a.diagonal(dim1=1, dim2=2)
+    empty = diagonal == 0
+    diagonal += 1e-9 * diagonal.amax(-1, keepdim=True) + empty
+    fitted = torch.linalg.solve(a, b)
+    limit = torch.finfo(scales.dtype).max
+    return torch.where(empty, scales.double(), fitted).clamp(-limit, limit).to(scales.dtype)
