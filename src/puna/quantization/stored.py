@@ -90,7 +90,9 @@ def _of_folder(folder: Path) -> dict[str, Callable[[], QuantizedMatrix]]:
                 places |= dict.fromkeys(file.keys(), path)
         except (SafetensorError, OSError) as error:
             raise ModelFolderError(f"{path} is not a whole safetensors file: {error}") from error
-    modules = [name.removesuffix(".weight_packed") for name in places if "weight_packed" in name]
+    modules = [
+        name.removesuffix(".weight_packed") for name in places if name.endswith(".weight_packed")
+    ]
     return {
         f"{module}.weight": partial(
             _read, module, {part: places[f"{module}.{part}"] for part in _PARTS}
