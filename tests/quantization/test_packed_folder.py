@@ -129,6 +129,8 @@ def test_gguf_blocks_are_codes_and_scales(
         ("weight_scale", lambda t: torch.cat([t, t, t], dim=1)),
         ("weight_shape", lambda t: t * 3),
         ("weight_shape", lambda t: t[:1]),
+        ("weight_shape", lambda t: t.float()),
+        ("weight_shape", lambda t: -t),
     ],
 )
 def test_parts_that_contradict_each_other(
@@ -142,6 +144,20 @@ def test_parts_that_contradict_each_other(
         quantized_matrices(out)[f"{NAME}.weight"]
     with pytest.raises(ModelFolderError):
         read_model(out)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_scales_that_float16_would_round_are_left_out(
+    dtype: torch.dtype, folder: Path, tmp_path: Path
+) -> None:
+    """Their matrices are read as whole weights, as are those with zero points."""
+    out = quantized(folder, tmp_path / "out", measured_tokens=64)
+    tensors = load_file(out / "model.safetensors")
+    tensors[f"{NAME}.weight_scale"] = tensors[f"{NAME}.weight_scale"].to(dtype)
+    save_file(tensors, out / "model.safetensors")
+    assert f"{NAME}.weight" not in quantized_matrices(out)
+    assert len(quantized_matrices(out)) == 2 * 7
+    read_model(out)
 
 
 def test_a_cut_file(folder: Path, tmp_path: Path) -> None:

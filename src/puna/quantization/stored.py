@@ -3,10 +3,10 @@ with them, read with numpy alone.
 
     W_oi = codes_oi scales_og        with g the group of input i
 
-Read are folders in compressed-tensors' layout `pack-quantized`, symmetric with 4 or 8 bits, which
-is what `puna quantize` writes, and GGUF files whose matrices are Q8_0 or Q4_0. Matrices in other
-forms are left out; whoever needs them reads whole weights (model/weights.py). A matrix takes memory
-when it is asked for.
+Read are folders in compressed-tensors' layout `pack-quantized`, symmetric with 4 or 8 bits and
+scales of float16 or of one float32 a row, which is what `puna quantize` writes, and GGUF files with
+matrices in Q8_0 or Q4_0. Matrices in other forms are left out; whoever needs them reads whole
+weights (model/weights.py). A matrix takes memory when it is asked for.
 
 Source: compressed-tensors, compressors/pack_quantized.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,6 @@ from puna.formats.model_path import find_model, is_gguf
 from puna.model.folder_files import read_json_object, weight_files
 
 _PARTS = ("weight_packed", "weight_scale", "weight_shape")
-_SCALES = ("F16", "BF16", "F32")
 
 
 @dataclass(frozen=True)
@@ -83,61 +82,66 @@ def _of_folder(folder: Path) -> dict[str, Callable[[], QuantizedMatrix]]:
     settings = read_json_object(folder, "config.json").get("quantization_config")
     if not isinstance(settings, dict) or settings.get("quant_method") != "compressed-tensors":
         return {}
-    places: dict[str, Path] = {}
+    found: dict[str, _Place] = {}
     for path in weight_files(folder):
         try:
             with safe_open(path, framework="numpy") as file:
-                places |= dict.fromkeys(file.keys(), path)
+                for name in file.keys():  # noqa: SIM118  (not a dict)
+                    view = file.get_slice(name)
+                    found[name] = _Place(path, view.get_dtype(), tuple(view.get_shape()))
         except (SafetensorError, OSError) as error:
             raise ModelFolderError(f"{path} is not a whole safetensors file: {error}") from error
-    modules = [
-        name.removesuffix(".weight_packed") for name in places if name.endswith(".weight_packed")
-    ]
-    return {
-        f"{module}.weight": partial(
-            _read, module, {part: places[f"{module}.{part}"] for part in _PARTS}
-        )
-        for module in modules
-        if all(f"{module}.{part}" in places for part in _PARTS)
-        # zero points and orders of inputs are read as whole weights only
-        and not {f"{module}.weight_zero_point", f"{module}.weight_g_idx"} & places.keys()
-    }
+    readers: dict[str, Callable[[], QuantizedMatrix]] = {}
+    for name in found:
+        module, _, part = name.rpartition(".")
+        parts = {part: found.get(f"{module}.{part}") for part in _PARTS}
+        here = {part: place for part, place in parts.items() if place is not None}
+        others = {f"{module}.weight_zero_point", f"{module}.weight_g_idx"} & found.keys()
+        if part == "weight_packed" and len(here) == len(_PARTS) and not others:
+            scale = here["weight_scale"]
+            if scale.dtype == "F16" or (scale.dtype == "F32" and scale.shape[1:] == (1,)):
+                readers[f"{module}.weight"] = partial(_read, module, here)
+    return readers
 
 
-def _read(module: str, places: Mapping[str, Path]) -> QuantizedMatrix:
-    def part(name: str) -> tuple[npt.NDArray[Any], str]:
-        with safe_open(places[name], framework="numpy") as file:
-            full = f"{module}.{name}"
-            return file.get_tensor(full), file.get_slice(full).get_dtype()
+class _Place(NamedTuple):
+    """A tensor in a file; dtype: as safetensors calls it."""
 
-    words, kind = part("weight_packed")
-    shape = part("weight_shape")[0].reshape(-1).tolist()
-    scales, scale_kind = part("weight_scale")
-    outputs, inputs = shape if len(shape) == 2 else (0, 0)
-    bits = next(
-        (b for b in (4, 8) if words.ndim == 2 and -(-inputs * b // 32) == words.shape[1]), None
-    )
-    groups = scales.shape[1] if scales.ndim == 2 else 0
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def _read(module: str, places: Mapping[str, _Place]) -> QuantizedMatrix:
+    def values(part: str) -> npt.NDArray[Any]:
+        with safe_open(places[part].path, framework="numpy") as file:
+            found: npt.NDArray[Any] = file.get_tensor(f"{module}.{part}")
+            return found
+
+    words, scales, stated = (places[part] for part in _PARTS)
+    shape = values("weight_shape").tolist() if stated.shape == (2,) else []
     fits = (
-        bits is not None
-        and kind in ("I32", "U32")
-        and scale_kind in _SCALES
-        and len(words) == len(scales) == outputs > 0
-        and groups > 0
-        and inputs % groups == 0
+        words.dtype in ("I32", "U32")
+        and stated.dtype in ("I32", "I64")
+        and len(shape) == len(words.shape) == len(scales.shape) == 2
+        and words.shape[0] == scales.shape[0] == shape[0] > 0
+        and shape[1] > 0 < scales.shape[1]
+        and shape[1] % scales.shape[1] == 0
     )
-    if not fits or bits is None:
+    fitting = [b for b in (4, 8) if fits and -(-shape[1] * b // 32) == words.shape[1]]
+    if len(fitting) != 1:
         raise ModelFolderError(
             f"{module} is stored quantized, but its parts contradict each other: shape {shape},"
-            f" {kind} words {list(words.shape)}, {scale_kind} scales {list(scales.shape)}; copy the"
-            " folder again"
+            f" {words.dtype} words {list(words.shape)}, {scales.dtype} scales"
+            f" {list(scales.shape)}; copy the folder again"
         )
-    group = 0 if groups == 1 else inputs // groups
+    inputs, groups = shape[1], scales.shape[1]
+    stored = values("weight_scale")
     return QuantizedMatrix(
-        unpack(words, bits, inputs),
-        _as_stored(scales, group),
-        4 if bits == 4 else 8,
-        group,
+        unpack(values("weight_packed"), fitting[0], inputs),
+        stored.astype(np.float32) if groups == 1 else stored.astype(np.float16),
+        4 if fitting[0] == 4 else 8,
+        0 if groups == 1 else inputs // groups,
     )
 
 
@@ -149,9 +153,3 @@ def unpack(words: npt.NDArray[Any], bits: int, inputs: int) -> npt.NDArray[np.in
         places = np.stack([places & 15, places >> 4], axis=-1).reshape(len(words), -1)
     half = 1 << (bits - 1)
     return np.ascontiguousarray((places[:, :inputs].astype(np.int16) - half).astype(np.int8))
-
-
-def _as_stored(
-    scales: npt.NDArray[Any], group: int
-) -> npt.NDArray[np.float16] | npt.NDArray[np.float32]:
-    return scales.astype(np.float16) if group else scales.astype(np.float32)

@@ -156,7 +156,8 @@ def _restore_packed(module: QuantizedModule) -> StoredTensor:
     _check_words(module, "weight_packed")
     outputs, words = module.shape("weight_packed", None, None)
     shape = module.parts["weight_shape"].read().flatten().tolist()
-    if len(shape) != 2 or shape[0] != outputs or not 0 < shape[1] <= words * 32:
+    whole = len(shape) == 2 and all(isinstance(number, int) for number in shape)
+    if not whole or shape[0] != outputs or not 0 < shape[1] <= words * 32:
         raise module.error(f"its weight_shape is {shape} for words of {[outputs, words]}")
     inputs = shape[1]
     bits = _announced_bits(module, inputs, words)
