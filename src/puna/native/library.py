@@ -1,10 +1,12 @@
 """The native core's shared objects, one a tier, and the choice among them.
 
 A tier is the code for one set of vector instructions. Where no compiler was found the package was
-installed without them; `problem` says so, and everything runs on PyTorch.
+installed without them; `problem` says so, and everything runs on PyTorch. An object that is damaged
+or of another version is passed over, so that the next tier does the work; `passed_over` says so.
 """
 
 import ctypes
+import struct
 from functools import cache
 from pathlib import Path
 
@@ -25,9 +27,15 @@ class Library:
 
     def function(self, name: str) -> "ctypes._NamedFuncPointer":
         """The function puna_TIER_`name`, whose types of arguments the caller declares. A call gives
-        up Python's lock.
+        up Python's lock. Raises NativeError where the object has none.
         """
-        return self._loaded[f"puna_{self.tier}_{name}"]
+        try:
+            return self._loaded[f"puna_{self.tier}_{name}"]
+        except AttributeError as error:
+            raise NativeError(
+                f"the native core {self.path} has no function puna_{self.tier}_{name}: install Puna"
+                " again"
+            ) from error
 
 
 def compiled_tiers() -> tuple[str, ...]:
@@ -36,8 +44,15 @@ def compiled_tiers() -> tuple[str, ...]:
 
 
 def available_tiers() -> tuple[str, ...]:
-    """The compiled tiers that this processor runs, slowest first; none without the core."""
-    return () if problem() else _runnable()
+    """The compiled tiers that load and that this processor runs, slowest first."""
+    return tuple(tier for tier in compiled_tiers() if _runs(tier))
+
+
+def passed_over() -> tuple[str, ...]:
+    """The reasons why compiled tiers cannot be loaded, whatever the processor runs, each with the
+    remedy; slowest tier first.
+    """
+    return tuple(str(error) for tier in compiled_tiers() if (error := _failure(tier)))
 
 
 def problem() -> str | None:
@@ -52,8 +67,8 @@ def problem() -> str | None:
 def load(tier: str | None = None) -> Library:
     """The functions of a tier; the fastest that this processor runs where none is named.
 
-    Raises NativeError for a tier that is not known, not compiled or not run here, and for an object
-    of another version.
+    Raises NativeError for a tier that is not known, not compiled or not run here, or whose object
+    is damaged or of another version; where none is named, only if there is no tier left.
     """
     if tier is not None and tier not in TIERS:
         raise NativeError(f"there is no tier {tier!r}: say {', '.join(TIERS[:-1])} or {TIERS[-1]}")
@@ -62,8 +77,12 @@ def load(tier: str | None = None) -> Library:
             "the native core was not built when Puna was installed: install a C++ compiler and"
             " install Puna again; until then PyTorch does its work"
         )
-    runnable = _runnable()
+    if tier is not None and _path(tier).exists():
+        _loaded(_path(tier))
+    runnable = available_tiers()
     if not runnable:
+        for failed in filter(None, map(_failure, reversed(compiled_tiers()))):
+            raise failed
         raise NativeError(
             f"this processor runs none of the tiers that are built, {', '.join(compiled_tiers())}:"
             " install Puna on it again; until then PyTorch does its work"
@@ -81,15 +100,26 @@ def _path(tier: str) -> Path:
     return Path(__file__).with_name(f"puna_{tier}.so")
 
 
-def _runnable() -> tuple[str, ...]:
-    return tuple(tier for tier in compiled_tiers() if _loaded(_path(tier)).puna_runs(tier.encode()))
+def _runs(tier: str) -> bool:
+    return _failure(tier) is None and bool(_loaded(_path(tier)).puna_runs(tier.encode()))
+
+
+def _failure(tier: str) -> NativeError | None:
+    """The error of loading a compiled tier, None where it loads."""
+    try:
+        _loaded(_path(tier))
+    except NativeError as error:
+        return error
+    return None
 
 
 @cache
 def _loaded(path: Path) -> ctypes.CDLL:
     try:
+        _reject_cut_off(path)
         loaded = ctypes.CDLL(str(path))
         version = int(loaded.puna_version())
+        loaded.puna_runs.argtypes = [ctypes.c_char_p]
     except (OSError, AttributeError) as error:
         raise NativeError(
             f"the native core {path} cannot be loaded ({error}): install Puna again"
@@ -100,3 +130,23 @@ def _loaded(path: Path) -> ctypes.CDLL:
             " Puna again"
         )
     return loaded
+
+
+def _reject_cut_off(path: Path) -> None:
+    """Raise OSError for an ELF file of 64 bits that ends before its own tables say: the loader maps
+    such a file, and the process ends by SIGBUS at the first page that is not there.
+
+    Source: System V ABI, chapter 4: e_shoff, e_shentsize and e_shnum of the header, whose table
+    linkers put last.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(64)
+    if header[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian; the loader judges others
+        return
+    if len(header) < 64:
+        raise OSError(f"{size} bytes are less than its header")
+    (table,) = struct.unpack_from("<Q", header, 40)
+    entry, entries = struct.unpack_from("<HH", header, 58)
+    if table + entry * entries > size:
+        raise OSError(f"{size} bytes of {table + entry * entries}: it is cut off")
