@@ -55,7 +55,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
                 " training"
             ),
             "workflow": (
-                "durable errors run_log config tokenizer data model formats eval inference training"
+                "durable errors run_log tokenizer data model formats eval inference training"
             ),
             "api": "errors strict_json config tokenizer inference engine_process",
             "report": "durable errors number_format run_log plan plots statistics study",

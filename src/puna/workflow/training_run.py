@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 
-from puna.config import apply_overrides, validate
 from puna.durable import new_folder, write_json
 from puna.errors import ConfigError, TrainingError
 from puna.eval.primed_baselines import PrimedBaselines
@@ -33,7 +32,7 @@ from puna.model.weights import write_model
 from puna.run_log import read_run_log
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.checkpoint import Progress
-from puna.training.recipe import Recipe, read_recipe
+from puna.training.recipe import Recipe, overridden_recipe, read_recipe
 from puna.training.stored_recipe import read_stored_recipe, recipe_hash
 from puna.training.trainer import Trainer
 from puna.workflow.evaluation import (
@@ -144,9 +143,9 @@ def resolve_recipe(
     and for values that name no run folder.
     """
     if isinstance(recipe, str | Path):
-        return read_recipe(Path(recipe), list(overrides))
+        return read_recipe(Path(recipe), overrides)
     values = recipe.model_dump() if isinstance(recipe, Recipe) else dict(recipe)
-    resolved = validate(Recipe, apply_overrides(values, overrides), origin="the recipe")
+    resolved = overridden_recipe(values, overrides, "the recipe")
     if resolved.run is None:
         raise ConfigError("the recipe names no run folder: add run, such as runs/first")
     return resolved
