@@ -50,6 +50,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "training": "durable errors native nn run_log config device choices model",
             "engine_process": "errors tokenizer formats inference",
             "diagnosis": "device native engine_process",
+            "inference_benchmark": "errors native diagnosis model formats inference",
             "study": (
                 "durable errors nn run_log config device spawn statistics tokenizer data model eval"
                 " training"
@@ -63,7 +64,8 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "cli": (
                 "durable errors native nn number_format run_log strict_json config device plan"
                 " plots spawn statistics tokenizer choices data model formats eval inference"
-                " training engine_process diagnosis study workflow api report server"
+                " training engine_process diagnosis inference_benchmark study workflow api report"
+                " server"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

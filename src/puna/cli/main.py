@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from puna.cli import (
+    bench,
     data,
     doctor,
     evaluate,
@@ -52,6 +53,7 @@ app.command("merge")(merge.merge)
 app.command("import")(import_model.import_model)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
+app.add_typer(bench.app)
 
 
 @app.callback(invoke_without_command=True)
