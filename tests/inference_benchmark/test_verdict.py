@@ -83,6 +83,12 @@ def test_without_bfloat16_its_products_are_float32s() -> None:
     assert share_of_limit(WORKLOADS["decode"], "bf16", TINY, 1.0, limits) is None
 
 
+def test_the_larger_of_two_measurements_counts() -> None:
+    one = MachineLimits(reading=1.0, float32=5.0, bfloat16=None, int8=None, others=0.5)
+    other = MachineLimits(reading=2.0, float32=4.0, bfloat16=3.0, int8=None)
+    assert one.larger(other) == MachineLimits(2.0, 5.0, 3.0, None, 0.5)
+
+
 def test_medians_are_compared_and_the_better_peer_counts() -> None:
     found = row("decode-4k", "int4", ours=[10, 48, 50], llama=[20, 25, 99], ik=[29, 30, 31],
                 repacked=28, transformers=1000, twin=1000)  # fmt: skip
@@ -124,7 +130,8 @@ def test_what_is_not_measured_is_not_known_unless_another_part_is_missed() -> No
     )
     assert judged(row("start", "int4", ours=0.5)).met is None
     assert judged(row("start", "int4", ours=1.5)).met is False
-    assert judged(row("decode-4k", "int4", llama=20.0)).met is None
+    unmeasured = judged(row("decode-4k", "int4", llama=20.0))
+    assert (unmeasured.rival, unmeasured.ratio, unmeasured.met) == (None, None, None)
 
 
 def test_lookups_are_compared_with_plain_decode_of_puna() -> None:

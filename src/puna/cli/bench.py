@@ -86,13 +86,12 @@ def inference(
     found = (peers, find_peers(peers, subject, chosen)) if peers is not None else None
     plan = check_plan(Plan(subject, chosen_workloads(_words(works)), chosen, threads, runs, found))
     tier = native_tier()
-    limits = find_limits(threads)
-    rows = [
-        (row, judge(row, subject, limits, tier))
-        for row in compare(
-            plan, tier, lambda work, weights: typer.echo(f"{work.name} {weights} ...", err=True)
-        )
-    ]
+    before = find_limits(threads)
+    measured = list(
+        compare(plan, tier, lambda work, weights: typer.echo(f"{work.name} {weights}", err=True))
+    )
+    limits = before.larger(find_limits(threads))
+    rows = [(row, judge(row, subject, limits, tier)) for row in measured]
     if as_json:
         typer.echo(json.dumps(_as_json(plan, tier, limits, rows), indent=1))
     else:
@@ -128,6 +127,7 @@ def _as_json(plan: "Plan", tier: str, limits: "MachineLimits", rows: Rows) -> di
 def _print(plan: "Plan", tier: str, limits: "MachineLimits", rows: Rows) -> None:
     from puna.cli.columns import print_columns
     from puna.inference_benchmark.comparison import peer_commits
+    from puna.native.library import problem
     from puna.number_format import amount
 
     typer.echo(
@@ -139,6 +139,10 @@ def _print(plan: "Plan", tier: str, limits: "MachineLimits", rows: Rows) -> None
         f" {_rate(limits.float32, 'FLOP/s')}, bfloat16 {_rate(limits.bfloat16, 'FLOP/s')}, int8"
         f" {_rate(limits.int8, 'op/s')}"
     )
+    if limits.others is not None and limits.others >= 0.1:
+        typer.echo(f"meanwhile other programs took up to {limits.others:.1f} cores")
+    if (reason := problem()) is not None:
+        typer.echo(f"without the native core: {reason}")
     for name, commit in peer_commits(plan).items():
         typer.echo(f"{name}: {commit}")
     entries = list(dict.fromkeys(name for row, _ in rows for name in row.runs))

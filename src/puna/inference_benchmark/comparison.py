@@ -82,12 +82,13 @@ def find_limits(threads: int) -> MachineLimits:
     """Measure the machine with so many threads of PyTorch, as `puna doctor` does."""
     torch.set_num_threads(threads)
     cache, room = find_processor().last_cache, find_memory().available
-    values = {limit.name: limit.value for limit in measure_limits(torch.device("cpu"), cache, room)}
+    found = {limit.name: limit for limit in measure_limits(torch.device("cpu"), cache, room)}
     return MachineLimits(
-        reading=values["reading"],
-        float32=values["matmul float32"],
-        bfloat16=values["matmul bfloat16"],
-        int8=values["matmul int8"],
+        reading=found["reading"].value,
+        float32=found["matmul float32"].value,
+        bfloat16=found["matmul bfloat16"].value,
+        int8=found["matmul int8"].value,
+        others=max((limit.others for limit in found.values() if limit.others), default=None),
     )
 
 

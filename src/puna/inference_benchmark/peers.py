@@ -129,15 +129,16 @@ class LlamaTools:
         if work.kind == "lookup" or (self._repacked and (work.kind == "start" or work.streams > 1)):
             return {}
         if work.kind == "start":
-            return {entry: lambda: seconds_to_output(self._start(work))}
+            return {entry: lambda: seconds_to_output(self.start_command(work))}
         if work.streams > 1:
-            return {entry: lambda: batched_rate(run(self._batched(work)), work)}
-        return {entry: lambda: bench_rate(run(self._bench(work)), work)}
+            return {entry: lambda: batched_rate(run(self.batched_command(work)), work)}
+        return {entry: lambda: bench_rate(run(self.bench_command(work)), work)}
 
     def close(self) -> None:
         """As `Program.close`: none is left."""
 
-    def _bench(self, work: Workload) -> list[str]:
+    def bench_command(self, work: Workload) -> list[str]:
+        """llama-bench for one stream: one repetition, as JSON."""
         new = str(work.tokens)
         if work.kind == "prefill":
             sizes = ["-p", new, "-n", "0"]
@@ -147,14 +148,16 @@ class LlamaTools:
             sizes = ["-p", "0", "-n", new, *(["-d", str(work.context)] if work.context else [])]
         return [*self._command("llama-bench"), *sizes, "-r", "1", "-o", "json", *self._flags]
 
-    def _batched(self, work: Workload) -> list[str]:
+    def batched_command(self, work: Workload) -> list[str]:
+        """llama-batched-bench for several, none with another's prompt."""
         sizes = {"-npp": work.context, "-ntg": work.tokens, "-npl": work.streams}
         context = work.streams * work.positions
         form = [] if self._name == IK else ["--output-format", "jsonl"]
         flags = [text for flag, size in sizes.items() for text in (flag, str(size))]
         return [*self._command("llama-batched-bench"), "-c", str(context), *flags, *form]
 
-    def _start(self, work: Workload) -> list[str]:
+    def start_command(self, work: Workload) -> list[str]:
+        """The program that writes a text, for one token."""
         tool = "llama-cli" if self._name == IK else "llama-completion"
         prompt = ["-p", "t" * work.context, "-n", str(work.tokens), "-c", "512"]
         quiet = [] if self._name == IK else ["-no-cnv"]
@@ -214,11 +217,14 @@ def batched_rate(text: str, work: Workload) -> float:
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if line.startswith("{"):
-            answer = json.loads(line)
+            try:
+                answer = json.loads(line)
+            except ValueError:
+                continue
         elif len(cells) == len(BATCHED_COLUMNS) and cells[0].isdecimal():
             answer = dict(zip(BATCHED_COLUMNS, cells, strict=True))
         else:
             continue
-        if int(answer["pl"]) == work.streams and int(answer["tg"]) == work.tokens:
+        if (int(answer.get("pl", 0)), int(answer.get("tg", 0))) == (work.streams, work.tokens):
             return float(answer["speed_tg"])
     raise ProgramError(f"llama-batched-bench wrote no row of {work.streams} streams")

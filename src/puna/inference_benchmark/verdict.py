@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
 from puna.inference_benchmark.bars import Beside, SpeedBar, find_bar
@@ -36,6 +36,16 @@ class MachineLimits:
     bfloat16: float | None
     int8: float | None
     """op/s."""
+    others: float | None = None
+    """Cores that other programs took meanwhile, at most."""
+
+    def larger(self, other: "MachineLimits") -> "MachineLimits":
+        """The larger figures of two measurements: what slows one down is other programs."""
+        names = [each.name for each in fields(self)]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        return MachineLimits(
+            **{name: max(filter(None, pair), default=None) for name, pair in pairs.items()}
+        )
 
     def peak(self, weights: Format) -> float | None:
         """Operations a second of products with such weights: integer products for integers, and
@@ -81,8 +91,9 @@ def judge(row: Row, subject: Subject, limits: MachineLimits, tier: str) -> Verdi
     bar = find_bar(tier, subject.size, work.name, row.format)
     names = RIVALS[bar.beside] if bar else RIVALS["plain" if work.kind == "lookup" else "peers"]
     speeds = {name: _speed(value, work.unit) for name, value in medians.items()}
-    rival = max((name for name in names if name in speeds), key=speeds.__getitem__, default=None)
-    ratio = speeds[OURS] / speeds[rival] if ours and rival else None
+    there = [name for name in names if ours and name in speeds]
+    rival = max(there, key=speeds.__getitem__, default=None)
+    ratio = speeds[OURS] / speeds[rival] if rival else None
     share = share_of_limit(work, row.format, subject, ours, limits) if ours else None
     return Verdict(share, ratio, rival, bar, _meets(bar, ratio, share, ours))
 
