@@ -105,9 +105,12 @@ def test_commands_are_run_and_their_errors_told() -> None:
 
 def test_a_start_ends_at_the_first_byte() -> None:
     assert seconds_to_output(script("print('t', flush=True)")) > 0
-    for text in ("", "print('t'); raise SystemExit(1)"):
-        with pytest.raises(ProgramError, match="ended with code"):
-            seconds_to_output(script(text))
+    with pytest.raises(ProgramError, match=said("code 0 ... wrote nothing")):
+        seconds_to_output(script(""))
+    with pytest.raises(ProgramError, match=said("code 1 ... no model")):
+        seconds_to_output(script("print('t'); raise SystemExit('no model')"))
+    with pytest.raises(ProgramError, match="no-such-program"):
+        seconds_to_output(["/no-such-program"])
 
 
 def test_the_last_line_is_short() -> None:

@@ -130,19 +130,22 @@ def seconds_to_output(command: Sequence[str]) -> float:
     """Seconds from the start of a command to the first byte of its output. Raises ProgramError
     where it fails.
     """
-    begin = time.perf_counter()
-    try:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-    except OSError as error:
-        raise ProgramError(str(error)) from error
-    assert process.stdout is not None
-    first = process.stdout.read(1)
-    seconds = time.perf_counter() - begin
-    process.communicate()
-    if process.returncode or not first:
-        raise ProgramError(f"it ended with code {process.returncode} and wrote {first!r} first")
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        begin = time.perf_counter()
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
+            )
+        except OSError as error:
+            raise ProgramError(str(error)) from error
+        assert process.stdout is not None
+        first = process.stdout.read(1)
+        seconds = time.perf_counter() - begin
+        process.communicate()
+        if process.returncode or not first:
+            said.seek(0)
+            reason = last_line(said.read()) or "it wrote nothing"
+            raise ProgramError(f"it ended with code {process.returncode}: {reason}")
     return seconds
 
 
