@@ -65,7 +65,7 @@ class Contestants:
         matcher = self.puna.compile(
             Constraint(kind=kinds[kind], text=text), ends=[self.tokenizer.eos_id]
         )
-        return lambda: matcher.allowed().numpy(), matcher.accept, matcher.rewind
+        return matcher.allowed, matcher.accept, matcher.rewind
 
     def start_llguidance(self, kind: str, text: str) -> Text:
         grammar = getattr(

@@ -40,6 +40,14 @@ def today() -> str:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
+def others_of_today(path: Path, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that the day's file has and that were not measured again."""
+    if not path.exists():
+        return []
+    again = {row["row"] for row in results}
+    return [row for row in json.loads(path.read_text())["rows"] if row["row"] not in again]
+
+
 def write_results(path: Path, where: dict[str, Any], **figures: Any) -> None:
     """The dated JSON file of a run; told on standard output."""
     path.write_text(json.dumps({"date": today(), "machine": where, **figures}, indent=1) + "\n")

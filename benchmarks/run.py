@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import RESULTS, machine, today, write_results
+from machine import RESULTS, machine, others_of_today, today, write_results
 
 from puna.native.library import available_tiers
 
@@ -89,14 +89,6 @@ def main() -> None:
     }
     path = RESULTS / f"{today()}-train-step.json"
     write_results(path, where, rows=[*others_of_today(path, results), *results])
-
-
-def others_of_today(path: Path, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows that the day's file has and that were not measured again."""
-    if not path.exists():
-        return []
-    again = {row["row"] for row in results}
-    return [row for row in json.loads(path.read_text())["rows"] if row["row"] not in again]
 
 
 def command(program: str, peer: Path, flags: list[str], peer_flags: list[str]) -> list[str]:

@@ -1,9 +1,11 @@
 """What HTTP costs: the engine alone and behind `puna serve`, with idle connections beside the busy
-ones, and beside `transformers serve`.
+ones, and beside `transformers serve` and llama.cpp's server.
 
     python benchmarks/serving.py [MODEL] [--rounds 3] [--new 128] [--threads N] [--without-peers]
+        [--llama-server PROGRAM --gguf FILE...]
 
-MODEL is a model folder that transformers opens too; the quickstart's if left out. Greedy, prompts
+MODEL is a model folder that transformers opens too; the quickstart's if left out. FILE is the same
+model as GGUF, and its type stands in the row's name: `llama-server bf16`. Greedy, prompts
 of their own, nothing shared or drafted. Everything runs on this machine, the clients too, so they
 and the servers take the cores from each other. Rounds alternate, the medians are compared: the
 ratios travel, the figures belong to this machine. Results go to benchmarks/results/, dated.
@@ -57,11 +59,17 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="of every program's arithmetic"
     )
-    parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--without-peers", action="store_true", help="without `transformers serve`")
+    parser.add_argument("--llama-server", type=Path, help="llama.cpp's program of this name")
+    parser.add_argument(
+        "--gguf", type=Path, nargs="+", default=[], help="files for it, named MODEL-TYPE.gguf"
+    )
     options = parser.parse_args()
+    if (options.llama_server is None) != (not options.gguf):
+        parser.error("give --llama-server and --gguf together")
     torch.set_num_threads(options.threads)
     with contextlib.ExitStack() as stack:
-        rows = rows_of(stack, options.model.resolve(), options.new, peers=not options.without_peers)
+        rows = rows_of(stack, options)
         found: dict[str, list[float]] = {name: [] for name in rows}
         for number in range(options.rounds + 1):
             for name, measure in rows.items():
@@ -77,9 +85,10 @@ def main() -> None:
             f"{name:52} {scale * median:8.1f} {unit} "
             f" ({', '.join(f'{scale * one:.1f}' for one in found[name])})"
         )
+    beside_llama = [llama_name(file) for file in options.gguf]
     ratios = {
         name: medians[one] / medians[other]
-        for name, (one, other) in RATIOS.items()
+        for name, (one, other) in (RATIOS | ratios_to(beside_llama)).items()
         if {one, other} <= set(medians)
     }
     for name, ratio in ratios.items():
@@ -98,6 +107,18 @@ def main() -> None:
     )
 
 
+def ratios_to(peers: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Rows of Puna's server and of these peers, with one stream and with several."""
+    return {
+        f"puna serve to {peer}, {streams} streams": (
+            f"puna serve, {streams} streams",
+            f"{peer}, {streams} streams",
+        )
+        for peer in peers
+        for streams in (1, STREAMS)
+    }
+
+
 RATIOS = {
     **{
         f"HTTP to the engine alone, {streams} streams": (
@@ -114,25 +135,21 @@ RATIOS = {
         f"first token beside {STREAMS} streams",
         "first token alone",
     ),
-    **{
-        f"puna serve to {peer}, {streams} streams": (
-            f"puna serve, {streams} streams",
-            f"{peer}, {streams} streams",
-        )
-        for peer in ("transformers serve", "transformers serve batching")
-        for streams in (1, STREAMS)
-    },
+    **ratios_to(["transformers serve", "transformers serve batching"]),
 }
 
 
 def rows_of(
-    stack: contextlib.ExitStack, folder: Path, new: int, peers: bool
+    stack: contextlib.ExitStack, options: argparse.Namespace
 ) -> dict[str, Callable[[], float]]:
     """What is measured, by name; the servers run until the stack ends."""
+    folder, new = options.model.resolve(), options.new
     alone = load(folder, options=EngineConfig(prefix_caching=False))
     puna = stack.enter_context(puna_server(folder))
     servers = {"puna serve": puna}
-    if peers:
+    for file in options.gguf:
+        servers[llama_name(file)] = stack.enter_context(llama_server(options.llama_server, file))
+    if not options.without_peers:
         servers["transformers serve"] = stack.enter_context(transformers_server(folder))
         servers["transformers serve batching"] = stack.enter_context(
             transformers_server(folder, "--continuous-batching")
@@ -229,6 +246,32 @@ def transformers_server(folder: Path, *flags: str) -> Iterator[Server]:
 
     with running(command, port):
         yield Server(port, str(folder), exactly)
+
+
+def llama_name(file: Path) -> str:
+    """The name of llama.cpp's server with this file."""
+    return f"llama-server {file.stem.rpartition('-')[2]}"
+
+
+@contextlib.contextmanager
+def llama_server(server: Path, file: Path) -> Iterator[Server]:
+    """llama.cpp's, with a slot for each stream, nothing kept of a prompt, and no drafts."""
+    port = free_port()
+    threads = str(torch.get_num_threads())
+    slots = ["-np", str(STREAMS), "-c", str(STREAMS * 1024), "-t", threads, "-tb", threads]
+    command = [str(server), "-m", str(file), "--port", str(port), *slots, "--no-webui"]
+
+    def exactly(new: int) -> dict[str, Any]:
+        return {
+            "max_tokens": new,
+            "temperature": 0,
+            "ignore_eos": True,
+            "cache_prompt": False,
+            "stream_options": {"include_usage": True},
+        }
+
+    with running(command, port):
+        yield Server(port, "model", exactly)
 
 
 def program(name: str) -> str:

@@ -5,14 +5,16 @@
 
 // Raised with every change of a function's arguments or meaning; puna/native/library.py has the
 // number that it can call.
-PUNA_EXPORT int puna_version() { return 1; }
+PUNA_EXPORT int puna_version() { return 2; }
 
 // 1 where the processor, and the system with it, can run the code of a tier.
 PUNA_EXPORT int puna_runs(const char* tier) {
   if (std::strcmp(tier, "scalar") == 0) return 1;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+      !__builtin_cpu_supports("f16c"))
+    return 0;
   if (std::strcmp(tier, "avx2") == 0) return 1;
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
       !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl") ||

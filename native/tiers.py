@@ -5,7 +5,7 @@ Warnings are shown and stop no install, since a newer compiler has new ones; the
 
 import platform
 
-SOURCES = ("tier.cpp", "threads.cpp", "library.cpp")
+SOURCES = ("tier.cpp", "inference.cpp", "threads.cpp", "pool.cpp", "library.cpp")
 FLAGS = (
     "-std=c++17",
     "-O3",
@@ -29,7 +29,7 @@ _AVX512 = (
 )
 # by tier, slowest first: its flags; the scalar one does each operation as it is written
 _X86 = {
-    "avx2": ("-mavx2", "-mfma"),
+    "avx2": ("-mavx2", "-mfma", "-mf16c"),
     "avx512": _AVX512,
     "avx512_bf16": (*_AVX512, "-mavx512bf16"),
 }

@@ -7,6 +7,11 @@
 // load, store    whole registers; the forms with a count touch the first n lanes only, and load 0
 //                into the others
 // dot            acc + a * b, or for pairs acc + a0 * b0 + a1 * b1, in float32
+// fma, fused     a * b + c; `fused` is rounded once in every tier
+// I32            a register of LANES whole numbers
+// Unsigned       four bytes a lane, from 0 to 255; Signed: from -128 to 127
+// Partial        sums of the products of four bytes a lane, exact for RUN<bits> steps from begin_run
+//                on, which may go on from a total; end_run gives the total with them
 #pragma once
 
 #include <cmath>
@@ -82,6 +87,8 @@ PUNA_INLINE F32 exp(F32 x) {
 }
 #endif
 
+PUNA_INLINE F32 absolute(F32 x) { return max(x, -x); }
+
 // The lanes from i on that a row of `end` entries has left.
 PUNA_INLINE int left(int64_t end, int64_t i) { return int(end - i < LANES ? end - i : LANES); }
 
@@ -96,6 +103,13 @@ PUNA_INLINE void store(bf16* p, F32 x, int n) {
   alignas(64) bf16 whole[LANES];
   store(whole, x);
   std::memcpy(p, whole, n * sizeof(bf16));
+}
+
+PUNA_INLINE void store(int8_t* p, F32 x, int n) {
+  if (n >= LANES) return store(p, x);
+  alignas(64) int8_t whole[LANES];
+  store(whole, x);
+  std::memcpy(p, whole, n);
 }
 
 // 1 / (1 + e^-x)

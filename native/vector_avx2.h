@@ -24,6 +24,7 @@ PUNA_INLINE F32 operator-(F32 a) { return {_mm256_xor_ps(a.value, _mm256_set1_ps
 PUNA_INLINE F32 max(F32 a, F32 b) { return {_mm256_max_ps(a.value, b.value)}; }
 PUNA_INLINE F32 min(F32 a, F32 b) { return {_mm256_min_ps(a.value, b.value)}; }
 PUNA_INLINE F32 fma(F32 a, F32 b, F32 c) { return {_mm256_fmadd_ps(a.value, b.value, c.value)}; }
+PUNA_INLINE F32 fused(F32 a, F32 b, F32 c) { return fma(a, b, c); }
 PUNA_INLINE F32 sqrt(F32 x) { return {_mm256_sqrt_ps(x.value)}; }
 PUNA_INLINE F32 where_positive(F32 x, F32 a, F32 b) {
   return {_mm256_blendv_ps(b.value, a.value,
@@ -96,6 +97,53 @@ PUNA_INLINE F32 second_of(Pairs x) {
 }
 PUNA_INLINE F32 dot(F32 acc, Pairs a, Pairs b) {
   return fma(second_of(a), second_of(b), fma(first_of(a), first_of(b), acc));
+}
+
+struct I32 {
+  __m256i value;
+};
+struct Unsigned {
+  __m256i value;
+};
+struct Signed {
+  __m256i value;
+};
+// Pairs of products are added up in 16 bits: of 4 bits and 8 bits eight times, of 8 and 7 once.
+struct Partial {
+  __m256i value;
+};
+template <int BITS>
+constexpr int64_t RUN = BITS == 4 ? 8 : 1;
+
+PUNA_INLINE I32 broadcast_whole(int32_t x) { return {_mm256_set1_epi32(x)}; }
+PUNA_INLINE F32 as_float(I32 x) { return {_mm256_cvtepi32_ps(x.value)}; }
+PUNA_INLINE Unsigned load_unsigned(const uint8_t* p) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
+}
+PUNA_INLINE Unsigned low_nibbles(Unsigned x) {
+  return {_mm256_and_si256(x.value, _mm256_set1_epi8(15))};
+}
+PUNA_INLINE Unsigned high_nibbles(Unsigned x) {
+  return low_nibbles(Unsigned{_mm256_srli_epi16(x.value, 4)});
+}
+PUNA_INLINE Signed broadcast_signed(const uint32_t* p) {
+  return {_mm256_set1_epi32(int(*p))};
+}
+PUNA_INLINE Partial begin_run(I32) { return {_mm256_setzero_si256()}; }
+PUNA_INLINE Partial dot(Partial acc, Unsigned a, Signed b) {
+  return {_mm256_add_epi16(acc.value, _mm256_maddubs_epi16(a.value, b.value))};
+}
+PUNA_INLINE I32 end_run(I32 total, Partial run) {
+  return {_mm256_add_epi32(total.value, _mm256_madd_epi16(run.value, _mm256_set1_epi16(1)))};
+}
+PUNA_INLINE F32 load_half(const uint16_t* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+PUNA_INLINE void store(int8_t* p, F32 x) {
+  const __m256i whole = _mm256_cvtps_epi32(x.value);
+  const __m128i words =
+      _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
 }
 
 }  // namespace PUNA_TIER

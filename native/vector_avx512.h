@@ -24,6 +24,7 @@ PUNA_INLINE F32 operator-(F32 a) { return {_mm512_xor_ps(a.value, _mm512_set1_ps
 PUNA_INLINE F32 max(F32 a, F32 b) { return {_mm512_max_ps(a.value, b.value)}; }
 PUNA_INLINE F32 min(F32 a, F32 b) { return {_mm512_min_ps(a.value, b.value)}; }
 PUNA_INLINE F32 fma(F32 a, F32 b, F32 c) { return {_mm512_fmadd_ps(a.value, b.value, c.value)}; }
+PUNA_INLINE F32 fused(F32 a, F32 b, F32 c) { return fma(a, b, c); }
 PUNA_INLINE F32 sqrt(F32 x) { return {_mm512_sqrt_ps(x.value)}; }
 PUNA_INLINE F32 where_positive(F32 x, F32 a, F32 b) {
   const __mmask16 positive = _mm512_cmp_ps_mask(x.value, _mm512_setzero_ps(), _CMP_GT_OQ);
@@ -78,18 +79,57 @@ PUNA_INLINE Pairs broadcast_pair(const bf16* p) {
   std::memcpy(&both, p, 4);
   return {_mm512_set1_epi32(both)};
 }
+PUNA_INLINE F32 first_of(Pairs x) { return {_mm512_castsi512_ps(_mm512_slli_epi32(x.value, 16))}; }
+PUNA_INLINE F32 second_of(Pairs x) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(x.value, _mm512_set1_epi32(int(0xffff0000))))};
+}
 PUNA_INLINE F32 dot(F32 acc, F32 a, F32 b) { return fma(a, b, acc); }
 PUNA_INLINE F32 dot(F32 acc, Pairs a, Pairs b) {
 #if defined(__AVX512BF16__)
   return {_mm512_dpbf16_ps(acc.value, (__m512bh)a.value, (__m512bh)b.value)};
 #else
-  const __m512i high = _mm512_set1_epi32(int(0xffff0000));
-  const F32 a0 = {_mm512_castsi512_ps(_mm512_slli_epi32(a.value, 16))};
-  const F32 b0 = {_mm512_castsi512_ps(_mm512_slli_epi32(b.value, 16))};
-  const F32 a1 = {_mm512_castsi512_ps(_mm512_and_si512(a.value, high))};
-  const F32 b1 = {_mm512_castsi512_ps(_mm512_and_si512(b.value, high))};
-  return fma(a1, b1, fma(a0, b0, acc));
+  return fma(second_of(a), second_of(b), fma(first_of(a), first_of(b), acc));
 #endif
+}
+
+struct I32 {
+  __m512i value;
+};
+struct Unsigned {
+  __m512i value;
+};
+struct Signed {
+  __m512i value;
+};
+using Partial = I32;
+template <int BITS>
+constexpr int64_t RUN = 1 << 20;  // the products are added up in 32 bits
+
+PUNA_INLINE I32 broadcast_whole(int32_t x) { return {_mm512_set1_epi32(x)}; }
+PUNA_INLINE F32 as_float(I32 x) { return {_mm512_cvtepi32_ps(x.value)}; }
+PUNA_INLINE Unsigned load_unsigned(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+PUNA_INLINE Unsigned low_nibbles(Unsigned x) {
+  return {_mm512_and_si512(x.value, _mm512_set1_epi8(15))};
+}
+PUNA_INLINE Unsigned high_nibbles(Unsigned x) {
+  return low_nibbles(Unsigned{_mm512_srli_epi16(x.value, 4)});
+}
+PUNA_INLINE Signed broadcast_signed(const uint32_t* p) {
+  return {_mm512_set1_epi32(int(*p))};
+}
+// Of the intrinsic GCC 12 makes copies of sums, and spills them: 237 GOP/s in place of 400.
+PUNA_INLINE Partial dot(Partial acc, Unsigned a, Signed b) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(acc.value) : "v"(a.value), "v"(b.value));
+  return acc;
+}
+PUNA_INLINE Partial begin_run(I32 total) { return total; }
+PUNA_INLINE I32 end_run(I32, Partial run) { return run; }
+PUNA_INLINE F32 load_half(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+PUNA_INLINE void store(int8_t* p, F32 x) {
+  const __m128i bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x.value));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
 
 }  // namespace PUNA_TIER

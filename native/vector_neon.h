@@ -24,6 +24,7 @@ PUNA_INLINE F32 operator-(F32 a) { return {vnegq_f32(a.value)}; }
 PUNA_INLINE F32 max(F32 a, F32 b) { return {vmaxq_f32(a.value, b.value)}; }
 PUNA_INLINE F32 min(F32 a, F32 b) { return {vminq_f32(a.value, b.value)}; }
 PUNA_INLINE F32 fma(F32 a, F32 b, F32 c) { return {vfmaq_f32(c.value, a.value, b.value)}; }
+PUNA_INLINE F32 fused(F32 a, F32 b, F32 c) { return fma(a, b, c); }
 PUNA_INLINE F32 sqrt(F32 x) { return {vsqrtq_f32(x.value)}; }
 PUNA_INLINE F32 where_positive(F32 x, F32 a, F32 b) {
   return {vbslq_f32(vcgtzq_f32(x.value), a.value, b.value)};
@@ -85,6 +86,51 @@ PUNA_INLINE F32 second_of(Pairs x) {
 }
 PUNA_INLINE F32 dot(F32 acc, Pairs a, Pairs b) {
   return fma(second_of(a), second_of(b), fma(first_of(a), first_of(b), acc));
+}
+
+struct I32 {
+  int32x4_t value;
+};
+struct Unsigned {
+  uint8x16_t value;
+};
+struct Signed {
+  int8x16_t value;
+};
+using Partial = I32;
+template <int BITS>
+constexpr int64_t RUN = 1 << 20;  // the products are added up in 32 bits
+
+PUNA_INLINE I32 broadcast_whole(int32_t x) { return {vdupq_n_s32(x)}; }
+PUNA_INLINE F32 as_float(I32 x) { return {vcvtq_f32_s32(x.value)}; }
+PUNA_INLINE Unsigned load_unsigned(const uint8_t* p) { return {vld1q_u8(p)}; }
+PUNA_INLINE Unsigned low_nibbles(Unsigned x) { return {vandq_u8(x.value, vdupq_n_u8(15))}; }
+PUNA_INLINE Unsigned high_nibbles(Unsigned x) { return {vshrq_n_u8(x.value, 4)}; }
+PUNA_INLINE Signed broadcast_signed(const uint32_t* p) {
+  return {vreinterpretq_s8_u32(vdupq_n_u32(*p))};
+}
+// The sums of the products of eight bytes, two lanes.
+PUNA_INLINE int32x2_t dot_half(uint8x8_t a, int8x8_t b) {
+  const int16x8_t wide_a = vreinterpretq_s16_u16(vmovl_u8(a)), wide_b = vmovl_s8(b);
+  const int32x4_t low = vmull_s16(vget_low_s16(wide_a), vget_low_s16(wide_b));
+  const int32x4_t high = vmull_s16(vget_high_s16(wide_a), vget_high_s16(wide_b));
+  const int32x4_t pairs = vpaddq_s32(low, high);
+  return vpadd_s32(vget_low_s32(pairs), vget_high_s32(pairs));
+}
+PUNA_INLINE Partial dot(Partial acc, Unsigned a, Signed b) {
+  const int32x2_t low = dot_half(vget_low_u8(a.value), vget_low_s8(b.value));
+  const int32x2_t high = dot_half(vget_high_u8(a.value), vget_high_s8(b.value));
+  return {vaddq_s32(acc.value, vcombine_s32(low, high))};
+}
+PUNA_INLINE Partial begin_run(I32 total) { return total; }
+PUNA_INLINE I32 end_run(I32, Partial run) { return run; }
+PUNA_INLINE F32 load_half(const uint16_t* p) {
+  return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))};
+}
+PUNA_INLINE void store(int8_t* p, F32 x) {
+  const int16x4_t words = vqmovn_s32(vcvtnq_s32_f32(x.value));
+  const int8x8_t bytes = vqmovn_s16(vcombine_s16(words, words));
+  std::memcpy(p, &bytes, LANES);
 }
 
 }  // namespace PUNA_TIER

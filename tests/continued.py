@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from puna.inference.engine import Engine
-from puna.inference.executor import TorchExecutor
 from puna.inference.request import GenerationOptions, Request
+from puna.inference.torch_executor import TorchExecutor
 from puna.model.transformer import Transformer
 
 

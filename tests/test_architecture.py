@@ -34,7 +34,8 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "run_log": "",
             "strict_json": "",
             "config": "errors",
-            "device": "errors",
+            "device": "errors host",
+            "host": "",
             "native": "errors",
             "plan": "errors",
             "plots": "durable errors number_format run_log",
@@ -46,24 +47,31 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "model": "durable errors nn config choices",
             "eval": "errors nn strict_json config statistics tokenizer data model inference",
             "formats": "durable errors config nn tokenizer model",
-            "inference": "errors nn strict_json config device tokenizer model formats",
+            "quantization": "durable errors formats model",
+            "inference": (
+                "errors host native nn strict_json config device tokenizer model formats"
+                " quantization"
+            ),
             "training": "durable errors native nn run_log config device choices model",
-            "engine_process": "errors tokenizer formats inference",
+            "engine_process": "errors host tokenizer formats inference",
             "diagnosis": "device native engine_process",
+            "inference_benchmark": "errors native diagnosis model formats inference",
             "study": (
                 "durable errors nn run_log config device spawn statistics tokenizer data model eval"
                 " training"
             ),
             "workflow": (
-                "durable errors run_log config tokenizer data model formats eval inference training"
+                "durable errors run_log tokenizer data model formats quantization eval inference"
+                " training"
             ),
             "api": "errors strict_json config tokenizer inference engine_process",
             "report": "durable errors number_format run_log plan plots statistics study",
             "server": "errors inference engine_process api",
             "cli": (
                 "durable errors native nn number_format run_log strict_json config device plan"
-                " plots spawn statistics tokenizer choices data model formats eval inference"
-                " training engine_process diagnosis study workflow api report server"
+                " plots spawn statistics tokenizer choices data model formats quantization eval"
+                " inference training engine_process diagnosis inference_benchmark study workflow"
+                " api report server"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

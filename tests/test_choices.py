@@ -5,7 +5,15 @@ from typing import Annotated, Any, ClassVar
 import pytest
 from pydantic import Field, model_validator
 
-from puna.choices import REQUIRED, Choice, ChoosingConfig, Table, named, with_options
+from puna.choices import (
+    REQUIRED,
+    Choice,
+    ChoosingConfig,
+    Table,
+    ignored_overrides,
+    named,
+    with_options,
+)
 from puna.config import dotted_keys, validate
 from puna.errors import ConfigError
 
@@ -115,6 +123,19 @@ def test_another_name_over_a_stored_configuration_drops_the_late_options() -> No
     square = drawn(**{**ring, "shape": "square"}).model_dump()
     old = {"shape": "square", "shape_radius": 3.0, "shape_points": None}
     assert square == {**old, "shape_side": 1}
+
+
+def test_what_is_asked_for_over_a_stored_configuration_is_judged() -> None:
+    stored = drawn(shape="square", shape_side=2).model_dump()
+    square = drawn(**{**stored, "shape_radius": 3.0})  # as if it were stored too
+    (sentence,) = ignored_overrides(square, {"shape_radius": 3.0}, stored)
+    assert sentence.startswith("shape_radius = 3.0 means nothing with shape = square: leave it out")
+    for given in ({"shape_radius": None}, {"shape_radius": 1.0}, {"shape_side": 5}, {"other": 1}):
+        assert ignored_overrides(square, given, stored) == []
+    ring = drawn(**{**stored, "shape": "ring"})
+    assert ignored_overrides(ring, {"shape": "ring", "shape_radius": 3.0}, stored) == []
+    (sentence,) = ignored_overrides(ring, {"shape_points": 3}, stored, "page.drawing")
+    assert sentence.startswith("page.drawing: shape_points = 3 means nothing with shape = ring")
 
 
 def test_null_leaves_out_what_lies_below() -> None:

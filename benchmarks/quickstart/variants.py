@@ -71,6 +71,9 @@ def _vocabulary(entries: int) -> tuple[str, ...]:
 _SMALLER = ("train.batch_size=4",)
 _FINAL = "optimizer.final_factor=0.05"
 _SHORTER = ("train.context_length=128",)
+# what gained most by itself, besides a shape and a vocabulary
+_LAYERS_3 = ("model.num_layers=3",)
+_TOGETHER = (*_quintic("jordan", 3), "optimizer.muon_momentum=0.9")
 VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         DEFAULT: (),
@@ -147,6 +150,20 @@ VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "vocabulary 1,024": _vocabulary(1024),
         "vocabulary 3,072": _vocabulary(3072),
         "vocabulary 4,096": _vocabulary(4096),
+        # several at once
+        "192 x 2": ("model.num_layers=2",),
+        "together": (*_TOGETHER, *_LAYERS_3, *_vocabulary(4096)),
+        "together, 192 x 2": (*_TOGETHER, "model.num_layers=2", *_vocabulary(4096)),
+        "together, 256 x 2": (*_TOGETHER, *_shape(256, 2, 4, 704), *_vocabulary(4096)),
+        "together, vocabulary 6,144": (*_TOGETHER, *_LAYERS_3, *_vocabulary(6144)),
+        "together, rates x 1.4": (*_TOGETHER, *_LAYERS_3, *_vocabulary(4096), *_rates(1.4)),
+        "together, batch 16 x 128": (
+            *_TOGETHER,
+            *_LAYERS_3,
+            *_vocabulary(4096),
+            *_SHORTER,
+            "train.batch_size=16",
+        ),
     }
 )
 

@@ -1,9 +1,10 @@
 """The native core's own tests: `make test-native`, and `make test-native-arm` with an emulator.
 
-sweep.cpp holds each tier against the scalar one, the oracle. Every tier is compiled as an install
-compiles it, with warnings as errors, into a folder that is removed afterwards; tiers that this
-processor does not run are compiled alone. `python native/tests/run.py avx2 --sanitize thread` runs
-that one with that instrument.
+The programs of OBJECTS hold each tier's object against the scalar one, the oracle; those of HEADERS
+are compiled for each tier with the headers that they test, and those of ALONE once. Every tier is
+compiled as an install compiles it, with warnings as errors, into a folder that is removed
+afterwards; tiers that this processor does not run are compiled alone. `python native/tests/run.py
+avx2 --sanitize thread` runs that one with that instrument, `--program sweep` that program alone.
 """
 
 import argparse
@@ -19,7 +20,11 @@ CORE = HERE.parent
 sys.path.insert(0, str(CORE))
 from tiers import SOURCES, tiers  # noqa: E402
 
-UNSUPPORTED = 77  # of sweep.cpp
+UNSUPPORTED = 77  # exit code: this processor does not run the tier
+OBJECTS = ("sweep", "sweep_linear")
+HEADERS = ("sweep_paged_attention",)
+ALONE = ("sweep_pool",)
+PROGRAMS = (*OBJECTS, *HEADERS, *ALONE)
 # by machine: the compiler and emulator for it on another one, its libraries, and Debian's packages
 CROSS = {
     "aarch64": (
@@ -41,24 +46,13 @@ def compile_tier(compiler: str, flags: list[str], out: Path) -> None:
     run([compiler, *flags, "-Werror", "-fPIC", "-shared", *sources, "-o", str(out)])
 
 
-def compile_sweep(compiler: str, flags: list[str], out: Path) -> None:
-    """Compile and link the program that judges a tier."""
+def compile_program(compiler: str, name: str, flags: list[str], out: Path) -> None:
+    """Compile and link a program of the tests."""
+    parts = [CORE / f"{part}.cpp" for part in ("threads", "pool", "library")]
+    sources = [str(HERE / f"{name}.cpp"), *map(str, parts)]
     warnings = ["-Wall", "-Wextra", "-Werror"]
-    source = str(HERE / "sweep.cpp")
-    run(
-        [
-            compiler,
-            "-std=c++17",
-            "-O2",
-            *warnings,
-            *flags,
-            source,
-            "-o",
-            str(out),
-            "-pthread",
-            "-ldl",
-        ]
-    )
+    libraries = ["-pthread", "-ldl"]
+    run([compiler, "-std=c++17", "-O2", *warnings, *flags, *sources, "-o", str(out), *libraries])
 
 
 def run(command: list[str]) -> None:
@@ -66,6 +60,22 @@ def run(command: list[str]) -> None:
     result = subprocess.run(command, check=False)
     if result.returncode:
         sys.exit(f"exit code {result.returncode} of {' '.join(command)}")
+
+
+def judge(tier: str, command: list[str]) -> None:
+    """Run a compiled program on a tier; where it fails, so does this one."""
+    result = subprocess.run(command, check=False)
+    if result.returncode == UNSUPPORTED:
+        print(f"{tier}: compiled; this processor does not run it", flush=True)
+    elif result.returncode:
+        sys.exit(f"{tier}: exit code {result.returncode} of {' '.join(command)}")
+
+
+def judge_objects(command: list[str], tiers: list[str], objects: Path, numbers: list[str]) -> None:
+    """Run a compiled program on the object of each tier and the scalar one."""
+    for tier in tiers:
+        pair = [str(objects / f"puna_{name}.so") for name in (tier, "scalar")]
+        judge(tier, [*command, tier, *pair, *numbers])
 
 
 def cross(machine: str, compiler: str | None) -> tuple[str, list[str]]:
@@ -104,6 +114,7 @@ def main() -> None:
     parser.add_argument("--compiler", help="g++ where none is named, or the machine's")
     parser.add_argument("--cases", type=int, default=200, help="rounds over the kernels")
     parser.add_argument("--seed", type=int, default=1, help="of the first round")
+    parser.add_argument("--program", choices=PROGRAMS, help="all where none is named")
     parser.add_argument(
         "--objects", type=Path, help="folder of shared objects that are built already"
     )
@@ -114,23 +125,24 @@ def main() -> None:
         if tier not in known:
             parser.error(f"{chosen.machine} has no tier {tier}: say {', '.join(known)}")
     extra, start = sanitized(chosen.sanitize, start)
+    flags = {tier: [*own, *extra] for tier, own in known.items()}
+    judged = chosen.tiers or list(known)
+    numbers = [str(chosen.cases), str(chosen.seed)]
+    programs = PROGRAMS if chosen.program is None else (chosen.program,)
     with tempfile.TemporaryDirectory() as made:
-        sweep, objects = Path(made) / "sweep", chosen.objects or Path(made)
-        compile_sweep(compiler, extra, sweep)
-        for tier in dict.fromkeys(["scalar", *(chosen.tiers or known)]):
-            object_ = objects / f"puna_{tier}.so"
-            if chosen.objects is None:
-                compile_tier(compiler, [*known[tier], *extra], object_)
-            if chosen.tiers and tier not in chosen.tiers:
-                continue
-            scalar = str(objects / "puna_scalar.so")
-            numbers = [str(chosen.cases), str(chosen.seed)]
-            command = [*start, str(sweep), tier, str(object_), scalar, *numbers]
-            result = subprocess.run(command, check=False)
-            if result.returncode == UNSUPPORTED:
-                print(f"{tier}: compiled; this processor does not run it", flush=True)
-            elif result.returncode:
-                sys.exit(f"{tier}: exit code {result.returncode} of {' '.join(command)}")
+        if set(programs) & set(OBJECTS) and chosen.objects is None:
+            for tier in dict.fromkeys(["scalar", *judged]):
+                compile_tier(compiler, flags[tier], Path(made) / f"puna_{tier}.so")
+        objects = chosen.objects or Path(made)
+        for name in programs:
+            for tier in judged if name in HEADERS else judged[:1]:
+                program = Path(made) / f"{name}_{tier}"
+                own = flags[tier] if name in HEADERS else extra
+                compile_program(compiler, name, own, program)
+                if name in OBJECTS:
+                    judge_objects([*start, str(program)], judged, objects, numbers)
+                else:
+                    judge(tier, [*start, str(program), *numbers])
 
 
 if __name__ == "__main__":

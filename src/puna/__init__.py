@@ -10,7 +10,6 @@ Nothing heavy is imported before it is asked for.
 
 import importlib
 from collections.abc import Mapping
-from importlib.metadata import version
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from puna.workflow.evaluation import evaluate
     from puna.workflow.training_run import train
 
+__version__: str
+
 __all__ = [
     "LanguageModel",
     "Message",
@@ -37,8 +38,6 @@ __all__ = [
     "prepare",
     "train",
 ]
-
-__version__ = version("puna")
 
 _HOMES: Mapping[str, str] = MappingProxyType(
     {
@@ -58,6 +57,10 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name == "nn":
         return importlib.import_module("puna.nn")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("puna")
     raise AttributeError(f"module 'puna' has no attribute {name!r}")
 
 

@@ -84,7 +84,7 @@ class ChoosingConfig(Config):
     Accepted is what it would be anyhow: the default, what a preset brought, and null. A mapping
     that holds every key is no request but a stored configuration, which a program wrote; what its
     choices ignore is kept in it as it is, for it is part of its fingerprint (late options, which
-    are not, are dropped).
+    are not, are dropped). What is asked for over a stored one `ignored_overrides` judges.
     """
 
     families: ClassVar[Mapping[str, Table]]
@@ -115,15 +115,11 @@ class ChoosingConfig(Config):
         # nobody writes every key by hand, and every dump has them
         stored = cls.model_fields.keys() - cls.late_options <= given.keys()
         broken = []
-        for key in given.keys() & cls.model_fields.keys() - taken.keys():
-            default = cls.model_fields[key].default
-            takers = cls._takers(key, chosen)
-            if not takers or given[key] == preset.get(key, default):
-                continue
+        for key, sentence in cls._ignored(given, chosen, preset).items():
             if given[key] is None or (stored and key in cls.late_options):
-                values[key] = default
+                values[key] = cls.model_fields[key].default
             elif not stored:
-                broken.append(f"{key} = {given[key]!r} means nothing with {takers}")
+                broken.append(sentence)
         if broken:
             raise ValueError("; ".join(sorted(broken)))
         for key, (name, option) in taken.items():
@@ -135,6 +131,22 @@ class ChoosingConfig(Config):
             if absent:
                 values[key] = option.default
         return values
+
+    @classmethod
+    def _ignored(
+        cls, given: Mapping[str, Any], chosen: Mapping[str, Any], below: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """A sentence for each given option that the chosen names ignore, unless it is what lies
+        `below` it, or the default.
+        """
+        found = {}
+        for key in given.keys() & cls.model_fields.keys():
+            if any(key in _options(cls.families[field], name) for field, name in chosen.items()):
+                continue
+            takers = cls._takers(key, chosen)
+            if takers and given[key] != below.get(key, cls.model_fields[key].default):
+                found[key] = f"{key} = {given[key]!r} means nothing with {takers}"
+        return found
 
     @classmethod
     def _takers(cls, key: str, chosen: Mapping[str, Any]) -> str:
@@ -158,6 +170,33 @@ class ChoosingConfig(Config):
             for key, value in values.items()
             if key not in self.late_options or value != type(self).model_fields[key].default
         }
+
+
+def ignored_overrides(
+    config: Config, given: Mapping[str, Any], below: Mapping[str, Any], section: str = ""
+) -> list[str]:
+    """A sentence for each given option that the choices of a configuration ignore, in it and in its
+    sections; null, and what lies `below` anyhow, are none.
+
+    given: the values that were asked for over those `below`, which may be a stored configuration:
+    that accepts what its choices ignore, so that `config`, made of both, does.
+    """
+    sentences = []
+    if isinstance(config, ChoosingConfig):
+        chosen = {field: getattr(config, field) for field in config.families}
+        found = config._ignored(given, chosen, below)
+        sentences = [
+            f"{section}: {sentence}" if section else sentence
+            for key, sentence in sorted(found.items())
+            if given[key] is not None
+        ]
+    for name, value in config:
+        asked, under = given.get(name), below.get(name)
+        if isinstance(value, Config) and isinstance(asked, dict):
+            inside = f"{section}.{name}" if section else name
+            under = under if isinstance(under, dict) else {}
+            sentences += ignored_overrides(value, asked, under, inside)
+    return sentences
 
 
 def _options(table: Table, name: Any) -> Mapping[str, FieldInfo]:

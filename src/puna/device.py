@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from puna import host
 from puna.errors import ConfigError
 
 Precision = Literal["float32", "bfloat16"]
@@ -111,10 +112,7 @@ def memory_bytes(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
+    return host.memory_bytes()
 
 
 def keep_freed_memory() -> bool:

@@ -9,7 +9,10 @@ from said import said
 
 from puna.model.accounting import training_memory
 from puna.model.config import ModelConfig
+from puna.native.library import available_tiers
 from puna.plan.mixtures import MIXTURES
+from puna.training import compute_backend
+from puna.training.step_memory import native_memory
 
 Puna = Callable[..., Any]
 
@@ -49,7 +52,7 @@ def test_four_bits_shrink_the_weights_and_leave_the_cache(puna: Puna) -> None:
 
 
 def test_precision_and_device_reach_the_estimate(puna: Puna) -> None:
-    config = ModelConfig.model_validate({"preset": "puna-4m"})
+    config, tiers = ModelConfig.model_validate({"preset": "puna-4m"}), available_tiers()
     for device in ("cpu", "cuda"):
         for precision in ("float32", "bfloat16"):
             out = puna(
@@ -63,12 +66,46 @@ def test_precision_and_device_reach_the_estimate(puna: Puna) -> None:
                 "--precision",
                 precision,
             ).out
-            expected = training_memory(
-                config, 8, 512, half=precision == "bfloat16", device=device
-            ).total
-            assert gigabytes(out, "total")[0] == round(expected / 1e9, 3)
-            assert f"training on {device}\n" in out
+            half = precision == "bfloat16"
+            expected = training_memory(config, 8, 512, half=half, device=device)
+            if device == "cpu" and tiers:
+                expected = native_memory(config, 8, 512, half=half)
+            assert gigabytes(out, "total")[0] == round(expected.total / 1e9, 3)
+            computed = f"the native core, {tiers[-1]}" if tiers else "torch"
+            title = "training on cpu, by " + computed if device == "cpu" else "training on cuda"
+            assert f"{title}\n" in out
             assert f"activations ({precision} products)" in out
+
+
+def test_a_cpu_without_the_core_and_twice_computed_activations_are_planned_on_torch(
+    puna: Puna, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ModelConfig.model_validate({"preset": "puna-4m"})
+    checkpointing = ("puna-4m", "--device", "cpu", "--activation-checkpointing")
+    out = puna("plan", "memory", *checkpointing).out
+    expected = training_memory(config, 1, 512, half=True, checkpointing=True)
+    assert gigabytes(out, "total")[0] == round(expected.total / 1e9, 3)
+    assert "training on cpu, by torch\n" in out
+    monkeypatch.setattr(compute_backend, "available_tiers", lambda: ())
+    out = puna("plan", "memory", "puna-4m", "--device", "cpu").out
+    assert gigabytes(out, "total")[0] == round(
+        training_memory(config, 1, 512, half=True).total / 1e9, 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words", "size"),
+    [
+        # 32 layers of 202,375,168 entries in matrices, and 262,410,240 others
+        ("muon", "Muon's one, AdamW's two", 4 * 32 * 202_375_168 + 8 * 262_410_240),
+        ("sgd", "SGD's one", 4 * 6_738_415_616),
+        ("adamw", "AdamW's two", 8 * 6_738_415_616),
+    ],
+)
+def test_the_moments_are_the_optimizer_s(optimizer: str, words: str, size: int, puna: Puna) -> None:
+    out = puna("plan", "memory", "llama-7b", "--optimizer", optimizer).out
+    assert f"optimizer moments ({words}, float32)" in out
+    assert gigabytes(out, "optimizer moments") == [round(size / 1e9, 3)]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +120,12 @@ def test_precision_and_device_reach_the_estimate(puna: Puna) -> None:
         ),
         (["llama-7b", "--bits", "8"], 2, "'8' is not one of '4', '16'"),
         (["llama-7b", "--device", "tpu"], 2, "'tpu' is not one of 'cuda', 'cpu'"),
+        (
+            ["puna-4m", "--device", "cpu", "--batch", "0"],
+            1,
+            "error: ... batch ... 0 ... at least 1",
+        ),
+        (["llama-7b", "--optimizer", "lion"], 2, "'lion' is not one of 'adamw', 'muon', 'sgd'"),
     ],
 )
 def test_memory_that_cannot_be_planned(

@@ -31,6 +31,7 @@ from puna.training.stored_recipe import dump_recipe
 from puna.training.trainer import RunInputs, Trainer
 from puna.workflow.missing_data import make_missing_data
 from puna.workflow.run_data import open_data
+from puna.workflow.training_run import priming_bytes
 
 Puna = Callable[..., Any]
 
@@ -289,12 +290,33 @@ def test_the_steps_that_are_expected(
     tiny_recipe: Callable[..., Recipe], tiny_inputs: RunInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a second each; before, there were 100 a minute on the slowest machine."""
-    monkeypatch.setattr("puna.training.step_time.fastest_step_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("puna.training.step_time.fastest_step_seconds", lambda *_, **__: 1.0)
     assert quickstart.steps_within(tiny_recipe(), 3.0) == 10
     assert 900 < quickstart.steps_within(tiny_recipe(), 1000.0) <= 1000
     recipe = quickstart.with_budget(tiny_recipe(), 1000, 987.654)
     assert (recipe.train.steps, recipe.train.minutes) == (2000, 16.4609)
     assert (recipe.optimizer.warmup_steps, recipe.train.validate_every) == (50, 200)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "measured", "read"),
+    [
+        (0.05, 10_000, 7_500),
+        (0.5, 10_800, 750_000),
+        (1.0, 21_600, 3_000_000),
+        (2.0, 43_200, 12_000_000),
+        (2.5, 50_000, 12_000_000),
+    ],
+)
+def test_little_time_goes_to_steps_and_not_to_measurement(
+    minutes: float, measured: int, read: int, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    """Half a minute had 7 steps once: the baselines had read all of the text before."""
+    recipe = quickstart.with_budget(tiny_recipe(), 100, 60 * minutes)
+    assert (recipe.train.validation_tokens, priming_bytes(recipe)) == (measured, read)
+    # 1.3 s of one core for a MB
+    assert 1.3e-6 * read <= 0.13 * 60 * minutes
+    assert priming_bytes(tiny_recipe()) == 12_000_000
 
 
 def test_the_summary_of_a_run_of_an_earlier_release_is_shown(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -304,3 +305,34 @@ def test_a_run_without_the_native_core_says_so_once(
     said_there = result.out + result.err
     assert said_there.count("the native core was not built") == 1
     assert "computed by torch" in said_there
+
+
+def test_a_damaged_tier_is_passed_over_and_said_once(
+    puna: Puna,
+    tiny_recipe_file: Path,
+    tiny_inputs: RunInputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a run and in `puna doctor`; asked for by name it is an error."""
+    tiers = library.available_tiers()
+    if len(tiers) < 2:
+        pytest.skip("without the fastest no tier would be left")
+    for tier in tiers[:-1]:
+        shutil.copy(Path(library.__file__).with_name(f"puna_{tier}.so"), tmp_path)
+    (tmp_path / f"puna_{tiers[-1]}.so").write_bytes(b"\x7fELF")
+    monkeypatch.setattr(library, "_path", lambda tier: tmp_path / f"puna_{tier}.so")
+    arguments = ("train", tiny_recipe_file, f"run={tmp_path / 'run'}", "train.steps=6")
+    named = puna(*arguments, "--isa", tiers[-1])
+    assert (named.code, named.err.count("\n")) == (1, 1)
+    assert re.search(said(f"error: ... puna_{tiers[-1]}.so cannot be loaded"), named.err)
+    assert not (tmp_path / "run").exists()
+    result = puna(*arguments)
+    assert result.code == 0, result.err
+    said_there = "".join((result.out + result.err).split())
+    assert said_there.count("cannotbeloaded") == 1
+    assert f"computedbythenativecore,{tiers[-2]}" in said_there
+    doctor = json.loads(puna("doctor", "--quick", "--json").out)
+    assert (doctor["native"]["chosen"], doctor["native"]["problem"]) == (tiers[-2], None)
+    (warning,) = [each for each in doctor["warnings"] if "native core" in each]
+    assert re.search(said("cannot be loaded ... install"), warning)

@@ -12,11 +12,32 @@ PAGE = read_page("docs/native.md")
 CORE = ROOT / "native"
 
 
+SOURCES = (".h", ".cpp", ".py")
+FILES = PAGE.rows("file of `native/`", "lines", "holds")
+
+
+def lines_of(name: str) -> int:
+    """Lines of a file, or of all sources in a folder."""
+    path = CORE / name
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return sum(
+        len(each.read_text(encoding="utf-8").splitlines())
+        for each in files
+        if each.suffix in SOURCES
+    )
+
+
 def test_each_file_has_a_row() -> None:
-    rows = PAGE.rows("file of `native/`", "holds")
-    listed = {name for cell, _ in rows for name in codes_in(cell)}
-    present = {path.name for path in CORE.iterdir() if path.suffix in (".h", ".cpp", ".py")}
-    assert listed == {*present, "tests/"}
+    listed = [name for cell, *_ in FILES for name in codes_in(cell)]
+    present = {path.name for path in CORE.iterdir() if path.suffix in SOURCES}
+    assert sorted(listed) == sorted({*present, "tests/"})
+
+
+@pytest.mark.parametrize(("cell", "stated"), [row[:2] for row in FILES])
+def test_the_lines_of_a_file_are_about_right(cell: str, stated: str) -> None:
+    """To 15% or ten lines, so that not every change of a line is one of the page."""
+    lines = sum(map(lines_of, codes_in(cell)))
+    assert int(stated.replace(",", "")) == pytest.approx(lines, rel=0.15, abs=10)
 
 
 def test_each_tier_and_gate_is_named() -> None:

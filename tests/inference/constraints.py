@@ -53,7 +53,7 @@ def accepts(constraint: Constraint, text: str) -> bool:
 
 
 def allowed_ids(matcher: Matcher) -> set[int]:
-    return set(np.flatnonzero(matcher.allowed().numpy()).tolist())
+    return set(np.flatnonzero(matcher.allowed()).tolist())
 
 
 def drawn(matcher: Matcher, rng: random.Random, most: int) -> Iterator[int]:

@@ -282,7 +282,7 @@ class Walker:
         """The text of at most `most` tokens, `free` of them any."""
         ids: list[int] = []
         while not matcher.finished:
-            allowed = np.flatnonzero(matcher.allowed().numpy())
+            allowed = np.flatnonzero(matcher.allowed())
             if len(ids) >= free:
                 quotes = re.sub(rb"\\.", b"", self.tokenizer.decode_bytes(ids)).count(b'"')
                 ranks = self.ranks[quotes % 2 == 1][allowed]

@@ -18,9 +18,9 @@ from puna.errors import RequestError
 from puna.inference.constrain import ConstraintCompiler, Matcher
 from puna.inference.engine import Engine
 from puna.inference.engine_config import EngineConfig
-from puna.inference.executor import TorchExecutor
 from puna.inference.language_model import LanguageModel
 from puna.inference.request import Constraint, Event, GenerationOptions, Request
+from puna.inference.torch_executor import TorchExecutor
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer

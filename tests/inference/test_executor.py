@@ -17,7 +17,8 @@ from peft_adapters import save_adapter, save_llama
 from torch import Tensor
 
 from puna.inference import kv_cache
-from puna.inference.executor import Executor, ScheduledChunk, StepOutput, TorchExecutor
+from puna.inference.executor import Executor, ScheduledChunk, StepOutput
+from puna.inference.torch_executor import TorchExecutor
 from puna.model.adapters import attach
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights

@@ -8,10 +8,10 @@ import torch
 
 from puna.inference.engine import Engine
 from puna.inference.engine_config import EngineConfig
-from puna.inference.executor import TorchExecutor
 from puna.inference.input_cache import Windows
 from puna.inference.kv_cache import PagedCache, Run
 from puna.inference.request import GenerationOptions, Request
+from puna.inference.torch_executor import TorchExecutor
 from puna.model.accounting import kv_bytes_per_token
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights

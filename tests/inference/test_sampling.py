@@ -1,5 +1,5 @@
 """Samplers on distributions small enough to work by hand, beside transformers' own, and by counting
-draws.
+draws: all of it with PyTorch's tensors and with numpy arrays.
 """
 
 import math
@@ -7,25 +7,68 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puna.inference.logits_processors import (
-    SamplingRow,
-    filter_logits,
-    min_p,
-    output_penalty,
-    process_logits,
-    repetition_penalty,
-    top_k,
-    top_p,
-    typical_p,
-    with_temperature,
-)
+from puna.inference import arrays, logits_processors, sampling
+from puna.inference.logits_processors import SamplingRow
 from puna.inference.request import GenerationOptions
-from puna.inference.sampling import choose, draw, log_probabilities, uniform
+from puna.inference.sampling import uniform
+
+KINDS = ["torch", "numpy"]
+kind = "torch"
+
+
+@pytest.fixture(scope="module", autouse=True, params=KINDS)
+def _kind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The kind of array that the functions below are called with."""
+    global kind
+    kind = request.param
+    yield
+    kind = "torch"
+
+
+def on_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with arrays of the kind in turn; takes and gives tensors."""
+
+    def call(*arguments: Any) -> Any:
+        if kind == "torch":
+            return function(*arguments)
+        result = function(
+            *(one.numpy() if isinstance(one, torch.Tensor) else one for one in arguments)
+        )
+        return torch.from_numpy(result) if isinstance(result, np.ndarray) else result
+
+    return call
+
+
+choose, draw, log_probabilities = map(
+    on_arrays, (sampling.choose, sampling.draw, sampling.log_probabilities)
+)
+filter_logits, process_logits = map(
+    on_arrays, (logits_processors.filter_logits, logits_processors.process_logits)
+)
+repetition_penalty, output_penalty, with_temperature = map(
+    on_arrays,
+    (
+        logits_processors.repetition_penalty,
+        logits_processors.output_penalty,
+        logits_processors.with_temperature,
+    ),
+)
+top_k, top_p, min_p, typical_p = map(
+    on_arrays,
+    (
+        logits_processors.top_k,
+        logits_processors.top_p,
+        logits_processors.min_p,
+        logits_processors.typical_p,
+    ),
+)
+softmax, log_softmax = on_arrays(arrays.softmax), on_arrays(arrays.log_softmax)
 
 FOUR = [0.1, 0.4, 0.2, 0.3]
 HIGHEST = 1 - 2.0**-53  # the greatest noise there is
@@ -41,11 +84,12 @@ def row(
     output: Sequence[int] = (),
     seed: int = 0,
     index: int = 0,
-    allowed: torch.Tensor | None = None,
+    allowed: Sequence[bool] | None = None,
     banned: Sequence[int] = (),
     **options: Any,
 ) -> SamplingRow:
-    return SamplingRow(GenerationOptions(**options), index, prompt, output, seed, allowed, banned)
+    mask = None if allowed is None else np.array(allowed)
+    return SamplingRow(GenerationOptions(**options), index, prompt, output, seed, mask, banned)
 
 
 def column(*values: float) -> torch.Tensor:
@@ -54,7 +98,7 @@ def column(*values: float) -> torch.Tensor:
 
 def distribution(values: torch.Tensor, *rows: SamplingRow) -> torch.Tensor:
     """The probabilities that the rows' tokens are drawn with."""
-    return filter_logits(process_logits(values, rows), rows).softmax(-1)
+    return softmax(filter_logits(process_logits(values, rows), rows))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +137,7 @@ def distribution(values: torch.Tensor, *rows: SamplingRow) -> torch.Tensor:
         ({"logit_bias": {0: math.log(4)}, "temperature": 0.5}, [16 / 45, 16 / 45, 4 / 45, 9 / 45]),
         ({"banned": (1, 3)}, [1 / 3, 0, 2 / 3, 0]),
         ({"banned": (1,), "top_k": 1}, [0, 0, 0, 1]),  # what is ruled out is not counted
-        ({"allowed": torch.tensor([True, False, True, False])}, [1 / 3, 0, 2 / 3, 0]),
+        ({"allowed": [True, False, True, False]}, [1 / 3, 0, 2 / 3, 0]),
         # half of 1 and of 3
         ({"output": (1, 1, 3), "presence_penalty": math.log(2)}, [2 / 13, 4 / 13, 4 / 13, 3 / 13]),
         # a quarter of 1, half of 3
@@ -374,7 +418,7 @@ def test_a_draw_inverts_the_cumulative_distribution_exactly(
     """
     if max(values) == -math.inf:
         return
-    weights = [int(Fraction(p) * 2**52) for p in torch.tensor(values).softmax(-1).tolist()]
+    weights = [int(Fraction(p) * 2**52) for p in softmax(torch.tensor([values]))[0].tolist()]
     for numerator in (noise, 0, 2**53 - 1):
         (token,) = draw(torch.tensor([values]), [numerator / 2**53])
         below = sum(weights[:token])
@@ -409,9 +453,7 @@ def test_temperature_zero_takes_the_likeliest_after_bias_and_penalties() -> None
     assert choose(four, [row(output=(1,), temperature=0, presence_penalty=1.0)]) == [3]
     assert choose(four, [row(temperature=0, logit_bias={0: 50.0})]) == [0]
     assert choose(four, [row(temperature=0, banned=(1, 3))]) == [2]
-    assert choose(four, [row(temperature=0, allowed=torch.tensor([True, False, True, False]))]) == [
-        2
-    ]
+    assert choose(four, [row(temperature=0, allowed=[True, False, True, False])]) == [2]
 
 
 def test_of_equally_likely_tokens_the_lowest_id_wins() -> None:
@@ -427,7 +469,7 @@ ONE_ROW = st.builds(
     seed=st.integers(0, 2**63 - 1),
     index=st.integers(0, 3),
     banned=st.lists(st.integers(0, 36), max_size=3),
-    allowed=st.none() | st.just(torch.arange(37) % 3 == 0),
+    allowed=st.none() | st.just([id_ % 3 == 0 for id_ in range(37)]),
     temperature=st.sampled_from([0.0, 0.3, 1.0, 1.7]),
     top_k=st.none() | st.integers(1, 50),
     top_p=st.sampled_from([0.2, 0.9, 1.0]),
@@ -525,14 +567,14 @@ def test_a_row_without_a_possible_token_is_named(temperature: float, broken: flo
 
 
 def test_a_constraint_that_allows_nothing_is_named() -> None:
-    nothing, two = torch.zeros(4, dtype=torch.bool), torch.tensor([True, False, True, False])
+    nothing, two = [False] * 4, [True, False, True, False]
     rows = [row(allowed=nothing), row(), row(allowed=two, banned=(0, 2), temperature=0)]
     with pytest.raises(ValueError, match=r"rows \[0, 2\] of 3"):
         choose(torch.zeros(3, 4), rows)
 
 
 def test_half_precision_logits_count_as_float32() -> None:
-    values = logits(FOUR).bfloat16()
+    values = logits(FOUR).half()
     one = row(seed=3, temperature=0.7)
     assert choose(values, [one]) == choose(values.float(), [one])
     assert log_probabilities(values, [1], [4]) == log_probabilities(values.float(), [1], [4])
@@ -582,7 +624,7 @@ def test_alternatives_are_sorted_by_likelihood_then_id_and_know_no_neighbours(
     batch = torch.tensor([values, [1.0, 2.0, 3.0, 4.0, 5.0]])
     result, _ = log_probabilities(batch, [3, 0], [top, other])
     assert result is not None
-    scores = torch.tensor(values).log_softmax(-1).tolist()
+    scores = log_softmax(batch)[0].tolist()
     assert result.top == tuple(
         sorted(enumerate(scores), key=lambda pair: (-pair[1], pair[0]))[:top]
     )

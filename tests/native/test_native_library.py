@@ -3,6 +3,7 @@ value, rule and remedy, and PyTorch does the work.
 """
 
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,9 +13,18 @@ from said import said
 
 from puna.errors import NativeError
 from puna.native import library
-from puna.native.library import TIERS, VERSION, available_tiers, compiled_tiers, load, problem
+from puna.native.library import (
+    TIERS,
+    VERSION,
+    available_tiers,
+    compiled_tiers,
+    load,
+    passed_over,
+    problem,
+)
 
-built = pytest.mark.skipif(not available_tiers(), reason="the native core is not built")
+HERE = available_tiers()
+built = pytest.mark.skipif(not HERE, reason="the native core is not built")
 compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
 
@@ -93,6 +103,16 @@ def test_an_object_of_another_library(folder: Path) -> None:
         load()
 
 
+@compiler
+def test_an_object_without_its_functions(folder: Path) -> None:
+    make_object(folder / "puna_avx2.so", f"int puna_version(void) {{return {VERSION};}}")
+    with pytest.raises(NativeError, match=said("puna_avx2.so ... puna_runs ... install")):
+        load()
+    make_object(folder / "puna_scalar.so", core())
+    with pytest.raises(NativeError, match=said("puna_scalar.so ... puna_scalar_norm ... install")):
+        load("scalar").function("norm")
+
+
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"MZ" + bytes(100), b"\x7fELF" + bytes(4096)])
 def test_a_file_that_is_no_object(folder: Path, content: bytes) -> None:
     """Cut off by a full disk, or of another processor."""
@@ -125,3 +145,41 @@ def test_no_tier_that_this_processor_runs(folder: Path) -> None:
         with pytest.raises(NativeError, match=said("processor ... install")):
             load(tier)
     assert problem() is not None
+
+
+@pytest.fixture
+def copied(folder: Path) -> Path:
+    """The folder with a copy of each object that runs here, none of them loaded from there."""
+    for tier in HERE:
+        shutil.copy(Path(library.__file__).with_name(f"puna_{tier}.so"), folder)
+    return folder
+
+
+several = pytest.mark.skipif(len(HERE) < 2, reason="without the fastest no tier would be left")
+
+
+@several
+@pytest.mark.parametrize("left", [0, 1, 63, 64, 5_000, -5_000, -1])
+def test_the_next_tier_is_taken_where_the_fastest_is_cut_off(copied: Path, left: int) -> None:
+    """One damaged object made the whole core unusable, and one that ends within its pages ended
+    the process.
+    """
+    damaged = copied / f"puna_{HERE[-1]}.so"
+    damaged.write_bytes(damaged.read_bytes()[:left])
+    assert available_tiers() == HERE[:-1]
+    assert load().tier == HERE[-2]
+    assert problem() is None
+    (sentence,) = passed_over()
+    assert re.search(said(f"puna_{HERE[-1]}.so cannot be loaded ... install"), sentence)
+    with pytest.raises(NativeError, match=said(f"puna_{HERE[-1]}.so ... cannot be loaded")):
+        load(HERE[-1])
+
+
+@several
+@compiler
+def test_the_next_tier_is_taken_where_the_fastest_is_of_another_version(copied: Path) -> None:
+    make_object(copied / f"puna_{HERE[-1]}.so", core(version=VERSION + 1))
+    assert (load().tier, available_tiers()) == (HERE[-2], HERE[:-1])
+    assert re.search(said(f"version {VERSION + 1} ... not {VERSION}"), passed_over()[0])
+    with pytest.raises(NativeError, match=said(f"puna_{HERE[-1]}.so ... version {VERSION + 1}")):
+        load(HERE[-1])

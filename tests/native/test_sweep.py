@@ -1,5 +1,6 @@
-"""The objects that are installed, against the scalar one: some rounds of `make test-native`, with
-arrays that end at pages which must not be touched.
+"""Some rounds of `make test-native`, with arrays that end at pages which must not be touched: the
+objects that are installed against the scalar one, headers compiled for the fastest tier, and the
+pool of threads.
 """
 
 import shutil
@@ -26,11 +27,29 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(not available_tiers(), reason="the native core is not built")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
-def test_every_tier_agrees_with_the_scalar_one() -> None:
+@pytest.mark.parametrize("program", ["sweep", "sweep_linear"])
+def test_every_tier_agrees_with_the_scalar_one(program: str) -> None:
     tiers = available_tiers()
-    result = sweep(*tiers, "--objects", str(load().path.parent), "--cases", "20")
+    objects = str(load().path.parent)
+    result = sweep(*tiers, "--program", program, "--objects", objects, "--cases", "20")
     assert result.returncode == 0, result.stdout + result.stderr
     assert [line.split(":")[0] for line in result.stdout.splitlines()] == list(tiers)
+
+
+@pytest.mark.skipif(not available_tiers(), reason="the native core is not built")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_paged_attention_agrees_with_float64() -> None:
+    tier = available_tiers()[-1]
+    result = sweep(tier, "--program", "sweep_paged_attention", "--cases", "40")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith(f"{tier}: 40 cases of paged attention")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_members_of_a_pool_do_each_item_once() -> None:
+    result = sweep("scalar", "--program", "sweep_pool", "--cases", "40")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith("pool: 40 pools are right")
 
 
 @pytest.mark.parametrize(

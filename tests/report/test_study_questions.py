@@ -250,13 +250,24 @@ def test_levels_stand_among_counting_and_compression(tmp_path: Path) -> None:
         "reglu",
         "gelu",
         "relu",
-        "*xz -9*",
-        "*gzip -9*",
+        "*PPMd*",
+        "*zstd -22*",
         "*5-gram*",
         "*bigram*",
         "*unigram*",
     ]
     assert "7,000 bytes in 3 documents" in text
+    assert "the 249,856 tokens of 0.8 of 1.6 MB of the training text" in text
+    assert "compressors that have read these first, which learn" in text
+
+
+def test_compressors_of_an_earlier_release_have_read_nothing(tmp_path: Path) -> None:
+    folder = gates(tmp_path, baselines=True)
+    found = json.loads((folder / "baselines.json").read_text())
+    del found["read_bytes"], found["all_bytes"]
+    (folder / "baselines.json").write_text(json.dumps(found))
+    text = section(report(folder), "Levels")
+    assert "the 249,856 tokens that the baseline's first run was trained on, and compr" in text
 
 
 def test_baselines_of_another_text_are_rejected(tmp_path: Path) -> None:

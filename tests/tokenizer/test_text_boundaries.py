@@ -135,4 +135,4 @@ def test_chat_serve_and_constraints_end_at_the_same_ids(
     compiler = ConstraintCompiler(tokenizer, tokenizer.vocab_size)
     matcher = compiler.compile(Constraint(kind="regex", text="a"))
     assert all(matcher.accept(id_) for id_ in tokenizer.encode("a"))
-    assert set(np.flatnonzero(matcher.allowed().numpy()).tolist()) == tokenizer.end_ids
+    assert set(np.flatnonzero(matcher.allowed()).tolist()) == tokenizer.end_ids

@@ -10,6 +10,7 @@ from said import said
 from puna.errors import ConfigError
 from puna.training.recipe import Recipe, read_recipe
 from puna.training.stored_recipe import differences, dump_recipe, recipe_hash
+from puna.workflow.training_run import resolve_recipe
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,54 @@ def test_what_is_stored_reads_as_the_same_recipe(
     path.write_text(dump_recipe(recipe), encoding="utf-8")
     assert read_recipe(path, []) == recipe
     assert read_recipe(path, []).fingerprint() == recipe.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.muon_momentum=0.9"], "optimizer: muon_momentum = 0.9 ... name = adamw: leave"),
+        (["optimizer.muon_learning_rate=0.1"], "optimizer: muon_learning_rate = 0.1 ... (muon)"),
+        (["optimizer.name=sgd", "optimizer.betas=[0.8, 0.9]"], "optimizer: betas ... name = sgd"),
+        (["optimizer.decay_share=0.5"], "optimizer: decay_share = 0.5 means nothing"),
+        (["model.rope_scaling.mscale=2"], "model.rope_scaling: mscale = 2 ... kind = llama3"),
+    ],
+)
+def test_an_override_of_a_stored_recipe_that_its_choices_ignore_is_an_error(
+    overrides: list[str], message: str, tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    """A stored recipe has every key, ignored ones too, and an override of one was accepted for
+    another.
+    """
+    recipe = tiny_recipe("model.rope_scaling.kind=llama3", "model.rope_scaling.original_context=16")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(recipe), encoding="utf-8")
+    with pytest.raises(ConfigError, match=said(message)) as by_file:
+        read_recipe(path, overrides)
+    assert str(by_file.value).startswith(f"{path}: ")
+    with pytest.raises(ConfigError, match=said(message)):
+        resolve_recipe(recipe, overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "value"),
+    [
+        (["optimizer.muon_learning_rate=null"], "muon_learning_rate", 0.02),
+        (["optimizer.muon_learning_rate=0.02"], "muon_learning_rate", 0.02),
+        (["optimizer.name=muon", "optimizer.muon_momentum=0.9"], "muon_momentum", 0.9),
+        (["optimizer.name=sgd"], "betas", (0.9, 0.95)),
+        (["optimizer.learning_rate=0.1"], "learning_rate", 0.1),
+    ],
+)
+def test_other_overrides_of_a_stored_recipe_are_taken(
+    overrides: list[str],
+    key: str,
+    value: object,
+    tmp_path: Path,
+    tiny_recipe: Callable[..., Recipe],
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(tiny_recipe()), encoding="utf-8")
+    assert getattr(read_recipe(path, overrides).optimizer, key) == value
 
 
 def test_the_hash_is_of_all_but_the_folder(tiny_recipe: Callable[..., Recipe]) -> None:

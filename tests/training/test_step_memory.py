@@ -1,23 +1,31 @@
-"""The estimate of a step's memory on the native core, against what autograd keeps."""
+"""The estimate of a step's memory, on the native core against what autograd keeps, and with each
+optimizer against measured peaks.
+"""
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
 from kept_bytes import SHAPES, kept_bytes
+from measured_peak import measurable, measured_peak
 
-from puna.model.accounting import training_memory
+from puna.model.accounting import count_parameters, training_memory
+from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import build_transformer
 from puna.native.kernels import Kernels
 from puna.native.library import available_tiers, load
+from puna.training.compute_backend import Backend, fastest_backend
 from puna.training.native_model import NativeModel
-from puna.training.recipe import Recipe
-from puna.training.step_memory import native_memory, step_memory
+from puna.training.optimizer import build_optimizers, state_bytes
+from puna.training.recipe import OPTIMIZERS, OptimizerRecipe, Recipe
+from puna.training.step_memory import native_memory, planned_memory, step_memory
 
-pytestmark = pytest.mark.skipif(not available_tiers(), reason="the native core is not built")
+built = pytest.mark.skipif(not available_tiers(), reason="the native core is not built")
 
 
+@built
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(("batch", "context"), [(4, 64), (2, 300), (8, 100)])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -37,6 +45,7 @@ def test_the_activations_are_within_five_percent_of_what_autograd_keeps(
     assert memory.activations == pytest.approx(kept, rel=0.05)
 
 
+@built
 def test_a_recipe_s_estimate_follows_its_backend(tiny_recipe: Callable[..., Recipe]) -> None:
     def total(*overrides: str) -> int:
         return step_memory(tiny_recipe(*overrides), torch.device("cpu"), "float32").total
@@ -47,3 +56,66 @@ def test_a_recipe_s_estimate_follows_its_backend(tiny_recipe: Callable[..., Reci
     assert total("train.isa=torch") == training_memory(*shape, half=False).total
     # a part on PyTorch: as if all were
     assert total("model.norm=layernorm") == total("model.norm=layernorm", "train.isa=torch")
+    # Muon's one momentum of each matrix of the blocks, and AdamW's two of the rest
+    parameters = count_parameters(recipe.model)
+    once = recipe.model.num_layers * sum(
+        weight.numel()
+        for weight in build_transformer(recipe.model, "meta").layers[0].parameters()
+        if weight.ndim == 2
+    )
+    assert total() - total("optimizer.name=muon") == 4 * once
+    assert total() - total("optimizer.name=sgd") == 4 * parameters.total
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, "sgd without momentum"])
+def test_the_state_is_that_of_the_optimizers_after_a_step(name: str) -> None:
+    config = SHAPES["wide heads, tied"]
+    name, _, without = name.partition(" ")
+    recipe = OptimizerRecipe.model_validate({"name": name} | ({"momentum": 0} if without else {}))
+    model = build_transformer(config)
+    init_weights(model, 0)
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizers = build_optimizers(model, recipe)
+    optimizers.step(1.0)
+    kept = sum(
+        value.nbytes
+        for optimizer in optimizers.optimizers
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor) and value.ndim  # all but the number of steps
+    )
+    assert state_bytes(config, recipe) == kept
+
+
+@measurable
+@pytest.mark.parametrize(
+    ("preset", "batch", "precision", "backend", "optimizer"),
+    [
+        pytest.param("puna-4m", 4, "float32", "native", "adamw", marks=built),
+        pytest.param("puna-4m", 4, "float32", "native", "muon", marks=built),
+        pytest.param("puna-42m", 4, "float32", "native", "muon", marks=[built, pytest.mark.slow]),
+        pytest.param("puna-4m", 4, "bfloat16", "native", "muon", marks=[built, pytest.mark.slow]),
+        pytest.param("puna-4m", 4, "float32", "torch", "muon", marks=pytest.mark.slow),
+    ],
+)
+def test_the_estimate_is_within_ten_percent_of_the_measured_peak(
+    preset: str,
+    batch: int,
+    precision: str,
+    backend: Literal["torch", "native"],
+    optimizer: str,
+) -> None:
+    config = ModelConfig.model_validate({"preset": preset})
+    planned = planned_memory(
+        config,
+        batch,
+        config.context_length,
+        fastest_backend(config) if backend == "native" else Backend("torch"),
+        OptimizerRecipe(name=optimizer),
+        half=precision == "bfloat16",
+        checkpointing=False,
+        device="cpu",
+    ).total
+    peak = measured_peak(preset, batch, precision, backend, optimizer)
+    assert planned == pytest.approx(peak, rel=0.1)

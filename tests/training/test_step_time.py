@@ -70,3 +70,23 @@ def test_the_fastest_step_is_not_the_first(
 
     assert fastest_step_seconds(recipe, batch, steps=3) == 3
     assert asked == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("most_seconds", "steps"), [(0.0, 2), (5.0, 2), (7.0, 3), (30.0, 4)])
+def test_long_steps_end_the_timing_early(
+    most_seconds: float,
+    steps: int,
+    tiny_recipe: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a machine with busy neighbours seven steps took longer than the whole quickstart had."""
+    recipe, asked = tiny_recipe(), []
+    ticks = iter([0, 4, 10, 12, 20, 21, 30, 35])  # of four steps: 4, 2, 1 and 5 seconds
+    monkeypatch.setattr(step_time.time, "perf_counter", lambda: next(ticks))
+
+    def batch(step: int) -> torch.Tensor:
+        asked.append(step)
+        return random_batch(recipe)
+
+    fastest = fastest_step_seconds(recipe, batch, steps=3, most_seconds=most_seconds)
+    assert (fastest, len(asked)) == (2 if steps == 2 else 1, steps)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from puna.cli.inference_options import Isa, Weights
 from puna.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ def generate(
     generation_config: GenerationConfig = "auto",
     adapter: Adapter = None,
     device: Device = "auto",
+    isa: Isa = "auto",
+    weights: Weights = "auto",
 ) -> None:
     """Continue a text with a model, token by token.
 
@@ -126,7 +129,7 @@ def generate(
         raise ConfigError(f"a text or --ids, but {given} was given: give one of them")
     if ids is not None and template is not None:
         raise ConfigError("--template lays out a text, but --ids are no text: give one of them")
-    loaded = _loaded(model, device, adapter, generation_config, template)
+    loaded = _loaded(model, device, adapter, generation_config, template, isa=isa, weights=weights)
     options = _options(
         loaded,
         _OF_GENERATE,
@@ -204,6 +207,8 @@ def chat(
     generation_config: GenerationConfig = "auto",
     adapter: Adapter = None,
     device: Device = "auto",
+    isa: Isa = "auto",
+    weights: Weights = "auto",
 ) -> None:
     """Talk with a model in the terminal. An empty line or Ctrl-D ends; /new forgets the
     conversation.
@@ -213,7 +218,7 @@ def chat(
     """
     from puna.tokenizer.chat_template import Message
 
-    loaded = _loaded(model, device, adapter, generation_config, template)
+    loaded = _loaded(model, device, adapter, generation_config, template, isa=isa, weights=weights)
     options = _options(
         loaded,
         _OF_CHAT,
@@ -240,15 +245,26 @@ def chat(
 
 
 def _loaded(
-    model: Path, device: str, adapter: Path | None, generation_config: str, template: str | None
+    model: Path,
+    device: str,
+    adapter: Path | None,
+    generation_config: str,
+    template: str | None,
+    **engine: str,
 ) -> "LanguageModel":
-    """The model that the options name; says what texts its tokenizer does not give back."""
+    """The model that the options name; says what texts its tokenizer does not give back.
+
+    engine: settings of `EngineConfig`.
+    """
     from puna.cli.vocabulary_view import say_loss
+    from puna.config import validate
+    from puna.inference.engine_config import EngineConfig
     from puna.inference.language_model import load
 
     loaded = load(
         model,
         device,
+        options=validate(EngineConfig, engine, "options of the engine"),
         adapters={_ADAPTER: adapter} if adapter else None,
         generation_config=generation_config == "auto",
         template=template,

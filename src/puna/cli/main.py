@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from puna.cli import (
+    bench,
     data,
     doctor,
     evaluate,
@@ -19,6 +20,7 @@ from puna.cli import (
     init,
     merge,
     plan,
+    quantize,
     quickstart,
     serve,
     study,
@@ -49,9 +51,11 @@ app.command("generate")(generate.generate)
 app.command("chat")(generate.chat)
 app.command("serve")(serve.serve)
 app.command("merge")(merge.merge)
+app.command("quantize")(quantize.quantize)
 app.command("import")(import_model.import_model)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
+app.add_typer(bench.app)
 
 
 @app.callback(invoke_without_command=True)

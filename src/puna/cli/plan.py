@@ -5,6 +5,7 @@ device, at any size, without memory.
 """
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -36,6 +37,14 @@ app = typer.Typer(
 )
 
 app.command("size")(plan_size.size)
+
+MOMENTS = MappingProxyType(
+    {
+        "adamw": "AdamW's two",
+        "muon": "Muon's one, AdamW's two",
+        "sgd": "SGD's one",
+    }
+)
 
 
 @app.command()
@@ -105,8 +114,12 @@ def memory(
     ] = False,
     device: Annotated[
         Literal["cuda", "cpu"],
-        typer.Option(help="Where training runs; on a CPU attention may keep its probabilities."),
+        typer.Option(help="Where training runs; on a CPU on the native core, where there is one."),
     ] = "cuda",
+    optimizer: Annotated[
+        Literal["adamw", "muon", "sgd"],
+        typer.Option(help="Whose moments are kept, with its defaults in recipes."),
+    ] = "adamw",
 ) -> None:
     """Say what training and inference take in memory on one device, part by part.
 
@@ -117,21 +130,28 @@ def memory(
 
     Examples:
 
-        puna plan memory puna-4m --batch 8 --device cpu
+        puna plan memory puna-4m --batch 8 --device cpu --optimizer muon
 
         puna plan memory llama-7b --batch 4 --context 2048 --activation-checkpointing
 
         puna plan memory llama-65b --bits 4
     """
     from puna.cli.columns import print_columns
-    from puna.model.accounting import count_parameters, inference_memory, training_memory
+    from puna.model.accounting import count_parameters, inference_memory
+    from puna.training.compute_backend import Backend, fastest_backend
+    from puna.training.recipe import OptimizerRecipe
+    from puna.training.step_memory import planned_memory
 
     config = _shape(model)
     steps = config.context_length if context is None else context
-    training = training_memory(
+    on_core = device == "cpu" and not activation_checkpointing
+    backend = fastest_backend(config) if on_core else Backend("torch")
+    training = planned_memory(
         config,
         batch,
         steps,
+        backend,
+        OptimizerRecipe(name=optimizer),
         half=precision == "bfloat16",
         checkpointing=activation_checkpointing,
         device=device,
@@ -141,11 +161,11 @@ def memory(
     formats = {
         "weights": "float32",
         "gradients": "float32",
-        "optimizer_moments": "AdamW's two, float32",
+        "optimizer_moments": f"{MOMENTS[optimizer]}, float32",
         "activations": (
             f"{precision} products" + (", computed twice" if activation_checkpointing else "")
         ),
-        "logits": "float32, a chunk at a time",
+        "logits": "a chunk at a time",
     }
     kept = {
         "weights": "bfloat16" if bits == "16" else "4 bits in the blocks, else bfloat16",
@@ -154,9 +174,8 @@ def memory(
     typer.echo(
         f"{model}: {count_parameters(config).total:,} parameters; {batch:,} x {steps:,} tokens"
     )
-    print_columns(
-        [*_parts(f"training on {device}", training, formats), *_parts("inference", inference, kept)]
-    )
+    title = f"training on {device}" + (f", by {backend.words}" if device == "cpu" else "")
+    print_columns([*_parts(title, training, formats), *_parts("inference", inference, kept)])
 
 
 def _parts(title: str, memory: "Memory", formats: dict[str, str]) -> list[tuple[str, ...]]:

@@ -156,7 +156,7 @@ class RunProgress(RunObserver):
         self._live.close()
         from puna.device import is_emulated
         from puna.model.accounting import count_parameters
-        from puna.native.library import problem
+        from puna.native.library import passed_over, problem
 
         self._steps = self._said_steps = trainer.planned_steps
         peak = matmul_peak_words(trainer.peak, trainer.others_while_measured)
@@ -165,8 +165,11 @@ class RunProgress(RunObserver):
             f" {trainer.precision}, {peak}"
         )
         self._say(f"computed by {trainer.loss.backend.words}")
-        if trainer.device.type == "cpu" and (missing := problem()):
-            self._say(missing, style="yellow")
+        if trainer.device.type == "cpu":
+            # without a tier left its reason is the problem, said once
+            missing = problem()
+            for sentence in (missing,) if missing else passed_over():
+                self._say(sentence, style="yellow")
         if is_emulated(trainer.device, trainer.precision):
             self._say(EMULATED, style="yellow")
         self._bar = self._live.enter_context(

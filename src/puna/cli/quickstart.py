@@ -63,8 +63,9 @@ def quickstart(
         puna quickstart --text my-notes/ --minutes 10 --run runs/notes
 
     It trains as many steps as fit into the minutes, and fewer than at first planned where the
-    machine becomes slower. Interrupted, it goes on where it stopped when it is called again.
-    Finished, it shows its results.
+    machine becomes slower. In two minutes or less it measures on less text, and the baselines read
+    less of the training text; the report says how much. Interrupted, it goes on where it stopped
+    when it is called again. Finished, it shows its results.
     """
     from rich.console import Console
 
@@ -197,6 +198,9 @@ VOCABULARY = 2048
 PIECE = 2**16  # characters: the documents of one long file, some of which are held out
 MOST = 2  # times the steps that are expected, where the machine becomes faster
 WINDOWS = 8  # of the text, at least, so that all of it is trained on
+LEAST_MEASURED, MOST_MEASURED = 10_000, 50_000  # tokens of validation text
+MEASURED_A_SECOND = 360  # of them, of the time for training: a validation takes 2-3% of it
+PACE_SHARE = 0.05  # of that time, which the measurement of a step takes at most
 
 
 def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe":
@@ -226,7 +230,7 @@ def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe"
             "schedule": "linear",
             "final_factor": 0.0,
         },
-        "train": {"batch_size": 8, "log_every": 5, "validation_tokens": 50_000},
+        "train": {"batch_size": 8, "log_every": 5, "validation_tokens": MOST_MEASURED},
     }
     return validate(Recipe, overlay(values, _of_length(steps)), origin="quickstart")
 
@@ -264,12 +268,18 @@ def _steps_in_words(recipe: "Recipe") -> str:
 
 def with_budget(recipe: "Recipe", steps: int, seconds: float) -> "Recipe":
     """The same recipe for so many seconds, in which `steps` are expected and `MOST` times as many
-    are the most.
+    are the most. In little time little of the validation text is measured on, so that most of it is
+    left for the steps.
     """
     from puna.config import overlay, validate
     from puna.training.recipe import Recipe
 
-    budget = {"steps": MOST * steps, "minutes": round(seconds / 60, 4)}
+    measured = min(MOST_MEASURED, max(LEAST_MEASURED, int(MEASURED_A_SECOND * seconds)))
+    budget = {
+        "steps": MOST * steps,
+        "minutes": round(seconds / 60, 4),
+        "validation_tokens": measured,
+    }
     values = overlay(overlay(recipe.model_dump(), _of_length(steps)), {"train": budget})
     return validate(Recipe, values, origin="quickstart")
 
@@ -312,7 +322,8 @@ def steps_within(recipe: "Recipe", seconds: float) -> int:
     """The number of steps of this recipe that fit in so many seconds on this machine, this
     measurement included; at least 10.
 
-    From the fastest of a few. What is trained is as many as fit at the pace that the run finds.
+    From the fastest of a few, fewer where they take long. What is trained is as many as fit at the
+    pace that the run finds.
     """
     import torch
 
@@ -321,7 +332,9 @@ def steps_within(recipe: "Recipe", seconds: float) -> int:
 
     begin = time.monotonic()
     batch = open_data(recipe).inputs.batch
-    fastest = fastest_step_seconds(recipe, lambda step: torch.from_numpy(batch(step)))
+    fastest = fastest_step_seconds(
+        recipe, lambda step: torch.from_numpy(batch(step)), most_seconds=PACE_SHARE * seconds
+    )
     return max(10, int((seconds - (time.monotonic() - begin)) / fastest))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from puna.cli.inference_options import Isa, Weights
 from puna.cli.model_specs import model_specs
 from puna.errors import ConfigError
 
@@ -127,6 +128,8 @@ def serve(
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(help="Of the weights and the cache.", show_default="as in the file"),
     ] = None,
+    isa: Isa = "auto",
+    weights: Weights = "auto",
     no_share: Annotated[
         bool,
         typer.Option("--no-share", help="No prefix caching: compute every prompt whole."),
@@ -201,6 +204,8 @@ def serve(
             "prefix_caching": not no_share,
             "speculate": not no_speculation,
             "batch_invariant": batch_invariant,
+            "isa": isa,
+            "weights": weights,
         },
         "options of the engine",
     )

@@ -39,6 +39,15 @@ def scoring_progress(console: Console, work: str) -> Iterator[Callable[[int, int
 
 
 @contextmanager
+def layers_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """The progress of work that goes through a model layer by layer; takes how many of how many
+    are done.
+    """
+    with _progress(console, "quantizing", lambda done, _: f"{done} layers") as show:
+        yield lambda done, total: show(done / max(total, 1), done, f"of {total}")
+
+
+@contextmanager
 def _progress(
     console: Console, work: str, amount: Callable[[int, float], str] | None = None
 ) -> Iterator[Callable[[float, int, str], None]]:

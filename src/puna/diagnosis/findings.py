@@ -19,6 +19,7 @@ from puna.diagnosis.decisions import Decision, NativeCore, decide, find_native_c
 from puna.diagnosis.measurements import Measurement, measure_limits
 from puna.diagnosis.processor import HostMemory, Processor, find_memory, find_processor
 from puna.diagnosis.software import System, TorchBuild, find_system, find_torch_build, versions
+from puna.native.library import passed_over
 
 SETTINGS = (
     "ATEN_",
@@ -135,7 +136,7 @@ def gather(
             cores=processor.allowed_cores,
             environment=settings,
         ),
-        warnings=warn(processor, group, build, cores, root),
+        warnings=(*passed_over(), *warn(processor, group, build, cores, root)),
     )
 
 

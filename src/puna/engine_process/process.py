@@ -43,6 +43,7 @@ from puna.engine_process.messages import (
     encode,
 )
 from puna.errors import PunaError, RequestError
+from puna.host import processors
 from puna.inference.request import Event
 
 if TYPE_CHECKING:
@@ -215,13 +216,6 @@ def default_threads(own: int, cores: int) -> int:
     return max(1, min(own, cores - 1))
 
 
-def _cores() -> int:
-    """Logical cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def load_engines(command: Load) -> "tuple[dict[str, Engine], tuple[LoadedModel, ...]]":
     """Load the models to serve. Raises PunaError, or any exception of torch, as where there is too
     little memory.
@@ -230,7 +224,9 @@ def load_engines(command: Load) -> "tuple[dict[str, Engine], tuple[LoadedModel, 
 
     from puna.inference.language_model import load
 
-    torch.set_num_threads(command.threads or default_threads(torch.get_num_threads(), _cores()))
+    threads = command.threads or default_threads(torch.get_num_threads(), processors())
+    torch.set_num_threads(threads)
+    options = command.options.model_copy(update={"threads": threads})
     dtype = None if command.dtype is None else getattr(torch, command.dtype)
     engines: dict[str, Engine] = {}
     loaded_models = []
@@ -239,20 +235,21 @@ def load_engines(command: Load) -> "tuple[dict[str, Engine], tuple[LoadedModel, 
             spec.folder,
             command.device,
             dtype,
-            command.options,
+            options,
             spec.adapters,
             generation_config=False,  # requests come with all their options
         )
-        engines[spec.name], weight = loaded.engine, loaded.model.output_weight
-        executor = loaded.engine.executor
+        engines[spec.name] = loaded.engine
+        loaded.constraints.prepare()  # now, since it would hold up all requests later
+        executor, (device, dtype_name) = loaded.engine.executor, loaded.placement
         loaded_models.append(
             LoadedModel(
                 spec.name,
                 executor.context_length,
                 tuple(sorted(spec.adapters)),
                 executor.num_blocks * executor.block_size,
-                str(weight.device),
-                str(weight.dtype).removeprefix("torch."),
+                device,
+                dtype_name,
             )
         )
     return engines, tuple(loaded_models)

@@ -23,9 +23,10 @@ import torch
 from puna.config import validate
 from puna.errors import DataError, RequestError
 from puna.inference.detokenizer import Detokenizer
-from puna.inference.executor import ScheduledChunk, TorchExecutor
+from puna.inference.executor import ScheduledChunk
 from puna.inference.language_model import LanguageModel
 from puna.inference.request import Event, GenerationOptions, Request
+from puna.inference.torch_executor import TorchExecutor
 from puna.tokenizer.tokenizer import Tokenizer
 
 OnProgress = Callable[[int, int], None]
@@ -203,6 +204,7 @@ def _score_batch(
             end = start + len(piece) + 1
             targets.append(ids[end - rows : end])
         logits = executor.run(chunks).logits
+        assert isinstance(logits, torch.Tensor)
         wanted = torch.tensor([id_ for ids in targets for id_ in ids], device=logits.device)
         scores = logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(-1)
         matches = logits.argmax(-1) == wanted

@@ -6,14 +6,14 @@ trie with a lexer of derivatives and an Earley parser. Here stands what it leave
 a constraint may say (`json_schema.py`, `lark.py`) and may cost (`constraint_limits.py`), end
 tokens, and errors. A text never holds a special token, whatever the constraint says.
 
-`check` and `ConstraintCompiler` import no torch, so the API server can reject a constraint
-before it queues; `Matcher.allowed` does. Cost: benchmarks/constrain.py.
+Nothing here imports torch, so the API server can reject a constraint before it queues. Cost:
+benchmarks/constrain.py.
 """
 
 import json
 from collections.abc import Collection
+from functools import cached_property
 from itertools import takewhile
-from typing import TYPE_CHECKING
 
 import llguidance
 import numpy as np
@@ -30,9 +30,6 @@ from puna.inference.json_schema import read_schema
 from puna.inference.lark import read_grammar
 from puna.inference.request import Constraint
 from puna.tokenizer.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _NAMES = {"json_schema": "schema", "regex": "regular expression", "grammar": "grammar"}
 # bounded by the size of a schema, but by the length of the text for a grammar
@@ -52,7 +49,7 @@ def check(constraint: Constraint, limits: ConstraintLimits = DEFAULT_LIMITS) -> 
 
 
 class ConstraintCompiler:
-    """Makes matchers for one vocabulary. Making it costs 0.1 s for 32,000 tokens; it is immutable,
+    """Makes matchers for one vocabulary, which it lays out for that at the first; it is immutable,
     so threads may share it.
     """
 
@@ -65,13 +62,23 @@ class ConstraintCompiler:
         assert vocab_size >= tokenizer.vocab_size, (
             f"{vocab_size} logits for {tokenizer.vocab_size} tokens"
         )
-        self._limits = limits
-        self._text = np.zeros(vocab_size, dtype=np.bool_)
-        self._text[: tokenizer.vocab_size] = tokenizer.token_lengths() > 0
-        self._ends = tokenizer.end_ids
-        self._vocabulary = llguidance.LLTokenizer(
-            llguidance.TokenizerWrapper(_Vocabulary(tokenizer, vocab_size))
+        self._tokenizer, self._vocab_size, self._limits = tokenizer, vocab_size, limits
+
+    @cached_property
+    def _text(self) -> npt.NDArray[np.bool_]:
+        text = np.zeros(self._vocab_size, dtype=np.bool_)
+        text[: self._tokenizer.vocab_size] = self._tokenizer.token_lengths() > 0
+        return text
+
+    @cached_property
+    def _vocabulary(self) -> llguidance.LLTokenizer:
+        return llguidance.LLTokenizer(
+            llguidance.TokenizerWrapper(_Vocabulary(self._tokenizer, self._vocab_size))
         )
+
+    def prepare(self) -> None:
+        """Lay out the vocabulary now, in 0.1 s for 32,000 tokens, rather than at a `compile`."""
+        _ = self._text, self._vocabulary
 
     def compile(self, constraint: Constraint, ends: Collection[int] | None = None) -> "Matcher":
         """A matcher at the beginning of a text.
@@ -86,7 +93,8 @@ class ConstraintCompiler:
         )
         if matcher.is_error():
             raise _request_error(constraint, matcher.get_error())
-        return Matcher(matcher, constraint, self._text, self._ends if ends is None else ends)
+        ends = self._tokenizer.end_ids if ends is None else ends
+        return Matcher(matcher, constraint, self._text, ends)
 
 
 class Matcher:
@@ -112,7 +120,7 @@ class Matcher:
         self._accepted = 0  # all tokens accepted
         self._next: npt.NDArray[np.bool_] | None = None
         self._matcher.consume_tokens([])  # sees at once whether anything may follow
-        self._mask()
+        self.allowed()
 
     def copy(self) -> "Matcher":
         """Another matcher at the beginning of a text, without compiling again; what either accepts
@@ -126,22 +134,29 @@ class Matcher:
         """True once nothing but an end token may come: `allowed` is false for all others."""
         return self._ended > 0 or self._matcher.is_stopped()
 
-    def allowed(self) -> "Tensor":
-        """The token bitmask: bool [V], true for tokens that may come next, on the CPU, not to be
-        written to; end tokens where the text may end.
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """The token bitmask: bool [V], true for tokens that may come next, not to be written to;
+        end tokens where the text may end.
 
         Never all false, unless the text is finished and there are no end tokens. Raises
         RequestError if the step costs too much.
         """
-        import torch
-
-        return torch.from_numpy(self._mask())
+        if self._next is None:
+            bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+            if self._matcher.is_error():
+                raise self._fault()
+            mask = np.unpackbits(bits, count=len(self._text) + 1, bitorder="little").view(np.bool_)
+            # the library's own end token is one beyond the vocabulary
+            self._next, may_end = mask[:-1], mask[-1]
+            np.logical_and(self._next, self._text if not self._ended else False, out=self._next)
+            self._next[self._ends] = may_end
+        return self._next
 
     def accept(self, token: int) -> bool:
         """Go on by a token that is allowed. False, and nothing is changed, for any other. Raises
         RequestError as `allowed` does.
         """
-        mask = self._mask()
+        mask = self.allowed()
         if not 0 <= token < len(mask) or not mask[token]:
             return False
         self._next = None
@@ -164,18 +179,6 @@ class Matcher:
         self._accepted -= count
         if count:
             self._next = None
-
-    def _mask(self) -> npt.NDArray[np.bool_]:
-        if self._next is None:
-            bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-            if self._matcher.is_error():
-                raise self._fault()
-            mask = np.unpackbits(bits, count=len(self._text) + 1, bitorder="little").view(np.bool_)
-            # the library's own end token is one beyond the vocabulary
-            self._next, may_end = mask[:-1], mask[-1]
-            np.logical_and(self._next, self._text if not self._ended else False, out=self._next)
-            self._next[self._ends] = may_end
-        return self._next
 
     def _fault(self) -> RequestError:
         fault = self._matcher.get_error()

@@ -10,8 +10,7 @@ while it is `busy`, and a cancelled request has left before the next one.
 import secrets
 from collections.abc import Iterator
 from itertools import islice
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from puna.errors import RequestError
 from puna.inference.block_pool import BlockPool
@@ -25,6 +24,9 @@ from puna.inference.sampling import choose, log_probabilities
 from puna.inference.scheduler import Scheduler, Sequence, Work
 from puna.inference.sequence import SequenceState
 from puna.inference.speculation import PromptLookup
+
+if TYPE_CHECKING:
+    from puna.inference.executor import Logits
 
 
 class Engine:
@@ -264,7 +266,7 @@ class Engine:
             row += chunk.rows
 
     def _draw(
-        self, done: list[tuple[Work, SequenceState, ScheduledChunk]], logits: Tensor
+        self, done: list[tuple[Work, SequenceState, ScheduledChunk]], logits: "Logits"
     ) -> Iterator[tuple[int, TokenLogprobs | None]]:
         """A token and its logprobs, where asked for, for each row that samples: work by work, in
         each the token after its last one, then one after each draft token.
@@ -300,7 +302,7 @@ class Engine:
             self._leave(state)
         return event
 
-    def _score_prompt(self, work: Work, state: SequenceState, logits: Tensor) -> None:
+    def _score_prompt(self, work: Work, state: SequenceState, logits: "Logits") -> None:
         """The log-probabilities of the prompt's tokens that follow the computed ones; after a
         preemption those scored before are left out.
         """

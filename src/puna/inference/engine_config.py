@@ -1,5 +1,7 @@
 """Engine configuration: memory, bounds of a step and features. Plain values, without torch."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from puna.config import Config
@@ -38,4 +40,18 @@ class EngineConfig(Config):
     batch_invariant: bool = Field(
         default=False,
         description="equal bits whatever else is in the batch: each token by itself, so slower",
+    )
+    isa: Literal["auto", "torch", "scalar", "avx2", "avx512", "avx512_bf16", "neon"] = Field(
+        default="auto",
+        description=(
+            "on a CPU: a tier of the native core, or torch; auto takes the fastest that runs the"
+            " model"
+        ),
+    )
+    weights: Literal["auto", "float32", "bfloat16", "int8", "int4"] = Field(
+        default="auto",
+        description="format of the matrices in the native core; auto: as they are stored",
+    )
+    threads: int | None = Field(
+        default=None, gt=0, description="of the native core; left out: one for each processor"
     )

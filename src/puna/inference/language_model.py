@@ -4,29 +4,30 @@ import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from puna.config import validate
-from puna.device import choose_device, memory_bytes
 from puna.errors import ConfigError, RequestError, TokenizerError
-from puna.formats.model_path import find_model, open_model
+from puna.formats.model_path import find_model, open_model, read_tokenizer
+from puna.inference.build_executor import PackedWeights, build_executor
 from puna.inference.constrain import ConstraintCompiler
 from puna.inference.detokenizer import Detokenizer
 from puna.inference.engine import Engine
 from puna.inference.engine_config import EngineConfig
-from puna.inference.executor import TorchExecutor
 from puna.inference.generation_defaults import read_generation_defaults
+from puna.inference.native_choice import choose_library, native_model, on_cpu
 from puna.inference.request import Event, Finish, GenerationOptions, Request, TokenLogprobs
-from puna.model.accounting import kv_bytes_per_token
-from puna.model.adapters import Adapters, attach
-from puna.model.transformer import Transformer
 from puna.tokenizer.chat_layout import ChatLayout, chat_layout
 from puna.tokenizer.chat_template import Message
 from puna.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from puna.model.adapters import Adapters
+    from puna.model.transformer import Transformer
 
 
 @dataclass
@@ -60,16 +61,21 @@ class LanguageModel:
 
     def __init__(
         self,
-        model: Transformer,
+        model: "Transformer | PackedWeights",
         tokenizer: Tokenizer,
         options: EngineConfig | None = None,
-        adapters: Adapters | None = None,
+        adapters: "Adapters | None" = None,
         *,
         defaults: Mapping[str, Any] | None = None,
         template: str | None = None,
     ) -> None:
-        _check_vocabulary(tokenizer, model.config.vocab_size)
-        self.model, self.tokenizer, self.options, self._adapters = (
+        rows = (
+            model.packed.shape.vocabulary
+            if isinstance(model, PackedWeights)
+            else model.config.vocab_size
+        )
+        _check_vocabulary(tokenizer, rows)
+        self._weights, self.tokenizer, self.options, self._adapters = (
             model,
             tokenizer,
             options or EngineConfig(),
@@ -79,19 +85,32 @@ class LanguageModel:
         self._inboxes: dict[str, deque[Event]] = {}
 
     @cached_property
+    def model(self) -> "Transformer":
+        """The model as PyTorch's modules, which are read when they are first asked for."""
+        held = self._weights
+        return held.read() if isinstance(held, PackedWeights) else held
+
+    @property
+    def placement(self) -> tuple[str, str]:
+        """Device and format of the weights that the engine computes with."""
+        if isinstance(self._weights, PackedWeights):
+            return "cpu", self._weights.packed.linears["embedding"].kind
+        weight = self._weights.output_weight
+        return str(weight.device), str(weight.dtype).removeprefix("torch.")
+
+    @cached_property
     def engine(self) -> Engine:
         """The engine; its cache is allocated at the first use."""
-        executor = TorchExecutor(
-            self.model,
-            num_blocks=_cache_blocks(self.model, self.options),
-            block_size=self.options.block_size,
-            vocab_size=self.tokenizer.vocab_size,
-            batch_invariant=self.options.batch_invariant,
-            adapters=self._adapters,
-        )
         return Engine(
-            executor, self.options, ConstraintCompiler(self.tokenizer, self.tokenizer.vocab_size)
+            build_executor(self._weights, self.options, self.tokenizer.vocab_size, self._adapters),
+            self.options,
+            self.constraints,
         )
+
+    @cached_property
+    def constraints(self) -> ConstraintCompiler:
+        """The engine's compiler of what outputs must match."""
+        return ConstraintCompiler(self.tokenizer, self.tokenizer.vocab_size)
 
     @cached_property
     def chat_layout(self) -> ChatLayout:
@@ -201,7 +220,7 @@ class LanguageModel:
 def load(
     path: Path | str,
     device: str = "auto",
-    dtype: torch.dtype | None = None,
+    dtype: "torch.dtype | None" = None,
     options: EngineConfig | None = None,
     adapters: Mapping[str, Path | str] | None = None,
     *,
@@ -211,21 +230,42 @@ def load(
     """Open a model folder or a GGUF file on `device` ("auto", "cpu", "cuda", ...); dtype left out:
     as in the file.
 
+    On a CPU the native core runs it where it has kernels for all its parts, and PyTorch otherwise;
+    `options.isa` and `options.weights` choose. The first time it is packed into a file beside it,
+    with which later starts need no PyTorch.
+
     options: what the engine may use. adapters: LoRA adapters by the name that requests choose them
     by, each a folder in PEFT's format. generation_config: take the default options of generation
     from the folder's generation_config.json. template: the layout of chats: "llama3", "chatml",
     "alpaca", "none", or a file in Jinja; left out: the folder's own. Raises ModelFolderError,
     TokenizerError, or ConfigError for a device that is not there or a wrong generation_config.json.
     """
-    path = find_model(path)
+    path, options = find_model(path), options or EngineConfig()
     defaults = read_generation_defaults(path) if generation_config else {}
-    model, tokenizer = open_model(path, choose_device(device), dtype)
-    attached = (
-        attach(model, {name: Path(folder) for name, folder in adapters.items()})
-        if adapters
-        else None
+
+    @cache
+    def read() -> "Transformer":
+        from puna.device import choose_device
+
+        return open_model(path, choose_device(device), dtype)[0]
+
+    native = dtype is None and not adapters and on_cpu(device)
+    if not native and (options.weights != "auto" or options.isa not in ("auto", "torch")):
+        raise ConfigError(
+            "isa and weights choose the native core, which runs models on a CPU, in a format of its"
+            " own and without adapters: leave them out, or leave out device, dtype and adapters"
+        )
+    library = choose_library(options) if native else None
+    packed = native_model(path, library, options, read) if library is not None else None
+    weights = read() if packed is None or library is None else PackedWeights(packed, library, read)
+    attached = None
+    if adapters:
+        from puna.model.adapters import attach
+
+        attached = attach(read(), {name: Path(folder) for name, folder in adapters.items()})
+    return LanguageModel(
+        weights, read_tokenizer(path), options, attached, defaults=defaults, template=template
     )
-    return LanguageModel(model, tokenizer, options, attached, defaults=defaults, template=template)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, rows: int) -> None:
@@ -252,22 +292,3 @@ def generation_options(options: Mapping[str, Any]) -> GenerationOptions:
         {key: value for key, value in options.items() if value is not None},
         "generation options",
     )
-
-
-def _cache_blocks(model: Transformer, options: EngineConfig) -> int:
-    """Number of blocks of the cache."""
-    config, weight = model.config, model.output_weight
-    token_bytes = kv_bytes_per_token(config, weight.element_size())
-    wanted = options.cache_bytes
-    if wanted is None:
-        wanted = min(
-            options.max_running * config.context_length * token_bytes,
-            (memory_bytes(weight.device) or 1 << 32) // 4,
-        )
-    blocks = wanted // (options.block_size * token_bytes)
-    if blocks == 0:
-        raise ConfigError(
-            f"cache_bytes = {wanted} holds no block of {options.block_size} tokens at {token_bytes}"
-            f" bytes a token: give at least {options.block_size * token_bytes}"
-        )
-    return blocks

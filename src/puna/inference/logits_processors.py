@@ -15,15 +15,36 @@ over V is the end of a running sum: PyTorch splits the plain sum of a lone row a
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from math import inf
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
+from puna.inference.arrays import (
+    Array,
+    ascending,
+    ascending_from,
+    column,
+    first_above,
+    first_reaching,
+    float32,
+    gather,
+    greatest,
+    ids_of_keys,
+    like,
+    log_softmax,
+    replaced,
+    running_sums,
+    smallest,
+    softmax,
+    sort_keys,
+    where,
+)
 from puna.inference.request import GenerationOptions
 
-Logits = Float[Tensor, "R V"]
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,54 +61,56 @@ class SamplingRow:
     prompt: Sequence[int]
     output: Sequence[int]
     seed: int
-    allowed: Bool[Tensor, "V"] | None = None
+    allowed: "NDArray[np.bool_] | None" = None
     banned: Sequence[int] = ()
 
 
 def repetition_penalty(
-    logits: Logits, seen: Bool[Tensor, "R V"], penalty: Float[Tensor, "R 1"]
-) -> Logits:
+    logits: "Float[Array, 'R V']", seen: "Bool[Array, 'R V']", penalty: "Float[Array, 'R 1']"
+) -> Array:
     """Divide the positive logits of tokens already seen by `penalty`, multiply the negative ones.
 
     Source: Keskar et al. 2019, CTRL, section 4.1, with the sign rule of transformers. Beyond 1e-15
     to 1e15 the penalty grows no more, so that logits stay finite. Usual mistake: dividing negative
     logits too, which makes repeats likelier.
     """
-    penalty = penalty.clamp(1e-15, 1e15)
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    penalty = penalty.clip(1e-15, 1e15)
+    return where(seen, where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def output_penalty(
-    logits: Logits,
-    counts: Float[Tensor, "R V"],
-    presence: Float[Tensor, "R 1"],
-    frequency: Float[Tensor, "R 1"],
-) -> Logits:
+    logits: "Float[Array, 'R V']",
+    counts: "Float[Array, 'R V']",
+    presence: "Float[Array, 'R 1']",
+    frequency: "Float[Array, 'R 1']",
+) -> Array:
     """logits - counts * frequency - (counts > 0) * presence; `counts`: how often each token was
     generated, the prompt left out.
 
     Source: OpenAI's API reference, presence and frequency penalties.
     """
-    return logits - counts * frequency - (counts > 0) * presence
+    changed: Array = logits - counts * frequency - (counts > 0) * presence
+    return changed
 
 
-def with_temperature(logits: Logits, temperature: Float[Tensor, "R 1"]) -> Logits:
+def with_temperature(logits: "Float[Array, 'R V']", temperature: "Float[Array, 'R 1']") -> Array:
     """Divide by the temperature, which is above 0, after the row's greatest logit was made 0, so
     that nothing overflows.
     """
-    return (logits - logits.amax(-1, keepdim=True)) / temperature.clamp(1e-30, 1e30)
+    changed: Array = (logits - greatest(logits)) / temperature.clip(1e-30, 1e30)
+    return changed
 
 
-def top_k(logits: Logits, k: Int[Tensor, "R 1"]) -> Logits:
+def top_k(logits: "Float[Array, 'R V']", k: "Int[Array, 'R 1']") -> Array:
     """Keep the k likeliest tokens, and any that tie with the last of them. Source: Fan et al. 2018,
     section 5.2.
     """
     most = min(int(k.max()), logits.shape[-1])
-    least = logits.topk(most).values.gather(1, k.clamp(max=most) - 1)
-    return logits.masked_fill(logits < least, -torch.inf)
+    least = gather(-smallest(-logits, most), k.clip(max=most) - 1)
+    return where(logits < least, -inf, logits)
 
 
-def top_p(logits: Logits, p: Float[Tensor, "R 1"]) -> Logits:
+def top_p(logits: "Float[Array, 'R V']", p: "Float[Array, 'R 1']") -> Array:
     """Keep the fewest likeliest tokens whose probabilities reach p, and any that tie with the last
     of them.
 
@@ -95,128 +118,115 @@ def top_p(logits: Logits, p: Float[Tensor, "R 1"]) -> Logits:
     ones' sum is at most 1 - p. Usual mistake: dropping the token that crosses p, which leaves
     nothing when the likeliest alone exceeds it.
     """
-    probabilities = logits.softmax(-1)
-    # From the unlikely end, so that the sum's rounding error is of the size of the dropped share
-    ordered = _ascending(probabilities)
-    cumulative = ordered.double().cumsum_(-1)
-    dropped = torch.searchsorted(cumulative, (1 - p) * cumulative[:, -1:], right=True).clamp(
-        max=logits.shape[-1] - 1
-    )
-    return logits.masked_fill(probabilities < ordered.gather(1, dropped), -torch.inf)
+    probabilities = softmax(logits)
+    # From the unlikely end, so that the sum's rounding error is of the size of the dropped share.
+    # All tokens below (1 - p) / 2V together have at most half of the share 1 - p: their order is
+    # of no effect
+    ordered = ascending_from(probabilities, (1 - p) / (2 * logits.shape[-1]))
+    least = gather(ordered, first_above(ordered, 1 - p))
+    return where(probabilities < least, -inf, logits)
 
 
-def min_p(logits: Logits, fraction: Float[Tensor, "R 1"]) -> Logits:
+def min_p(logits: "Float[Array, 'R V']", fraction: "Float[Array, 'R 1']") -> Array:
     """Keep tokens with at least `fraction` of the likeliest token's probability. Source: Nguyen et
     al. 2024, section 3.
     """
-    probabilities = logits.softmax(-1)
-    return logits.masked_fill(
-        probabilities < fraction * probabilities.amax(-1, keepdim=True), -torch.inf
-    )
+    probabilities = softmax(logits)
+    return where(probabilities < fraction * greatest(probabilities), -inf, logits)
 
 
-def typical_p(logits: Logits, p: Float[Tensor, "R 1"]) -> Logits:
+def typical_p(logits: "Float[Array, 'R V']", p: "Float[Array, 'R 1']") -> Array:
     """Keep the fewest tokens whose negative log-probability is closest to its mean, the entropy,
     and whose probabilities reach p; ties stay.
 
     Source: Meister et al. 2022, Locally Typical Sampling.
     Usual mistake: 0 x -inf = nan in the entropy, where an earlier filter ruled tokens out.
     """
-    nll = -logits.log_softmax(-1)
-    probabilities = logits.softmax(-1)
+    nll = -log_softmax(logits)
+    probabilities = softmax(logits)
     # Tokens ruled out have p = 0 and nll = inf: they add 0, as the limit of -p ln p. In nats
-    entropy = torch.where(probabilities > 0, probabilities * nll, 0.0).double().cumsum_(-1)[:, -1:]
-    distance = (nll - entropy.float()).abs()
+    entropy = running_sums(probabilities * where(probabilities <= 0, 0.0, nll))[:, -1:]
+    distance: Array = abs(nll - float32(entropy))
     # One sort gives distances and ids, and orders equal distances by id on every device
-    ids = ids_of_keys(_ascending(sort_keys(distance)))
-    cumulative = probabilities.gather(1, ids).double().cumsum_(-1)
-    # Index of the token that reaches p; the clamp is for sums that rounding leaves below it
-    last = torch.searchsorted(cumulative, p.double()).clamp(max=logits.shape[-1] - 1)
-    return logits.masked_fill(distance > distance.gather(1, ids.gather(1, last)), -torch.inf)
+    ids = ids_of_keys(ascending(sort_keys(distance)))
+    # Index of the token that reaches p, or the last where rounding leaves the sums below it
+    last = first_reaching(gather(probabilities, ids), p)
+    return where(distance > gather(distance, gather(ids, last)), -inf, logits)
 
 
-def process_logits(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
+def process_logits(logits: "Float[Array, 'R V']", rows: Sequence[SamplingRow]) -> Array:
     """Logits after the processors that act at every temperature: bias, penalties, and -inf for
     tokens that may not come.
     """
-    return _in_turn(_PROCESSORS, logits, rows)
+    # A large penalty makes a very negative logit -inf, and is to
+    with np.errstate(over="ignore"):
+        changed: Array = _in_turn(_PROCESSORS, logits, rows)
+    return changed
 
 
-def filter_logits(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
+def filter_logits(logits: "Float[Array, 'R V']", rows: Sequence[SamplingRow]) -> Array:
     """Processed logits of rows whose temperature is above 0, to the logits of the distribution that
     their tokens are drawn from.
     """
-    return _in_turn(_FILTERS, logits, rows)
+    # A temperature near 0 likewise
+    with np.errstate(over="ignore"):
+        changed: Array = _in_turn(_FILTERS, logits, rows)
+    return changed
 
 
 # Predicate of the rows that want the processor, and the processor for those rows
-_Processor = tuple[Callable[[SamplingRow], bool], Callable[[Logits, Sequence[SamplingRow]], Logits]]
+_Processor = tuple[Callable[[SamplingRow], bool], Callable[[Any, Sequence[SamplingRow]], Any]]
 
 
-def _in_turn(steps: Iterable[_Processor], logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
+def _in_turn(steps: Iterable[_Processor], logits: Any, rows: Sequence[SamplingRow]) -> Any:
     # A row that does not ask for a processor never passes through it: its bits stay as they are
     for wanted, step in steps:
         indices = [index for index, row in enumerate(rows) if wanted(row)]
         if len(indices) == len(rows):
             logits = step(logits, rows)
         elif indices:
-            where = torch.tensor(indices, device=logits.device)
-            logits = logits.index_copy(
-                0, where, step(logits[where], [rows[index] for index in indices])
-            )
+            changed = step(logits[indices], [rows[index] for index in indices])
+            logits = replaced(logits, indices, changed)
     return logits
 
 
-def _with_bias(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
-    cells = [
-        (index, token, bias)
-        for index, row in enumerate(rows)
-        for token, bias in row.options.logit_bias.items()
-    ]
-    indices, tokens, biases = zip(*cells, strict=True)
-    # A cell occurs once, since logit_bias is a dict; accumulate adds instead of assigning
-    values = torch.tensor(biases, dtype=logits.dtype, device=logits.device)
-    return logits.index_put((torch.tensor(indices), torch.tensor(tokens)), values, accumulate=True)
+def _with_bias(logits: Array, rows: Sequence[SamplingRow]) -> Array:
+    # A cell occurs once, since logit_bias is a dict
+    biases = np.array([bias for row in rows for bias in row.options.logit_bias.values()])
+    cells = _cells([row.options.logit_bias for row in rows])
+    return replaced(logits, cells, logits[cells] + like(biases.astype(np.float32), logits))
 
 
-def _with_repetition_penalty(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
+def _with_repetition_penalty(logits: Array, rows: Sequence[SamplingRow]) -> Array:
     seen = _counts([chain(row.prompt, row.output) for row in rows], logits) > 0
     return repetition_penalty(
-        logits, seen, _column([row.options.repetition_penalty for row in rows], logits)
+        logits, seen, column([row.options.repetition_penalty for row in rows], logits)
     )
 
 
-def _with_output_penalty(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
-    presence = _column([row.options.presence_penalty for row in rows], logits)
-    frequency = _column([row.options.frequency_penalty for row in rows], logits)
+def _with_output_penalty(logits: Array, rows: Sequence[SamplingRow]) -> Array:
+    presence = column([row.options.presence_penalty for row in rows], logits)
+    frequency = column([row.options.frequency_penalty for row in rows], logits)
     return output_penalty(
         logits, _counts([row.output for row in rows], logits), presence, frequency
     )
 
 
-def _without_banned(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
-    indices, tokens = zip(
-        *((index, token) for index, row in enumerate(rows) for token in row.banned), strict=True
-    )
-    return logits.index_put(
-        (torch.tensor(indices), torch.tensor(tokens)),
-        torch.tensor(-torch.inf, device=logits.device),
-    )
+def _without_banned(logits: Array, rows: Sequence[SamplingRow]) -> Array:
+    return replaced(logits, _cells([row.banned for row in rows]), -inf)
 
 
-def _within_allowed(logits: Logits, rows: Sequence[SamplingRow]) -> Logits:
-    allowed = torch.stack([row.allowed for row in rows if row.allowed is not None])
-    return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
+def _within_allowed(logits: Array, rows: Sequence[SamplingRow]) -> Array:
+    allowed = np.stack([row.allowed for row in rows if row.allowed is not None])
+    return where(like(~allowed, logits), -inf, logits)
 
 
-def _by_option(
-    name: str, neutral: float | None, change: Callable[[Logits, Tensor], Logits]
-) -> _Processor:
+def _by_option(name: str, neutral: float | None, change: Callable[[Any, Any], Any]) -> _Processor:
     """A filter with one parameter, which does nothing where it is `neutral`."""
     return (
         lambda row: getattr(row.options, name) != neutral,
         lambda logits, rows: change(
-            logits, _column([getattr(row.options, name) for row in rows], logits)
+            logits, column([getattr(row.options, name) for row in rows], logits)
         ),
     )
 
@@ -240,36 +250,15 @@ _FILTERS: tuple[_Processor, ...] = (
 )
 
 
-def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    """One parameter for each row, [R, 1]: int64 of integers, else float32."""
-    return torch.tensor(values, device=like.device)[:, None]
+def _cells(tokens: Iterable[Iterable[int]]) -> tuple[list[int], list[int]]:
+    """Row and id of each token of each row, as an index into logits."""
+    cells = [(index, token) for index, some in enumerate(tokens) for token in some]
+    return [index for index, _ in cells], [token for _, token in cells]
 
 
-def _counts(texts: Iterable[Iterable[int]], like: Logits) -> Float[Tensor, "R V"]:
-    """Count of each id in each text."""
-    counts = [np.bincount(np.fromiter(text, np.int64), minlength=like.shape[-1]) for text in texts]
-    return torch.from_numpy(np.stack(counts)).to(like)
-
-
-def sort_keys(values: Logits) -> Int[Tensor, "R V"]:
-    """Numbers in the order of non-negative float32 values, whose bits grow with them, and of their
-    ids where the values are equal.
-    """
-    return values.view(torch.int32).long() << 32 | torch.arange(
-        values.shape[-1], device=values.device
-    )
-
-
-def ids_of_keys(keys: Int[Tensor, "R N"]) -> Int[Tensor, "R N"]:
-    """The ids that went into the keys."""
-    return keys & 0xFFFFFFFF
-
-
-def _ascending(values: Tensor) -> Tensor:
-    """The rows sorted, each by itself."""
-    # NumPy's sort uses the processor's vectors: 4,096 floats took it 55 us, PyTorch's sort 260, and
-    # PyTorch's topk of 256 about 60, after which a flat distribution still wants the sort (one core
-    # of an AMD EPYC, AVX-512)
-    if values.device.type == "cpu":
-        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
-    return values.sort(-1).values
+def _counts(texts: Iterable[Iterable[int]], logits: Array) -> Array:
+    """Count of each id in each text, float32 [R, V]."""
+    counts = [
+        np.bincount(np.fromiter(text, np.int64), minlength=logits.shape[-1]) for text in texts
+    ]
+    return like(np.stack(counts).astype(np.float32), logits)

@@ -15,21 +15,35 @@ import hashlib
 import math
 import struct
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
-from puna.inference.logits_processors import (
-    Logits,
-    SamplingRow,
-    filter_logits,
+from puna.inference.arrays import (
+    Array,
+    column,
+    first_above,
+    float32,
+    floor,
+    gather,
+    greatest,
     ids_of_keys,
-    process_logits,
+    like,
+    log_softmax,
+    smallest,
+    softmax,
     sort_keys,
 )
+from puna.inference.logits_processors import SamplingRow, filter_logits, process_logits
 from puna.inference.request import TokenLogprobs
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
-def choose(logits: Logits, rows: Sequence[SamplingRow]) -> list[int]:
+    from puna.inference.executor import Logits
+
+
+def choose(logits: "Logits", rows: Sequence[SamplingRow]) -> list[int]:
     """The next token of each row.
 
     Raises ValueError, naming the rows, if the greatest logit of any is not finite: a constraint
@@ -37,31 +51,29 @@ def choose(logits: Logits, rows: Sequence[SamplingRow]) -> list[int]:
     """
     if not rows:
         return []
-    with torch.inference_mode():
-        logits = process_logits(_exact(logits), rows)
-        # The greatest logit shows both faults: -inf where all are ruled out, nan where any is nan
-        dead = [
-            index
-            for index, greatest in enumerate(logits.amax(-1).tolist())
-            if not math.isfinite(greatest)
-        ]
-        if dead:
-            raise ValueError(
-                f"no token can be chosen for the rows {dead} of {len(rows)}: their greatest logit"
-                " is -inf, inf or nan"
-            )
-        greedy = [index for index, row in enumerate(rows) if row.options.temperature == 0]
-        random = [index for index, row in enumerate(rows) if row.options.temperature != 0]
-        chosen: dict[int, int] = {}
-        if greedy:
-            chosen |= zip(greedy, _taken(logits, greedy).argmax(-1).tolist(), strict=True)
-        if random:
-            drawn = [rows[index] for index in random]
-            # By position in the output, not by step: a batch or a rejected draft changes no draw
-            noise = [uniform(row.seed, row.index, len(row.output)) for row in drawn]
-            chosen |= zip(
-                random, draw(filter_logits(_taken(logits, random), drawn), noise), strict=True
-            )
+    values = process_logits(float32(logits), rows)
+    # The greatest logit shows both faults: -inf where all are ruled out, nan where any is nan
+    dead = [
+        index
+        for index, (highest,) in enumerate(greatest(values).tolist())
+        if not math.isfinite(highest)
+    ]
+    if dead:
+        raise ValueError(
+            f"no token can be chosen for the rows {dead} of {len(rows)}: their greatest logit"
+            " is -inf, inf or nan"
+        )
+    greedy = [index for index, row in enumerate(rows) if row.options.temperature == 0]
+    random = [index for index, row in enumerate(rows) if row.options.temperature != 0]
+    chosen: dict[int, int] = {}
+    if greedy:
+        chosen |= zip(greedy, _taken(values, greedy).argmax(-1).tolist(), strict=True)
+    if random:
+        drawn = [rows[index] for index in random]
+        # By position in the output, not by step: a batch or a rejected draft changes no draw
+        noise = [uniform(row.seed, row.index, len(row.output)) for row in drawn]
+        filtered = filter_logits(_taken(values, random), drawn)
+        chosen |= zip(random, draw(filtered, noise), strict=True)
     return [chosen[index] for index in range(len(rows))]
 
 
@@ -77,7 +89,7 @@ def uniform(seed: int, index: int, position: int) -> float:
     return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 
 
-def draw(logits: Logits, noise: Sequence[float]) -> list[int]:
+def draw(logits: "Float[Array, 'R V']", noise: Sequence[float]) -> list[int]:
     """The first id of each row at which the cumulative distribution exceeds that row's noise in [0,
     1); never one of probability 0.
 
@@ -87,18 +99,14 @@ def draw(logits: Logits, noise: Sequence[float]) -> list[int]:
     stay below the noise, or stand at an id that was ruled out.
     """
     # Multiples of 2^-52 below 1 add up in float64 without rounding, in any order
-    weights = (logits.softmax(-1) * 2.0**52).floor_()
-    cumulative = weights.double().cumsum_(-1)
-    heights = (
-        torch.tensor(noise, dtype=torch.float64, device=logits.device)[:, None] * cumulative[:, -1:]
-    )
-    # right: the first sum above the height, so an id of weight 0 is passed over even at height 0
-    tokens: list[int] = torch.searchsorted(cumulative, heights, right=True)[:, 0].tolist()
+    weights = floor(softmax(logits) * 2.0**52)
+    # Above, not at: so an id of weight 0 is passed over even at height 0
+    tokens: list[int] = first_above(weights, like(np.array(noise)[:, None], weights))[:, 0].tolist()
     return tokens
 
 
 def log_probabilities(
-    logits: Logits, chosen: Sequence[int], tops: Sequence[int | None]
+    logits: "Logits", chosen: Sequence[int], tops: Sequence[int | None]
 ) -> list[TokenLogprobs | None]:
     """Of each row the log-probability of the chosen id and the `tops` likeliest ids; None for a row
     whose `tops` is None.
@@ -110,15 +118,14 @@ def log_probabilities(
     asked = [(index, top) for index, top in enumerate(tops) if top is not None]
     if not asked:
         return result
-    with torch.inference_mode():
-        indices = [index for index, _ in asked]
-        scores = _taken(_exact(logits), indices).log_softmax(-1)
-        ids = [chosen[index] for index in indices]
-        own = scores.gather(1, torch.tensor(ids, device=scores.device)[:, None])[:, 0].tolist()
-        # One topk for all rows, as wide as the largest demand; each row takes its share below
-        most = min(max(top for _, top in asked), scores.shape[-1])
-        likeliest = ids_of_keys(sort_keys(-scores).topk(most, largest=False).values)
-        tokens, values = likeliest.tolist(), scores.gather(1, likeliest).tolist()
+    indices = [index for index, _ in asked]
+    scores = log_softmax(_taken(float32(logits), indices))
+    ids = [chosen[index] for index in indices]
+    own = gather(scores, column(ids, scores))[:, 0].tolist()
+    # One selection for all rows, as wide as the largest demand; each row takes its share below
+    most = min(max(top for _, top in asked), scores.shape[-1])
+    likeliest = ids_of_keys(smallest(sort_keys(-scores), most))
+    tokens, values = likeliest.tolist(), gather(scores, likeliest).tolist()
     for (index, top), token, score, best in zip(
         asked, ids, own, zip(tokens, values, strict=True), strict=True
     ):
@@ -128,10 +135,5 @@ def log_probabilities(
     return result
 
 
-def _exact(logits: Logits) -> Logits:
-    """In float32, and where float64 exists too, which Apple's GPUs do not know."""
-    return logits.to("cpu" if logits.device.type == "mps" else logits.device, torch.float32)
-
-
-def _taken(logits: Logits, indices: Sequence[int]) -> Logits:
-    return logits if len(indices) == len(logits) else logits[indices]
+def _taken(array: Any, indices: Sequence[int]) -> Any:
+    return array if len(indices) == len(array) else array[indices]

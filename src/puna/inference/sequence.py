@@ -1,9 +1,7 @@
 """State of one sequence, from the first chunk of its prompt to its last token."""
 
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from puna.errors import RequestError
 from puna.inference.constrain import Matcher
@@ -11,6 +9,12 @@ from puna.inference.logits_processors import SamplingRow
 from puna.inference.request import Event, Finish, Request, TokenLogprobs
 from puna.inference.scheduler import Sequence
 from puna.inference.speculation import PromptLookup
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from puna.inference.executor import Logits
 
 
 @dataclass(slots=True, eq=False)
@@ -30,8 +34,10 @@ class SequenceState:
     matcher: Matcher | None
     output: list[int] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
-    pooled: Tensor | None = None
-    """Sum of the prompt's final hidden states so far, [D] float32, for a request that embeds."""
+    pooled: Any = None
+    """Sum of the prompt's final hidden states so far, [D] float32 as the executor gave it, for a
+    request that embeds.
+    """
     fault: str = ""
     """Reason that it cannot go on: its constraint cost too much, or allowed no token."""
     ends: frozenset[int] = field(init=False)
@@ -80,12 +86,12 @@ class SequenceState:
             for output, allowed in zip(outputs, masks, strict=True)
         ]
 
-    def _masks(self, draft: list[int]) -> list[Tensor | None]:
+    def _masks(self, draft: list[int]) -> "list[NDArray[np.bool_] | None]":
         """Token masks of the next token, and of those after each draft token."""
         if self.matcher is None or self.fault:
             return [None] * (len(draft) + 1)
         try:
-            masks: list[Tensor | None] = [self.matcher.allowed()]
+            masks: list[NDArray[np.bool_] | None] = [self.matcher.allowed()]
             for token in draft:
                 accepted = self.matcher.accept(token)
                 assert accepted, "a draft was checked against the constraint when it was proposed"
@@ -133,7 +139,7 @@ class SequenceState:
         except RequestError as error:
             self.fault = str(error)
 
-    def add_pooled(self, hidden: Tensor, start: int) -> None:
+    def add_pooled(self, hidden: "Logits", start: int) -> None:
         """Take in the sum of some final hidden states; `start` 0 begins anew, as after a
         preemption.
         """
@@ -159,9 +165,7 @@ class SequenceState:
         """
         assert self.pooled is not None
         mean = self.pooled / len(self.request.prompt)
-        return Event(
-            self.request.id, finish="stop", embedding=tuple(mean.to(torch.float32).tolist())
-        )
+        return Event(self.request.id, finish="stop", embedding=tuple(mean.tolist()))
 
     def failure(self, message: str) -> Event:
         """The last event of one that cannot go on."""

@@ -213,8 +213,8 @@ class Memory:
 
 @dataclass(frozen=True)
 class TrainingMemory(Memory):
-    """Weights and gradients in float32, AdamW's two moments, what the forward pass keeps for the
-    backward pass, the loss's chunks.
+    """Weights and gradients in float32, the optimizers' moments, what the forward pass keeps for
+    the backward pass, the loss's chunks.
     """
 
     weights: int
@@ -248,7 +248,7 @@ def training_memory(
     pass needs in passing are left out; against that, the gradients are not there yet when the
     activations are at their most. Raises PlanError for sizes that the model is not built for.
     """
-    _check_sizes(config, batch, context)
+    check_sizes(config, batch, context)
     parameters = count_parameters(config).total
     return TrainingMemory(
         weights=4 * parameters,
@@ -267,13 +267,14 @@ def inference_memory(
     """Memory of generating `batch` sequences at once, each of up to `context` tokens with its
     prompt. bits: of a weight in the blocks' matrices. Raises PlanError as `training_memory`.
     """
-    _check_sizes(config, batch, context)
+    check_sizes(config, batch, context)
     return InferenceMemory(
         weights=weight_bytes(config, bits), kv_cache=batch * context * kv_bytes_per_token(config)
     )
 
 
-def _check_sizes(config: ModelConfig, batch: int, context: int) -> None:
+def check_sizes(config: ModelConfig, batch: int, context: int) -> None:
+    """Raise PlanError for a batch or a context that the model is not built for."""
     for name, value in (("batch", batch), ("context", context)):
         if value < 1:
             raise PlanError(f"the {name} is {value}, but must be at least 1")

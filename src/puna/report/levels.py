@@ -4,7 +4,9 @@ reader sees what the models have learnt at all.
 
 import math
 
+from puna.number_format import part_in_megabytes
 from puna.report.section import Section, StudyResults, plain, table
+from puna.study.baselines import Baselines
 
 
 def levels(results: StudyResults) -> Section | None:
@@ -28,9 +30,23 @@ def levels(results: StudyResults) -> Section | None:
     text = (
         f"On all of the validation text, {sum(baselines.documents):,} bytes in {documents}"
         f" documents. In italics, what needs no model: n-gram models (Witten and Bell 1991,"
-        f" interpolated) that counted the {baselines.tokens:,} tokens that the baseline's first run"
-        " was trained on, and compressors, which learn from the text itself as they go."
+        f" interpolated) that counted {_counted(baselines)}, which learn from the text itself as"
+        " they go."
     )
     if diverged:
         text += f" Left out: {diverged} arms of which runs diverged."
     return Section("Levels", f"{table('lr', ['', 'bits per byte'], rows)}\n\n{text}")
+
+
+def _counted(baselines: Baselines) -> str:
+    """The training text of the n-gram models and the compressors, in words."""
+    if not baselines.read_bytes:  # a file of an earlier release
+        return (
+            f"the {baselines.tokens:,} tokens that the baseline's first run was trained on, and"
+            " compressors"
+        )
+    read = part_in_megabytes(baselines.read_bytes, baselines.all_bytes)
+    return (
+        f"the {baselines.tokens:,} tokens of {read} of the training text, and compressors that"
+        " have read these first"
+    )

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from puna.config import apply_overrides, overlay, read_yaml, validate
+from puna.config import overlay, read_yaml
 from puna.errors import ConfigError
 from puna.model.accounting import count_parameters, training_flops_per_token
 from puna.model.config import ModelConfig
 from puna.study.definition import FILE, Overrides, Study
-from puna.training.recipe import Recipe
+from puna.training.recipe import Recipe, overridden_recipe
 
 # an arm whose parameters or FLOPs are further from the baseline's than this does not count as
 # matched
@@ -85,7 +85,7 @@ def resolve_arms(
 
 
 def _recipe(base: dict[str, Any], overrides: Overrides, origin: str) -> Recipe:
-    recipe = validate(Recipe, apply_overrides(base, overrides), origin=origin)
+    recipe = overridden_recipe(base, overrides, origin)
     if recipe.train.minutes is not None:
         raise ConfigError(
             f"{origin}: train.minutes {recipe.train.minutes:g} would give arms as many steps as the"

@@ -72,7 +72,10 @@ def forgeable(content: Content, special: Mapping[str, int]) -> set[str]:
     names = (special.keys() & listed) - {model.get("unk_token")}
     if "merges" not in model or model.get("ignore_merges"):
         return names
-    made = {"".join(_pair(merge)) for merge in model["merges"]}
+    made = {
+        merge.replace(" ", "") if isinstance(merge, str) else "".join(merge)
+        for merge in model["merges"]
+    }
     return {name for name in names if len(name) == 1 or name in made}
 
 

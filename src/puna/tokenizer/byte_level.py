@@ -6,6 +6,7 @@ This file turns tokens back into bytes and finds the text that a vocabulary with
 cannot hold. It does not encode; `tokenizer.py` does.
 """
 
+import codecs
 import re
 from collections.abc import Collection, Iterable, Mapping
 
@@ -32,12 +33,11 @@ def spelled_bytes(vocabulary: Mapping[str, int]) -> dict[int, bytes]:
     """The bytes of every token by id. A token with another character than the 256 stands for itself
     in UTF-8, as in `tokenizers`' decoder.
     """
-    table = {ord(character): byte for byte, character in enumerate(byte_characters())}
-    pieces = {}
+    table, pieces = codecs.charmap_build(byte_characters()), {}
     for token, id_ in vocabulary.items():
         try:
-            pieces[id_] = bytes([table[ord(character)] for character in token])
-        except KeyError:
+            pieces[id_] = codecs.charmap_encode(token, "strict", table)[0]
+        except UnicodeEncodeError:
             pieces[id_] = token.encode("utf-8")
     return pieces
 

@@ -20,7 +20,6 @@ from puna.errors import TokenizerError
 from puna.tokenizer.byte_level import byte_characters
 from puna.tokenizer.pretokenize import build_pre_tokenizer, check_digits, cut_text, encode_utf8
 from puna.tokenizer.special import BEGIN_OF_TEXT, LLAMA3_SPECIAL_TOKENS
-from puna.tokenizer.word_counts import WordCounts
 
 MIN_VOCAB_SIZE = 256 + len(LLAMA3_SPECIAL_TOKENS)
 """Every byte and every special token: the smallest vocabulary that is lossless."""
@@ -65,6 +64,8 @@ def train_definition(
             "texts is one string, which would be read letter by letter; pass a list of texts, such"
             " as [text]"
         )
+
+    from puna.tokenizer.word_counts import WordCounts  # with regex, which reading one does not need
 
     words = WordCounts(mode)
     read = 0

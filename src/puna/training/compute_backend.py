@@ -9,6 +9,7 @@ from types import MappingProxyType
 import torch
 
 from puna.errors import ConfigError
+from puna.model.config import ModelConfig
 from puna.model.transformer import build_transformer
 from puna.native.library import available_tiers, load
 from puna.training.native_model import parts_on_torch
@@ -62,5 +63,14 @@ def choose_backend(recipe: Recipe, device: torch.device) -> Backend:
         tiers = (load(train.isa).tier,)
     if not tiers:
         return Backend("torch.compile" if train.compile else "torch")
-    model = build_transformer(recipe.model, "meta")
-    return Backend(tiers[-1], parts_on_torch(model, masked=train.mask_documents))
+    return _native(tiers[-1], recipe.model, masked=train.mask_documents)
+
+
+def fastest_backend(config: ModelConfig) -> Backend:
+    """The backend that a CPU takes for a model where nothing else is asked for."""
+    tiers = available_tiers()
+    return _native(tiers[-1], config, masked=False) if tiers else Backend("torch")
+
+
+def _native(tier: str, config: ModelConfig, *, masked: bool) -> Backend:
+    return Backend(tier, parts_on_torch(build_transformer(config, "meta"), masked=masked))

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from puna.model.transformer import Transformer
+from puna.model.config import ModelConfig
+from puna.model.transformer import Transformer, build_transformer
 from puna.native.kernels import Kernels
 from puna.training.recipe import OPTIMIZERS, OptimizerRecipe
 
@@ -296,3 +297,16 @@ def build_optimizers(
         if isinstance(optimizer, Muon):
             optimizer.kernels = kernels
     return Optimizers(optimizers)
+
+
+def state_bytes(config: ModelConfig, recipe: OptimizerRecipe) -> int:
+    """Bytes of the state of a recipe's optimizers, from the second step on: in float32 AdamW's two
+    moments, and one momentum of Muon and of SGD, which has none at 0. Nothing is allocated.
+    """
+    entries = 0
+    for optimizer in build_optimizers(build_transformer(config, "meta"), recipe).optimizers:
+        for group in optimizer.param_groups:
+            one = isinstance(optimizer, Muon | SGD)
+            kept = 0 if isinstance(optimizer, SGD) and not group["momentum"] else 1 if one else 2
+            entries += kept * sum(weight.numel() for weight in group["params"])
+    return 4 * entries

@@ -1,14 +1,15 @@
 """A recipe: everything that decides a training run, in one frozen, hashed value read from YAML."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from puna.choices import Choice, ChoosingConfig, Table, named, with_options
+from puna.choices import Choice, ChoosingConfig, Table, ignored_overrides, named, with_options
 from puna.config import Config, apply_overrides, read_yaml, validate
+from puna.errors import ConfigError
 from puna.model.config import ModelConfig
 from puna.training.schedule import SCHEDULES, learning_rate_factor
 
@@ -327,10 +328,18 @@ class Recipe(Config):
         return self.train.batch_size * self.context_length
 
 
-def read_recipe(path: Path, overrides: list[str]) -> Recipe:
+def read_recipe(path: Path, overrides: Sequence[str]) -> Recipe:
     """Read a recipe and apply `section.key=value` overrides. Raises ConfigError that names the
     nearest key.
     """
-    values = apply_overrides(read_yaml(path), overrides)
-    values.setdefault("run", f"runs/{path.stem}")
-    return validate(Recipe, values, origin=str(path))
+    return overridden_recipe({"run": f"runs/{path.stem}", **read_yaml(path)}, overrides, str(path))
+
+
+def overridden_recipe(values: dict[str, Any], overrides: Sequence[str], origin: str) -> Recipe:
+    """The recipe of these values with overrides. Raises ConfigError as `validate`, and for an
+    override that the choices ignore, also where the values are a stored recipe, which may hold one.
+    """
+    recipe = validate(Recipe, apply_overrides(values, overrides), origin)
+    if ignored := ignored_overrides(recipe, apply_overrides({}, overrides), values):
+        raise ConfigError(f"{origin}: {'; '.join(ignored)}")
+    return recipe

@@ -5,6 +5,7 @@ It times what the trainer's step does (batch to the device, forward, backward, c
 nothing of what stands around it: no log, validation or checkpoint.
 """
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -55,14 +56,24 @@ class StepTimer:
 
 
 def fastest_step_seconds(
-    recipe: Recipe, batch: Callable[[int], Int[Tensor, "B T+1"]], steps: int = 6
+    recipe: Recipe,
+    batch: Callable[[int], Int[Tensor, "B T+1"]],
+    steps: int = 6,
+    most_seconds: float = math.inf,
 ) -> float:
     """Seconds of a training step that nothing disturbs: the fastest of `steps` after a first one
-    that warms up. batch: (step) -> ids.
+    that warms up. batch: (step) -> ids. most_seconds: after so many no further step begins, except
+    for the second.
     """
     timer = StepTimer(recipe)
-    seconds = [timer.seconds(partial(batch, step)) for step in range(1 + steps)]
-    return min(seconds[1:])
+    spent = timer.seconds(partial(batch, 0))
+    fastest = math.inf
+    for step in range(1, 1 + steps):
+        if step > 1 and spent >= most_seconds:
+            break
+        seconds = timer.seconds(partial(batch, step))
+        fastest, spent = min(fastest, seconds), spent + seconds
+    return fastest
 
 
 def random_batch(recipe: Recipe) -> Int[Tensor, "B T+1"]:

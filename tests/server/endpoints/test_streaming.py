@@ -3,9 +3,11 @@ work for nobody.
 """
 
 import json
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from background_loop import BackgroundLoop
 from live_server import live_server
 
+from puna.api import streaming
 from puna.engine_process.client import EngineClient
 from puna.engine_process.messages import ModelSpec
 from puna.inference.engine_config import EngineConfig
@@ -129,17 +132,36 @@ def test_a_caller_who_goes_away_ends_the_work(
     assert generated(noise) - before < n * 1400, "it did not write to the end"
 
 
+@contextmanager
+def standing_still(noise: EngineClient) -> Iterator[None]:
+    """The engine makes no token meanwhile, however fast it is."""
+    noise._process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        noise._process.send_signal(signal.SIGCONT)
+
+
 def test_a_stream_that_takes_too_long_says_so_and_ends(
-    loop: BackgroundLoop, noise: EngineClient
+    loop: BackgroundLoop, noise: EngineClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its notice comes before the connection is cut: half a second before, here; with the share of
+    a server that gives minutes it was 25 ms.
+    """
+    monkeypatch.setattr(streaming, "SHARE_OF_THE_TIME", 0.5)
     with (
-        live_server(loop, noise, HttpLimits(request_seconds=0.5)) as url,
+        live_server(loop, noise, HttpLimits(request_seconds=1.0)) as url,
         httpx.Client(base_url=url) as http,
     ):
-        *_, last = events(lines(http, "/v1/completions", {**ENDLESS, "stream": True}))
+        with http.stream("POST", "/v1/completions", json={**ENDLESS, "stream": True}) as answer:
+            received = answer.iter_lines()
+            first = next(received)
+            with standing_still(noise):
+                *_, last = events([first, *received])
         assert (last["error"]["type"], last["error"]["code"]) == ("server_error", "timeout")
-        answer = http.post("/v1/completions", json=ENDLESS)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        with standing_still(noise):
+            whole = http.post("/v1/completions", json=ENDLESS)
+        assert (whole.status_code, whole.json()["error"]["code"]) == (504, "timeout")
     wait_until(lambda: running(noise) == 0)
 
 

@@ -130,32 +130,37 @@ def _restore_mlx(module: QuantizedModule) -> StoredTensor:
     return module.weight((outputs, inputs), values)
 
 
-def _announced_bits(module: QuantizedModule) -> int:
-    """The bits that all groups of compressed-tensors' configuration name."""
+def _announced_bits(module: QuantizedModule, inputs: int, words: int) -> int:
+    """The bits of this module among those that the groups of compressed-tensors' configuration
+    name: the only ones with which so many numbers fill so many words. Raises ModelFolderError.
+    """
     groups = module.settings.get("config_groups")
     found = {
         group["weights"].get("num_bits")
         for group in (groups.values() if isinstance(groups, dict) else ())
         if isinstance(group, dict) and isinstance(group.get("weights"), dict)
     }
-    if len(found) != 1 or not found <= {2, 4, 8}:
+    if not found or not found <= {2, 4, 8}:
         raise module.error(
-            f"config_groups name the bits {sorted(map(str, found))} (only one of 2, 4, 8 for all is"
-            " supported)"
+            f"config_groups name the bits {sorted(map(str, found))} (only 2, 4 and 8 are supported)"
         )
-    return int(found.pop())
+    fitting = [bits for bits in found if -(-inputs * bits // 32) == words]
+    if len(fitting) != 1:
+        raise module.error(
+            f"{words} words a row hold no {inputs} numbers of any of the bits {sorted(found)}"
+        )
+    return int(fitting[0])
 
 
 def _restore_packed(module: QuantizedModule) -> StoredTensor:
     _check_words(module, "weight_packed")
     outputs, words = module.shape("weight_packed", None, None)
     shape = module.parts["weight_shape"].read().flatten().tolist()
-    if len(shape) != 2 or shape[0] != outputs or not 0 < shape[1] <= words * 32:
+    whole = len(shape) == 2 and all(isinstance(number, int) for number in shape)
+    if not whole or shape[0] != outputs or not 0 < shape[1] <= words * 32:
         raise module.error(f"its weight_shape is {shape} for words of {[outputs, words]}")
     inputs = shape[1]
-    bits = _announced_bits(module)
-    if -(-inputs * bits // 32) != words:
-        raise module.error(f"{words} words a row hold no {inputs} numbers of {bits} bits")
+    bits = _announced_bits(module, inputs, words)
     _, groups = module.shape("weight_scale", outputs, None)
     if groups < 1 or inputs % groups:
         raise module.error(f"{inputs} inputs are no {groups} groups of one size")

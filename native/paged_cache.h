@@ -1,0 +1,105 @@
+// A cache of keys and values in blocks of tokens, as the products of attention read them.
+//
+// By block and key/value head, DEPTH entries of tile.h beside each other (1 in float32, 2 in
+// bfloat16):
+//
+//   keys    [C / DEPTH, block, DEPTH]     turned; C rounded up to whole steps, zeros beyond C
+//   values  [block / DEPTH, C, DEPTH]     C rounded up to whole registers
+//
+// so that tokens are the columns of B for the scores q k^T, and its rows for the sums of values.
+// A sequence has its blocks in a table, in order; where in memory they stand does not matter. A
+// token's slot is written by `write` alone, and memory that was not written may hold anything:
+// attention reads some of it beside what it needs, and lets nothing of it into a result.
+#pragma once
+
+#include "inference.h"
+#include "pack.h"
+
+namespace PUNA_TIER {
+namespace paged {
+
+// Tokens that stand together whatever the size of blocks, which is a multiple of it.
+constexpr int64_t SLICE = 16;
+static_assert(SLICE % STEP == 0, "a slice is a whole number of registers and of steps");
+
+struct Shape {
+  int64_t heads, kv_heads, width;  // width: C, of one head
+  int64_t block;                   // tokens of a block
+  float scale;                     // of the scores, 1 / sqrt(C)
+};
+
+using Chunk = PunaChunk;
+
+// Entries of one block of one head.
+template <class T>
+PUNA_INLINE int64_t key_entries(const Shape& shape) {
+  return (shape.width + DEPTH<T> - 1) / DEPTH<T> * DEPTH<T> * shape.block;
+}
+PUNA_INLINE int64_t value_entries(const Shape& shape) {
+  return padded(shape.width) * shape.block;
+}
+
+// The cache of one layer: keys [blocks, K, key_entries], values [blocks, K, value_entries].
+template <class T>
+struct Layer {
+  T* keys;
+  T* values;
+};
+
+// Where the slot of a token begins. Its next step of keys is block * DEPTH entries further.
+template <class T>
+PUNA_INLINE T* key_slot(const Shape& shape, const Layer<T>& layer, const Chunk& chunk,
+                        int64_t kv_head, int64_t position) {
+  const int64_t block = chunk.blocks[position / shape.block] * shape.kv_heads + kv_head;
+  return layer.keys + block * key_entries<T>(shape) + position % shape.block * DEPTH<T>;
+}
+// Its next value is DEPTH entries further.
+template <class T>
+PUNA_INLINE T* value_slot(const Shape& shape, const Layer<T>& layer, const Chunk& chunk,
+                          int64_t kv_head, int64_t position) {
+  const int64_t block = chunk.blocks[position / shape.block] * shape.kv_heads + kv_head;
+  const int64_t inside = position % shape.block, odd = inside % DEPTH<T>;
+  return layer.values + block * value_entries(shape) + (inside - odd) * padded(shape.width) + odd;
+}
+
+// Bytes that `write` takes of its scratch memory.
+template <class T>
+static int64_t write_scratch(const Shape& shape) {
+  return DEPTH<T> * in_lines(padded(shape.width) * int64_t(sizeof(T)));
+}
+
+// Store keys, turned, and values of one head for the tokens `from` to `to` (without it) of a chunk.
+// qkv float32 [N, (H + 2 K) C], the rows of a step: query heads, key heads, value heads. The tables
+// of `rotary` are those of all positions. Other heads and tokens may be written at the same time.
+template <class T>
+static void write(const Shape& shape, const Layer<T>& layer, const Rotary& rotary,
+                  const Chunk& chunk, int64_t kv_head, int64_t from, int64_t to, const float* qkv,
+                  Scratch scratch) {
+  const int64_t width = shape.width, wide = padded(width);
+  const int64_t stride = (shape.heads + 2 * shape.kv_heads) * width;
+  T* row = scratch.take<T>(wide);
+  T* next = DEPTH<T> == 2 ? scratch.take<T>(wide) : nullptr;
+  const float* k = qkv + chunk.token * stride + (shape.heads + kv_head) * width;
+  const float* v = k + shape.kv_heads * width;
+  for (int64_t i = from; i < to; i++) {
+    turned(k + i * stride, rotary, chunk.start + i, 1.0f, width, row, wide);
+    T* keys = key_slot(shape, layer, chunk, kv_head, chunk.start + i);
+    for (int64_t c = 0; c < width; c += DEPTH<T>)
+      std::memcpy(keys + c * shape.block, row + c, DEPTH<T> * sizeof(T));
+  }
+  for (int64_t i = from; i < to; i++) {
+    T* values = value_slot(shape, layer, chunk, kv_head, chunk.start + i);
+    turned(v + i * stride, Rotary{}, 0, 1.0f, width, row, wide);
+    if constexpr (DEPTH<T> == 2) {
+      if ((chunk.start + i) % 2 == 0 && i + 1 < to) {  // both of a pair at once
+        turned(v + ++i * stride, Rotary{}, 0, 1.0f, width, next, wide);
+        for (int64_t c = 0; c < wide; c += LANES) store(values + 2 * c, paired(row + c, next + c));
+        continue;
+      }
+    }
+    for (int64_t c = 0; c < width; c++) values[c * DEPTH<T>] = row[c];
+  }
+}
+
+}  // namespace paged
+}  // namespace PUNA_TIER

@@ -1,0 +1,117 @@
+// Products C = A B as those of tile.h, where B stands in pieces here and there in memory: keys and
+// values in the blocks of a sequence.
+#pragma once
+
+#include "tile.h"
+
+namespace PUNA_TIER {
+namespace paged {
+
+// The format of A in a product with B in format T: float32 where pairs of bfloat16 are multiplied
+// in float32 anyway, so that only B is to be widened.
+#if defined(__AVX512BF16__)
+template <class T>
+using Operand = T;
+#else
+template <class T>
+using Operand = float;
+#endif
+
+// sums += A B of one step: A [ROWS, DEPTH], B [DEPTH, COLUMNS registers].
+template <int ROWS, int COLUMNS, class A, class B>
+PUNA_INLINE void add_step(F32 (&sums)[ROWS][COLUMNS], const A* a, int64_t ab,
+                          B (&columns)[COLUMNS]) {
+  for (int i = 0; i < ROWS; i++) {
+    const auto row = broadcast_step(a + i * ab);
+    for (int j = 0; j < COLUMNS; j++) sums[i][j] = dot(sums[i][j], row, columns[j]);
+  }
+}
+template <int ROWS, int COLUMNS>
+PUNA_INLINE void add_step(F32 (&sums)[ROWS][COLUMNS], const float* a, int64_t ab,
+                          Pairs (&columns)[COLUMNS]) {
+  F32 half[COLUMNS];
+  for (int j = 0; j < COLUMNS; j++) half[j] = first_of(columns[j]);
+  add_step(sums, a, ab, half);
+  for (int j = 0; j < COLUMNS; j++) half[j] = second_of(columns[j]);
+  add_step(sums, a + 1, ab, half);
+}
+
+// C [ROWS, COLUMNS registers] = A B. `piece` rows of B follow one another, the DEPTH of a step
+// together and `bb` entries from step to step; at(row, j): where the first of them is, for the
+// register j of the columns.
+template <class T, int ROWS, int COLUMNS, class At>
+PUNA_INLINE void gathered_tile(int64_t k, const Operand<T>* a, int64_t ab, At at, int64_t piece,
+                               int64_t bb, float* c, int64_t cb) {
+  F32 sums[ROWS][COLUMNS];
+  for (int i = 0; i < ROWS; i++)
+    for (int j = 0; j < COLUMNS; j++) sums[i][j] = zero();
+  for (int64_t begin = 0; begin < k; begin += piece) {
+    const T* b[COLUMNS];
+    for (int j = 0; j < COLUMNS; j++) b[j] = at(begin, j);
+    const int64_t end = k - begin < piece ? k : begin + piece;
+    for (int64_t step = begin; step < end; step += DEPTH<T>) {
+      decltype(load_step(b[0])) columns[COLUMNS];
+      for (int j = 0; j < COLUMNS; j++) columns[j] = load_step(b[j]), b[j] += bb;
+      add_step(sums, a + step, ab, columns);
+    }
+  }
+  for (int i = 0; i < ROWS; i++)
+    for (int j = 0; j < COLUMNS; j++) store(c + i * cb + j * LANES, sums[i][j]);
+}
+
+template <class T, int COLUMNS, class At>
+static void gathered_rows(int rows, int64_t k, const Operand<T>* a, int64_t ab, At at,
+                          int64_t piece, int64_t bb, float* c, int64_t cb) {
+  switch (rows) {
+    case 1: return gathered_tile<T, 1, COLUMNS>(k, a, ab, at, piece, bb, c, cb);
+    case 2: return gathered_tile<T, 2, COLUMNS>(k, a, ab, at, piece, bb, c, cb);
+    case 3: return gathered_tile<T, 3, COLUMNS>(k, a, ab, at, piece, bb, c, cb);
+    case 4: return gathered_tile<T, 4, COLUMNS>(k, a, ab, at, piece, bb, c, cb);
+    case 5: return gathered_tile<T, 5, COLUMNS>(k, a, ab, at, piece, bb, c, cb);
+    default: return gathered_tile<T, 6, COLUMNS>(k, a, ab, at, piece, bb, c, cb);
+  }
+}
+
+// Rows of one step of the product of m rows, as equal as can be: few rows wait for their own sums.
+PUNA_INLINE int64_t height(int64_t m) {
+  const int64_t steps = (m + TILE_ROWS - 1) / TILE_ROWS;
+  return (m + steps - 1) / steps;
+}
+
+// C [m, n] = A [m, k] B, as product() of tile.h has it, with B in pieces: at(row, column,
+// first_time) is where one begins, first_time for the first rows of A that need these columns.
+template <class T, class At, class Limit, class Depth>
+PUNA_INLINE void gathered(int64_t m, int64_t n, const Operand<T>* a, int64_t ab, At at,
+                          int64_t piece, int64_t bb, float* c, int64_t cb, Limit limit,
+                          Depth depth) {
+  constexpr int64_t panel = TILE_COLUMNS * LANES;
+  const int64_t high = height(m);
+  for (int64_t j = 0; j < n; j += panel) {
+    bool first_time = true;
+    for (int64_t i = 0; i < m; i += high) {
+      const int rows = int(m - i < high ? m - i : high);
+      const int64_t needed = limit(i + rows - 1) < n ? limit(i + rows - 1) : n;
+      if (needed <= j) continue;
+      const int64_t k = depth(i + rows - 1);
+      const Operand<T>* first = a + i * ab;
+      float* to = c + i * cb + j;
+      const auto inside = [=](int64_t row, int64_t column) {
+        return at(row, j + column * LANES, first_time);
+      };
+      first_time = false;
+      switch ((needed - j + LANES - 1) / LANES) {
+        case 1: gathered_rows<T, 1>(rows, k, first, ab, inside, piece, bb, to, cb); break;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+        default: gathered_rows<T, 2>(rows, k, first, ab, inside, piece, bb, to, cb); break;
+#else
+        case 2: gathered_rows<T, 2>(rows, k, first, ab, inside, piece, bb, to, cb); break;
+        case 3: gathered_rows<T, 3>(rows, k, first, ab, inside, piece, bb, to, cb); break;
+        default: gathered_rows<T, 4>(rows, k, first, ab, inside, piece, bb, to, cb); break;
+#endif
+      }
+    }
+  }
+}
+
+}  // namespace paged
+}  // namespace PUNA_TIER

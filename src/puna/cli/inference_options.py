@@ -1,0 +1,24 @@
+"""The options that every command which runs a model shares."""
+
+from typing import Annotated, Literal
+
+import typer
+
+Isa = Annotated[
+    Literal["auto", "torch", "scalar", "avx2", "avx512", "avx512_bf16", "neon"],
+    typer.Option(
+        help=(
+            "On a CPU: a tier of the native core, or torch; auto takes the fastest that runs the"
+            " model (puna doctor lists them)."
+        )
+    ),
+]
+Weights = Annotated[
+    Literal["auto", "float32", "bfloat16", "int8", "int4"],
+    typer.Option(
+        help=(
+            "Format of the matrices in the native core; auto: as they are stored. int8 and int4"
+            " are rounded to the nearest: puna quantize loses less."
+        )
+    ),
+]
