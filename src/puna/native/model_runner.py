@@ -16,6 +16,7 @@ from puna.native.library import Library
 from puna.native.packed_model import PackedModel
 from puna.native.packing import FORMATS, PackedLinear
 
+MOST_THREADS = 256  # MOST_MEMBERS of native/step.h
 _pointer, _long, _int, _float = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
 
 
@@ -90,7 +91,7 @@ class Chunk:
 
 class ModelRunner:
     """A model with a cache of `num_blocks` blocks of `block_size` tokens, a multiple of 16, on
-    `threads` threads.
+    `threads` threads, MOST_THREADS at most.
 
     Raises NativeError for a model that the core cannot run, or where there is no memory or thread.
     A row of logits depends on its own sequence alone, to the last bit: not on what else is in the
@@ -108,7 +109,7 @@ class ModelRunner:
         input_levels: float = 0.0,
     ) -> None:
         _check(library, model, block_size)
-        self.model, self.tier, self.threads = model, library.tier, threads
+        self.model, self.tier, self.threads = model, library.tier, min(threads, MOST_THREADS)
         shape = model.shape
         bytes_ = num_blocks * block_bytes(library, model, block_size)
         try:
@@ -128,7 +129,7 @@ class ModelRunner:
         self._step.restype = None
         self._step.argtypes = (_pointer, _pointer, _pointer, _pointer)
         self._scratch = np.empty(0, np.uint8)
-        self._pool = library.new_pool(threads)
+        self._pool = library.new_pool(self.threads)
         weakref.finalize(self, library.free_pool, self._pool)
 
     def _described(self, block_size: int, input_levels: float) -> _Model:
