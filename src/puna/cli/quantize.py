@@ -117,7 +117,9 @@ def quantize(
         def on_layer(done: int, total: int) -> None:
             nonlocal show
             if show is None:  # the time that is left counts from the first layer
-                show = stack.enter_context(layers_progress(Console(stderr=True)))
+                show = stack.enter_context(
+                    layers_progress(Console(stderr=True, markup=False, emoji=False))
+                )
             show(done, total)
 
         found = run(model, out, plan, on_step=Steps(), on_layer=on_layer)
