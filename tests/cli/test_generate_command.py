@@ -1,5 +1,6 @@
 """`puna generate` and `puna chat`: text on standard output, the same for the same seed."""
 
+import gc
 import json
 import re
 import shutil
@@ -232,3 +233,11 @@ def test_a_chat_that_the_template_rejects_is_one_line(puna: Puna, own_folder: Pa
     assert result.code == 1
     last = result.err.splitlines()[-1]
     assert re.search(said("own chat template ... rejects ... no system"), last)
+
+
+def test_after_a_start_garbage_is_collected_again(
+    puna: Puna, tiny_run: Path, tmp_path: Path
+) -> None:
+    for folder, code in ((tiny_run / "model", 0), (tmp_path, 1)):
+        assert puna("generate", folder, "old ", "--max-tokens", 1, "--device", "cpu").code == code
+        assert gc.isenabled()

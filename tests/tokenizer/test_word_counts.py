@@ -94,6 +94,6 @@ def test_a_vocabulary_from_thinned_words_knows_the_frequent_ones(
         "the llama " + "".join(rng.choices("bcdfgh", k=rng.randint(8, 14))) for _ in range(5_000)
     ]
     small = partial(WordCounts, max_distinct_bytes=20_000)
-    monkeypatch.setattr("puna.tokenizer.training.WordCounts", small)
+    monkeypatch.setattr("puna.tokenizer.word_counts.WordCounts", small)
     tokenizer = Tokenizer.train(texts, 300)
     assert len(tokenizer.encode("the llama")) == 2

@@ -7,7 +7,7 @@ from elsewhere keeps its own second file when it is saved again.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,9 +164,9 @@ def _end_ids(folder: Path) -> tuple[int, ...]:
     return ()
 
 
-def reject_other(path: Path, found: str) -> None:
+def reject_other(path: Path, hash_of: Callable[[], str]) -> None:
     """Raise TokenizerError where the model in a folder was trained with a tokenizer of another hash
-    than `found`, by its puna.json; its ids would mean other text.
+    than the one that was read, by its puna.json; its ids would mean other text.
     """
     provenance = (path if path.is_dir() else path.parent) / PROVENANCE_FILE
     try:
@@ -179,7 +179,7 @@ def reject_other(path: Path, found: str) -> None:
             " file to read the model without its origin"
         ) from error
     expected = values.get(PROVENANCE_KEY) if isinstance(values, dict) else None
-    if expected is not None and expected != found:
+    if expected is not None and expected != (found := hash_of()):
         raise TokenizerError(
             f"the tokenizer there has the hash {found[:12]}, but the model beside it was trained"
             f" with {str(expected)[:12]}, as {PROVENANCE_FILE} says: copy that model's"

@@ -94,7 +94,7 @@ class Tokenizer(Vocabulary):
         try:
             files = read_folder(Path(path))
             tokenizer = cls(files.definition, files.config, files.end_ids)
-            reject_other(Path(path), tokenizer.hash)
+            reject_other(Path(path), lambda: tokenizer.hash)
             return tokenizer
         except TokenizerError as error:
             if str(path) in str(error):
