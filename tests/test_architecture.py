@@ -54,7 +54,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             ),
             "training": "durable errors native nn run_log config device choices model",
             "engine_process": "errors host tokenizer formats inference",
-            "diagnosis": "device native engine_process",
+            "diagnosis": "device host native engine_process",
             "inference_benchmark": "errors native diagnosis model formats inference",
             "study": (
                 "durable errors nn run_log config device spawn statistics tokenizer data model eval"
@@ -68,10 +68,10 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "report": "durable errors number_format run_log plan plots statistics study",
             "server": "errors inference engine_process api",
             "cli": (
-                "durable errors native nn number_format run_log strict_json config device plan"
-                " plots spawn statistics tokenizer choices data model formats quantization eval"
-                " inference training engine_process diagnosis inference_benchmark study workflow"
-                " api report server"
+                "durable errors host native nn number_format run_log strict_json config device"
+                " plan plots spawn statistics tokenizer choices data model formats quantization"
+                " eval inference training engine_process diagnosis inference_benchmark study"
+                " workflow api report server"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

@@ -5,11 +5,34 @@ import sys
 from pathlib import Path
 
 
+def allowed_processors() -> set[int]:
+    """The numbers of the logical processors that this process may run on, which on a shared machine
+    are fewer than it has.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
 def processors() -> int:
     """Logical processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(allowed_processors())
+
+
+def physical_processors(root: Path = Path("/")) -> int | None:
+    """Physical cores that those of `processors` lie on; None where the kernel has no files of it
+    below `root`, the file system's, as off Linux.
+
+    Source: the kernel's Documentation/ABI/stable/sysfs-devices-system-cpu.
+    """
+    siblings = set()
+    for number in allowed_processors():
+        file = root / f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list"
+        try:
+            siblings.add(file.read_text(encoding="utf-8").strip())
+        except OSError:
+            continue
+    return len(siblings) or None
 
 
 def memory_bytes() -> int | None:

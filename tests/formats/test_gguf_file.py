@@ -103,6 +103,10 @@ FAULTS = {
         "UTF-8",
     ),
     "a key twice": (container(entries=(entry("k", 0, b"a"), entry("k", 0, b"b"))), "'k' stands"),
+    "one of three parts": (
+        container(entries=(entry("split.count", 2, struct.pack("<H", 3)),)),
+        "one of 3 parts ... llama-gguf-split --merge",
+    ),
     "an alignment of 3": (
         container(entries=(entry("general.alignment", 4, struct.pack("<I", 3)),)),
         "general.alignment is 3",

@@ -67,7 +67,7 @@ def read_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise AssertionError("the model is opened with PyTorch")
 
-    monkeypatch.setattr(language_model, "open_model", fails)
+    monkeypatch.setattr(language_model, "open_weights", fails)
 
 
 def test_it_is_chosen_and_packs_the_model_once(

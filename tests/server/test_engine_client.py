@@ -19,6 +19,7 @@ from background_loop import BackgroundLoop
 from puna.engine_process.client import EngineClient, EngineStopped
 from puna.engine_process.messages import ModelSpec
 from puna.errors import RequestError
+from puna.inference.engine_config import EngineConfig
 from puna.inference.language_model import LanguageModel
 from puna.inference.request import Event, GenerationOptions, Request
 
@@ -190,7 +191,7 @@ def test_another_task_can_end_a_request_that_is_waited_for(
     loop: BackgroundLoop, client: EngineClient
 ) -> None:
     async def end() -> None:
-        asked = request(client, **LONG)
+        asked = request(client, **LASTING)
         reading = asyncio.create_task(all_of(client, asked))
         await until(lambda: asked.id in client._requests)
         client.cancel(asked.id)
@@ -316,13 +317,17 @@ def test_closing_ends_what_is_in_progress_and_leaves_no_process(
 
 FAULTY = """
 import sys, time
-from puna.inference.native_executor import NativeExecutor
-run = NativeExecutor.run
-def faulty(self, pieces):
-    if any({fault} in piece.ids for piece in pieces):
-        {action}
-    return run(self, pieces)
-NativeExecutor.run = faulty
+from puna.inference.engine import Engine
+begin = Engine.__init__
+def begin_faulty(self, executor, *rest):
+    run = executor.run
+    def faulty(pieces):
+        if any({fault} in piece.ids for piece in pieces):
+            {action}
+        return run(pieces)
+    executor.run = faulty
+    begin(self, executor, *rest)
+Engine.__init__ = begin_faulty
 from puna.engine_process.process import main
 main()
 """
@@ -391,7 +396,7 @@ def test_the_api_server_reports_what_cannot_be_loaded(
     )
     monkeypatch.setattr("puna.engine_process.client.COMMAND", (sys.executable, "-c", program))
     with pytest.raises(EngineStopped, match=r"ModuleNotFoundError: .*torch"):
-        loop.run(EngineClient.start([tiny_spec]))
+        loop.run(EngineClient.start([tiny_spec], EngineConfig(isa="torch")))
 
 
 def test_loading_can_be_given_up(loop: BackgroundLoop, tiny_spec: ModelSpec) -> None:

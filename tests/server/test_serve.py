@@ -22,7 +22,7 @@ import pytest
 
 from puna.cli.main import main
 from puna.cli.model_specs import model_specs
-from puna.cli.serve import default_limits, parse_bytes, request_log
+from puna.cli.serve import default_limits, openmp_threads, parse_bytes, request_log
 from puna.engine_process.messages import ModelSpec
 from puna.engine_process.process import default_threads
 from puna.errors import ConfigError
@@ -323,6 +323,19 @@ def test_callers_have_no_rate_where_they_are_one(
 def test_one_core_is_left_to_others(own: int, cores: int, threads: int) -> None:
     """Also of 8 cores with two threads each, and where OMP_NUM_THREADS says less."""
     assert default_threads(own, cores) == threads
+
+
+@pytest.mark.parametrize(
+    ("value", "threads"),
+    [("3", 3), ("8", 7), ("1", 1), ("2,4", 2), ("0", None), ("", None), ("many", None)],
+)
+def test_the_threads_of_openmp_count(
+    value: str, threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight cores, one of which stays free."""
+    monkeypatch.setattr("puna.host.processors", lambda: 8)
+    assert openmp_threads({"OMP_NUM_THREADS": value}) == threads
+    assert openmp_threads({}) is None
 
 
 def test_a_request_log_is_a_file_or_standard_output(

@@ -5,10 +5,11 @@ puna/server.
 import json
 import logging
 import logging.handlers
+import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -219,7 +220,7 @@ def serve(
         hang_seconds=hang_seconds,
         device=device,
         dtype=dtype,
-        threads=threads,
+        threads=threads or openmp_threads(os.environ),
         limits=validate(
             HttpLimits,
             apply_overrides(default_limits(host, api_key or ()) | {"queue": queue}, limit or []),
@@ -252,6 +253,17 @@ def default_limits(host: str, keys: Sequence[str]) -> dict[str, float]:
     from puna.server.auth import reaches_only_here
 
     return {} if keys or not reaches_only_here(host) else {"requests_per_minute": 0}
+
+
+def openmp_threads(environment: Mapping[str, str]) -> int | None:
+    """Threads of a model's arithmetic where OMP_NUM_THREADS, a number or a list of which the first
+    counts, says how many there may be; None where it says nothing.
+    """
+    from puna.engine_process.process import default_threads
+    from puna.host import processors
+
+    own = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return default_threads(int(own), processors()) if own.isdecimal() and int(own) else None
 
 
 def request_log(target: str) -> logging.Logger:

@@ -12,6 +12,7 @@ import torch
 
 from puna.device import memory_bytes, processor_name
 from puna.diagnosis.kernel_file import read_kernel_file
+from puna.host import allowed_processors, physical_processors
 
 INSTRUCTIONS = ("fma", "f16c", "avx", "amx_", "arm_")
 """Beginnings of the names of `torch.cpu.get_capabilities` that matter for arithmetic."""
@@ -68,23 +69,17 @@ class HostMemory:
 
 def find_processor(root: Path = Path("/")) -> Processor:
     """The processor, with what the kernel says of it below `root`, the file system's."""
-    allowed = _allowed_cores()
-    folder = root / "sys/devices/system/cpu"
-    siblings = {
-        text
-        for core in allowed
-        if (text := read_kernel_file(folder / f"cpu{core}/topology/thread_siblings_list"))
-    }
+    allowed = allowed_processors()
     found = torch.cpu.get_capabilities()
     return Processor(
         name=processor_name(),
         logical_cores=os.cpu_count() or len(allowed),
         allowed_cores=len(allowed),
-        physical_cores=len(siblings) or None,
+        physical_cores=physical_processors(root),
         instructions=tuple(
             sorted(name for name, has in found.items() if has and name.startswith(INSTRUCTIONS))
         ),
-        caches=_caches(folder / f"cpu{min(allowed)}/cache"),
+        caches=_caches(root / f"sys/devices/system/cpu/cpu{min(allowed)}/cache"),
     )
 
 
@@ -99,13 +94,6 @@ def find_memory(root: Path = Path("/")) -> HostMemory:
         for name in ("MemTotal", "MemAvailable")
     )
     return HostMemory(total or memory_bytes(torch.device("cpu")), available)
-
-
-def _allowed_cores() -> set[int]:
-    """The numbers of the logical cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
 
 
 def _caches(folder: Path) -> tuple[Cache, ...]:

@@ -121,8 +121,8 @@ class EngineClient:
         """Start the process and return at once, while it loads the models; `ready` waits for that.
 
         hang_seconds: without a sign of life for so long, the engine counts as stuck. A step must be
-        shorter; the process gives a sign every second between steps. threads: of torch; left out,
-        one fewer than there are cores.
+        shorter; the process gives a sign every second between steps. threads: of a model's
+        arithmetic; left out, one fewer than there are cores.
         """
         ours, theirs = socket.socketpair()
         with theirs:

@@ -53,8 +53,8 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The first command: load these models. threads: of torch; None leaves a core to others
-    (`default_threads` in process.py).
+    """The first command: load these models. threads: of a model's arithmetic; None leaves a core to
+    others (`default_threads` in process.py).
     """
 
     models: tuple[ModelSpec, ...]

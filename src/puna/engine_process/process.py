@@ -1,5 +1,7 @@
-"""The engine process, which owns torch: loads the models, steps their engines in turn, and takes
+"""The engine process, which owns the models: loads them, steps their engines in turn, and takes
 commands between steps.
+
+Torch is imported for a model that PyTorch runs, or that is packed for the native core.
 
 Run as `python -m puna.engine_process.process FD`, where FD is one end of a pair of sockets;
 client.py does, and holds the other. It speaks messages.py and nothing else. It ends when it is told
@@ -29,6 +31,7 @@ from puna.engine_process.messages import (
     Cancel,
     Cancelled,
     Close,
+    Dtype,
     Fatal,
     Heartbeat,
     LineSplitter,
@@ -43,10 +46,12 @@ from puna.engine_process.messages import (
     encode,
 )
 from puna.errors import PunaError, RequestError
-from puna.host import processors
+from puna.host import physical_processors, processors
 from puna.inference.request import Event
 
 if TYPE_CHECKING:
+    import torch
+
     from puna.inference.engine import Engine
 
 HEARTBEAT_SECONDS = 1.0
@@ -206,7 +211,7 @@ class EngineHost:
 
 def default_threads(own: int, cores: int) -> int:
     """Threads of a model's arithmetic where none were asked for: one fewer than there are cores,
-    and no more than torch's `own` choice (physical cores, or OMP_NUM_THREADS); at least one.
+    and no more than there are of `own` (physical cores, or OMP_NUM_THREADS); at least one.
 
     All threads of a product wait for the slowest of them, so with one on every core a single busy
     neighbour delays each product. Measured on 2 cores with 8 streams of a small model: beside one
@@ -220,14 +225,12 @@ def load_engines(command: Load) -> "tuple[dict[str, Engine], tuple[LoadedModel, 
     """Load the models to serve. Raises PunaError, or any exception of torch, as where there is too
     little memory.
     """
-    import torch
-
     from puna.inference.language_model import load
 
-    threads = command.threads or default_threads(torch.get_num_threads(), processors())
-    torch.set_num_threads(threads)
+    cores = processors()
+    threads = command.threads or default_threads(physical_processors() or cores, cores)
     options = command.options.model_copy(update={"threads": threads})
-    dtype = None if command.dtype is None else getattr(torch, command.dtype)
+    dtype = None if command.dtype is None else torch_dtype(command.dtype)
     engines: dict[str, Engine] = {}
     loaded_models = []
     for spec in command.models:
@@ -253,6 +256,14 @@ def load_engines(command: Load) -> "tuple[dict[str, Engine], tuple[LoadedModel, 
             )
         )
     return engines, tuple(loaded_models)
+
+
+def torch_dtype(name: Dtype) -> "torch.dtype":
+    """PyTorch's dtype of this name."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def main() -> None:

@@ -71,7 +71,8 @@ class GGUFFile:
     """An open GGUF file: `metadata` by key, `tensors` by name, and the bytes of a tensor.
 
     Raises ModelFolderError for what is no GGUF file, is cut short, or contradicts itself: lengths,
-    counts and offsets beyond the file, unknown types, a name twice, tensors that overlap.
+    counts and offsets beyond the file, unknown types, a name twice, tensors that overlap; and for
+    one of several parts of a model.
     """
 
     def __init__(self, path: Path) -> None:
@@ -97,6 +98,11 @@ class GGUFFile:
                 count <= MAX_ENTRIES, f"it announces {count} {of}, more than {MAX_ENTRIES}"
             )
         self.metadata = _read_metadata(cursor, num_entries)
+        if self.metadata.get("split.count", 1) not in (0, 1):
+            raise ModelFolderError(
+                f"{path} is one of {self.metadata['split.count']} parts of a model; join them with"
+                " llama.cpp's `llama-gguf-split --merge`"
+            )
         self.tensors = _read_table(cursor, num_tensors, self.number("general.alignment", int, 32))
 
     def raw(self, tensor: GGUFTensor, rows: slice = slice(None)) -> npt.NDArray[np.uint8]:

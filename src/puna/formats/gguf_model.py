@@ -5,7 +5,6 @@ stands where: `gguf_file.py` the container, `gguf_config.py` the shape, `gguf_te
 order of rows, `gguf_vocabulary.py` text to ids.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,19 +55,12 @@ def read_gguf(path: Path | str) -> ForeignModel:
     TokenizerError for such a vocabulary.
     """
     file = GGUFFile(Path(path))
-    if file.metadata.get("split.count", 1) not in (0, 1):
-        raise ModelFolderError(
-            f"{path} is one of {file.metadata['split.count']} parts of a model; join them with"
-            " llama.cpp's `llama-gguf-split --merge`"
-        )
     config = read_shape(file)
     _check_tensors(file, config)
     vocabulary = read_vocabulary(file)
     if vocabulary is None:
         return ForeignModel(config, lambda: read_weights(file, config), None, None, ())
-    tokenizer = Tokenizer(
-        json.dumps(vocabulary.definition), vocabulary.config, end_ids=vocabulary.eos_ids
-    )
+    tokenizer = vocabulary.tokenizer()
     if tokenizer.vocab_size > config.vocab_size:
         raise ModelFolderError(
             f"{path}: the vocabulary has {tokenizer.vocab_size} ids, but the embedding"

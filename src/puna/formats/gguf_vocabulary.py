@@ -9,6 +9,7 @@ Source: the GGUF specification, tokenizer.ggml; llama.cpp's src/llama-vocab.cpp 
 where a key is missing; Hugging Face's conversion of SentencePiece for the order of merges.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from puna.errors import TokenizerError
 from puna.formats.gguf_file import GGUFFile
 from puna.formats.gguf_pretokenizers import PRE_TOKENIZERS, PreTokenizer, pre_tokenizer_definition
+from puna.tokenizer.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 """Values of `tokenizer.ggml.token_type`."""
@@ -38,6 +40,10 @@ class GGUFVocabulary:
     """The content of the tokenizer_config.json beside it."""
     bos_id: int | None
     eos_ids: tuple[int, ...]
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of both. Raises TokenizerError where they make none."""
+        return Tokenizer(json.dumps(self.definition), self.config, end_ids=self.eos_ids)
 
 
 def read_vocabulary(file: GGUFFile) -> GGUFVocabulary | None:

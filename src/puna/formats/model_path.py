@@ -1,7 +1,6 @@
 """The path that a command takes as its model: a model folder, or a GGUF file as it is.
 
-No torch until a model is opened, so that a process which only needs the tokenizer of a folder stays
-small; the vocabulary of a GGUF file comes with it.
+No torch until a model is opened, so that a process which only needs its tokenizer stays small.
 """
 
 from pathlib import Path
@@ -14,7 +13,6 @@ from puna.tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import torch
 
-    from puna.formats.foreign_model import ForeignModel
     from puna.model.transformer import Transformer
 
 
@@ -50,19 +48,39 @@ def open_model(
     """The model at `path` on `device`, in evaluation mode, and its tokenizer; dtype left out: as in
     the file. Raises ModelFolderError or TokenizerError.
     """
+    path = find_model(path)
+    if is_gguf(path):
+        from puna.formats.gguf_model import read_gguf
+
+        found = read_gguf(path)
+        return found.build(device, dtype), _held(path, found.tokenizer)
+    return open_weights(path, device, dtype), Tokenizer.load(path)
+
+
+def open_weights(
+    path: Path | str, device: "str | torch.device" = "cpu", dtype: "torch.dtype | None" = None
+) -> "Transformer":
+    """The model of `open_model` alone."""
     from puna.model.weights import read_model
 
     path = find_model(path)
     if is_gguf(path):
-        found = _read_gguf(path)
-        return found.build(device, dtype), _vocabulary(path, found)
-    return read_model(path, device, dtype), Tokenizer.load(path)
+        from puna.formats.gguf_model import read_gguf
+
+        return read_gguf(path).build(device, dtype)
+    return read_model(path, device, dtype)
 
 
 def read_tokenizer(path: Path | str) -> Tokenizer:
     """The tokenizer of a model folder, of a tokenizer's own file, or of a GGUF file."""
     path = Path(path)
-    return _vocabulary(path, _read_gguf(path)) if is_gguf(path) else Tokenizer.load(path)
+    if not is_gguf(path):
+        return Tokenizer.load(path)
+    from puna.formats.gguf_file import GGUFFile
+    from puna.formats.gguf_vocabulary import read_vocabulary
+
+    vocabulary = read_vocabulary(GGUFFile(path))
+    return _held(path, None if vocabulary is None else vocabulary.tokenizer())
 
 
 def written_at(path: Path | str) -> int:
@@ -71,15 +89,9 @@ def written_at(path: Path | str) -> int:
     return int((path if path.is_file() else path / "config.json").stat().st_mtime)
 
 
-def _read_gguf(path: Path) -> "ForeignModel":
-    from puna.formats.source_kind import read_source
-
-    return read_source(path, "gguf")
-
-
-def _vocabulary(path: Path, found: "ForeignModel") -> Tokenizer:
-    if found.tokenizer is None:
+def _held(path: Path, tokenizer: Tokenizer | None) -> Tokenizer:
+    if tokenizer is None:
         raise TokenizerError(
             f"{path} holds no tokenizer: import it with puna import {path} OUT --tokenizer PATH"
         )
-    return found.tokenizer
+    return tokenizer

@@ -33,8 +33,9 @@ def build_executor(
     vocab_size: int,
     adapters: "Adapters | None" = None,
 ) -> Executor:
-    """The executor of these weights; its cache is allocated here. Raises ConfigError for a cache
-    too small for one block.
+    """The executor of these weights; its cache is allocated here, and `options.threads` is from
+    here on the number of all of PyTorch's threads. Raises ConfigError for a cache too small for one
+    block.
     """
     if isinstance(weights, PackedWeights):
         library, packed = weights.library, weights.packed
@@ -52,10 +53,14 @@ def build_executor(
             vocab_size=vocab_size,
             threads=options.threads or host.processors(),
         )
+    import torch
+
     from puna.device import memory_bytes
     from puna.inference.torch_executor import TorchExecutor
     from puna.model.accounting import kv_bytes_per_token
 
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     weight = weights.output_weight
     token_bytes = kv_bytes_per_token(weights.config, weight.element_size())
     return TorchExecutor(

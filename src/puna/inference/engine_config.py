@@ -53,5 +53,10 @@ class EngineConfig(Config):
         description="format of the matrices in the native core; auto: as they are stored",
     )
     threads: int | None = Field(
-        default=None, gt=0, description="of the native core; left out: one for each processor"
+        default=None,
+        gt=0,
+        description=(
+            "of the model's arithmetic; left out: one for each processor in the native core,"
+            " PyTorch's own choice elsewhere"
+        ),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from puna.config import validate
 from puna.errors import ConfigError, RequestError, TokenizerError
-from puna.formats.model_path import find_model, open_model, read_tokenizer
+from puna.formats.model_path import find_model, open_weights, read_tokenizer
 from puna.inference.build_executor import PackedWeights, build_executor
 from puna.inference.constrain import ConstraintCompiler
 from puna.inference.detokenizer import Detokenizer
@@ -247,7 +247,7 @@ def load(
     def read() -> "Transformer":
         from puna.device import choose_device
 
-        return open_model(path, choose_device(device), dtype)[0]
+        return open_weights(path, choose_device(device), dtype)
 
     native = dtype is None and not adapters and on_cpu(device)
     if not native and (options.weights != "auto" or options.isa not in ("auto", "torch")):

@@ -39,7 +39,8 @@ FAREWELL_SECONDS = 2.0
 @dataclass(frozen=True)
 class ServerOptions:
     """Address, access and limits of a server. anyone: a host that others reach needs no key.
-    threads: of torch; None for one fewer than there are cores. log: of requests, a line each.
+    threads: of a model's arithmetic; None for one fewer than there are cores. log: of requests, a
+    line each.
     """
 
     host: str = "127.0.0.1"
