@@ -21,6 +21,7 @@ from puna.eval.continuations import (
     rolling_windows,
     score_continuations,
 )
+from puna.inference.engine_config import EngineConfig
 from puna.inference.language_model import LanguageModel, load
 
 CONTEXT = 96  # of the tiny model
@@ -159,7 +160,7 @@ def test_a_model_that_knows_nothing(uniform_llama: LanguageModel) -> None:
 
 def test_a_model_that_has_diverged(tiny_run: Path) -> None:
     """One error that says so, instead of figures that are no numbers."""
-    llama = load(tiny_run / "model", "cpu")
+    llama = load(tiny_run / "model", "cpu", options=EngineConfig(isa="torch"))
     llama.model.output_weight.data[5] = math.nan
     with pytest.raises(DataError, match=said("NaN ... another checkpoint")):
         score_continuations(llama, [([1, 2], [3])])

@@ -176,7 +176,7 @@ def test_it_loads_serves_and_drains(serve: Callable[..., Served], model: Path) -
 
     The engine is stopped meanwhile, so that the stream is there for as long as the test looks.
     """
-    served = serve(model)
+    served = serve(model, "--isa", "torch")  # slow enough to be stopped amid a stream
     wait_until(lambda: listening(served))
     assert served.health() == (503, "loading")
     rejected = httpx.post(f"{served.url}/v1/completions", json=LONG)

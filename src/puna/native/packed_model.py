@@ -116,7 +116,7 @@ def write_packed(
             def written(array: NDArray[np.generic]) -> dict[str, Any]:
                 file.write(bytes(-file.tell() % _ALIGNMENT))
                 offset = file.tell()
-                file.write(np.ascontiguousarray(array).data.cast("B"))
+                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
                 return {"type": array.dtype.name, "shape": array.shape, "offset": offset}
 
             for name, part in parts:

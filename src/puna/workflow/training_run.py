@@ -49,6 +49,7 @@ BASELINES = "baselines.json"
 SAMPLE_PROMPTS, PROMPT_TOKENS = 4, 24
 BASELINE_BYTES = 20_000_000  # xz takes about a second a megabyte
 PRIMING_MINUTES = 2  # of a run, from which on primed baselines read all that they may
+LEAST_BYTES = 1 << 16  # that a run of any length reads
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def priming_bytes(recipe: Recipe) -> int:
     """
     minutes = recipe.train.minutes
     share = 1.0 if minutes is None else min(1.0, minutes / PRIMING_MINUTES)
-    return round(PRIMING_BYTES * share**2)
+    return max(LEAST_BYTES, round(PRIMING_BYTES * share**2))
 
 
 def _primed_baselines(
