@@ -49,7 +49,7 @@ BASELINES = "baselines.json"
 SAMPLE_PROMPTS, PROMPT_TOKENS = 4, 24
 BASELINE_BYTES = 20_000_000  # xz takes about a second a megabyte
 PRIMING_MINUTES = 2  # of a run, from which on primed baselines read all that they may
-LEAST_BYTES = 1 << 16  # that a run of any length reads
+LEAST_BYTES = 1 << 12  # that a run of any length reads
 
 
 @dataclass(frozen=True)
