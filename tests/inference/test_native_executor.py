@@ -25,6 +25,7 @@ from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
 from puna.native.library import available_tiers, load
+from puna.native.model_runner import MOST_THREADS
 from puna.native.packed_model import PackedModel
 
 NONE = pytest.param(None, marks=pytest.mark.skip(reason="the native core is not built"))
@@ -211,6 +212,10 @@ def test_a_chunk_reads_what_another_of_the_step_writes(
         executor = native("swiglu", tier, weights, threads=threads)
         found = logits_of(executor, *(chunks[i] for i in order))
         assert np.array_equal(found, np.concatenate([wanted[i] for i in order]))
+
+
+def test_a_step_has_places_for_so_many_threads(tier: str) -> None:
+    assert native("swiglu", tier, threads=1000).runner.threads == MOST_THREADS
 
 
 def test_pooled_is_the_sum_of_the_final_hidden_states(tier: str) -> None:

@@ -159,14 +159,18 @@ def pack(entries: NDArray[np.float32], kind: WeightFormat, lanes: int) -> Packed
     if kind in ("float32", "bfloat16"):
         return pack_floats(entries, kind, lanes)
     bits, group = (8, 0) if kind == "int8" else (4, INT4_GROUP)
-    codes, scales = nearest_codes(entries, bits, group)
+    codes, scales = absmax_codes(entries, bits, group)
     return pack_codes(codes, scales, bits=bits, group=group, lanes=lanes)
 
 
-def nearest_codes(
+def absmax_codes(
     entries: NDArray[np.float32], bits: int, group: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32] | NDArray[np.float16]]:
-    """Codes and scales, as `pack_codes` takes them."""
+    """Codes and scales, as `pack_codes` takes them: the largest entry falls on the largest code.
+
+    One pass, for a start that waits for it; puna.quantization.grid searches the scales, many passes
+    long, and loses less. An entry that is no number makes its scale one.
+    """
     most = 2 ** (bits - 1) - 1
     rows, columns = entries.shape
     size = group or columns
@@ -175,7 +179,7 @@ def nearest_codes(
     grouped = filled.reshape(rows, -1, size)
     scales = (np.abs(grouped).max(2) / most).astype(np.float16 if group else np.float32)
     divisors = np.where(scales == 0, 1, scales).astype(np.float32)[..., None]
-    with np.errstate(invalid="ignore"):  # an entry that is no number shows by its scale
+    with np.errstate(invalid="ignore"):
         whole = np.nan_to_num(np.rint(grouped / divisors))
     codes = np.clip(whole, -most - (bits == 4), most).astype(np.int8)
     return codes.reshape(rows, -1)[:, :columns], scales
