@@ -71,8 +71,9 @@ def _vocabulary(entries: int) -> tuple[str, ...]:
 _SMALLER = ("train.batch_size=4",)
 _FINAL = "optimizer.final_factor=0.05"
 _SHORTER = ("train.context_length=128",)
+_SHORT = (*_SHORTER, "train.batch_size=16")
+_LAYERS_2, _LAYERS_3 = ("model.num_layers=2",), ("model.num_layers=3",)
 # what gained most by itself, besides a shape and a vocabulary
-_LAYERS_3 = ("model.num_layers=3",)
 _TOGETHER = (*_quintic("jordan", 3), "optimizer.muon_momentum=0.9")
 VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -82,7 +83,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "batch 4 x 256, rates x 0.7": (*_SMALLER, *_rates(0.7)),
         "batch 4 x 256, momentum 0.9": (*_SMALLER, "optimizer.muon_momentum=0.9"),
         "batch 8 x 128": _SHORTER,
-        "batch 16 x 128": (*_SHORTER, "train.batch_size=16"),
+        "batch 16 x 128": _SHORT,
         "batch 16 x 256": ("train.batch_size=16",),
         "micro-batch 4": ("train.micro_batch_size=4",),
         # the schedule
@@ -136,7 +137,8 @@ VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "betas 0.9, 0.99": ("optimizer.betas=[0.9, 0.99]",),
         "clip at 10": ("optimizer.clip_norm=10",),
         # width against depth, and what a LLaMA may have besides
-        "192 x 3": ("model.num_layers=3",),
+        "192 x 2": _LAYERS_2,
+        "192 x 3": _LAYERS_3,
         "192 x 6": ("model.num_layers=6",),
         "256 x 2": _shape(256, 2, 4, 704),
         "256 x 3": _shape(256, 3, 4, 704),
@@ -151,18 +153,38 @@ VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "vocabulary 3,072": _vocabulary(3072),
         "vocabulary 4,096": _vocabulary(4096),
         # several at once
-        "192 x 2": ("model.num_layers=2",),
         "together": (*_TOGETHER, *_LAYERS_3, *_vocabulary(4096)),
-        "together, 192 x 2": (*_TOGETHER, "model.num_layers=2", *_vocabulary(4096)),
+        "together, 192 x 2": (*_TOGETHER, *_LAYERS_2, *_vocabulary(4096)),
         "together, 256 x 2": (*_TOGETHER, *_shape(256, 2, 4, 704), *_vocabulary(4096)),
         "together, vocabulary 6,144": (*_TOGETHER, *_LAYERS_3, *_vocabulary(6144)),
+        "together, batch 16 x 128": (*_TOGETHER, *_LAYERS_3, *_vocabulary(4096), *_SHORT),
         "together, rates x 1.4": (*_TOGETHER, *_LAYERS_3, *_vocabulary(4096), *_rates(1.4)),
-        "together, batch 16 x 128": (
+        "together, rates x 1.4, batch 16 x 128": (
             *_TOGETHER,
             *_LAYERS_3,
             *_vocabulary(4096),
-            *_SHORTER,
-            "train.batch_size=16",
+            *_rates(1.4),
+            *_SHORT,
+        ),
+        "together, 192 x 2, rates x 1.4": (
+            *_TOGETHER,
+            *_LAYERS_2,
+            *_vocabulary(4096),
+            *_rates(1.4),
+        ),
+        "together, 192 x 2, rates x 1.4, batch 16 x 128": (
+            *_TOGETHER,
+            *_LAYERS_2,
+            *_vocabulary(4096),
+            *_rates(1.4),
+            *_SHORT,
+        ),
+        "together, 256 x 3, rates x 1.4, batch 16 x 128": (
+            *_TOGETHER,
+            *_shape(256, 3, 4, 704),
+            *_vocabulary(4096),
+            *_rates(1.4),
+            *_SHORT,
         ),
     }
 )
