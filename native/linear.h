@@ -54,21 +54,24 @@ PUNA_INLINE int64_t units_of(const PunaLinear& w) {
 }
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
-constexpr int INTEGER_ROWS = 3, FLOAT_ROWS = 6;  // of a tile: what 16 registers hold
+constexpr int INTEGER_ROWS = 3, FLOAT_ROWS = 6;  // of a tile, at most: what 16 registers hold
+constexpr int MANY_INTEGER_ROWS = 3;             // of each of several tiles
 template <int ROWS>
 constexpr int INTEGER_PANELS = ROWS == 1 ? 4 : 2;
 template <int ROWS>
 constexpr int FLOAT_PANELS = ROWS == 1 ? 4 : 2;
 #elif defined(PUNA_SCALAR)
 constexpr int INTEGER_ROWS = 1, FLOAT_ROWS = 1;
+constexpr int MANY_INTEGER_ROWS = 1;
 template <int ROWS>
 constexpr int INTEGER_PANELS = 1;
 template <int ROWS>
 constexpr int FLOAT_PANELS = 1;
 #else
-constexpr int INTEGER_ROWS = 12, FLOAT_ROWS = 12;
+constexpr int INTEGER_ROWS = 8, FLOAT_ROWS = 12;
+constexpr int MANY_INTEGER_ROWS = 6;
 template <int ROWS>
-constexpr int INTEGER_PANELS = ROWS <= 2 ? 4 : ROWS <= 6 ? 2 : 1;
+constexpr int INTEGER_PANELS = ROWS <= 2 ? 4 : 2;
 template <int ROWS>
 constexpr int FLOAT_PANELS = ROWS <= 2 ? 4 : 2;
 #endif
@@ -240,9 +243,12 @@ static void product_with(const PunaLinear& w, const Inputs& in, int64_t rows, in
   }
 }
 
-// The rows of a tile of x: of 13 rows 7, so that tiles are alike.
+// The rows of a tile of x: of 13 rows 7, so that tiles are alike. Rows that fit in one tile read the
+// weights once, which counts for more than the fastest tile where memory is the limit.
 PUNA_INLINE int64_t tile_width(const PunaLinear& w, int64_t rows) {
-  const int64_t most = w.format < PUNA_INT8 ? FLOAT_ROWS : INTEGER_ROWS;
+  const int64_t most = w.format < PUNA_INT8 ? FLOAT_ROWS
+                       : rows > INTEGER_ROWS ? MANY_INTEGER_ROWS
+                                             : INTEGER_ROWS;
   const int64_t tiles = rows > most ? (rows + most - 1) / most : 1;
   return rows > 0 ? (rows + tiles - 1) / tiles : 1;
 }
