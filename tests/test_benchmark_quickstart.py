@@ -13,6 +13,8 @@ from types import ModuleType
 import pytest
 from scipy import stats
 
+from puna.cli.quickstart import quickstart_recipe
+
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "quickstart"
 
 
@@ -44,6 +46,17 @@ def test_every_variant_is_a_recipe_with_its_overrides_in_effect(
     for recipe in recipes.values():
         assert recipe.model.head_width * recipe.model.num_heads == recipe.model.width
         assert recipe.model.vocab_size == recipe.tokenizer.vocab_size
+
+
+def test_the_quickstart_is_what_was_kept(variants: ModuleType, tmp_path: Path) -> None:
+    kept = variants.variant_recipe(
+        variants.KEPT, corpus="python", seed=0, steps=300, folder=tmp_path
+    )
+    now = quickstart_recipe(tmp_path / "run", {"sources": ["python-stdlib"]}, 300)
+    assert (kept.model, kept.optimizer) == (now.model, now.optimizer)
+    assert kept.tokenizer.vocab_size == now.tokenizer.vocab_size
+    for key in ("batch_size", "context_length", "steps", "precision", "minutes"):
+        assert getattr(kept.train, key) == getattr(now.train, key), key
 
 
 def test_an_override_that_other_choices_ignore_is_refused(

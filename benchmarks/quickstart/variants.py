@@ -1,8 +1,8 @@
 """The variants of the quickstart's search and the texts that it trains on. No program; search.py
 and report.py import it.
 
-A variant is a list of overrides of the quickstart's recipe (puna/cli/quickstart.py), by name; what
-is kept of it must still load as LlamaForCausalLM, so parts that a LLaMA lacks are none.
+A variant is a list of overrides, by name, of the recipe that the quickstart had before the search;
+what is kept must still load as LlamaForCausalLM, so parts that a LLaMA lacks are none.
 """
 
 import sysconfig
@@ -17,7 +17,8 @@ from puna.cli.quickstart import quickstart_recipe
 from puna.config import apply_overrides, overlay, validate
 from puna.training.recipe import Recipe
 
-DEFAULT = "default"
+DEFAULT = "default"  # the recipe before the search
+KEPT = "together, rates x 1.4, batch 16 x 128"  # what the quickstart is since
 HELD_OUT_TOKENS = 200_000  # that the end of a run is measured on
 
 _HEADERS = Path(sysconfig.get_path("purelib")) / "torch" / "include"
@@ -50,7 +51,7 @@ def _wsd(share: float) -> tuple[str, ...]:
 
 
 def _rates(factor: float) -> tuple[str, ...]:
-    """Both rates of the default, 8e-3 and 0.02, times a factor."""
+    """Both rates of the default times a factor."""
     return (
         f"optimizer.learning_rate={8e-3 * factor:.4g}",
         f"optimizer.muon_learning_rate={0.02 * factor:.4g}",
@@ -68,6 +69,16 @@ def _vocabulary(entries: int) -> tuple[str, ...]:
     return (f"tokenizer.vocab_size={entries}", f"model.vocab_size={entries}")
 
 
+# what the default has in place of what was kept (puna/cli/quickstart.py)
+_BEFORE = (
+    "model.num_layers=4",
+    *_vocabulary(2048),
+    *_rates(1.0),
+    *_quintic("jordan", 5),
+    "optimizer.muon_momentum=0.95",
+    "train.batch_size=8",
+    "train.context_length=256",
+)
 _SMALLER = ("train.batch_size=4",)
 _FINAL = "optimizer.final_factor=0.05"
 _SHORTER = ("train.context_length=128",)
@@ -166,6 +177,12 @@ VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             *_rates(1.4),
             *_SHORT,
         ),
+        "together, 192 x 4, rates x 1.4, batch 16 x 128": (
+            *_TOGETHER,
+            *_vocabulary(4096),
+            *_rates(1.4),
+            *_SHORT,
+        ),
         "together, 192 x 2, rates x 1.4": (
             *_TOGETHER,
             *_LAYERS_2,
@@ -191,15 +208,14 @@ VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def variant_recipe(name: str, *, corpus: str, seed: int, steps: int, folder: Path) -> Recipe:
-    """The quickstart's recipe with the variant's overrides, for a run of `steps` that measures its
-    end alone. Tokenizer and shards are those of the corpus and the vocabulary below `folder`.
+    """The default with the variant's overrides, for a run of `steps` that measures its end alone. Tokenizer and shards are those of the corpus and the vocabulary below `folder`.
 
     Raises ConfigError for overrides that are no recipe, and ValueError for one that the variant's
     other choices ignore.
     """
     source: dict[str, Any] = {"sources": list(CORPORA[corpus])}
     default = quickstart_recipe(folder / "run", source, steps)
-    overridden = apply_overrides(default.model_dump(), VARIANTS[name])
+    overridden = apply_overrides(default.model_dump(), [*_BEFORE, *VARIANTS[name]])
     recipe = validate(Recipe, overridden, origin=name)
     if idle := [each for each in VARIANTS[name] if not _in_effect(each, recipe)]:
         raise ValueError(

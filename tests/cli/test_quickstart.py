@@ -55,7 +55,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
 
     def recipe(run: Path, corpus: dict[str, Any], steps: int) -> Recipe:
         model = {
-            "vocab_size": 2048,
+            "vocab_size": quickstart.VOCABULARY,
             "width": 32,
             "num_layers": 1,
             "num_heads": 2,
@@ -63,9 +63,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_inputs: RunInputs) -> None:
             "tie_embeddings": True,
         }
         values = own(run, corpus, steps).model_dump() | {"model": model}
-        return validate(
-            Recipe, overlay(values, {"train": {"context_length": 32, "device": "cpu"}}), "test"
-        )
+        train = {"batch_size": 8, "context_length": 32, "device": "cpu"}
+        return validate(Recipe, overlay(values, {"train": train}), "test")
 
     monkeypatch.setattr(quickstart, "quickstart_recipe", recipe)
     # the clock has no say: more than all of them fit
@@ -262,7 +261,7 @@ def test_a_short_text_gets_a_vocabulary_and_windows_that_fit(
     entries = Tokenizer.load(tmp_path / "run" / "tokenizer").vocab_size
     (recipe,) = opened
     assert recipe.model.vocab_size == recipe.tokenizer.vocab_size == entries < 2048
-    assert f"a vocabulary of {entries} tokens in place of 2,048" in result.out
+    assert f"a vocabulary of {entries} tokens in place of 4,096" in result.out
     tokens = Manifest.load(tmp_path / "run" / "data").splits["train"].tokens
     assert recipe.context_length == min(32, (tokens - 1) // 8)
     assert (recipe.train.steps, recipe.optimizer.warmup_steps) == (40, 1)

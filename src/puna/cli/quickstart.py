@@ -194,7 +194,7 @@ def _print_next_steps(run: Path, console: "Console") -> None:
     )
 
 
-VOCABULARY = 2048
+VOCABULARY = 4096
 PIECE = 2**16  # characters: the documents of one long file, some of which are held out
 MOST = 2  # times the steps that are expected, where the machine becomes faster
 WINDOWS = 8  # of the text, at least, so that all of it is trained on
@@ -207,9 +207,9 @@ def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe"
     """A recipe for a few minutes on a CPU. corpus: the keys of its one part of `data.mixture`, but
     for the path.
 
-    The learning rates, the warm-up and the linear decay to zero were chosen by hand for runs of a
-    few hundred steps of `puna-2m`. No sweep is on record: they are a working choice, not an
-    optimum.
+    The best that was found for two minutes on two cores; benchmarks/quickstart has the search and
+    its results. Its windows are half as long as the model's context: after them, text of the whole
+    context is predicted as well.
     """
     from puna.config import overlay, validate
     from puna.training.recipe import Recipe
@@ -222,15 +222,22 @@ def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe"
             "validation_fraction": 0.05,
             "piece_characters": PIECE,
         },
-        "model": {"preset": "puna-2m"},
+        "model": {"preset": "puna-2m", "num_layers": 3},
         "optimizer": {
             "name": "muon",
-            "learning_rate": 8e-3,
-            "muon_learning_rate": 0.02,
+            "learning_rate": 0.0112,
+            "muon_learning_rate": 0.028,
+            "muon_momentum": 0.9,
+            "muon_iterations": 3,
             "schedule": "linear",
             "final_factor": 0.0,
         },
-        "train": {"batch_size": 8, "log_every": 5, "validation_tokens": MOST_MEASURED},
+        "train": {
+            "batch_size": 16,
+            "context_length": 128,
+            "log_every": 5,
+            "validation_tokens": MOST_MEASURED,
+        },
     }
     return validate(Recipe, overlay(values, _of_length(steps)), origin="quickstart")
 
