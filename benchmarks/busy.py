@@ -26,7 +26,7 @@ from puna.device import watch_others
 
 HERE = Path(__file__).parent
 OURS = f"GOMP_SPINCOUNT={SPIN_COUNT}"
-STEP = ["--preset", "puna-2m", "--batch", "8", "--time", "256"]
+STEP = "--preset puna-2m --layers 3 --vocabulary 4096 --batch 16 --time 128 --optimizer muon"
 BUSY = "while True: pass"
 
 
@@ -76,7 +76,7 @@ def tokens_per_second(setting: str, steps: int) -> float:
     if setting != "default":
         environment |= dict(part.split("=", 1) for part in setting.split(","))
     done = subprocess.run(
-        [sys.executable, str(HERE / "train_step.py"), *STEP, "--steps", str(steps)],
+        [sys.executable, str(HERE / "train_step.py"), *STEP.split(), "--steps", str(steps)],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,

@@ -27,7 +27,7 @@ OURS = "puna"
 SMALL = ["--batch", "8", "--time", "512"]
 LARGE = ["--batch", "4", "--time", "1024"]
 LARGE_SHAPE = "--width 768 --layers 12 --heads 12 --feed-forward 2048 --vocabulary 32000 --tied"
-QUICKSTART = "--preset puna-2m --vocabulary 2048 --batch 8 --time 256 --optimizer muon"
+QUICKSTART = "--preset puna-2m --layers 3 --vocabulary 4096 --batch 16 --time 128 --optimizer muon"
 ROWS: dict[str, tuple[list[str], list[str], dict[str, float]]] = {
     "33.7M float32": (
         [*SMALL, "--precision", "float32"],
@@ -68,7 +68,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     options = parser.parse_args()
     peer = peer_python()
-    results = []
+    where = {
+        **machine(torch.device("cpu")),
+        "tiers": available_tiers(),
+        "peer": peer_versions(peer),
+    }
+    path = RESULTS / f"{today()}-train-step.json"
     for name in options.rows or ROWS:
         flags, peer_flags, bars = ROWS[name]
         steps = ["--steps", str(options.steps)]
@@ -80,15 +85,10 @@ def main() -> None:
         for _ in range(options.rounds):
             for program, line in commands.items():
                 runs[program].append(measured(line))
-        results.append({"row": name, **summary(runs, bars), "rounds": runs})
-        print(table_row(results[-1]), flush=True)
-    where = {
-        **machine(torch.device("cpu")),
-        "tiers": available_tiers(),
-        "peer": peer_versions(peer),
-    }
-    path = RESULTS / f"{today()}-train-step.json"
-    write_results(path, where, rows=[*others_of_today(path, results), *results])
+        row = {"row": name, **summary(runs, bars), "rounds": runs}
+        print(table_row(row), flush=True)
+        # row by row: each takes minutes
+        write_results(path, where, rows=[*others_of_today(path, [row]), row])
 
 
 def command(program: str, peer: Path, flags: list[str], peer_flags: list[str]) -> list[str]:

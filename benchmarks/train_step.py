@@ -29,6 +29,7 @@ parser = argparse.ArgumentParser(
 )
 parser.add_argument("--preset")
 parser.add_argument("--vocabulary", type=int, help="of a preset, in place of its own")
+parser.add_argument("--layers", type=int, help="likewise")
 parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="float32")
 parser.add_argument("--compile", action="store_true")
 parser.add_argument("--isa", default="auto", help="torch, or a tier of the native core")
@@ -47,14 +48,14 @@ shape = {
     "feed_forward_multiple": 32,
     "context_length": 512,
 }
-preset = {"preset": options.preset}
-size = {"vocab_size": options.vocabulary} if options.vocabulary else {}
+asked = {"vocab_size": options.vocabulary, "num_layers": options.layers}
+preset = {"preset": options.preset, **{key: value for key, value in asked.items() if value}}
 recipe = validate(
     Recipe,
     {
         "data": {"mixture": [{"path": "unused"}]},
         "tokenizer": {"path": "unused"},
-        "model": {**preset, **size} if options.preset else shape,
+        "model": preset if options.preset else shape,
         "optimizer": {"name": options.optimizer, "warmup_steps": 0},
         "train": {
             "steps": 1,

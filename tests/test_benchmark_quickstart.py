@@ -130,3 +130,12 @@ def test_the_report_has_the_paired_interval_and_says_what_diverged(
     assert next(iter(cells)) == "better"
     assert math.isfinite(p)
     assert len(header.split("|")) == len(rule.split("|")) == 8
+
+
+def test_the_page_has_the_tables_of_the_results(program: Callable[[str], ModuleType]) -> None:
+    report = program("report")
+    page = (FOLDER.parents[1] / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    tables = report.by_table(report.read_results(FOLDER / "results.jsonl"))
+    assert len(tables) >= 3
+    for (corpus, budget), bits in tables.items():
+        assert "\n".join(report.lines(bits)) in page, f"{corpus}, {budget} steps: run report.py"

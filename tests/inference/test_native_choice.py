@@ -22,6 +22,7 @@ from puna.inference.language_model import LanguageModel, load
 from puna.inference.native_executor import NativeExecutor, open_native
 from puna.inference.packed_file import packed_path
 from puna.inference.torch_executor import TorchExecutor
+from puna.model.weights import write_model
 from puna.native import library
 from puna.native.library import available_tiers
 from puna.native.packing import pack_codes, take_turns
@@ -210,6 +211,12 @@ def test_a_model_in_bfloat16_stays_in_it(tmp_path: Path) -> None:
     folder = save_llama_folder(tmp_path / "model", build_llama().bfloat16())
     model = opened(folder)
     assert model.placement == ("cpu", "bfloat16")
+
+
+def test_an_executor_is_opened_without_a_tokenizer(tmp_path: Path) -> None:
+    """As the start of a shape with random weights is measured."""
+    write_model(tmp_path / "model", build_llama())
+    assert open_native(tmp_path / "model").vocab_size == build_llama().config.vocab_size
 
 
 @pytest.mark.parametrize("to", ["int8", "int4"])

@@ -6,10 +6,10 @@ for.
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from puna.errors import NativeError
-from puna.formats.model_path import find_model, open_model
+from puna.formats.model_path import find_model, open_weights
 from puna.inference.engine_config import EngineConfig
 from puna.inference.executor import ScheduledChunk, StepOutput
 from puna.inference.native_choice import native_model
@@ -18,9 +18,6 @@ from puna.model.config import ModelConfig
 from puna.native.library import Library, load
 from puna.native.model_runner import Chunk, ModelRunner
 from puna.native.packed_model import PackedModel
-
-if TYPE_CHECKING:
-    from puna.model.transformer import Transformer
 
 
 class NativeExecutor:
@@ -96,14 +93,12 @@ def open_native(
     block_size: int = 16,
     isa: str | None = None,
 ) -> NativeExecutor:
-    """An executor of the model at `path`. Raises NativeError where the core does not run it."""
-
-    def read() -> "Transformer":
-        return open_model(path)[0]
-
+    """An executor of the model at `path`, whose tokenizer is not asked for. Raises NativeError where
+    the core does not run it.
+    """
     library = load(isa)
     options = EngineConfig(weights=weights, block_size=block_size)
-    packed = native_model(find_model(path), library, options, read)
+    packed = native_model(find_model(path), library, options, lambda: open_weights(path))
     if packed is None:
         raise NativeError(f"{path} has parts that the native core has no kernels for")
     return NativeExecutor(
