@@ -208,7 +208,8 @@ VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def variant_recipe(name: str, *, corpus: str, seed: int, steps: int, folder: Path) -> Recipe:
-    """The default with the variant's overrides, for a run of `steps` that measures its end alone. Tokenizer and shards are those of the corpus and the vocabulary below `folder`.
+    """The default with the variant's overrides, for a run of `steps` that measures its end alone.
+    Tokenizer and shards are those of the corpus and the vocabulary below `folder`.
 
     Raises ConfigError for overrides that are no recipe, and ValueError for one that the variant's
     other choices ignore.

@@ -93,7 +93,7 @@ def open_native(
     block_size: int = 16,
     isa: str | None = None,
 ) -> NativeExecutor:
-    """An executor of the model at `path`, whose tokenizer is not asked for. Raises NativeError where
+    """An executor of the model at `path`; its tokenizer is not asked for. Raises NativeError where
     the core does not run it.
     """
     library = load(isa)
