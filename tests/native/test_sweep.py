@@ -1,6 +1,6 @@
 """Some rounds of `make test-native`, with arrays that end at pages which must not be touched: the
-objects that are installed against the scalar one, headers compiled for the fastest tier, and the
-pool of threads.
+objects that are installed against the scalar one, headers and whole steps compiled for the fastest
+tier, and the pool of threads.
 """
 
 import shutil
@@ -43,6 +43,15 @@ def test_paged_attention_agrees_with_float64() -> None:
     result = sweep(tier, "--program", "sweep_paged_attention", "--cases", "40")
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.startswith(f"{tier}: 40 cases of paged attention")
+
+
+@pytest.mark.skipif(not available_tiers(), reason="the native core is not built")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_whole_steps_have_the_bits_of_each_sequence_alone() -> None:
+    tier = available_tiers()[-1]
+    result = sweep(tier, "--program", "sweep_step", "--cases", "40")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith(f"{tier}: 40 models are right in whole steps")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")

@@ -71,6 +71,20 @@ def open_weights(
     return read_model(path, device, dtype)
 
 
+def open_shape(path: Path | str) -> "Transformer":
+    """The model of `open_weights` on "meta", without its weights. Raises ModelFolderError."""
+    from puna.model.transformer import build_transformer
+
+    path = find_model(path)
+    if is_gguf(path):
+        from puna.formats.gguf_model import read_gguf
+
+        return build_transformer(read_gguf(path).config, "meta")
+    from puna.model.weights import read_config
+
+    return build_transformer(read_config(path), "meta")
+
+
 def read_tokenizer(path: Path | str) -> Tokenizer:
     """The tokenizer of a model folder, of a tokenizer's own file, or of a GGUF file."""
     path = Path(path)
