@@ -30,6 +30,7 @@ class NativeExecutor:
     computes, wherever a prompt is cut, and on any number of threads.
 
     vocab_size: the ids that have a text, which may be fewer than the model has rows for.
+    int8_cache: keys and values in int8, with a scale for each token and head.
     """
 
     adapters: Collection[str] = ()
@@ -43,12 +44,18 @@ class NativeExecutor:
         block_size: int = 16,
         vocab_size: int | None = None,
         threads: int = 1,
+        int8_cache: bool = False,
     ) -> None:
         self.vocab_size = model.shape.vocabulary if vocab_size is None else vocab_size
         self.context_length = model.shape.positions
         self.num_blocks, self.block_size = num_blocks, block_size
         self.runner = ModelRunner(
-            library, model, num_blocks=num_blocks, block_size=block_size, threads=threads
+            library,
+            model,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            threads=threads,
+            int8_cache=int8_cache,
         )
 
     def run(self, chunks: Sequence[ScheduledChunk]) -> StepOutput:
@@ -74,6 +81,7 @@ def random_native(
     threads: int = 1,
     num_blocks: int = 128,
     block_size: int = 16,
+    int8_cache: bool = False,
     isa: str | None = None,
 ) -> NativeExecutor:
     """An executor of random weights, for measuring."""
@@ -83,7 +91,12 @@ def random_native(
     for name, part in random_parts(shape, weights, library.lanes, tied=config.tie_embeddings):
         model.add(name, part)
     return NativeExecutor(
-        library, model, num_blocks=num_blocks, block_size=block_size, threads=threads
+        library,
+        model,
+        num_blocks=num_blocks,
+        block_size=block_size,
+        threads=threads,
+        int8_cache=int8_cache,
     )
 
 
