@@ -207,9 +207,8 @@ def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe"
     """A recipe for a few minutes on a CPU. corpus: the keys of its one part of `data.mixture`, but
     for the path.
 
-    The best that was found for two minutes on two cores; benchmarks/quickstart has the search and
-    its results. Its windows are half as long as the model's context: after them, text of the whole
-    context is predicted as well.
+    The best found for two minutes; after its windows of half the model's context, text of the whole
+    context is predicted as well (docs/quickstart.md).
     """
     from puna.config import overlay, validate
     from puna.training.recipe import Recipe
