@@ -204,8 +204,7 @@ PACE_SHARE = 0.05  # of that time, which the measurement of a step takes at most
 
 
 def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe":
-    """A recipe for a few minutes on a CPU. corpus: the keys of its one part of `data.mixture`, but
-    for the path.
+    """A recipe for minutes on a CPU. corpus: keys of its part of `data.mixture`, but for the path.
 
     The best found for two minutes; after its windows of half the model's context, text of the whole
     context is predicted as well (docs/quickstart.md).
