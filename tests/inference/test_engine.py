@@ -77,7 +77,11 @@ def engine_of(model: Transformer, request: pytest.FixtureRequest) -> EngineOf:
     ) -> Engine:
         chosen = EngineConfig(**options)
         executor: TorchExecutor | NativeExecutor
-        sizes = {"num_blocks": blocks, "block_size": chosen.block_size, "vocab_size": 300}
+        sizes: dict[str, Any] = {
+            "num_blocks": blocks,
+            "block_size": chosen.block_size,
+            "vocab_size": 300,
+        }
         if packed is None:
             executor = TorchExecutor(model, batch_invariant=chosen.batch_invariant, **sizes)
         else:

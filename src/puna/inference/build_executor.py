@@ -37,9 +37,11 @@ def build_executor(
     vocab_size: int,
     adapters: "Adapters | None" = None,
 ) -> Executor:
-    """The executor of these weights; `adapters` are those attached to a Transformer. Its cache is allocated here, and `options.threads` is from
-    here on the number of all of PyTorch's threads. Raises ConfigError for a cache too small for one
-    block.
+    """The executor of these weights; its cache is allocated here, and `options.threads` is from
+    here on the number of all of PyTorch's threads.
+
+    adapters: those attached to a Transformer; packed weights have their own. Raises ConfigError for
+    a cache too small for one block.
     """
     if isinstance(weights, PackedWeights):
         library, packed = weights.library, weights.packed

@@ -109,9 +109,9 @@ class ModelRunner:
     """A model with a cache of `num_blocks` blocks of `block_size` tokens, a multiple of 16, on
     `threads` threads, MOST_THREADS at most. adapters: by the names that chunks choose them by.
 
-    Raises NativeError for a model or adapter that the core cannot run, or where there is no memory or thread.
-    A row of logits depends on its own sequence alone, to the last bit: not on what else is in the
-    step, where a prompt is cut, or the number of threads.
+    Raises NativeError for a model or adapter that the core cannot run, or where there is no memory
+    or thread. A row of logits depends on its own sequence and adapter alone, to the last bit: not
+    on what else is in the step, where a prompt is cut, or the number of threads.
     """
 
     def __init__(

@@ -40,8 +40,8 @@ class PackedUpdate:
 
 @dataclass(frozen=True)
 class PackedAdapter:
-    """The updates of one adapter, by the names that `DecoderShape.linears` gives the matrices; those
-    that it leaves alone are not there.
+    """The updates of one adapter, by the names that `DecoderShape.linears` gives the matrices;
+    those that it leaves alone are not there.
     """
 
     updates: Mapping[str, PackedUpdate]
