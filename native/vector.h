@@ -112,7 +112,7 @@ PUNA_INLINE void store_codes(Code* p, F32 x, int n) {
   if (n >= LANES) return store(p, x);
   alignas(64) Code whole[LANES];
   store(whole, x);
-  std::memcpy(p, whole, n * sizeof(Code));
+  for (int i = 0; i < n; i++) p[i] = whole[i];
 }
 PUNA_INLINE void store(int8_t* p, F32 x, int n) { store_codes(p, x, n); }
 PUNA_INLINE void store(int16_t* p, F32 x, int n) { store_codes(p, x, n); }

@@ -91,9 +91,9 @@ def test_slots_are_written_one_by_one() -> None:
     heads = Int8Heads(codes, scales)
     new = torch.tensor([[[1.0, -2.0, 0.5], [0.0, 0.0, 4.0]]])
     heads.write(torch.tensor([4]), new)
+    other = torch.full((1, 2, 3), 10.0)
     torch.testing.assert_close(
-        heads.read(slice(3, 6), torch.float64),
-        torch.cat([torch.full((1, 2, 3), 10.0), rounded(new), torch.full((1, 2, 3), 10.0)]).double(),
+        heads.read(slice(3, 6), torch.float64), torch.cat([other, rounded(new), other]).double()
     )
 
 

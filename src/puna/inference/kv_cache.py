@@ -276,11 +276,9 @@ class Group:
         """Attention of this group's queries, token by token, in the dtype of q."""
         heads, width = q.shape[0], q.shape[2]
         # One gather for all runs of the group: [G S, K, C] to [G, K, S, C]
-        k, v = (
-            held.read(self.read, q.dtype).unflatten(0, (self.runs, -1)).transpose(1, 2)
-            for held in (keys, values)
-        )
-        kv_heads = k.shape[1]
+        read = [held.read(self.read, q.dtype) for held in (keys, values)]
+        kv_heads = read[0].shape[1]
+        k, v = (each.view(self.runs, -1, kv_heads, width).transpose(1, 2) for each in read)
         q = q[:, self.tokens].view(heads, self.runs, -1, width).transpose(0, 1)
         if q.shape[2] > 1:
             return causal_attention(q, k, v, self.mask).transpose(1, 2).flatten(0, 1)

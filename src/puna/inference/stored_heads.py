@@ -21,7 +21,7 @@ class StoredHeads(Protocol):
         ...
 
     def read(self, slots: Slots, dtype: torch.dtype) -> Float[Tensor, "S K C"]:
-        """What these slots hold, in this dtype."""
+        """The heads in these slots, in this dtype."""
         ...
 
 
