@@ -26,7 +26,11 @@ from puna.device import watch_others
 
 HERE = Path(__file__).parent
 OURS = f"GOMP_SPINCOUNT={SPIN_COUNT}"
-STEP = "--preset puna-2m --layers 3 --vocabulary 4096 --batch 16 --time 128 --optimizer muon"
+# the quickstart's
+STEP = (
+    "--preset puna-2m --layers 3 --vocabulary 4096 --batch 16 --time 128 --optimizer muon"
+    " --precision auto"
+)
 BUSY = "while True: pass"
 
 
