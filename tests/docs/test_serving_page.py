@@ -21,6 +21,7 @@ from page_examples import Reader, examples, same_kind
 from pages import codes_in, read_page
 
 from puna.cli.main import app
+from puna.cli.quickstart import quickstart_recipe
 from puna.cli.serve import _announce, model_specs, parse_bytes
 from puna.config import apply_overrides, validate
 from puna.engine_process.client import EngineClient, Health
@@ -166,8 +167,9 @@ def test_a_draining_server_says_so_as_shown(
     assert (answer.status_code, answer.json()) == (503, json.loads(shown))
 
 
-def test_the_sizes_on_the_page() -> None:
-    quickstart, llama = ModelConfig(preset="puna-2m"), ModelConfig(preset="llama-3-8b")
+def test_the_sizes_on_the_page(tmp_path: Path) -> None:
+    quickstart = quickstart_recipe(tmp_path, {"sources": ["python-stdlib"]}, 100).model
+    llama = ModelConfig(preset="llama-3-8b")
     token, tokens = kv_bytes_per_token(quickstart, 4), 64 * 256
     text = " ".join(PAGE.section("Memory").text.split())
     assert (

@@ -206,8 +206,8 @@ PACE_SHARE = 0.05  # of that time, which the measurement of a step takes at most
 def quickstart_recipe(run: Path, corpus: dict[str, Any], steps: int) -> "Recipe":
     """A recipe for minutes on a CPU. corpus: keys of its part of `data.mixture`, but for the path.
 
-    The best found for two minutes; after its windows of half the model's context, text of the whole
-    context is predicted as well (docs/quickstart.md).
+    The best that was found for two minutes, with windows of half the model's context: docs/
+    quickstart.md has the search and what it costs on longer text.
     """
     from puna.config import overlay, validate
     from puna.training.recipe import Recipe
