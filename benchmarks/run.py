@@ -2,16 +2,19 @@
 
 Rounds of all programs alternate and medians are compared, because a machine's speed drifts; the
 ratio is what travels. Beside transformers, eager and under torch.compile, stands Puna on PyTorch
-alone (`--isa torch`), which is the step without the native core. The peer lives in an environment
-of its own, made on the first run. Results go to benchmarks/results/, dated, with the machine.
+alone (`--isa torch`), which is the step without the native core. In the row of AVX2 all are kept
+from wider registers. The peer lives in an environment of its own, made on the first run. Results
+go to benchmarks/results/, dated, with the machine.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,11 @@ QUICKSTART = "--preset puna-2m --layers 3 --vocabulary 4096 --batch 16 --time 12
 ROWS: dict[str, tuple[list[str], list[str], dict[str, float]]] = {
     "33.7M float32": (
         [*SMALL, "--precision", "float32"],
+        [*SMALL, "--precision", "float32"],
+        {"transformers": 1.45, "transformers compiled": 1.0, "puna on torch": 1.0},
+    ),
+    "33.7M float32 AVX2": (
+        [*SMALL, "--precision", "float32", "--isa", "avx2"],
         [*SMALL, "--precision", "float32"],
         {"transformers": 1.45, "transformers compiled": 1.0, "puna on torch": 1.0},
     ),
@@ -55,6 +63,12 @@ ROWS: dict[str, tuple[list[str], list[str], dict[str, float]]] = {
         {"puna on torch": 1.4},
     ),
 }
+# what keeps PyTorch and its libraries from wider registers
+AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+}
 
 
 def main() -> None:
@@ -76,6 +90,7 @@ def main() -> None:
     path = RESULTS / f"{today()}-train-step.json"
     for name in options.rows or ROWS:
         flags, peer_flags, bars = ROWS[name]
+        environment = AVX2 if "avx2" in flags else {}
         steps = ["--steps", str(options.steps)]
         commands = {
             program: command(program, peer, [*flags, *steps], [*peer_flags, *steps])
@@ -84,7 +99,7 @@ def main() -> None:
         runs: dict[str, list[dict[str, Any]]] = {program: [] for program in commands}
         for _ in range(options.rounds):
             for program, line in commands.items():
-                runs[program].append(measured(line))
+                runs[program].append(measured(line, environment))
         row = {"row": name, **summary(runs, bars), "rounds": runs}
         print(table_row(row), flush=True)
         # row by row: each takes minutes
@@ -159,9 +174,10 @@ def peer_python() -> Path:
     return python
 
 
-def measured(command: list[str]) -> dict[str, Any]:
-    """The JSON line that a benchmark program prints last."""
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+def measured(command: list[str], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The JSON line that a benchmark program prints last. environment: besides this process's."""
+    own = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=own)
     line: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return line
 

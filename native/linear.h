@@ -98,7 +98,8 @@ PUNA_INLINE void float_tile(const PunaLinear& w, const Inputs& in, int64_t tile,
     for (int j = 0; j < PANELS; j++) store(out + i * stride + j * LANES, sums[i][j]);
 }
 
-// Units from `unit` to `end` of a tile of x (a, with `width` rows) and of PANELS panels (b).
+// Units from `unit` to `end` of a tile of x (a, with `width` rows) and of PANELS panels (b). Of 4-bit
+// codes those of the next panels are asked for: they are used up faster than the processor foresees.
 template <int BITS, int ROWS, int PANELS>
 PUNA_INLINE void add_units(const uint8_t* b, const uint32_t* a, int64_t units, int64_t width,
                            int64_t unit, int64_t end, Partial (&runs)[ROWS][PANELS]) {
@@ -108,6 +109,7 @@ PUNA_INLINE void add_units(const uint8_t* b, const uint32_t* a, int64_t units, i
     for (int j = 0; j < PANELS; j++) {
       low[j] = load_unsigned(b + (j * units + unit) * UNIT);
       if constexpr (BITS == 4) {
+        prefetch(b + ((PANELS + j) * units + unit) * UNIT);
         high[j] = high_nibbles(low[j]);
         low[j] = low_nibbles(low[j]);
       }
