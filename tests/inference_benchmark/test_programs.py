@@ -97,6 +97,9 @@ def test_rounds_alternate_and_the_first_one_warms_up() -> None:
 
 def test_commands_are_run_and_their_errors_told() -> None:
     assert run(script("print('found')")).strip() == "found"
+    both = script("import sys; print('out'); print('beside', file=sys.stderr)")
+    assert run(both).split() == ["out"]
+    assert run(both, errors=True).split() == ["out", "beside"]
     with pytest.raises(ProgramError, match=said("code 3 ... at the end")):
         run(script("import sys; sys.stderr.write('first\\nat the end\\n\\n'); sys.exit(3)"))
     with pytest.raises(ProgramError, match="no-such-program"):

@@ -131,7 +131,8 @@ class LlamaTools:
         if work.kind == "start":
             return {entry: lambda: seconds_to_output(self.start_command(work))}
         if work.streams > 1:
-            return {entry: lambda: batched_rate(run(self.batched_command(work)), work)}
+            # ik_llama.cpp's table stands among its messages
+            return {entry: lambda: batched_rate(run(self.batched_command(work), errors=True), work)}
         return {entry: lambda: bench_rate(run(self.bench_command(work)), work)}
 
     def close(self) -> None:

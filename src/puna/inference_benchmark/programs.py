@@ -105,9 +105,9 @@ class AnsweringProgram:
         return answer[key]
 
 
-def run(command: Sequence[str]) -> str:
-    """Standard output of a command. Raises ProgramError where it fails or takes longer
-    than `PATIENCE`.
+def run(command: Sequence[str], *, errors: bool = False) -> str:
+    """Standard output of a command, and after it standard error where `errors`. Raises ProgramError
+    where it fails or takes longer than `PATIENCE`.
     """
     try:
         done = subprocess.run(
@@ -123,7 +123,7 @@ def run(command: Sequence[str]) -> str:
         raise ProgramError(str(error)) from error
     if done.returncode:
         raise ProgramError(f"it ended with code {done.returncode}: {last_line(done.stderr)}")
-    return done.stdout
+    return done.stdout + (done.stderr if errors else "")
 
 
 def seconds_to_output(command: Sequence[str]) -> float:
