@@ -20,16 +20,20 @@ Puna = Callable[..., Any]
 def _nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows by hand: 100 tokens/s beside 50."""
     rows = [
-        Row(WORKLOADS["decode"], "int8", {OURS: [99.0, 100.0, 101.0], LLAMA: [50.0, 50.0, 50.0]}),
+        Row(
+            WORKLOADS["decode"],
+            "int8",
+            {OURS: [99.0, 100.0, 101.0], LLAMA: [50.0, 50.0, 50.0]},
+            MachineLimits(reading=1e10, others=0.25),
+        ),
         Row(
             WORKLOADS["prefill"],
             "int8",
             {OURS: [1000.0], LLAMA: []},
+            MachineLimits(int8=5e11),
             {LLAMA: "it ended with code 1"},
         ),
     ]
-    limits = MachineLimits(reading=1e10, float32=2e11, bfloat16=None, int8=5e11)
-    monkeypatch.setattr(comparison, "find_limits", lambda _: limits)
     monkeypatch.setattr(comparison, "native_tier", lambda: "avx2")
     monkeypatch.setattr(comparison, "compare", lambda *_: iter(rows))
 
@@ -69,7 +73,9 @@ def test_a_model_without_its_gguf_file(puna: Puna, tmp_path: Path) -> None:
 def test_the_table(puna: Puna) -> None:
     text = puna("bench", "inference", "15M").out
     assert "tier avx2" in text
-    assert "reading 10 GB/s" in text
+    assert "10 GB/s" in text
+    assert "500 GFLOP/s" in text
+    assert "other programs took up to 0.2 cores" in text
     assert "100.0" in text
     assert "2.00x" in text
     assert "met" in text
@@ -83,5 +89,6 @@ def test_the_json(puna: Puna) -> None:
     assert decode["ratio"] == 2.0
     assert decode["bar"]["ratio"] == 1.5
     assert decode["met"] is True
+    assert decode["limits"]["reading"] == 1e10
     assert decode["runs"][OURS] == [99.0, 100.0, 101.0]
     assert (prefill["ratio"], prefill["failed"]) == (None, {LLAMA: "it ended with code 1"})

@@ -44,6 +44,12 @@ def test_every_limit_has_its_unit_and_the_load_beside_it() -> None:
 
 
 @pytest.mark.usefixtures("ticks")
+def test_limits_are_measured_by_name() -> None:
+    found = measure_limits(CPU, 1000, None, ["reading", "matmul int8"])
+    assert [each.name for each in found] == ["matmul int8", "reading"]
+
+
+@pytest.mark.usefixtures("ticks")
 def test_reading_counts_the_bytes_of_the_buffer() -> None:
     """One MiB in a quarter of a second; a larger cache needs a larger buffer."""
     assert by_name()["reading"].value == 4 * MIB

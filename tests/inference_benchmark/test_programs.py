@@ -14,7 +14,7 @@ from puna.inference_benchmark.programs import (
     run,
     seconds_to_output,
 )
-from puna.inference_benchmark.verdict import OURS, PLAIN
+from puna.inference_benchmark.verdict import OURS, PLAIN, MachineLimits
 from puna.inference_benchmark.workload import WORKLOADS, Workload
 
 READY = "import json, sys; print('{\"ready\": true}', flush=True)\n"
@@ -87,12 +87,14 @@ def test_rounds_alternate_and_the_first_one_warms_up() -> None:
         WORKLOADS["decode"],
         "int8",
         {"a": lambda: measure("a"), "b": lambda: measure("b"), "c": lambda: measure("c")},
+        lambda: MachineLimits(reading=float(len(order))),
         3,
     )
     assert order == ["a", "b", "c", "a", "b", "c", "a", "c", "a", "c"]
     assert row.runs == {"a": [4.0, 6.0, 8.0], "b": [], "c": [5.0, 7.0, 9.0]}
     assert row.failed == {"b": "out of memory"}
     assert row.medians == {"a": 6.0, "c": 7.0}
+    assert row.limits == MachineLimits(reading=6.0)  # before the rounds at 3, 6 and 8 turns
 
 
 def test_commands_are_run_and_their_errors_told() -> None:

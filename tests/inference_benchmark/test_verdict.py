@@ -2,6 +2,7 @@
 
 import pytest
 
+from puna.diagnosis import measurements
 from puna.inference_benchmark.bars import SpeedBar, find_bar
 from puna.inference_benchmark.subject import Subject, shapes
 from puna.inference_benchmark.verdict import (
@@ -18,9 +19,11 @@ from puna.inference_benchmark.verdict import (
     Row,
     Verdict,
     judge,
+    limits_of,
+    median_limits,
     share_of_limit,
 )
-from puna.inference_benchmark.workload import WORKLOADS, Format, Workload
+from puna.inference_benchmark.workload import FORMATS, WORKLOADS, Format, Workload
 from puna.model.config import ModelConfig
 
 LIMITS = MachineLimits(reading=1e9, float32=2e9, bfloat16=4e9, int8=8e9)
@@ -45,11 +48,11 @@ def row(work: str, weights: Format, **runs: float | list[float]) -> Row:
         names[name]: figure if isinstance(figure, list) else [figure]
         for name, figure in runs.items()
     }
-    return Row(WORKLOADS[work], weights, figures)
+    return Row(WORKLOADS[work], weights, figures, LIMITS)
 
 
 def judged(found: Row, tier: str = "avx512_bf16", subject: Subject = BIG) -> Verdict:
-    return judge(found, subject, LIMITS, tier)
+    return judge(found, subject, tier)
 
 
 @pytest.mark.parametrize(("weights", "size"), [("bf16", 2.0), ("int8", 1.0), ("int4", 0.53125)])
@@ -83,10 +86,24 @@ def test_without_bfloat16_its_products_are_float32s() -> None:
     assert share_of_limit(WORKLOADS["decode"], "bf16", TINY, 1.0, limits) is None
 
 
-def test_the_larger_of_two_measurements_counts() -> None:
-    one = MachineLimits(reading=1.0, float32=5.0, bfloat16=None, int8=None, others=0.5)
-    other = MachineLimits(reading=2.0, float32=4.0, bfloat16=3.0, int8=None)
-    assert one.larger(other) == MachineLimits(2.0, 5.0, 3.0, None, 0.5)
+def test_limits_are_medians_of_their_rounds() -> None:
+    rounds = [
+        MachineLimits(reading=1.0, others=0.5),
+        MachineLimits(reading=9.0, int8=3.0, others=0.1),
+        MachineLimits(reading=2.0, int8=4.0),
+    ]
+    assert median_limits(rounds) == MachineLimits(reading=2.0, int8=3.5, others=0.5)
+    assert median_limits([]) == MachineLimits()
+
+
+def test_every_measured_limit_has_the_name_of_one() -> None:
+    named = {
+        name
+        for work in WORKLOADS.values()
+        for weights in FORMATS
+        for name in limits_of(work, weights)
+    }
+    assert named == set(measurements.LIMITS)
 
 
 def test_medians_are_compared_and_the_better_peer_counts() -> None:

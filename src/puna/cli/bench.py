@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from puna.inference_benchmark.comparison import Plan
-    from puna.inference_benchmark.verdict import MachineLimits, Row, Verdict
+    from puna.inference_benchmark.verdict import Row, Verdict
 
 app = typer.Typer(
     name="bench", help="Measure speed on this machine, beside others.", no_args_is_help=True
@@ -73,7 +73,6 @@ def inference(
         Plan,
         check_plan,
         compare,
-        find_limits,
         native_tier,
     )
     from puna.inference_benchmark.peers import find_peers
@@ -86,16 +85,14 @@ def inference(
     found = (peers, find_peers(peers, subject, chosen)) if peers is not None else None
     plan = check_plan(Plan(subject, chosen_workloads(_words(works)), chosen, threads, runs, found))
     tier = native_tier()
-    before = find_limits(threads)
-    measured = list(
-        compare(plan, tier, lambda work, weights: typer.echo(f"{work.name} {weights}", err=True))
+    measured = compare(
+        plan, tier, lambda work, weights: typer.echo(f"{work.name} {weights}", err=True)
     )
-    limits = before.larger(find_limits(threads))
-    rows = [(row, judge(row, subject, limits, tier)) for row in measured]
+    rows = [(row, judge(row, subject, tier)) for row in measured]
     if as_json:
-        typer.echo(json.dumps(_as_json(plan, tier, limits, rows), indent=1))
+        typer.echo(json.dumps(_as_json(plan, tier, rows), indent=1))
     else:
-        _print(plan, tier, limits, rows)
+        _print(plan, tier, rows)
 
 
 def _words(text: str) -> list[str]:
@@ -105,7 +102,7 @@ def _words(text: str) -> list[str]:
 Rows = Sequence[tuple["Row", "Verdict"]]
 
 
-def _as_json(plan: "Plan", tier: str, limits: "MachineLimits", rows: Rows) -> dict[str, Any]:
+def _as_json(plan: "Plan", tier: str, rows: Rows) -> dict[str, Any]:
     from puna.inference_benchmark.comparison import peer_commits
 
     return {
@@ -113,18 +110,17 @@ def _as_json(plan: "Plan", tier: str, limits: "MachineLimits", rows: Rows) -> di
         "parameters": plan.subject.parameters.total,
         "tier": tier,
         "threads": plan.threads,
-        "limits": asdict(limits),
         "peers": peer_commits(plan),
         "rows": [
             {"work": row.work.name, "format": row.format, "unit": row.work.unit}
-            | {"medians": row.medians, **asdict(verdict)}
+            | {"medians": row.medians, **asdict(verdict), "limits": asdict(row.limits)}
             | {"runs": row.runs, "failed": row.failed}
             for row, verdict in rows
         ],
     }
 
 
-def _print(plan: "Plan", tier: str, limits: "MachineLimits", rows: Rows) -> None:
+def _print(plan: "Plan", tier: str, rows: Rows) -> None:
     from puna.cli.columns import print_columns
     from puna.inference_benchmark.comparison import peer_commits
     from puna.native.library import problem
@@ -134,13 +130,9 @@ def _print(plan: "Plan", tier: str, limits: "MachineLimits", rows: Rows) -> None
         f"{plan.subject.name}: {amount(plan.subject.parameters.total)} parameters;"
         f" tier {tier}, {plan.threads} threads, medians of {plan.runs} runs"
     )
-    typer.echo(
-        f"limits: reading {_rate(limits.reading, 'B/s')}; products in float32"
-        f" {_rate(limits.float32, 'FLOP/s')}, bfloat16 {_rate(limits.bfloat16, 'FLOP/s')}, int8"
-        f" {_rate(limits.int8, 'op/s')}"
-    )
-    if limits.others is not None and limits.others >= 0.1:
-        typer.echo(f"meanwhile other programs took up to {limits.others:.1f} cores")
+    others = max((row.limits.others or 0.0 for row, _ in rows), default=0.0)
+    if others >= 0.1:
+        typer.echo(f"meanwhile other programs took up to {others:.1f} cores")
     if (reason := problem()) is not None:
         typer.echo(f"without the native core: {reason}")
     for name, commit in peer_commits(plan).items():
@@ -149,14 +141,19 @@ def _print(plan: "Plan", tier: str, limits: "MachineLimits", rows: Rows) -> None
     typer.echo("\ntokens a second; of a start, seconds")
     print_columns([("work", *entries), *(_figures(row, entries) for row, _ in rows)])
     typer.echo()
-    print_columns([("work", "of limit", "ratio", "beside", "bar", ""), *map(_judged, rows)])
+    header = ("work", "of limit", "limit", "ratio", "beside", "bar", "")
+    print_columns([header, *map(_judged, rows)])
     for row, _ in rows:
         for name, reason in row.failed.items():
             typer.echo(f"\n{row.work.name} {row.format}: {name} failed: {reason}")
 
 
-def _rate(value: float | None, unit: str) -> str:
-    return "unknown" if value is None else f"{value / 1e9:,.0f} G{unit}"
+def _limit(row: "Row") -> str:
+    limits = row.limits
+    if row.work.kind == "decode":
+        return "" if limits.reading is None else f"{limits.reading / 1e9:,.0f} GB/s"
+    peak = limits.peak(row.format)
+    return "" if peak is None else f"{peak / 1e9:,.0f} GFLOP/s"
 
 
 def _figures(row: "Row", entries: Sequence[str]) -> tuple[str, ...]:
@@ -178,6 +175,7 @@ def _judged(judged: "tuple[Row, Verdict]") -> tuple[str, ...]:
     return (
         f"{row.work.name} {row.format}",
         "" if verdict.share is None else f"{verdict.share:.0%}",
+        _limit(row),
         "" if verdict.ratio is None else f"{verdict.ratio:.2f}x",
         verdict.rival or "",
         asked,

@@ -6,7 +6,7 @@ is that of the moment; other programs lower it.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,17 +51,33 @@ class _Found(NamedTuple):
     note: str | None = None
 
 
-def measure_limits(device: torch.device, cache: int, room: int | None) -> tuple[Measurement, ...]:
+LIMITS = ("matmul float32", "matmul bfloat16", "matmul int8", "reading")
+"""Names of the limits, in the order of measuring."""
+
+
+def measure_limits(
+    device: torch.device, cache: int, room: int | None, names: Collection[str] = LIMITS
+) -> tuple[Measurement, ...]:
     """Measure the device. cache: bytes of its largest cache; 0 where it is not known. room: bytes
-    of its free memory, of which an eighth is used at most; None where they are not known.
+    of its free memory, of which an eighth is used at most; None where they are not known. names:
+    the limits to measure.
     """
-    float32 = _measured("matmul float32", "FLOP/s", lambda: _matmul(device, "float32"))
-    return (
-        float32,
-        _measured("matmul bfloat16", "FLOP/s", lambda: _matmul(device, "bfloat16")),
-        _measured("matmul int8", "op/s", lambda: _int8_matmul(device, float32.value)),
-        _measured("reading", "B/s", lambda: _reading(device, cache, room)),
-    )
+    found: dict[str, Measurement] = {}
+
+    def float32() -> float | None:
+        before = found.get("matmul float32")
+        return before.value if before else None
+
+    kinds: dict[str, tuple[str, Callable[[], _Found]]] = {
+        "matmul float32": ("FLOP/s", lambda: _matmul(device, "float32")),
+        "matmul bfloat16": ("FLOP/s", lambda: _matmul(device, "bfloat16")),
+        "matmul int8": ("op/s", lambda: _int8_matmul(device, float32())),
+        "reading": ("B/s", lambda: _reading(device, cache, room)),
+    }
+    for name in LIMITS:
+        if name in names:
+            found[name] = _measured(name, *kinds[name])
+    return tuple(found.values())
 
 
 def _measured(name: str, unit: str, measure: Callable[[], _Found]) -> Measurement:

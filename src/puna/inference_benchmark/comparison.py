@@ -1,13 +1,15 @@
 """The whole comparison: programs of a format, rounds that alternate between them, limits.
 
-Rounds alternate because a machine's speed drifts: the ratios are what travels.
+Rounds alternate, the limits among them, because a machine's speed drifts: the ratios are what
+travels.
 """
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,7 +30,16 @@ from puna.inference_benchmark.programs import (
 )
 from puna.inference_benchmark.subject import Subject
 from puna.inference_benchmark.torch_programs import random_model
-from puna.inference_benchmark.verdict import FLOAT32, OURS, TORCH_INT8, TWIN, MachineLimits, Row
+from puna.inference_benchmark.verdict import (
+    FLOAT32,
+    OURS,
+    TORCH_INT8,
+    TWIN,
+    MachineLimits,
+    Row,
+    limits_of,
+    median_limits,
+)
 from puna.inference_benchmark.workload import Format, Workload
 from puna.model.weights import write_model
 from puna.native.library import load
@@ -78,16 +89,22 @@ def native_tier() -> str:
         return "torch"
 
 
-def find_limits(threads: int) -> MachineLimits:
-    """Measure the machine with so many threads of PyTorch, as `puna doctor` does."""
+def find_limits(threads: int, names: Collection[str]) -> MachineLimits:
+    """Measure some of the machine's limits with so many threads of PyTorch, as `puna doctor`
+    does.
+    """
     torch.set_num_threads(threads)
     cache, room = find_processor().last_cache, find_memory().available
-    found = {limit.name: limit for limit in measure_limits(torch.device("cpu"), cache, room)}
+    found = {limit.name: limit for limit in measure_limits(torch.device("cpu"), cache, room, names)}
+
+    def value(name: str) -> float | None:
+        return found[name].value if name in found else None
+
     return MachineLimits(
-        reading=found["reading"].value,
-        float32=found["matmul float32"].value,
-        bfloat16=found["matmul bfloat16"].value,
-        int8=found["matmul int8"].value,
+        reading=value("reading"),
+        float32=value("matmul float32"),
+        bfloat16=value("matmul bfloat16"),
+        int8=value("matmul int8"),
         others=max((limit.others for limit in found.values() if limit.others), default=None),
     )
 
@@ -109,18 +126,27 @@ def compare(plan: Plan, tier: str, on_row: Callable[[Workload, Format], None]) -
                     for program in programs:
                         measures |= program.entries(work)
                     on_row(work, weights)
-                    yield measured_row(work, weights, measures, plan.runs)
+                    names = limits_of(work, weights)
+                    limits = partial(find_limits, plan.threads, names)
+                    yield measured_row(work, weights, measures, limits, plan.runs)
 
 
 def measured_row(
-    work: Workload, weights: Format, measures: Mapping[str, Measure], runs: int
+    work: Workload,
+    weights: Format,
+    measures: Mapping[str, Measure],
+    limits: Callable[[], MachineLimits],
+    runs: int,
 ) -> Row:
-    """A row by rounds in which each program has its turn; the first round warms up. A program that
-    breaks off has no further turn.
+    """A row by rounds in which each program has its turn, and the machine's limits have theirs; the
+    first round warms up. A program that breaks off has no further turn.
     """
     found: dict[str, list[float]] = {entry: [] for entry in measures}
     failed: dict[str, str] = {}
+    rounds: list[MachineLimits] = []
     for number in range(runs + 1):
+        if number:
+            rounds.append(limits())
         for entry, measure in measures.items():
             if entry in failed:
                 continue
@@ -132,7 +158,7 @@ def measured_row(
                 continue
             if number:
                 found[entry].append(figure)
-    return Row(work, weights, found, failed)
+    return Row(work, weights, found, median_limits(rounds), failed)
 
 
 class _Starts:

@@ -29,23 +29,15 @@ RIVALS: Mapping[Beside, tuple[str, ...]] = MappingProxyType(
 class MachineLimits:
     """Measured limits of the machine; None where there is no figure."""
 
-    reading: float | None
+    reading: float | None = None
     """B/s."""
-    float32: float | None
+    float32: float | None = None
     """FLOP/s of a matrix product, as the others."""
-    bfloat16: float | None
-    int8: float | None
+    bfloat16: float | None = None
+    int8: float | None = None
     """op/s."""
     others: float | None = None
     """Cores that other programs took meanwhile, at most."""
-
-    def larger(self, other: "MachineLimits") -> "MachineLimits":
-        """The larger figures of two measurements: what slows one down is other programs."""
-        names = [each.name for each in fields(self)]
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
-        return MachineLimits(
-            **{name: max(filter(None, pair), default=None) for name, pair in pairs.items()}
-        )
 
     def peak(self, weights: Format) -> float | None:
         """Operations a second of products with such weights: integer products for integers, and
@@ -54,15 +46,45 @@ class MachineLimits:
         return (self.bfloat16 or self.float32) if weights == "bf16" else self.int8
 
 
+def limits_of(work: Workload, weights: Format) -> tuple[str, ...]:
+    """Names of the limits that a work comes up against, as `puna.diagnosis.measurements` has them:
+    of bfloat16 two, since not every machine has it.
+    """
+    match work.kind:
+        case "decode":
+            return ("reading",)
+        case "prefill" if weights == "bf16":
+            return ("matmul float32", "matmul bfloat16")
+        case "prefill":
+            return ("matmul int8",)
+        case _:
+            return ()
+
+
+def median_limits(rounds: Sequence[MachineLimits]) -> MachineLimits:
+    """The medians of several measurements, and the most that other programs took."""
+
+    def known(name: str) -> list[float]:
+        return [value for each in rounds if (value := getattr(each, name)) is not None]
+
+    medians = {
+        each.name: statistics.median(values)
+        for each in fields(MachineLimits)
+        if (values := known(each.name))
+    }
+    return MachineLimits(**{**medians, "others": max(known("others"), default=None)})
+
+
 @dataclass(frozen=True)
 class Row:
-    """The figures of all programs at one work, in the order of the rounds. failed: programs that
-    broke off, each with the reason.
+    """The figures of all programs at one work, in the order of the rounds. limits: the medians of
+    the machine's in the same rounds. failed: programs that broke off, each with the reason.
     """
 
     work: Workload
     format: Format
     runs: Mapping[str, Sequence[float]]
+    limits: MachineLimits = MachineLimits()
     failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -84,7 +106,7 @@ class Verdict:
     met: bool | None
 
 
-def judge(row: Row, subject: Subject, limits: MachineLimits, tier: str) -> Verdict:
+def judge(row: Row, subject: Subject, tier: str) -> Verdict:
     """Judge a row of this subject by the bar of the tier."""
     work, medians = row.work, row.medians
     ours = medians.get(OURS)
@@ -94,7 +116,7 @@ def judge(row: Row, subject: Subject, limits: MachineLimits, tier: str) -> Verdi
     there = [name for name in names if ours and name in speeds]
     rival = max(there, key=speeds.__getitem__, default=None)
     ratio = speeds[OURS] / speeds[rival] if rival else None
-    share = share_of_limit(work, row.format, subject, ours, limits) if ours else None
+    share = share_of_limit(work, row.format, subject, ours, row.limits) if ours else None
     return Verdict(share, ratio, rival, bar, _meets(bar, ratio, share, ours))
 
 
