@@ -1,5 +1,5 @@
 // The plain C interface of inference of one tier; compiled once for each, with PUNA_TIER set to its
-// name. Sizes, strides and alignment are the caller's duty (puna/native/inference.py).
+// name. Sizes, strides and alignment are the caller's duty (puna/native/model_runner.py).
 #include <new>
 
 #include "step.h"
@@ -70,7 +70,8 @@ PUNA_EXPORT void PUNA_NAME(PUNA_TIER, step)(PunaPool* pool, const PunaModel* mod
   Scratch scratch{static_cast<char*>(memory)};
   const int members = puna::members(pool);
   const paged::Shape shape = heads_of(*model);
-  const StepMemory taken = take_step_memory(scratch, *model, *step, members);
+  StepMemory taken = take_step_memory(scratch, *model, *step, members);
+  find_adapted(taken.adapted, *step);
   Step work{pool, *model, *step, taken,
             paged::plan(shape, step->chunk, step->chunks, members, taken.plan)};
   for (int64_t i = 0; i < phases_of(*model); i++) new (work.memory.phases + i) puna::Phase;

@@ -1,5 +1,5 @@
 // What the callers of a step give by structure: ctypes has the same ones in
-// puna/native/inference.py. Arrays are dense; pointers that a model has no use for are null.
+// puna/native/model_runner.py. Arrays are dense; pointers that a model has no use for are null.
 #pragma once
 
 #include <cstdint>
@@ -44,11 +44,30 @@ struct PunaModel {
   float input_levels;   // the largest code of 8-bit weights' inputs; 0: the tier's own
 };
 
+// The ranks that a panel of W is added to by, and where its part of B begins.
+struct PunaRanks {
+  int32_t begin, end;
+  int64_t at;
+};
+
+// The update of one matrix by an adapter: y += B (A x).
+struct PunaUpdate {
+  PunaLinear a;            // float32 [ranks, columns of W]; without rows where W has no update
+  const float* b;          // by panel of W: [its ranks][LANES], the scale in them
+  const PunaRanks* panel;  // [panels of W]
+};
+
+struct PunaAdapter {
+  int64_t ranks;             // the most that one of its matrices has
+  const PunaUpdate* update;  // [layers][4]: qkv, attention_output, gate_up, down
+};
+
 // The next tokens of one sequence.
 struct PunaChunk {
   int64_t start, count;   // `count` tokens from position `start`
   int64_t token;          // the index of the first in the step
   const int32_t* blocks;  // of the sequence, in order
+  const PunaAdapter* adapter = nullptr;  // null: the model as it is
 };
 
 struct PunaStep {

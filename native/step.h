@@ -4,6 +4,8 @@
 //                                    x += W_down (act(W_gate norm(x)) * W_up norm(x));
 //   logits = W_head norm(x)
 //
+// where the rows of an adapter add their low-rank part to each W of a layer (lora.h).
+//
 // Every member of the pool runs the same function, a chain of phases (pool.h): products, whose items
 // are columns of the result, and attention. Few rows of x are normalised and quantized by each
 // member for itself before its first item, which costs less than a phase; many are a phase of their
@@ -11,9 +13,9 @@
 #pragma once
 
 #include "gate.h"
+#include "lora.h"
 #include "paged_attention.h"
 #include "pool.h"
-#include "quantize.h"
 
 namespace PUNA_TIER {
 
@@ -21,7 +23,11 @@ constexpr int64_t OWN_ROWS = 4;  // so many rows each member takes in for itself
 constexpr int MOST_MEMBERS = 256;
 
 constexpr int64_t ITEM_BYTES = 1 << 16;  // of weights, about
-constexpr int64_t LAYER_PHASES = 10, OTHER_PHASES = 4;
+constexpr int64_t LAYER_PHASES = 14, OTHER_PHASES = 4;
+
+// The matrices of a layer, in the order of an adapter's updates.
+enum Matrix : int64_t { QKV, ATTENTION_OUTPUT, GATE_UP, DOWN, LAYER_MATRICES };
+constexpr int64_t NO_LAYER = -1;  // in place of a matrix: no adapter has an update for it
 
 // Part `i` of `count` things in `parts` parts.
 struct Share {
@@ -39,6 +45,7 @@ struct StepMemory {
   float* hidden;      // [tokens, F]
   float* normalised;  // [members, width]
   InputMemory inputs[MOST_MEMBERS];  // all rows are in the first where they are shared out
+  Adapted adapted;
   char* attention;      // of each member
   char* plan;
   puna::Phase* phases;
@@ -75,6 +82,7 @@ PUNA_INLINE StepMemory take_step_memory(Scratch& scratch, const PunaModel& model
   memory.attended = scratch.take<float>(step.tokens * model.heads * model.head_width);
   memory.hidden = scratch.take<float>(step.tokens * model.hidden);
   memory.normalised = scratch.take<float>(members * model.width);
+  memory.adapted = take_adapted(scratch, step);
   memory.phases = scratch.take<puna::Phase>(phases_of(model));
   const paged::Shape shape = heads_of(model);
   memory.attention = scratch.take<char>(members * attention_scratch(model));
@@ -105,12 +113,32 @@ struct Member {
   }
 };
 
-// W times rows of x, the i-th of which row(i) gives in float32, as one phase or two. An item is a
-// number of whole `units` of panels; take is as for product_with.
+// A x of the rows that have an adapter, a phase where one updates this matrix.
+template <class Row>
+static void project_rows(Member& member, int64_t matrix, Row row) {
+  const Adapted& adapted = member.work.memory.adapted;
+  if (const int64_t panels = panels_of_updates(adapted, matrix))
+    member.share_phase(adapted.count * panels, [&](int64_t item) {
+      project(adapted, matrix, adapted.tiles[item / panels], item % panels,
+              member.work.memory.inputs[member.number], row);
+    });
+}
+
+// W times rows of x, the i-th of which row(i) gives in float32, as one phase or more. matrix: its
+// number in all layers, for the updates of adapters. An item is a number of whole `units` of
+// panels; take is as for product_with.
 template <class Row, class Take>
-static void multiply(Member& member, const PunaLinear& w, int64_t rows, int64_t units,
-                     int64_t unit_panels, Row row, Take take) {
+static void multiply(Member& member, const PunaLinear& w, int64_t matrix, int64_t rows,
+                     int64_t units, int64_t unit_panels, Row row, Take take) {
   const Step& work = member.work;
+  const Adapted& adapted = work.memory.adapted;
+  const bool updates = adapted.ranks > 0 && matrix != NO_LAYER;
+  if (updates) project_rows(member, matrix, row);
+  const auto take_updated = [&](int64_t first, int count, int64_t panel, int panels, float* sums,
+                                int64_t stride) {
+    if (updates) add_updates(adapted, matrix, first, count, panel, panels, sums, stride);
+    take(first, count, panel, panels, sums, stride);
+  };
   const bool own = rows <= OWN_ROWS;
   InputMemory memory = work.memory.inputs[own ? member.number : 0];
   memory.row = work.memory.inputs[member.number].row;
@@ -133,7 +161,7 @@ static void multiply(Member& member, const PunaLinear& w, int64_t rows, int64_t 
     taken = true;
     const Share part = share(units, item, items);
     product_with(w, inputs_in(w, rows, memory), rows, part.begin * unit_panels,
-                 smaller(part.end * unit_panels, panels_of(w)), take);
+                 smaller(part.end * unit_panels, panels_of(w)), take_updated);
   });
 }
 
@@ -186,7 +214,7 @@ static void attention_half(Member& member, int64_t index) {
   const paged::Layer<T> cache{static_cast<T*>(layer.keys), static_cast<T*>(layer.values)};
   char* room = work.memory.attention + member.number * attention_scratch(model);
   multiply(
-      member, layer.qkv, step.tokens, panels_of(layer.qkv), 1,
+      member, layer.qkv, index * LAYER_MATRICES + QKV, step.tokens, panels_of(layer.qkv), 1,
       [&](int64_t i) {
         return normalised(member, work.memory.x + i * model.width, layer.attention_norm);
       },
@@ -200,18 +228,21 @@ static void attention_half(Member& member, int64_t index) {
   member.share_phase(work.plan.count,
                      [&](int64_t item) { paged::attend(pass, work.plan.items[item], room); });
   multiply(
-      member, layer.attention_output, step.tokens, panels_of(layer.attention_output), 1,
+      member, layer.attention_output, index * LAYER_MATRICES + ATTENTION_OUTPUT, step.tokens,
+      panels_of(layer.attention_output), 1,
       [&](int64_t i) { return work.memory.attended + i * layer.attention_output.columns; },
       Into{work.memory.x, model.width, true});
 }
 
-static void feed_forward_half(Member& member, const PunaLayer& layer) {
+static void feed_forward_half(Member& member, int64_t index) {
   const Step& work = member.work;
   const PunaModel& model = work.model;
+  const PunaLayer& layer = model.layer[index];
   const int64_t tokens = work.step.tokens, hidden = model.hidden;
   const Gated gate = gated_by(model.activation);
   multiply(
-      member, layer.gate_up, tokens, panels_of(layer.gate_up) / 2, 2,
+      member, layer.gate_up, index * LAYER_MATRICES + GATE_UP, tokens,
+      panels_of(layer.gate_up) / 2, 2,
       [&](int64_t i) {
         return normalised(member, work.memory.x + i * model.width, layer.feed_forward_norm);
       },
@@ -220,7 +251,7 @@ static void feed_forward_half(Member& member, const PunaLayer& layer) {
              work.memory.hidden + row * hidden);
       });
   multiply(
-      member, layer.down, tokens, panels_of(layer.down), 1,
+      member, layer.down, index * LAYER_MATRICES + DOWN, tokens, panels_of(layer.down), 1,
       [&](int64_t i) { return work.memory.hidden + i * hidden; },
       Into{work.memory.x, model.width, true});
 }
@@ -239,7 +270,7 @@ static void output_layer(Member& member) {
     });
   if (step.wanted == 0) return;
   multiply(
-      member, model.head, step.wanted, (step.vocabulary + LANES - 1) / LANES, 1,
+      member, model.head, NO_LAYER, step.wanted, (step.vocabulary + LANES - 1) / LANES, 1,
       [&](int64_t i) { return final_row(step.rows[i]); },
       Into{step.logits, step.vocabulary, false});
 }
@@ -255,7 +286,7 @@ static void step_of(void* data, int number) {
   });
   for (int64_t l = 0; l < model.layers; l++) {
     (model.half_cache ? attention_half<bf16> : attention_half<float>)(member, l);
-    feed_forward_half(member, model.layer[l]);
+    feed_forward_half(member, l);
   }
   output_layer(member);
 }

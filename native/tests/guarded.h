@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -47,6 +48,19 @@ class Memory {
   size_t size_;
   int64_t bytes_;
 };
+
+inline char current[300];  // the case that runs
+
+// From here on a page that is touched ends the program with the name of its case.
+inline void name_touched() {
+#if !defined(__SANITIZE_ADDRESS__)  // which says where it happened
+  std::signal(SIGSEGV, [](int) {
+    for (const char* part : {static_cast<const char*>(current), ": memory beyond its arrays\n"})
+      if (write(STDOUT_FILENO, part, std::strlen(part)) < 0) break;
+    _exit(1);
+  });
+#endif
+}
 
 // The first `half` says the format: bfloat16 or float32.
 class Array {

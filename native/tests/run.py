@@ -22,7 +22,7 @@ from tiers import SOURCES, tiers  # noqa: E402
 
 UNSUPPORTED = 77  # exit code: this processor does not run the tier
 OBJECTS = ("sweep", "sweep_linear")
-HEADERS = ("sweep_paged_attention",)
+HEADERS = ("sweep_paged_attention", "sweep_step")
 ALONE = ("sweep_pool",)
 PROGRAMS = (*OBJECTS, *HEADERS, *ALONE)
 # by machine: the compiler and emulator for it on another one, its libraries, and Debian's packages

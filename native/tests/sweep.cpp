@@ -3,7 +3,6 @@
 // Each array ends or begins at a page that must not be touched. Results are within the bounds that
 // stand beside the outputs, and the same bit for bit with every team. Where an input is infinite or
 // not a number, an entry that the oracle has so is so here too. run.py builds and runs it.
-#include <csignal>
 #include <functional>
 
 #include "guarded.h"
@@ -26,16 +25,6 @@ using Run = std::function<Outputs(const Kernels&, const PunaTeam&)>;
 
 // Five steps enlarge the rounding of small singular values by 3.4445^5, about 500.
 constexpr double ORTHOGONAL_BOUND = 1e-4;
-
-// The case that runs, for the handler of a page that is touched.
-char current[200];
-
-[[maybe_unused]] void name_case(int) {
-  const char* const parts[] = {current, ": memory beyond its arrays\n"};
-  for (const char* part : parts)
-    if (write(STDOUT_FILENO, part, std::strlen(part)) < 0) break;
-  _exit(1);
-}
 
 class Sweep {
  public:
@@ -308,9 +297,7 @@ int main(int count, char** arguments) {
     std::fprintf(stderr, "usage: sweep TIER OBJECT SCALAR_OBJECT CASES SEED\n");
     return 2;
   }
-#if !defined(__SANITIZE_ADDRESS__)  // which says where it happened
-  std::signal(SIGSEGV, name_case);
-#endif
+  name_touched();
   const Kernels oracle(arguments[3], "scalar");
   if (!oracle.runs(arguments[1])) return UNSUPPORTED;
   const Kernels tier(arguments[2], arguments[1]);

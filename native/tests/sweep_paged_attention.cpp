@@ -6,35 +6,17 @@
 // same bit for bit, and within the bounds of PagedSweep::compare of sums in float64. All memory is
 // not a number at first and ends or begins at a page that must not be touched.
 #include <algorithm>
-#include <csignal>
 #include <memory>
 
 #include "../paged_attention.h"
-#include "guarded.h"
 #include "kernels.h"
-
-extern "C" int puna_runs(const char* tier);  // of library.cpp
+#include "tier_program.h"
 
 namespace {
-
-constexpr int UNSUPPORTED = 77;  // exit code: this processor does not run the tier
-
-#define PUNA_QUOTED(name) #name
-#define PUNA_TEXT(name) PUNA_QUOTED(name)
-constexpr const char* TIER = PUNA_TEXT(PUNA_TIER);
 
 using namespace PUNA_TIER;
 using paged::Chunk;
 using paged::Shape;
-
-char current[300];  // the case that runs, for the handler of a page that is touched
-
-[[maybe_unused]] void name_case(int) {
-  const char* const parts[] = {current, ": memory beyond its arrays\n"};
-  for (const char* part : parts)
-    if (write(STDOUT_FILENO, part, std::strlen(part)) < 0) break;
-  _exit(1);
-}
 
 template <size_t N>
 int64_t one_of(Random& random, const int64_t (&choices)[N]) {
@@ -359,10 +341,6 @@ class PagedSweep {
     }
     return true;
   }
-  static bool fail(const char* difference) {
-    std::printf("%s: %s\n", current, difference);
-    return false;
-  }
 
   Random& random_;
   std::unique_ptr<Model> model_;
@@ -373,24 +351,8 @@ class PagedSweep {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count != 3) {
-    std::fprintf(stderr, "usage: sweep_paged_attention CASES SEED\n");
-    return 2;
-  }
-#if !defined(__SANITIZE_ADDRESS__)  // which says where it happened
-  std::signal(SIGSEGV, name_case);
-#endif
-  if (!puna_runs(TIER)) return UNSUPPORTED;
-  const int64_t cases = std::atoll(arguments[1]);
-  const uint64_t first = std::strtoull(arguments[2], nullptr, 10);
-  for (uint64_t seed = first; seed < first + uint64_t(cases); seed++) {
+  return run_cases(count, arguments, "cases of paged attention are right", [](uint64_t seed) {
     Random random(seed);
-    if (!(seed % 2 ? PagedSweep<float>(random).run() : PagedSweep<bf16>(random).run())) {
-      std::printf("%s fails at seed %llu\n", TIER, static_cast<unsigned long long>(seed));
-      return 1;
-    }
-  }
-  std::printf("%s: %lld cases of paged attention are right, seeds from %llu on\n", TIER,
-              static_cast<long long>(cases), static_cast<unsigned long long>(first));
-  return 0;
+    return seed % 2 ? PagedSweep<float>(random).run() : PagedSweep<bf16>(random).run();
+  });
 }

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from damaged_tier import damage_fastest_tier
 from said import said
 
+from puna.cli.serve import _announce
 from puna.inference.language_model import LanguageModel
 
 Puna = Callable[..., Any]
@@ -241,3 +244,34 @@ def test_after_a_start_garbage_is_collected_again(
     for folder, code in ((tiny_run / "model", 0), (tmp_path, 1)):
         assert puna("generate", folder, "old ", "--max-tokens", 1, "--device", "cpu").code == code
         assert gc.isenabled()
+
+
+@pytest.mark.parametrize("isa", ["auto", "torch"])
+def test_a_damaged_tier_that_is_passed_over_is_said_once(
+    isa: str,
+    puna: Puna,
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By generate, chat and serve on standard error, where they chose the tier themselves."""
+    tiers = damage_fastest_tier(tmp_path, monkeypatch)
+    model, times = tiny_run / "model", int(isa == "auto")
+    for arguments, stdin in (
+        (("generate", model, "old ", *OPTIONS), ""),
+        (("chat", model, *OPTIONS), "hello\nmore\n\n"),
+    ):
+        result = puna(*arguments, "--isa", isa, stdin=stdin)
+        assert result.code == 0, result.err
+        assert "cannot be loaded" not in result.out
+        assert len(re.findall(said(f"puna_{tiers[-1]}.so cannot be loaded"), result.err)) == times
+    text: Any = SimpleNamespace(
+        layout=SimpleNamespace(is_foreign=False), defaults={}, tokenizer=SimpleNamespace(loss=None)
+    )
+    loaded = SimpleNamespace(adapters=(), device="cpu", dtype="float32", cache_tokens=1)
+    served = SimpleNamespace(loaded=loaded, text=text)
+    client: Any = SimpleNamespace(models={"one": served, "two": served})
+    address: Any = "http://127.0.0.1:8000"
+    _announce(address, client, needs_key=False, isa=isa)
+    assert capsys.readouterr().err.count("cannot be loaded") == times

@@ -2,13 +2,13 @@
 
 import json
 import re
-import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from damaged_tier import damage_fastest_tier
 from safetensors.torch import save_file
 from said import said
 
@@ -315,13 +315,7 @@ def test_a_damaged_tier_is_passed_over_and_said_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In a run and in `puna doctor`; asked for by name it is an error."""
-    tiers = library.available_tiers()
-    if len(tiers) < 2:
-        pytest.skip("without the fastest no tier would be left")
-    for tier in tiers[:-1]:
-        shutil.copy(Path(library.__file__).with_name(f"puna_{tier}.so"), tmp_path)
-    (tmp_path / f"puna_{tiers[-1]}.so").write_bytes(b"\x7fELF")
-    monkeypatch.setattr(library, "_path", lambda tier: tmp_path / f"puna_{tier}.so")
+    tiers = damage_fastest_tier(tmp_path, monkeypatch)
     arguments = ("train", tiny_recipe_file, f"run={tmp_path / 'run'}", "train.steps=6")
     named = puna(*arguments, "--isa", tiers[-1])
     assert (named.code, named.err.count("\n")) == (1, 1)

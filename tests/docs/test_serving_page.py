@@ -72,7 +72,8 @@ def test_the_server_announces_itself_as_shown(capsys: pytest.CaptureFixture[str]
         tokenizer = SimpleNamespace(loss=loss)
         text = SimpleNamespace(layout=layout, defaults=defaults, tokenizer=tokenizer)
         models = {"quickstart": SimpleNamespace(loaded=loaded, text=text)}
-        _announce(Address("127.0.0.1", 8000), SimpleNamespace(models=models), needs_key=False)  # type: ignore[arg-type]
+        client: Any = SimpleNamespace(models=models)
+        _announce(Address("127.0.0.1", 8000), client, needs_key=False, isa="auto")
         return capsys.readouterr().out
 
     plain = announced(SimpleNamespace(is_foreign=False), {})

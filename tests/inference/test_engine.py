@@ -1,16 +1,18 @@
 """The engine against the definition: equal to computing everything anew, one prompt at a time,
-whatever else is going on.
+whatever else is going on; on each executor.
 """
 
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
 import pytest
 import torch
+from both_executors import EXECUTORS, pack_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,12 +20,15 @@ from puna.errors import RequestError
 from puna.inference.constrain import ConstraintCompiler, Matcher
 from puna.inference.engine import Engine
 from puna.inference.engine_config import EngineConfig
+from puna.inference.executor import ScheduledChunk, StepOutput
 from puna.inference.language_model import LanguageModel
+from puna.inference.native_executor import NativeExecutor
 from puna.inference.request import Constraint, Event, GenerationOptions, Request
 from puna.inference.torch_executor import TorchExecutor
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
 from puna.model.transformer import Transformer, build_transformer
+from puna.native.library import load
 
 PROMPT = (5, 80, 13, 200, 7)
 PROMPTS = [
@@ -59,21 +64,31 @@ def model() -> Transformer:
     return model
 
 
-def engine_of(
-    model: Transformer,
-    blocks: int = 64,
-    constraints: ConstraintCompiler | None = None,
-    **options: Any,
-) -> Engine:
-    chosen = EngineConfig(**{"block_size": 8, **options})
-    executor = TorchExecutor(
-        model,
-        num_blocks=blocks,
-        block_size=chosen.block_size,
-        vocab_size=300,
-        batch_invariant=chosen.batch_invariant,
-    )
-    return Engine(executor, chosen, constraints)
+EngineOf = Callable[..., Engine]
+
+
+@pytest.fixture(scope="module", params=EXECUTORS)
+def engine_of(model: Transformer, request: pytest.FixtureRequest) -> EngineOf:
+    """Engines of the model on an executor with so many blocks; the options are EngineConfig's."""
+    packed = pack_model(model, load().lanes) if request.param == "native" else None
+
+    def build(
+        blocks: int = 32, constraints: ConstraintCompiler | None = None, **options: Any
+    ) -> Engine:
+        chosen = EngineConfig(**options)
+        executor: TorchExecutor | NativeExecutor
+        sizes: dict[str, Any] = {
+            "num_blocks": blocks,
+            "block_size": chosen.block_size,
+            "vocab_size": 300,
+        }
+        if packed is None:
+            executor = TorchExecutor(model, batch_invariant=chosen.batch_invariant, **sizes)
+        else:
+            executor = NativeExecutor(load(), packed, **sizes)
+        return Engine(executor, chosen, constraints)
+
+    return build
 
 
 def run(engine: Engine, requests: Sequence[Request]) -> dict[str, list[Event]]:
@@ -134,20 +149,19 @@ def requests_of(options: GenerationOptions) -> list[Request]:
         {"prefix_caching": False},
         {"max_step_tokens": 16},
         {"max_step_tokens": 1},
-        {"max_step_tokens": 7, "block_size": 3},
-        {"block_size": 1, "blocks": 400},
+        {"max_step_tokens": 7, "block_size": 48},
         {"block_size": 64},
         {"max_running": 2},
         {"batch_invariant": True},
-        {"blocks": 14},  # one sequence fits, two at a time do not: preemption
-        {"blocks": 20, "max_step_tokens": 9, "block_size": 5},
+        {"blocks": 7},  # one sequence fits, two at a time do not: preemption
+        {"blocks": 4, "max_step_tokens": 9, "block_size": 32},
     ],
     ids=str,
 )
 def test_greedy_text_is_that_of_the_definition(
-    options: dict[str, Any], model: Transformer, expected: list[list[int]]
+    options: dict[str, Any], engine_of: EngineOf, expected: list[list[int]]
 ) -> None:
-    engine = engine_of(model, **options)
+    engine = engine_of(**options)
     found = run(engine, requests_of(GREEDY))
     assert [ids_of(found[str(index)]) for index in range(len(PROMPTS))] == expected
     again = run(engine, requests_of(GREEDY))
@@ -158,23 +172,46 @@ def test_greedy_text_is_that_of_the_definition(
     assert engine.statistics().generated_tokens == 2 * 24 * len(PROMPTS)
 
 
-def test_what_was_saved_and_what_was_lost_is_counted(model: Transformer) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"block_size": 1, "blocks": 400},
+        {"block_size": 3, "blocks": 64, "max_step_tokens": 7},
+        {"block_size": 5, "blocks": 20, "max_step_tokens": 9},
+    ],
+    ids=str,
+)
+def test_blocks_of_any_size_give_the_same_text_on_pytorch(
+    options: dict[str, Any], model: Transformer, expected: list[list[int]]
+) -> None:
+    """The native core's blocks are multiples of 16 tokens."""
+    chosen = EngineConfig(**{name: value for name, value in options.items() if name != "blocks"})
+    executor = TorchExecutor(
+        model, num_blocks=options["blocks"], block_size=chosen.block_size, vocab_size=300
+    )
+    engine = Engine(executor, chosen)
+    for _ in range(2):
+        found = run(engine, requests_of(GREEDY))
+        assert [ids_of(found[str(index)]) for index in range(len(PROMPTS))] == expected
+
+
+def test_what_was_saved_and_what_was_lost_is_counted(engine_of: EngineOf) -> None:
     roomy, tight, plain = (
-        engine_of(model),
-        engine_of(model, blocks=14),
-        engine_of(model, prefix_caching=False, speculate=False),
+        engine_of(),
+        engine_of(blocks=7),
+        engine_of(prefix_caching=False, speculate=False),
     )
     for engine in (roomy, tight, plain):
         run(engine, requests_of(GREEDY))
-    assert roomy.statistics().cached_tokens == 40, (
-        "five blocks of eight, of the two prompts that begin alike"
+    assert roomy.statistics().cached_tokens == 32, (
+        "two blocks of sixteen, of the two prompts that begin alike"
     )
     assert plain.statistics().cached_tokens == plain.statistics().proposed == 0
     assert roomy.statistics().preemptions == 0 < tight.statistics().preemptions
     assert 0 < roomy.statistics().accepted < roomy.statistics().proposed
 
 
-def test_one_by_one_and_together_sampling_gives_the_same_text(model: Transformer) -> None:
+def test_one_by_one_and_together_sampling_gives_the_same_text(engine_of: EngineOf) -> None:
     options = [
         GenerationOptions(
             max_tokens=20,
@@ -191,29 +228,29 @@ def test_one_by_one_and_together_sampling_gives_the_same_text(model: Transformer
         Request(str(index), prompt, chosen)
         for index, (prompt, chosen) in enumerate(zip(PROMPTS, options, strict=True))
     ]
-    together = run(engine_of(model), requests)
+    together = run(engine_of(), requests)
     for request in requests:
         for engine in (
-            engine_of(model),
-            engine_of(model, speculate=False, max_step_tokens=5),
-            engine_of(model, batch_invariant=True),
+            engine_of(),
+            engine_of(speculate=False, max_step_tokens=5),
+            engine_of(batch_invariant=True),
         ):
             alone = run(engine, [request])[request.id]
             for index in range(request.options.n):
                 assert ids_of(alone, index) == ids_of(together[request.id], index)
 
 
-def test_batch_invariance_is_exact_where_it_is_asked_for(model: Transformer) -> None:
+def test_batch_invariance_is_exact_where_it_is_asked_for(engine_of: EngineOf) -> None:
     """Log-probabilities equal to the bit, not only the tokens: alone and among others, whatever is
     cached, preempted or cut.
     """
     options = GenerationOptions(max_tokens=12, temperature=0.0, logprobs=3)
     alone = [
-        run(engine_of(model, batch_invariant=True), [request])[request.id]
+        run(engine_of(batch_invariant=True), [request])[request.id]
         for request in requests_of(options)
     ]
-    for settings_ in ({}, {"max_step_tokens": 5}, {"blocks": 14}):
-        engine = engine_of(model, batch_invariant=True, **settings_)
+    for settings_ in ({}, {"max_step_tokens": 5}, {"blocks": 7}):
+        engine = engine_of(batch_invariant=True, **settings_)
         for _ in range(2):
             together = run(engine, requests_of(options))
             for index, events in enumerate(alone):
@@ -221,25 +258,25 @@ def test_batch_invariance_is_exact_where_it_is_asked_for(model: Transformer) -> 
                 assert scores == [score for event in events for score in event.logprobs]
 
 
-def test_sequences_are_those_of_their_own_seeds(model: Transformer) -> None:
+def test_sequences_are_those_of_their_own_seeds(engine_of: EngineOf) -> None:
     together = run(
-        engine_of(model), [Request("r", PROMPT, GenerationOptions(seed=11, n=3, max_tokens=12))]
+        engine_of(), [Request("r", PROMPT, GenerationOptions(seed=11, n=3, max_tokens=12))]
     )["r"]
     for index in range(3):
         alone = run(
-            engine_of(model),
+            engine_of(),
             [Request("r", PROMPT, GenerationOptions(seed=11 + index, max_tokens=12))],
         )["r"]
         assert ids_of(together, index) == ids_of(alone)
     fresh = [
-        ids_of(run(engine_of(model), [Request("r", PROMPT, GenerationOptions(max_tokens=12))])["r"])
+        ids_of(run(engine_of(), [Request("r", PROMPT, GenerationOptions(max_tokens=12))])["r"])
         for _ in range(2)
     ]
     assert fresh[0] != fresh[1]
 
 
-def test_several_sequences_compute_their_prompt_once(model: Transformer) -> None:
-    engine = engine_of(model)
+def test_several_sequences_compute_their_prompt_once(engine_of: EngineOf) -> None:
+    engine = engine_of()
     events = run(
         engine, [Request("r", tuple(range(50)), GenerationOptions(seed=0, n=4, max_tokens=3))]
     )["r"]
@@ -247,17 +284,17 @@ def test_several_sequences_compute_their_prompt_once(model: Transformer) -> None
         48,
         48,
         48,
-    ], "six full blocks of eight, three times"
+    ], "three full blocks of sixteen, three times"
     assert engine.statistics().prompt_tokens == 200
 
 
-def test_logprobs_are_those_of_the_model(model: Transformer) -> None:
+def test_logprobs_are_those_of_the_model(engine_of: EngineOf, model: Transformer) -> None:
     prompt = tuple(range(20))
     options = GenerationOptions(
         temperature=2.0, seed=1, max_tokens=9, logprobs=4, prompt_logprobs=2, logit_bias={5: 3.0}
     )
-    for settings_ in ({}, {"max_step_tokens": 6}, {"blocks": 4}):
-        engine = engine_of(model, **settings_)
+    for settings_ in ({}, {"max_step_tokens": 6}, {"blocks": 2}):
+        engine = engine_of(**settings_)
         events = run(
             engine, [Request("r", prompt, options), Request("s", tuple(range(15)), options)]
         )["r"]
@@ -276,12 +313,14 @@ def test_logprobs_are_those_of_the_model(model: Transformer) -> None:
         assert all(not event.prompt_logprobs for event in events[1:])
 
 
-def test_a_prompt_may_fill_the_context_where_one_token_is_asked_for(model: Transformer) -> None:
+def test_a_prompt_may_fill_the_context_where_one_token_is_asked_for(
+    engine_of: EngineOf, model: Transformer
+) -> None:
     """A text of the context's length can be scored: what is drawn after it is never read."""
     prompt = tuple(range(96))
     options = GenerationOptions(temperature=0.0, max_tokens=1, prompt_logprobs=0)
     for settings_ in ({}, {"max_step_tokens": 7}):
-        events = run(engine_of(model, **settings_), [Request("r", prompt, options)])["r"]
+        events = run(engine_of(**settings_), [Request("r", prompt, options)])["r"]
         with torch.inference_mode():
             logits = model(torch.tensor([prompt]))[0, :, :300]
         wanted = logits.log_softmax(-1)[range(95), prompt[1:]].tolist()
@@ -291,10 +330,12 @@ def test_a_prompt_may_fill_the_context_where_one_token_is_asked_for(model: Trans
         assert events[-1].finish == "length"
 
 
-def test_an_embedding_is_the_mean_of_the_final_states(model: Transformer) -> None:
+def test_an_embedding_is_the_mean_of_the_final_states(
+    engine_of: EngineOf, model: Transformer
+) -> None:
     prompt = tuple(range(60))
     for settings_ in ({}, {"max_step_tokens": 7}):
-        engine = engine_of(model, **settings_)
+        engine = engine_of(**settings_)
         run(engine, [Request("w", prompt, GREEDY)])
         (event,) = run(
             engine,
@@ -306,7 +347,7 @@ def test_an_embedding_is_the_mean_of_the_final_states(model: Transformer) -> Non
         assert (event.finish, event.ids) == ("stop", ())
 
 
-def test_ends(model: Transformer, expected: list[list[int]]) -> None:
+def test_ends(engine_of: EngineOf, expected: list[list[int]]) -> None:
     """An end token, a stop id, as many tokens as asked for, the end of the context; and what holds
     an end back.
     """
@@ -317,7 +358,7 @@ def test_ends(model: Transformer, expected: list[list[int]]) -> None:
         ends: frozenset[int] = frozenset(), **options: Any
     ) -> tuple[list[int], str | None]:
         chosen = GenerationOptions(temperature=0.0, **{"max_tokens": 24, **options})
-        events = run(engine_of(model), [Request("r", PROMPT, chosen, ends)])["r"]
+        events = run(engine_of(), [Request("r", PROMPT, chosen, ends)])["r"]
         return ids_of(events), events[-1].finish
 
     assert generated(frozenset([end])) == (free[: index + 1], "stop")
@@ -327,13 +368,13 @@ def test_ends(model: Transformer, expected: list[list[int]]) -> None:
     ids, _ = generated(frozenset([end]), min_tokens=index + 3)
     assert end not in ids[: index + 3]
     assert len(ids) > index + 3
-    long = run(engine_of(model), [Request("r", (1,) * 90, GREEDY), Request("s", (1,) * 95, GREEDY)])
+    long = run(engine_of(), [Request("r", (1,) * 90, GREEDY), Request("s", (1,) * 95, GREEDY)])
     assert (len(ids_of(long["r"])), long["r"][-1].finish) == (6, "length")
     assert (len(ids_of(long["s"])), long["s"][-1].finish) == (1, "length")
 
 
-def test_a_cancelled_request_is_gone_before_the_next_step(model: Transformer) -> None:
-    engine = engine_of(model)
+def test_a_cancelled_request_is_gone_before_the_next_step(engine_of: EngineOf) -> None:
+    engine = engine_of()
     for request in (
         Request("a", PROMPT, GREEDY),
         Request("b", tuple(range(40)), GenerationOptions(n=2, max_tokens=24)),
@@ -360,21 +401,25 @@ def test_a_cancelled_request_is_gone_before_the_next_step(model: Transformer) ->
 
 
 def test_a_step_that_failed_leaves_nothing_to_be_trusted(
-    model: Transformer, expected: list[list[int]]
+    engine_of: EngineOf, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = engine_of(model)
+    engine = engine_of()
     for request in requests_of(GREEDY):
         engine.add(request)
     engine.step()
     engine.step()
 
-    def break_down(*_: object) -> None:
+    real = engine.executor.run
+
+    def break_down(chunks: Sequence[ScheduledChunk]) -> StepOutput:
+        """Other tokens are written, and then no answer comes."""
+        real([replace(chunk, ids=[0] * len(chunk.ids)) for chunk in chunks])
         raise RuntimeError("no more memory")
 
-    hook = model.layers[1].register_forward_pre_hook(break_down)
+    monkeypatch.setattr(engine.executor, "run", break_down)
     with pytest.raises(RuntimeError, match="no more memory"):
         engine.step()
-    hook.remove()
+    monkeypatch.undo()
     failed = engine.fail("the model ran out of memory")
     assert {(event.request, event.finish, event.message) for event in failed} == {
         (str(index), "error", "the model ran out of memory") for index in range(len(PROMPTS))
@@ -416,22 +461,22 @@ def test_a_step_that_failed_leaves_nothing_to_be_trusted(
     ],
 )
 def test_what_can_never_be_served_is_rejected_at_once(
-    request_: Request, message: str, model: Transformer
+    request_: Request, message: str, engine_of: EngineOf
 ) -> None:
-    engine = engine_of(model, blocks=10)
+    engine = engine_of(blocks=5)
     with pytest.raises(RequestError, match=message):
         engine.add(request_)
     assert not engine.busy
 
 
-def test_the_whole_cache_may_go_to_one_request(model: Transformer) -> None:
-    engine = engine_of(model, blocks=10)
+def test_the_whole_cache_may_go_to_one_request(engine_of: EngineOf) -> None:
+    engine = engine_of(blocks=5)
     assert len(ids_of(run(engine, [Request("r", (1,) * 56, GREEDY)])["r"])) == 24
 
 
-def test_a_long_prompt_does_not_hold_up_those_who_are_being_served(model: Transformer) -> None:
+def test_a_long_prompt_does_not_hold_up_those_who_are_being_served(engine_of: EngineOf) -> None:
     """While 80 tokens of prompt are read in chunks, a running stream gets a token in every step."""
-    engine = engine_of(model, max_step_tokens=16, speculate=False)
+    engine = engine_of(max_step_tokens=16, speculate=False)
     engine.add(Request("stream", PROMPT, GREEDY))
     engine.step()
     engine.add(Request("long", tuple(range(80)), GREEDY))
@@ -465,15 +510,15 @@ def constrained(seed: int, **options: Any) -> GenerationOptions:
 
 
 def test_an_output_matches_its_constraint_whatever_else_is_computed(
-    model: Transformer, tiny_llama: LanguageModel
+    engine_of: EngineOf, tiny_llama: LanguageModel
 ) -> None:
     """Among free texts, with drafts and without: the same output, and always one that the schema
     allows.
     """
     compiler = ConstraintCompiler(tiny_llama.tokenizer, 300)
     texts: list[list[str]] = []
-    for settings_ in ({}, {"speculate": False}, {"max_step_tokens": 9, "blocks": 20}):
-        engine = engine_of(model, constraints=compiler, **settings_)
+    for settings_ in ({}, {"speculate": False}, {"max_step_tokens": 9, "blocks": 10}):
+        engine = engine_of(constraints=compiler, **settings_)
         requests = [
             Request(
                 f"c{seed}",
@@ -498,12 +543,12 @@ def test_an_output_matches_its_constraint_whatever_else_is_computed(
 
 
 def test_a_constraint_that_fails_ends_its_own_request_only(
-    model: Transformer,
+    engine_of: EngineOf,
     tiny_llama: LanguageModel,
     expected: list[list[int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = engine_of(model, constraints=ConstraintCompiler(tiny_llama.tokenizer, 300))
+    engine = engine_of(constraints=ConstraintCompiler(tiny_llama.tokenizer, 300))
     engine.add(Request("c", PROMPT, constrained(1)))
     calls = iter(range(4))
     allowed = Matcher.allowed
@@ -533,17 +578,17 @@ SCHEDULES = st.lists(
 @settings(max_examples=25)
 @given(
     schedule=SCHEDULES,
-    blocks=st.sampled_from([13, 20, 60]),
+    blocks=st.sampled_from([7, 10, 30]),
     max_step_tokens=st.sampled_from([3, 16, 64]),
 )
 def test_any_schedule_gives_the_same_text_and_leaks_no_block(
     schedule: list[tuple[str, int, int, bool]],
     blocks: int,
     max_step_tokens: int,
-    model: Transformer,
+    engine_of: EngineOf,
     expected: list[list[int]],
 ) -> None:
-    engine = engine_of(model, blocks=blocks, max_step_tokens=max_step_tokens, max_running=3)
+    engine = engine_of(blocks=blocks, max_step_tokens=max_step_tokens, max_running=3)
     found: dict[str, list[Event]] = defaultdict(list)
     prompts: dict[str, int] = {}
     cancelled: set[str] = set()

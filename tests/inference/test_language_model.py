@@ -1,4 +1,4 @@
-"""Text in, text out: ends, stop texts, streams, conversations."""
+"""Text in, text out: ends, stop texts, streams, conversations; on each executor."""
 
 import json
 import re
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from both_executors import EXECUTORS, weights_for
 
 from puna.errors import ConfigError, ModelFolderError, RequestError, TokenizerError
+from puna.inference.engine_config import EngineConfig
 from puna.inference.language_model import LanguageModel, load
 from puna.inference.request import Constraint
 from puna.model.init import init_weights
@@ -19,14 +21,27 @@ from puna.tokenizer.tokenizer import Tokenizer
 PROMPT = "the llama reads "
 
 
+@pytest.fixture(scope="module", params=EXECUTORS)
+def executor(request: pytest.FixtureRequest) -> str:
+    """The name of what runs the models of a test."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def random_llama(tiny_llama: LanguageModel) -> LanguageModel:
+def tiny_llama(executor: str, tiny_run: Path) -> LanguageModel:
+    """The finished run's model with its tokenizer."""
+    options = EngineConfig(isa="torch" if executor == "torch" else "auto")
+    return load(tiny_run / "model", "cpu", options=options)
+
+
+@pytest.fixture(scope="module")
+def random_llama(executor: str, tiny_llama: LanguageModel) -> LanguageModel:
     """Weights that nothing trained: every byte is about as likely, so most characters come in
     halves or are none at all.
     """
     model = build_transformer(tiny_llama.model.config).eval()
     init_weights(model, 0)
-    return LanguageModel(model, tiny_llama.tokenizer)
+    return LanguageModel(weights_for(executor, model), tiny_llama.tokenizer)
 
 
 def test_generation_is_the_decoded_ids(tiny_llama: LanguageModel) -> None:
@@ -51,6 +66,7 @@ def test_several_equal_the_single_ones(tiny_llama: LanguageModel) -> None:
     assert len({completion.text for completion in together}) == 3
 
 
+@pytest.mark.usefixtures("executor")
 @pytest.mark.parametrize("model", ["tiny_llama", "random_llama"])
 def test_streamed_pieces_join_to_the_whole(model: str, request: pytest.FixtureRequest) -> None:
     llama: LanguageModel = request.getfixturevalue(model)
@@ -62,6 +78,7 @@ def test_streamed_pieces_join_to_the_whole(model: str, request: pytest.FixtureRe
     assert texts == [completion.text for completion in llama.complete(PROMPT, **options)]
 
 
+@pytest.mark.usefixtures("executor")
 @pytest.mark.parametrize("model", ["tiny_llama", "random_llama"])
 def test_never_half_a_character(model: str, request: pytest.FixtureRequest) -> None:
     """Pieces cut inside a character would show U+FFFD where the bytes, decoded at once, show the
@@ -136,14 +153,16 @@ def test_an_end_token_ends_and_is_no_text(
     assert ended.text == tiny_llama.tokenizer.decode(free.ids[:length])
 
 
-def test_a_vocabulary_smaller_than_the_models_is_never_left(tiny_llama: LanguageModel) -> None:
+def test_a_vocabulary_smaller_than_the_models_is_never_left(
+    executor: str, tiny_llama: LanguageModel
+) -> None:
     """A small corpus gives fewer tokens than were asked for; the model keeps rows that no text
     belongs to.
     """
     config = tiny_llama.model.config.model_copy(update={"vocab_size": 4000})
     model = build_transformer(config).eval()
     init_weights(model, 0)
-    llama = LanguageModel(model, tiny_llama.tokenizer)
+    llama = LanguageModel(weights_for(executor, model), tiny_llama.tokenizer)
     assert max(llama.complete("a", seed=0, max_tokens=60)[0].ids) < 300
     with pytest.raises(RequestError, match="ids outside 0 to 299"):
         llama.stream([350])
@@ -198,21 +217,24 @@ def test_a_stream_that_is_left_or_never_read_costs_nothing_more(tiny_llama: Lang
     assert tiny_llama.engine.pool.in_use == 0
 
 
-def test_an_interruption_leaves_nothing_half_cached(tiny_llama: LanguageModel) -> None:
+def test_an_interruption_leaves_nothing_half_cached(
+    executor: str, tiny_llama: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ctrl-C inside a step, after its blocks were planned and before they are written."""
     text = "old pages and stone light " * 3
-    expected = LanguageModel(tiny_llama.model, tiny_llama.tokenizer).generate(
+    weights = weights_for(executor, tiny_llama.model)
+    expected = LanguageModel(weights, tiny_llama.tokenizer).generate(
         text, temperature=0.0, max_tokens=12
     )
-    llama = LanguageModel(tiny_llama.model, tiny_llama.tokenizer)
+    llama = LanguageModel(weights, tiny_llama.tokenizer)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    hook = llama.model.layers[0].register_forward_pre_hook(interrupt)
+    monkeypatch.setattr(llama.engine.executor, "run", interrupt)
     with pytest.raises(KeyboardInterrupt):
         llama.generate(text, temperature=0.0, max_tokens=12)
-    hook.remove()
+    monkeypatch.undo()
     assert not llama.engine.busy
     assert llama.generate(text, temperature=0.0, max_tokens=12) == expected
 

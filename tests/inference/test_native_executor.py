@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from both_executors import pack_model
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from puna.inference.engine import Engine
 from puna.inference.engine_config import EngineConfig
 from puna.inference.executor import Executor, ScheduledChunk
 from puna.inference.native_executor import NativeExecutor, random_native
-from puna.inference.native_weights import ACTIVATIONS, WeightFormat, parts_of, shape_of
+from puna.inference.native_weights import ACTIVATIONS, WeightFormat
 from puna.inference.request import GenerationOptions, Request
 from puna.inference.torch_executor import TorchExecutor
 from puna.model.config import ModelConfig
@@ -76,11 +77,7 @@ def model_of(kind: str) -> Transformer:
 
 @cache
 def packed_of(kind: str, weights: WeightFormat, lanes: int) -> PackedModel:
-    model = model_of(kind)
-    packed = PackedModel(shape_of(model), lanes, half=weights != "float32")
-    for name, part in parts_of(model, weights, lanes):
-        packed.add(name, part)
-    return packed
+    return pack_model(model_of(kind), lanes, weights)
 
 
 def native(
@@ -253,9 +250,7 @@ def test_a_weight_that_is_no_number_shows(weights: WeightFormat, tier: str) -> N
     model.load_state_dict(model_of("swiglu").state_dict())
     with torch.no_grad():
         model.embed_tokens.weight[7, 3] = torch.nan
-    packed = PackedModel(shape_of(model), library.lanes, half=weights != "float32")
-    for name, part in parts_of(model, weights, library.lanes):
-        packed.add(name, part)
+    packed = pack_model(model, library.lanes, weights)
     executor = NativeExecutor(library, packed, num_blocks=4, threads=2)
     assert np.isnan(logits_of(executor, piece_of([1, 2, 7], 0, 3, [0]))[2]).all()
     assert np.isfinite(logits_of(executor, piece_of([1, 2, 8], 0, 3, [1]))).all()

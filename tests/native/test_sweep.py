@@ -1,6 +1,6 @@
 """Some rounds of `make test-native`, with arrays that end at pages which must not be touched: the
-objects that are installed against the scalar one, headers compiled for the fastest tier, and the
-pool of threads.
+objects that are installed against the scalar one, headers and whole steps compiled for the fastest
+tier, and the pool of threads.
 """
 
 import shutil
@@ -38,11 +38,18 @@ def test_every_tier_agrees_with_the_scalar_one(program: str) -> None:
 
 @pytest.mark.skipif(not available_tiers(), reason="the native core is not built")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
-def test_paged_attention_agrees_with_float64() -> None:
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("sweep_paged_attention", "cases of paged attention are right"),  # beside float64
+        ("sweep_step", "models are right in whole steps"),  # beside each sequence alone
+    ],
+)
+def test_what_is_compiled_for_a_tier_is_right(program: str, said: str) -> None:
     tier = available_tiers()[-1]
-    result = sweep(tier, "--program", "sweep_paged_attention", "--cases", "40")
+    result = sweep(tier, "--program", program, "--cases", "40")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.startswith(f"{tier}: 40 cases of paged attention")
+    assert result.stdout.startswith(f"{tier}: 40 {said}")
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")

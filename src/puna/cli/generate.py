@@ -257,6 +257,7 @@ def _loaded(
 
     engine: settings of `EngineConfig`.
     """
+    from puna.cli.inference_options import say_passed_over
     from puna.cli.vocabulary_view import say_loss
     from puna.config import validate
     from puna.inference.engine_config import EngineConfig
@@ -275,6 +276,7 @@ def _loaded(
         )
     finally:
         gc.enable()
+    say_passed_over(engine["isa"], loaded.placement[0])
     say_loss(loaded.tokenizer)
     return loaded
 

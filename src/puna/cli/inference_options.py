@@ -1,4 +1,6 @@
-"""The options that every command which runs a model shares."""
+"""The options that every command which runs a model shares, and what each of them says about the
+native core.
+"""
 
 from typing import Annotated, Literal
 
@@ -22,3 +24,13 @@ Weights = Annotated[
         )
     ),
 ]
+
+
+def say_passed_over(isa: str, *devices: str) -> None:
+    """Say on standard error which tiers of the native core are damaged, and passed over for another
+    one or PyTorch, where this command chose among them: `isa` "auto", and a model on the CPU.
+    """
+    from puna.native.library import passed_over
+
+    for sentence in passed_over() if isa == "auto" and "cpu" in devices else ():
+        typer.echo(sentence, err=True)

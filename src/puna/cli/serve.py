@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from puna.cli.inference_options import Isa, Weights
+from puna.cli.inference_options import Isa, Weights, say_passed_over
 from puna.cli.model_specs import model_specs
 from puna.errors import ConfigError
 
@@ -239,7 +239,7 @@ def serve(
         ),
         engine,
         options,
-        lambda address, client: _announce(address, client, bool(api_key)),
+        lambda address, client: _announce(address, client, bool(api_key), isa),
         lambda requests: _announce_drain(requests, drain_seconds),
     )
     if code:
@@ -298,10 +298,11 @@ def parse_bytes(text: str) -> int:
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
-def _announce(address: "Address", client: "EngineClient", needs_key: bool) -> None:
+def _announce(address: "Address", client: "EngineClient", needs_key: bool, isa: str) -> None:
     """A line for each model, others for its own layout and defaults, and a request to try."""
     from puna.inference.generation_defaults import FILE, described
 
+    say_passed_over(isa, *(served.loaded.device for served in client.models.values()))
     for name, served in client.models.items():
         model = served.loaded
         adapters = "".join(f", adapter {name}:{adapter}" for adapter in model.adapters)

@@ -71,6 +71,16 @@ def open_weights(
     return read_model(path, device, dtype)
 
 
+def open_shape(path: Path | str) -> "Transformer":
+    """The model of `open_weights` on "meta", without its weights. Raises ModelFolderError."""
+    from puna.formats.gguf_model import read_gguf
+    from puna.model.transformer import build_transformer
+    from puna.model.weights import read_config
+
+    path = find_model(path)
+    return build_transformer(read_gguf(path).config if is_gguf(path) else read_config(path), "meta")
+
+
 def read_tokenizer(path: Path | str) -> Tokenizer:
     """The tokenizer of a model folder, of a tokenizer's own file, or of a GGUF file."""
     path = Path(path)

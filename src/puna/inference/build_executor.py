@@ -1,7 +1,7 @@
 """The executor of a model's weights, with a cache of as many blocks as the options allow."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from puna import host
@@ -11,6 +11,7 @@ from puna.inference.executor import Executor
 from puna.inference.native_executor import NativeExecutor
 from puna.native.library import Library
 from puna.native.model_runner import block_bytes
+from puna.native.packed_adapter import PackedAdapter
 from puna.native.packed_model import PackedModel
 
 if TYPE_CHECKING:
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PackedWeights:
-    """A model for the native core. read: opens the same model with PyTorch."""
+    """A model for the native core, with its adapters by name. read: opens the same model with
+    PyTorch, without adapters.
+    """
 
     packed: PackedModel
     library: Library
     read: "Callable[[], Transformer]"
+    adapters: Mapping[str, PackedAdapter] = field(default_factory=dict)
 
 
 def build_executor(
@@ -34,8 +38,10 @@ def build_executor(
     adapters: "Adapters | None" = None,
 ) -> Executor:
     """The executor of these weights; its cache is allocated here, and `options.threads` is from
-    here on the number of all of PyTorch's threads. Raises ConfigError for a cache too small for one
-    block.
+    here on the number of all of PyTorch's threads.
+
+    adapters: those attached to a Transformer; packed weights have their own. Raises ConfigError for
+    a cache too small for one block.
     """
     if isinstance(weights, PackedWeights):
         library, packed = weights.library, weights.packed
@@ -52,6 +58,7 @@ def build_executor(
             block_size=options.block_size,
             vocab_size=vocab_size,
             threads=options.threads or host.processors(),
+            adapters=weights.adapters,
         )
     import torch
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from puna.config import validate
 from puna.errors import ConfigError, RequestError, TokenizerError
-from puna.formats.model_path import find_model, open_weights, read_tokenizer
+from puna.formats.model_path import find_model, open_shape, open_weights, read_tokenizer
 from puna.inference.build_executor import PackedWeights, build_executor
 from puna.inference.constrain import ConstraintCompiler
 from puna.inference.detokenizer import Detokenizer
 from puna.inference.engine import Engine
 from puna.inference.engine_config import EngineConfig
 from puna.inference.generation_defaults import read_generation_defaults
+from puna.inference.native_adapters import packed_adapters
 from puna.inference.native_choice import choose_library, native_model, on_cpu
 from puna.inference.request import Event, Finish, GenerationOptions, Request, TokenLogprobs
 from puna.tokenizer.chat_layout import ChatLayout, chat_layout
@@ -249,20 +250,26 @@ def load(
 
         return open_weights(path, choose_device(device), dtype)
 
-    native = dtype is None and not adapters and on_cpu(device)
+    native = dtype is None and on_cpu(device)
     if not native and (options.weights != "auto" or options.isa not in ("auto", "torch")):
         raise ConfigError(
-            "isa and weights choose the native core, which runs models on a CPU, in a format of its"
-            " own and without adapters: leave them out, or leave out device, dtype and adapters"
+            "isa and weights choose the native core, which runs models on a CPU and in a format of"
+            " its own: leave them out, or leave out device and dtype"
         )
     library = choose_library(options) if native else None
     packed = native_model(path, library, options, read) if library is not None else None
-    weights = read() if packed is None or library is None else PackedWeights(packed, library, read)
+    folders = {name: Path(folder) for name, folder in (adapters or {}).items()}
+    weights: Transformer | PackedWeights
     attached = None
-    if adapters:
-        from puna.model.adapters import attach
+    if packed is not None and library is not None:
+        own = packed_adapters(folders, open_shape(path), packed) if folders else {}
+        weights = PackedWeights(packed, library, read, own)
+    else:
+        weights = read()
+        if folders:
+            from puna.model.adapters import attach
 
-        attached = attach(read(), {name: Path(folder) for name, folder in adapters.items()})
+            attached = attach(weights, folders)
     return LanguageModel(
         weights, read_tokenizer(path), options, attached, defaults=defaults, template=template
     )

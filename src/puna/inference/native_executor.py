@@ -4,8 +4,9 @@ TorchExecutor (torch_executor.py) is its twin, and what runs a model that the co
 for.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from puna.errors import NativeError
@@ -17,6 +18,7 @@ from puna.inference.native_weights import WeightFormat, random_parts, shape_by
 from puna.model.config import ModelConfig
 from puna.native.library import Library, load
 from puna.native.model_runner import Chunk, ModelRunner
+from puna.native.packed_adapter import PackedAdapter
 from puna.native.packed_model import PackedModel
 
 
@@ -26,10 +28,10 @@ class NativeExecutor:
     Its logits are numpy arrays. A row of them is the same to the last bit whatever else the step
     computes, wherever a prompt is cut, and on any number of threads.
 
-    vocab_size: the ids that have a text, which may be fewer than the model has rows for.
+    vocab_size: the ids that have a text, which may be fewer than the model has rows for. adapters:
+    by the names that chunks choose them by; the rows of a chunk without one have the bits that they
+    have without any.
     """
-
-    adapters: Collection[str] = ()
 
     def __init__(
         self,
@@ -40,19 +42,29 @@ class NativeExecutor:
         block_size: int = 16,
         vocab_size: int | None = None,
         threads: int = 1,
+        adapters: Mapping[str, PackedAdapter] = MappingProxyType({}),
     ) -> None:
+        self.adapters: Collection[str] = tuple(adapters)
         self.vocab_size = model.shape.vocabulary if vocab_size is None else vocab_size
         self.context_length = model.shape.positions
         self.num_blocks, self.block_size = num_blocks, block_size
         self.runner = ModelRunner(
-            library, model, num_blocks=num_blocks, block_size=block_size, threads=threads
+            library,
+            model,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            threads=threads,
+            adapters=adapters,
         )
 
     def run(self, chunks: Sequence[ScheduledChunk]) -> StepOutput:
         """As `Executor.run`."""
         pooled = any(chunk.pooled for chunk in chunks)
         logits, states = self.runner.run(
-            [Chunk(chunk.ids, chunk.start, chunk.blocks, chunk.rows) for chunk in chunks],
+            [
+                Chunk(chunk.ids, chunk.start, chunk.blocks, chunk.rows, chunk.adapter)
+                for chunk in chunks
+            ],
             self.vocab_size,
             states=pooled,
         )

@@ -5,14 +5,16 @@ No torch, and no threads of its: the core has its own. docs/native.md draws the 
 
 import ctypes
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from puna.errors import NativeError
 from puna.native.library import Library
+from puna.native.packed_adapter import LAYER_MATRICES, PackedAdapter
 from puna.native.packed_model import PackedModel
 from puna.native.packing import FORMATS, PackedLinear
 
@@ -63,8 +65,20 @@ class _Model(ctypes.Structure):
     )
 
 
+class _Update(ctypes.Structure):
+    _fields_ = (("a", _Linear), ("b", _pointer), ("panel", _pointer))
+
+
+class _Adapter(ctypes.Structure):
+    _fields_ = (("ranks", _long), ("update", ctypes.POINTER(_Update)))
+
+
 class _Chunk(ctypes.Structure):
-    _fields_ = (("start", _long), ("count", _long), ("token", _long), ("blocks", _pointer))
+    _fields_ = (
+        *((name, _long) for name in ("start", "count", "token")),
+        ("blocks", _pointer),
+        ("adapter", _pointer),
+    )
 
 
 class _Step(ctypes.Structure):
@@ -80,22 +94,24 @@ class _Step(ctypes.Structure):
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """The next tokens of one sequence: `ids` from position `start`. blocks: the sequence's, in
-    order, these tokens' included. rows: how many of the last ids logits are wanted after.
+    order, these tokens' included. rows: how many of the last ids logits are wanted after. adapter:
+    its name; None: the model as it is.
     """
 
     ids: Sequence[int]
     start: int
     blocks: Sequence[int]
     rows: int
+    adapter: str | None = None
 
 
 class ModelRunner:
     """A model with a cache of `num_blocks` blocks of `block_size` tokens, a multiple of 16, on
-    `threads` threads, MOST_THREADS at most.
+    `threads` threads, MOST_THREADS at most. adapters: by the names that chunks choose them by.
 
-    Raises NativeError for a model that the core cannot run, or where there is no memory or thread.
-    A row of logits depends on its own sequence alone, to the last bit: not on what else is in the
-    step, where a prompt is cut, or the number of threads.
+    Raises NativeError for a model or adapter that the core cannot run, or where there is no memory
+    or thread. A row of logits depends on its own sequence and adapter alone, to the last bit: not
+    on what else is in the step, where a prompt is cut, or the number of threads.
     """
 
     def __init__(
@@ -107,8 +123,11 @@ class ModelRunner:
         block_size: int,
         threads: int,
         input_levels: float = 0.0,
+        adapters: Mapping[str, PackedAdapter] = MappingProxyType({}),
     ) -> None:
         _check(library, model, block_size)
+        for name, adapter in adapters.items():
+            _check_adapter(name, adapter, model)
         self.model, self.tier, self.threads = model, library.tier, min(threads, MOST_THREADS)
         shape = model.shape
         bytes_ = num_blocks * block_bytes(library, model, block_size)
@@ -122,6 +141,8 @@ class ModelRunner:
             ) from None
         self._layers = (_Layer * shape.layers)(*map(self._layer, range(shape.layers)))
         self._model = self._described(block_size, input_levels)
+        self.adapters = dict(adapters)  # the arrays that the next line has the addresses of
+        self._adapters = {name: _adapter(each, shape.layers) for name, each in adapters.items()}
         self._scratch_bytes = library.function("step_scratch")
         self._scratch_bytes.restype = _long
         self._scratch_bytes.argtypes = (_pointer, _pointer, _pointer)
@@ -188,6 +209,8 @@ class ModelRunner:
             count = len(chunk.ids)
             each.start, each.count, each.token = chunk.start, count, token
             each.blocks = own.ctypes.data
+            if chunk.adapter is not None:
+                each.adapter = ctypes.addressof(self._adapters[chunk.adapter])
             token += count
             wanted.extend(range(token - chunk.rows, token))
         ids = np.array([id_ for chunk in chunks for id_ in chunk.ids], np.int64)
@@ -232,6 +255,36 @@ def _linear(packed: PackedLinear) -> _Linear:
         FORMATS.index(packed.kind),
         packed.group,
     )
+
+
+def _adapter(adapter: PackedAdapter, layers: int) -> _Adapter:
+    described = (_Update * (layers * len(LAYER_MATRICES)))()
+    for index in range(layers):
+        for matrix, name in enumerate(LAYER_MATRICES):
+            update = adapter.updates.get(f"{index}.{name}")
+            if update is not None:
+                described[index * len(LAYER_MATRICES) + matrix] = _Update(
+                    _linear(update.a), update.b.ctypes.data, update.panels.ctypes.data
+                )
+    return _Adapter(adapter.ranks, described)
+
+
+def _check_adapter(name: str, adapter: PackedAdapter, model: PackedModel) -> None:
+    """Raise NativeError where an update does not fit its matrix."""
+    for matrix, update in adapter.updates.items():
+        linear = model.linears.get(matrix)
+        if linear is None or matrix.partition(".")[2] not in LAYER_MATRICES:
+            raise NativeError(
+                f"the adapter {name!r} updates {matrix!r}, which is no matrix of a layer: pack it"
+                " for this model"
+            )
+        found = (update.a.kind, update.a.columns, update.a.lanes, len(update.panels))
+        wanted = ("float32", linear.columns, linear.lanes, linear.panels)
+        if found != wanted:
+            raise NativeError(
+                f"the adapter {name!r} has an update of format, columns, lanes and panels {found}"
+                f" for {matrix!r}, which has {wanted}: pack it for this model"
+            )
 
 
 def _check(library: Library, model: PackedModel, block_size: int) -> None:
