@@ -47,13 +47,15 @@ PUNA_EXPORT void PUNA_NAME(PUNA_TIER, row)(const PunaLinear* w, int64_t r, float
   weights_of_row(*w, r, y);
 }
 
-// Bytes that the keys, or the values, of one block of a layer take.
+// Bytes that the keys, or the values, of one block of a layer take, in a cache of this format.
 PUNA_EXPORT int64_t PUNA_NAME(PUNA_TIER, block_bytes)(int64_t kv_heads, int64_t width,
-                                                      int64_t block, int half) {
+                                                      int64_t block, int format) {
   const paged::Shape shape{kv_heads, kv_heads, width, block, 1.0f};
-  const int64_t keys = half ? paged::key_entries<bf16>(shape) : paged::key_entries<float>(shape);
-  const int64_t values = paged::value_entries(shape);
-  return kv_heads * (keys > values ? keys : values) * (half ? 2 : 4);
+  return with_cache_entry(format, [&](auto entry) {
+    using T = decltype(entry);
+    const int64_t keys = paged::key_entries<T>(shape), values = paged::value_entries<T>(shape);
+    return kv_heads * (keys > values ? keys : values) * int64_t(sizeof(T));
+  });
 }
 
 PUNA_EXPORT int64_t PUNA_NAME(PUNA_TIER, step_scratch)(const PunaPool* pool,

@@ -24,7 +24,7 @@ struct PunaLayer {
   const float* feed_forward_norm;
   PunaLinear gate_up;  // a panel of the gate's rows, one of the other's, and so on
   PunaLinear down;
-  void* keys;  // of the cache, in float32 or bfloat16 (paged_attention.h)
+  void* keys;  // of the cache, in its format (paged_cache.h)
   void* values;
 };
 
@@ -40,7 +40,7 @@ struct PunaModel {
   const float* norm;
   const PunaLayer* layer;
   int64_t block_size;   // tokens in a block of the cache
-  int32_t half_cache;   // 1: bfloat16
+  int32_t cache_format;  // PUNA_FLOAT32, PUNA_BFLOAT16 or PUNA_INT8
   float input_levels;   // the largest code of 8-bit weights' inputs; 0: the tier's own
 };
 

@@ -5,7 +5,7 @@
 
 // Raised with every change of a function's arguments or meaning; puna/native/library.py has the
 // number that it can call.
-PUNA_EXPORT int puna_version() { return 3; }
+PUNA_EXPORT int puna_version() { return 4; }
 
 // 1 where the processor, and the system with it, can run the code of a tier.
 PUNA_EXPORT int puna_runs(const char* tier) {

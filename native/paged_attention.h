@@ -9,7 +9,9 @@
 // prompt is cut, whatever else is in the step and on however many threads (paged_plan.h).
 //
 // Scores, sums and the softmax are float32. With keys and values in bfloat16, queries and weights
-// are rounded to it too where the processor multiplies pairs of it, and are float32 elsewhere.
+// are rounded to it too where the processor multiplies pairs of it, and are float32 elsewhere. With
+// codes, a query and the weights of a range, with the scales of the values in them, are codes of 16
+// bits (codes.h): sums of products are exact and the same in all tiers.
 // A value that is not finite may reach earlier tokens of its own chunk, but no other chunk's.
 #pragma once
 
@@ -29,18 +31,33 @@ struct Pass {
   float* out;        // float32 [N, H C]
 };
 
+// Scales of codes where T has them: of the rows' queries, of a range's keys and values, these with
+// zeros beyond its last key, and what those of the weights become.
+struct Scales {
+  const float* queries;
+  const float* keys;
+  const float* values;
+  float* weights;
+};
+
 // The rows of a tile from the first on that see a range: weights = exp(scale * scores - highest) of
 // float32 scores [rows, RANGE], with zeros up to the end of what the row's tile multiplies.
-// seen(i): how many keys of the range row i sees.
+// seen(i): how many keys of the range row i sees. The scores are overwritten.
 template <class T, class Seen>
-static void softmax(int64_t rows, float scale, float* scores, Operand<T>* weights, Seen seen,
-                    float* highest, float* total) {
+static void softmax(int64_t rows, float scale, float* scores, Operand<T>* weights,
+                    [[maybe_unused]] const Scales& scales, Seen seen, float* highest,
+                    float* total) {
   const F32 factor = broadcast(scale);
   const int64_t high = height(rows);
   for (int64_t i = 0; i < rows; i++) {
     float* row = scores + i * RANGE;
     const int64_t last = i / high * high + high - 1;
     const int64_t end = padded(seen(last < rows ? last : rows - 1));
+    if constexpr (SCALED<T>) {
+      const F32 query = broadcast(scales.queries[i]);
+      for (int64_t j = 0; j < end; j += LANES)
+        store(row + j, load(row + j) * load(scales.keys + j) * query);
+    }
     for (int64_t j = seen(i); j < end; j++) row[j] = -INFINITY;
     F32 top = broadcast(-INFINITY);
     for (int64_t j = 0; j < end; j += LANES) top = max(top, load(row + j));
@@ -50,9 +67,14 @@ static void softmax(int64_t rows, float scale, float* scores, Operand<T>* weight
     for (int64_t j = 0; j < end; j += LANES) {
       const F32 weight = exp(fma(load(row + j), factor, shift));
       sums = sums + weight;
-      store(weights + i * RANGE + j, weight);
+      if constexpr (SCALED<T>)
+        store(row + j, weight * load(scales.values + j));
+      else
+        store(weights + i * RANGE + j, weight);
     }
     total[i] = sum(sums);
+    if constexpr (SCALED<T>)
+      scales.weights[i] = coded(row, end, operand_levels(RANGE), weights + i * RANGE);
   }
 }
 
@@ -87,6 +109,8 @@ class Attention {
     scores_ = scratch.take<float>(ROWS * RANGE);
     weights_ = scratch.take<Operand<T>>(ROWS * RANGE);
     tail_ = scratch.take<T>(SLICE * wide_);
+    if constexpr (SCALED<T>)
+      for (float*& scales : scales_) scales = scratch.take<float>(RANGE);
     for (float*& partial : partials_) partial = scratch.take<float>(partial_entries(shape_, ROWS));
     const int64_t group = shape_.heads / shape_.kv_heads;
     const int64_t stride = (shape_.heads + 2 * shape_.kv_heads) * shape_.width;
@@ -95,7 +119,13 @@ class Attention {
       const int64_t position = tile.chunk->start + token;
       const float* q = pass.qkv + (tile.chunk->token + token) * stride +
                        (tile.kv_head * group + head) * shape_.width;
-      turned(q, pass.rotary, position, 1.0f, shape_.width, queries_ + i * wide_, wide_);
+      if constexpr (SCALED<T>) {
+        turned(q, pass.rotary, position, 1.0f, shape_.width, scores_, wide_);
+        query_scales_[i] =
+            coded(scores_, wide_, operand_levels(shape_.width), queries_ + i * wide_);
+      } else {
+        turned(q, pass.rotary, position, 1.0f, shape_.width, queries_ + i * wide_, wide_);
+      }
       seen_[i] = position + 1;
     }
   }
@@ -104,6 +134,7 @@ class Attention {
     const int64_t wide = padded(shape.width), size = sizeof(Operand<T>);
     return in_lines(size * ROWS * wide) + in_lines(4 * ROWS * RANGE) +
            in_lines(size * ROWS * RANGE) + in_lines(int64_t(sizeof(T)) * SLICE * wide) +
+           (SCALED<T> ? 2 * in_lines(4 * RANGE) : 0) +
            2 * 4 * partial_entries(shape, ROWS);
   }
 
@@ -139,7 +170,9 @@ class Attention {
   }
 
   void prefetch_keys(const T* slice) const {
-    for (int64_t c = 0; c < shape_.width; c += DEPTH<T>) prefetch(slice + c * shape_.block);
+    const int64_t step = shape_.block * DEPTH<T> * int64_t(sizeof(T));  // bytes from one to the next
+    const int64_t steps = step < 64 ? 64 / step : 1;                     // in a cache line
+    for (int64_t c = 0; c < shape_.width; c += steps * DEPTH<T>) prefetch(slice + c * shape_.block);
   }
   void prefetch_values(const T* slice) const {
     for (int64_t i = 0; i < SLICE * wide_; i += 64 / sizeof(T)) prefetch(slice + i);
@@ -164,7 +197,11 @@ class Attention {
       key_slices[i] = keys_at(begin + i * SLICE);
       value_slices[i] = values_at(begin + i * SLICE);
     }
-    if (keys % DEPTH<T>) value_slices[slices - 1] = last_slice(value_slices[slices - 1], keys);
+    const Scales scales{query_scales_ + first, scales_[0], scales_[1], weight_scales_};
+    if constexpr (SCALED<T>)
+      take_scales(begin, keys);  // 0 times a code that may be any is 0
+    else if (keys % DEPTH<T>)
+      value_slices[slices - 1] = last_slice(value_slices[slices - 1], keys);
 
     const Partial own = from_row(to, first);
     const auto key_at = [&](int64_t, int64_t key, bool first_time) {
@@ -178,7 +215,7 @@ class Attention {
     gathered<T>(rows, keys, queries_ + first * wide_, wide_, key_at, wide_,
                 shape_.block * DEPTH<T>, scores_, RANGE, seen,
                 [&](int64_t) { return shape_.width; });
-    softmax<T>(rows, shape_.scale, scores_, weights_, seen, own.highest, own.total);
+    softmax<T>(rows, shape_.scale, scores_, weights_, scales, seen, own.highest, own.total);
     const auto value_at = [&](int64_t key, int64_t column, bool first_time) {
       const int64_t slice = key / SLICE;
       if (first_time && column == 0 && slice + AHEAD < slices)
@@ -187,6 +224,21 @@ class Attention {
     };
     gathered<T>(rows, wide_, weights_, RANGE, value_at, SLICE, wide_ * DEPTH<T>, own.heads, wide_,
                 all, seen);
+    for (int64_t i = 0; SCALED<T> && i < rows; i++)
+      for (int64_t c = 0; c < wide_; c += LANES)
+        store(own.heads + i * wide_ + c,
+              load(own.heads + i * wide_ + c) * broadcast(weight_scales_[i]));
+  }
+
+  // The scales of the `keys` keys and values from position `begin` on.
+  void take_scales(int64_t begin, int64_t keys) {
+    for (int64_t i = 0; i < keys; i += SLICE) {
+      const int64_t head = tile_.kv_head, position = begin + i;
+      const T* const from[] = {key_scale(shape_, pass_.layer, *tile_.chunk, head, position),
+                               value_scale(shape_, pass_.layer, *tile_.chunk, head, position)};
+      for (int of = 0; of < 2; of++) std::memcpy(scales_[of] + i, from[of], SLICE * sizeof(float));
+    }
+    for (int64_t i = keys; i % SLICE; i++) scales_[1][i] = 0.0f;
   }
 
   // A copy of the slice that holds the last of `keys` values, with zeros in its second half of the
@@ -224,6 +276,8 @@ class Attention {
   Operand<T>* weights_;
   T* tail_;
   float* partials_[2];
+  float* scales_[2] = {nullptr, nullptr};  // of a range's keys and values
+  float query_scales_[ROWS], weight_scales_[ROWS];
   int64_t seen_[ROWS];  // keys that each row sees
 };
 

@@ -2,24 +2,48 @@
 // values in the blocks of a sequence.
 #pragma once
 
+#include <type_traits>
+
 #include "tile.h"
 
 namespace PUNA_TIER {
 namespace paged {
 
 // The format of A in a product with B in format T: float32 where pairs of bfloat16 are multiplied
-// in float32 anyway, so that only B is to be widened.
+// in float32 anyway, so that only B is to be widened. Of codes it has sixteen bits: their products
+// with those of eight are added up in 32 bits without loss.
+template <class T>
+struct OperandOf {
 #if defined(__AVX512BF16__)
-template <class T>
-using Operand = T;
+  using type = T;
 #else
-template <class T>
-using Operand = float;
+  using type = float;
 #endif
+};
+template <>
+struct OperandOf<int8_t> {
+  using type = int16_t;
+};
+template <class T>
+using Operand = typename OperandOf<T>::type;
+
+// The largest code of A in a sum of `depth` products, up to 2^15 of them; -128 is a code of B too.
+PUNA_INLINE float operand_levels(int64_t depth) {
+  const int64_t most = INT32_MAX / (128 * depth) - 1;
+  return float(most < INT16_MAX ? most : INT16_MAX);
+}
+
+// A register of the sums, and what they start from.
+PUNA_INLINE void clear(F32& sums) { sums = zero(); }
+PUNA_INLINE void clear(I32& sums) { sums = broadcast_whole(0); }
+PUNA_INLINE F32 in_float(F32 sums) { return sums; }
+PUNA_INLINE F32 in_float(I32 sums) { return as_float(sums); }
+template <class T>
+using Sum = std::conditional_t<sizeof(T) == 1, I32, F32>;
 
 // sums += A B of one step: A [ROWS, DEPTH], B [DEPTH, COLUMNS registers].
-template <int ROWS, int COLUMNS, class A, class B>
-PUNA_INLINE void add_step(F32 (&sums)[ROWS][COLUMNS], const A* a, int64_t ab,
+template <int ROWS, int COLUMNS, class S, class A, class B>
+PUNA_INLINE void add_step(S (&sums)[ROWS][COLUMNS], const A* a, int64_t ab,
                           B (&columns)[COLUMNS]) {
   for (int i = 0; i < ROWS; i++) {
     const auto row = broadcast_step(a + i * ab);
@@ -36,15 +60,15 @@ PUNA_INLINE void add_step(F32 (&sums)[ROWS][COLUMNS], const float* a, int64_t ab
   add_step(sums, a + 1, ab, half);
 }
 
-// C [ROWS, COLUMNS registers] = A B. `piece` rows of B follow one another, the DEPTH of a step
+// C [ROWS, COLUMNS registers] = A B, in float32. `piece` rows of B follow one another, the DEPTH of a step
 // together and `bb` entries from step to step; at(row, j): where the first of them is, for the
 // register j of the columns.
 template <class T, int ROWS, int COLUMNS, class At>
 PUNA_INLINE void gathered_tile(int64_t k, const Operand<T>* a, int64_t ab, At at, int64_t piece,
                                int64_t bb, float* c, int64_t cb) {
-  F32 sums[ROWS][COLUMNS];
+  Sum<T> sums[ROWS][COLUMNS];
   for (int i = 0; i < ROWS; i++)
-    for (int j = 0; j < COLUMNS; j++) sums[i][j] = zero();
+    for (int j = 0; j < COLUMNS; j++) clear(sums[i][j]);
   for (int64_t begin = 0; begin < k; begin += piece) {
     const T* b[COLUMNS];
     for (int j = 0; j < COLUMNS; j++) b[j] = at(begin, j);
@@ -56,7 +80,7 @@ PUNA_INLINE void gathered_tile(int64_t k, const Operand<T>* a, int64_t ab, At at
     }
   }
   for (int i = 0; i < ROWS; i++)
-    for (int j = 0; j < COLUMNS; j++) store(c + i * cb + j * LANES, sums[i][j]);
+    for (int j = 0; j < COLUMNS; j++) store(c + i * cb + j * LANES, in_float(sums[i][j]));
 }
 
 template <class T, int COLUMNS, class At>

@@ -1,11 +1,10 @@
 // Rows of x as a product reads them: rounded to its format, and for integer weights to eight bits
 // with a scale for each group of columns.
 //
-//   code = round(x / scale), scale = max|x| / levels;  sum of code * x over a group = whole * scale
-//
-// An entry that is not finite makes the scale of its group not a number, so that it shows.
+//   the codes of codes.h;  sum of code * x over a group = whole * scale
 #pragma once
 
+#include "codes.h"
 #include "linear.h"
 #include "pack.h"
 
@@ -52,19 +51,7 @@ PUNA_INLINE void rounded_row(const float* x, int64_t columns, int64_t filled, T*
 template <int BITS>
 PUNA_INLINE void quantized_group(const float* x, int64_t columns, int64_t filled, float levels,
                                  int8_t* codes, float* scale, int32_t* correction) {
-  F32 top = zero(), faults = zero();
-  for (int64_t i = 0; i < columns; i += LANES) {
-    const F32 value = load(x + i, left(columns, i));
-    top = max(top, absolute(value));
-    faults = fma(value, zero(), faults);
-  }
-  const float most = largest(top);
-  const float inverse = most > 0.0f ? levels / most : 0.0f;
-  *scale = most / levels + sum(faults);
-  for (int64_t i = 0; i < columns; i += LANES) {
-    const int n = left(columns, i);
-    store(codes + i, load(x + i, n) * broadcast(inverse), n);
-  }
+  *scale = coded(x, columns, levels, codes);
   for (int64_t i = columns; i < filled; i++) codes[i] = 0;
   int32_t total = 0;
   for (int64_t i = 0; i < columns; i++) total += codes[i];

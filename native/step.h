@@ -55,14 +55,22 @@ PUNA_INLINE paged::Shape heads_of(const PunaModel& model) {
   return {model.heads, model.kv_heads, model.head_width, model.block_size, model.score_scale};
 }
 
+// visit(an entry) of a cache in this format.
+template <class Visit>
+PUNA_INLINE auto with_cache_entry(int32_t format, Visit visit) {
+  if (format == PUNA_INT8) return visit(int8_t{});
+  if (format == PUNA_BFLOAT16) return visit(bf16{});
+  return visit(float{});
+}
+
 // Bytes of a member's memory for attention.
 PUNA_INLINE int64_t attention_scratch(const PunaModel& model) {
   const paged::Shape shape = heads_of(model);
-  const int64_t write =
-      model.half_cache ? paged::write_scratch<bf16>(shape) : paged::write_scratch<float>(shape);
-  const int64_t attend =
-      model.half_cache ? paged::attend_scratch<bf16>(shape) : paged::attend_scratch<float>(shape);
-  return in_lines(write > attend ? write : attend);
+  return with_cache_entry(model.cache_format, [&](auto entry) {
+    const int64_t write = paged::write_scratch<decltype(entry)>(shape);
+    const int64_t attend = paged::attend_scratch<decltype(entry)>(shape);
+    return in_lines(write > attend ? write : attend);
+  });
 }
 
 PUNA_INLINE int64_t phases_of(const PunaModel& model) {
@@ -285,7 +293,8 @@ static void step_of(void* data, int number) {
     for (int64_t j = 0; j < model.width; j++) x[j] *= model.embedding_scale;
   });
   for (int64_t l = 0; l < model.layers; l++) {
-    (model.half_cache ? attention_half<bf16> : attention_half<float>)(member, l);
+    with_cache_entry(model.cache_format,
+                     [&](auto entry) { attention_half<decltype(entry)>(member, l); });
     feed_forward_half(member, l);
   }
   output_layer(member);

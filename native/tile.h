@@ -13,12 +13,14 @@ constexpr int TILE_ROWS = 6;
 
 // How many rows of B one step of the product takes.
 template <class T>
-constexpr int DEPTH = sizeof(T) == 2 ? 2 : 1;
+constexpr int DEPTH = sizeof(T) <= 2 ? 2 : 1;
 
 PUNA_INLINE F32 load_step(const float* p) { return load(p); }
 PUNA_INLINE Pairs load_step(const bf16* p) { return load_pairs(p); }
+PUNA_INLINE Words load_step(const int8_t* p) { return load_words(p); }
 PUNA_INLINE F32 broadcast_step(const float* p) { return broadcast(*p); }
 PUNA_INLINE Pairs broadcast_step(const bf16* p) { return broadcast_pair(p); }
+PUNA_INLINE Words broadcast_step(const int16_t* p) { return broadcast_words(p); }
 
 // Strides count entries of the type: `ab` from row to row of A, `bb` from step to step of B.
 template <class T, int ROWS, int COLUMNS>

@@ -10,6 +10,8 @@
 // fma, fused     a * b + c; `fused` is rounded once in every tier
 // I32            a register of LANES whole numbers
 // Unsigned       four bytes a lane, from 0 to 255; Signed: from -128 to 127
+// Words          a register of LANES pairs of 16-bit whole numbers, for products that add two at a
+//                time in 32 bits; bytes are widened to them
 // Partial        sums of the products of four bytes a lane, exact for RUN<bits> steps from begin_run
 //                on, which may go on from a total; end_run gives the total with them
 #pragma once
@@ -105,12 +107,15 @@ PUNA_INLINE void store(bf16* p, F32 x, int n) {
   std::memcpy(p, whole, n * sizeof(bf16));
 }
 
-PUNA_INLINE void store(int8_t* p, F32 x, int n) {
+template <class Code>
+PUNA_INLINE void store_codes(Code* p, F32 x, int n) {
   if (n >= LANES) return store(p, x);
-  alignas(64) int8_t whole[LANES];
+  alignas(64) Code whole[LANES];
   store(whole, x);
-  std::memcpy(p, whole, n);
+  for (int i = 0; i < n; i++) p[i] = whole[i];
 }
+PUNA_INLINE void store(int8_t* p, F32 x, int n) { store_codes(p, x, n); }
+PUNA_INLINE void store(int16_t* p, F32 x, int n) { store_codes(p, x, n); }
 
 // Into the second-level cache; p need not be anybody's.
 PUNA_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }

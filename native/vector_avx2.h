@@ -146,4 +146,26 @@ PUNA_INLINE void store(int8_t* p, F32 x) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
 }
 
+PUNA_INLINE void store(int16_t* p, F32 x) {
+  const __m256i whole = _mm256_cvtps_epi32(x.value);
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(p),
+      _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
+}
+
+struct Words {
+  __m256i value;
+};
+PUNA_INLINE Words load_words(const int8_t* p) {
+  return {_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+PUNA_INLINE Words broadcast_words(const int16_t* p) {
+  int32_t both;
+  std::memcpy(&both, p, 4);
+  return {_mm256_set1_epi32(both)};
+}
+PUNA_INLINE I32 dot(I32 acc, Words a, Words b) {
+  return {_mm256_add_epi32(acc.value, _mm256_madd_epi16(a.value, b.value))};
+}
+
 }  // namespace PUNA_TIER

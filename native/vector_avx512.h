@@ -132,4 +132,26 @@ PUNA_INLINE void store(int8_t* p, F32 x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
 
+PUNA_INLINE void store(int16_t* p, F32 x) {
+  const __m256i words = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x.value));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), words);
+}
+
+struct Words {
+  __m512i value;
+};
+PUNA_INLINE Words load_words(const int8_t* p) {
+  return {_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+PUNA_INLINE Words broadcast_words(const int16_t* p) {
+  int32_t both;
+  std::memcpy(&both, p, 4);
+  return {_mm512_set1_epi32(both)};
+}
+// As for the products of four bytes, without the intrinsic.
+PUNA_INLINE I32 dot(I32 acc, Words a, Words b) {
+  asm("vpdpwssd %2, %1, %0" : "+v"(acc.value) : "v"(a.value), "v"(b.value));
+  return acc;
+}
+
 }  // namespace PUNA_TIER

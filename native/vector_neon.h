@@ -133,4 +133,21 @@ PUNA_INLINE void store(int8_t* p, F32 x) {
   std::memcpy(p, &bytes, LANES);
 }
 
+PUNA_INLINE void store(int16_t* p, F32 x) { vst1_s16(p, vqmovn_s32(vcvtnq_s32_f32(x.value))); }
+
+struct Words {
+  int16x8_t value;
+};
+PUNA_INLINE Words load_words(const int8_t* p) { return {vmovl_s8(vld1_s8(p))}; }
+PUNA_INLINE Words broadcast_words(const int16_t* p) {
+  int32_t both;
+  std::memcpy(&both, p, 4);
+  return {vreinterpretq_s16_s32(vdupq_n_s32(both))};
+}
+PUNA_INLINE I32 dot(I32 acc, Words a, Words b) {
+  const int32x4_t low = vmull_s16(vget_low_s16(a.value), vget_low_s16(b.value));
+  const int32x4_t high = vmull_high_s16(a.value, b.value);
+  return {vaddq_s32(acc.value, vpaddq_s32(low, high))};
+}
+
 }  // namespace PUNA_TIER

@@ -95,9 +95,24 @@ PUNA_INLINE F32 load_half(const uint16_t* p) {
                                       : std::ldexp(1024.0f + fraction, exponent - 25);
   return {*p >> 15 ? -size : size};
 }
+PUNA_INLINE float nearest_within(float x, float low, float high) {
+  const float nearest = std::nearbyint(x);
+  return nearest > high ? high : nearest > low ? nearest : low;
+}
 PUNA_INLINE void store(int8_t* p, F32 x) {
-  const float nearest = std::nearbyint(x.value);
-  *p = int8_t(nearest > 127.0f ? 127.0f : nearest > -128.0f ? nearest : -128.0f);
+  *p = int8_t(nearest_within(x.value, -128.0f, 127.0f));
+}
+PUNA_INLINE void store(int16_t* p, F32 x) {
+  *p = int16_t(nearest_within(x.value, -32768.0f, 32767.0f));
+}
+
+struct Words {
+  int16_t first, second;
+};
+PUNA_INLINE Words load_words(const int8_t* p) { return {p[0], p[1]}; }
+PUNA_INLINE Words broadcast_words(const int16_t* p) { return {p[0], p[1]}; }
+PUNA_INLINE I32 dot(I32 acc, Words a, Words b) {
+  return {acc.value + a.first * b.first + a.second * b.second};
 }
 
 }  // namespace PUNA_TIER

@@ -62,7 +62,7 @@ class Cache {
     }
     const int64_t size = blocks * shape.kv_heads * int64_t(sizeof(T));
     keys_ = std::make_unique<Memory>(size * paged::key_entries<T>(shape), place, 1);
-    values_ = std::make_unique<Memory>(size * paged::value_entries(shape), place, 1);
+    values_ = std::make_unique<Memory>(size * paged::value_entries<T>(shape), place, 1);
   }
   paged::Layer<T> layer() const {
     return {reinterpret_cast<T*>(keys_->begin()), reinterpret_cast<T*>(values_->begin())};
@@ -174,13 +174,20 @@ class Engine {
   bool again_ = true;
 };
 
-// One row of a head as the products take it: in bfloat16 the entries that the kernel has, which are
-// rounded after float32 arithmetic; in float32 turned in float64.
+// One row of a head as the products take it: in bfloat16 and in codes the entries that the kernel
+// has, which are rounded after float32 arithmetic; in float32 turned in float64.
 template <class T>
 std::vector<double> operand(const Model& model, const float* x, int64_t position, bool rotated) {
   const int64_t width = model.shape.width, half = rotated ? model.half : 0;
   std::vector<double> y(x, x + width);
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (std::is_integral_v<T>) {
+    std::vector<float> whole(static_cast<size_t>(padded(width)));
+    std::vector<T> codes(whole.size());
+    turned(x, rotated ? model.rotary() : Rotary{}, position, 1.0f, width, whole.data(), width);
+    const float levels = sizeof(T) == 1 ? paged::LARGEST_CODE : paged::operand_levels(width);
+    const double scale = coded(whole.data(), width, levels, codes.data());
+    for (int64_t i = 0; i < width; i++) y[size_t(i)] = codes[size_t(i)] * scale;
+  } else if constexpr (sizeof(T) == 2) {
     std::vector<T> rows(static_cast<size_t>(padded(width)));
     turned(x, rotated ? model.rotary() : Rotary{}, position, 1.0f, width, rows.data(), width);
     for (int64_t i = 0; i < width; i++) y[size_t(i)] = widened(rows[size_t(i)]);
@@ -327,9 +334,14 @@ class PagedSweep {
   }
 
   // Weights that are rounded to bfloat16 lose half a unit in the last of its 8 bits, unless they are
-  // 1.
+  // 1. Those in codes of 16 bits lose half of the range's largest / 32767 each; all are at least the
+  // largest together, and where they are equal as many times it as there are.
+  double weight_error() const {
+    if (sizeof(T) == 1) return (equal_ ? 1.0 : double(paged::RANGE)) * 0.5 / 32767;
+    return sizeof(paged::Operand<T>) == 2 && !equal_ ? 0x1p-9 : 0.0;
+  }
   bool compare(const Sequence& sequence, const float* got) {
-    const double bound = (sizeof(paged::Operand<T>) == 2 && !equal_ ? 0x1p-9 : 1e-5) * sequence.qkv.largest();
+    const double bound = (weight_error() + 1e-5) * sequence.qkv.largest();
     const std::vector<double> wanted = expected<T>(*model_, sequence);
     for (size_t i = 0; i < wanted.size(); i++) {
       const double error = std::fabs(double(got[i]) - wanted[i]);
@@ -353,6 +365,8 @@ class PagedSweep {
 int main(int count, char** arguments) {
   return run_cases(count, arguments, "cases of paged attention are right", [](uint64_t seed) {
     Random random(seed);
-    return seed % 2 ? PagedSweep<float>(random).run() : PagedSweep<bf16>(random).run();
+    return seed % 3 == 0   ? PagedSweep<int8_t>(random).run()
+           : seed % 3 == 1 ? PagedSweep<float>(random).run()
+                           : PagedSweep<bf16>(random).run();
   });
 }

@@ -115,7 +115,7 @@ class Case {
     model_.activation = int32_t(random_.whole(0, 4));
     model_.rotary_half = random_.whole(0, model_.head_width / 2);
     model_.block_size = 16 * random_.whole(1, 2);
-    model_.half_cache = int32_t(random_.whole(0, 1));
+    model_.cache_format = int32_t(random_.whole(PUNA_FLOAT32, PUNA_INT8));
     model_.input_levels = 0.0f;
     members_ = int(random_.whole(2, 6));
     std::snprintf(current, sizeof current,
@@ -204,7 +204,7 @@ class Case {
         std::swap(block, first[size_t(random_.whole(0, int64_t(first.size()) - 1))]);
     const int64_t bytes = blocks * PUNA_NAME(PUNA_TIER, block_bytes)(
                                        model_.kv_heads, model_.head_width, model_.block_size,
-                                       model_.half_cache);
+                                       model_.cache_format);
     for (PunaLayer& layer : made.layers)
       for (void** part : {&layer.keys, &layer.values}) {
         made.memory.emplace_back(bytes, place_, 4);

@@ -82,6 +82,14 @@ def test_the_table(puna: Puna) -> None:
     assert "prefill int8: llama.cpp failed: it ended with code 1" in text
 
 
+def test_an_int8_cache_is_said_and_held_to_no_bar(puna: Puna) -> None:
+    arguments = ("bench", "inference", "15M", "--kv-cache-dtype", "int8")
+    assert "medians of 5 runs, Puna's keys and values in int8" in puna(*arguments).out
+    found = json.loads(puna(*arguments, "--json").out)
+    assert found["int8_cache"] is True
+    assert (found["rows"][0]["ratio"], found["rows"][0]["bar"]) == (2.0, None)
+
+
 def test_the_json(puna: Puna) -> None:
     found = json.loads(puna("bench", "inference", "15M", "--json").out)
     assert (found["model"], found["tier"], found["threads"]) == ("15M", "avx2", 2)

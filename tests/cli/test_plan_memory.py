@@ -51,6 +51,12 @@ def test_four_bits_shrink_the_weights_and_leave_the_cache(puna: Puna) -> None:
     assert gigabytes(out, "kv cache") == [round(2 * 80 * 8192 * 2 * 1024 / 1e9, 3)]
 
 
+def test_an_int8_cache_takes_about_half(puna: Puna) -> None:
+    out = puna("plan", "memory", "llama-3-8b", "--context", 8192, "--kv-cache-dtype", "int8").out
+    # a byte an entry, and four for each key and each value of a head
+    assert gigabytes(out, "kv cache") == [round(2 * 32 * 8 * (128 + 4) * 8192 / 1e9, 3)]
+
+
 def test_precision_and_device_reach_the_estimate(puna: Puna) -> None:
     config, tiers = ModelConfig.model_validate({"preset": "puna-4m"}), available_tiers()
     for device in ("cpu", "cuda"):

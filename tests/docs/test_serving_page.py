@@ -184,6 +184,8 @@ def test_the_sizes_on_the_page(tmp_path: Path) -> None:
         f"{large:,} bytes a token, so `--cache-memory 16GiB` holds"
         f" {parse_bytes('16GiB') // large:,} tokens" in text
     )
+    small, short = (kv_bytes_per_token(each, int8_cache=True) for each in (quickstart, llama))
+    assert f"takes {small:,} bytes, Llama 3 8B {short:,}, {short / large:.0%} of bfloat16's" in text
 
 
 def test_the_proxy_allows_what_the_limits_allow() -> None:

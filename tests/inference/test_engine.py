@@ -81,6 +81,7 @@ def engine_of(model: Transformer, request: pytest.FixtureRequest) -> EngineOf:
             "num_blocks": blocks,
             "block_size": chosen.block_size,
             "vocab_size": 300,
+            "int8_cache": chosen.kv_cache_dtype == "int8",
         }
         if packed is None:
             executor = TorchExecutor(model, batch_invariant=chosen.batch_invariant, **sizes)
@@ -209,6 +210,22 @@ def test_what_was_saved_and_what_was_lost_is_counted(engine_of: EngineOf) -> Non
     assert plain.statistics().cached_tokens == plain.statistics().proposed == 0
     assert roomy.statistics().preemptions == 0 < tight.statistics().preemptions
     assert 0 < roomy.statistics().accepted < roomy.statistics().proposed
+
+
+def test_over_an_int8_cache_drafts_sharing_and_preemption_change_no_text(
+    engine_of: EngineOf,
+) -> None:
+    plain = engine_of(kv_cache_dtype="int8", prefix_caching=False, speculate=False)
+    wanted = {name: ids_of(events) for name, events in run(plain, requests_of(GREEDY)).items()}
+    for options in ({}, {"blocks": 7}, {"max_step_tokens": 5}, {"block_size": 64}):
+        engine = engine_of(kv_cache_dtype="int8", **options)
+        for _ in range(2):
+            found = run(engine, requests_of(GREEDY))
+            assert {name: ids_of(events) for name, events in found.items()} == wanted, options
+        statistics = engine.statistics()
+        assert 0 < statistics.accepted < statistics.proposed, options
+        assert statistics.cached_tokens > 0
+        assert (statistics.preemptions > 0) == ("blocks" in options)
 
 
 def test_one_by_one_and_together_sampling_gives_the_same_text(engine_of: EngineOf) -> None:

@@ -175,6 +175,16 @@ def test_pytorch_runs_where_it_is_asked_for(folder: Path) -> None:
     assert not (folder / ".puna").exists()
 
 
+@pytest.mark.parametrize("isa", ["auto", "torch"])
+def test_an_int8_cache_has_more_blocks_in_the_same_memory(isa: str, tmp_path: Path) -> None:
+    """Of 16 tokens: keys and values of 2 layers, 2 heads, 16 entries, and a scale in float32."""
+    folder = save_llama_folder(tmp_path / "model", build_llama(head_width=16))
+    for dtype, width in (("auto", 16 * 4), ("int8", 16 + 4)):
+        model = opened(folder, isa=isa, kv_cache_dtype=dtype)
+        assert model.engine.executor.num_blocks == (1 << 20) // (16 * 2 * 2 * 2 * width)
+        assert len(greedy(model)) == 12
+
+
 def test_pytorch_runs_where_the_core_was_not_built(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

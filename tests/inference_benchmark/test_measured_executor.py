@@ -12,10 +12,11 @@ import torch
 from puna.inference.executor import ScheduledChunk, StepOutput
 from puna.inference_benchmark import measured_process
 from puna.inference_benchmark.measured_executor import MeasuredExecutor, blocks_for
-from puna.inference_benchmark.measured_process import Setup
+from puna.inference_benchmark.measured_process import Computer, Setup
 from puna.inference_benchmark.torch_programs import DynamicInt8
 from puna.inference_benchmark.workload import WORKLOADS, Workload
 from puna.model.config import ModelConfig
+from puna.native.library import available_tiers
 
 VOCABULARY = 50
 
@@ -105,8 +106,30 @@ def test_the_process_answers_line_by_line(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(answer["seconds"] > 0 for answer in answers)
 
 
+@pytest.mark.parametrize("computer", ["float32", "native"])
+def test_keys_and_values_are_kept_as_asked(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if computer == "native" and not available_tiers():
+        pytest.skip("the native core is not built")
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    shape = ModelConfig(vocab_size=40, width=64, num_layers=1, num_heads=2, context_length=64)
+    sizes = {}
+    for int8_cache in (False, True):
+        setup = Setup(computer, "bf16", 1, 4, shape.model_dump(mode="json"), None, int8_cache)
+        executor = measured_process._opened(setup)._executor
+        kept = executor._cache.keys if computer == "float32" else executor.runner._cache
+        sizes[int8_cache] = kept[0].nbytes
+    slots = 4 * 16 * 2  # of 32 entries
+    assert sizes == (
+        {False: slots * 32 * 4, True: slots * 32}
+        if computer == "float32"  # the scales have memory of their own
+        else {False: slots * 32 * 2, True: slots * (32 + 4)}
+    )
+
+
 def test_a_setup_survives_its_command_line() -> None:
-    setup = Setup("native", "int4", 2, 9, {"width": 8}, "a folder")
+    setup = Setup("native", "int4", 2, 9, {"width": 8}, "a folder", int8_cache=True)
     *_, text = setup.command()
     assert Setup(**json.loads(text)) == setup
     assert asdict(setup)["folder"] == "a folder"

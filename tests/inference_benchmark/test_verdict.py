@@ -59,8 +59,19 @@ def judged(found: Row, tier: str = "avx512_bf16", subject: Subject = BIG) -> Ver
 def test_decode_reads_weights_and_half_of_the_new_keys(weights: Format, size: float) -> None:
     """4 tokens after 10: 12 positions on average, with keys and values of 2 heads in 16 bits."""
     keys = 12 * 3 * (2 * 2 * 2) * 2
-    share = share_of_limit(Workload("decode", "decode", 4, context=10), weights, TINY, 50.0, LIMITS)
+    work = Workload("decode", "decode", 4, context=10)
+    share = share_of_limit(work, weights, TINY, 50.0, LIMITS)
     assert share == pytest.approx(50 * ((BLOCKS + OUTPUT) * size + keys) / 1e9)
+    codes = 12 * 3 * (2 * 2) * (2 + 4)  # of 2 entries each, with a scale
+    share = share_of_limit(work, weights, TINY, 50.0, LIMITS, int8_cache=True)
+    assert share == pytest.approx(50 * ((BLOCKS + OUTPUT) * size + codes) / 1e9)
+
+
+def test_an_int8_cache_has_a_ratio_and_no_bar() -> None:
+    """The rivals keep keys and values in 16 bits."""
+    measured = row("decode-4k", "int4", ours=30, llama=10)
+    found = judge(measured, BIG, "avx512", int8_cache=True)
+    assert (found.ratio, found.rival, found.bar, found.met) == (3.0, LLAMA, None, None)
 
 
 def test_streams_share_one_reading_of_the_weights() -> None:

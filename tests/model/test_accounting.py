@@ -99,11 +99,18 @@ def test_a_large_model_costs_six_flops_a_parameter_and_two_percent_of_attention(
 
 
 @settings(max_examples=20)
-@given(config=configs(), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
-def test_cache_bytes_equal_a_real_cache_s(config: ModelConfig, dtype: torch.dtype) -> None:
-    cache = PagedCache(config, num_blocks=3, block_size=7, dtype=dtype)
-    real = sum(tensor.nbytes for tensor in (*cache.keys, *cache.values))
-    assert real == 3 * 7 * kv_bytes_per_token(config, dtype.itemsize)
+@given(
+    config=configs(),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    int8_cache=st.booleans(),
+)
+def test_cache_bytes_equal_a_real_cache_s(
+    config: ModelConfig, dtype: torch.dtype, int8_cache: bool
+) -> None:
+    cache = PagedCache(config, num_blocks=3, block_size=7, dtype=dtype, int8_cache=int8_cache)
+    scales = (tensor for pair in cache.scales for tensor in pair)
+    real = sum(tensor.nbytes for tensor in (*cache.keys, *cache.values, *scales))
+    assert real == 3 * 7 * kv_bytes_per_token(config, dtype.itemsize, int8_cache=int8_cache)
 
 
 def test_published_cache_sizes() -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from puna.cli.inference_options import KVCacheDtype
+
 if TYPE_CHECKING:
     from puna.inference_benchmark.comparison import Plan
     from puna.inference_benchmark.verdict import Row, Verdict
@@ -51,6 +53,7 @@ def inference(
     ] = "",
     threads: Annotated[int, typer.Option(help="Of every program's arithmetic.")] = 2,
     runs: Annotated[int, typer.Option(help="Rounds of each median, at least 5.")] = 5,
+    kv_cache_dtype: KVCacheDtype = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, with all figures of all rounds.")
     ] = False,
@@ -83,12 +86,15 @@ def inference(
     subject = find_subject(model)
     chosen = chosen_formats(_words(formats))
     found = (peers, find_peers(peers, subject, chosen)) if peers is not None else None
-    plan = check_plan(Plan(subject, chosen_workloads(_words(works)), chosen, threads, runs, found))
+    int8_cache = kv_cache_dtype == "int8"
+    plan = check_plan(
+        Plan(subject, chosen_workloads(_words(works)), chosen, threads, runs, found, int8_cache)
+    )
     tier = native_tier()
     measured = compare(
         plan, tier, lambda work, weights: typer.echo(f"{work.name} {weights}", err=True)
     )
-    rows = [(row, judge(row, subject, tier)) for row in measured]
+    rows = [(row, judge(row, subject, tier, int8_cache=int8_cache)) for row in measured]
     if as_json:
         typer.echo(json.dumps(_as_json(plan, tier, rows), indent=1))
     else:
@@ -110,6 +116,7 @@ def _as_json(plan: "Plan", tier: str, rows: Rows) -> dict[str, Any]:
         "parameters": plan.subject.parameters.total,
         "tier": tier,
         "threads": plan.threads,
+        "int8_cache": plan.int8_cache,
         "peers": peer_commits(plan),
         "rows": [
             {"work": row.work.name, "format": row.format, "unit": row.work.unit}
@@ -129,6 +136,7 @@ def _print(plan: "Plan", tier: str, rows: Rows) -> None:
     typer.echo(
         f"{plan.subject.name}: {amount(plan.subject.parameters.total)} parameters;"
         f" tier {tier}, {plan.threads} threads, medians of {plan.runs} runs"
+        + (", Puna's keys and values in int8" if plan.int8_cache else "")
     )
     others = max((row.limits.others or 0.0 for row, _ in rows), default=0.0)
     if others >= 0.1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from puna.cli.inference_options import Isa, Weights
+from puna.cli.inference_options import Isa, KVCacheDtype, Weights
 from puna.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def generate(
     device: Device = "auto",
     isa: Isa = "auto",
     weights: Weights = "auto",
+    kv_cache_dtype: KVCacheDtype = "auto",
 ) -> None:
     """Continue a text with a model, token by token.
 
@@ -130,7 +131,16 @@ def generate(
         raise ConfigError(f"a text or --ids, but {given} was given: give one of them")
     if ids is not None and template is not None:
         raise ConfigError("--template lays out a text, but --ids are no text: give one of them")
-    loaded = _loaded(model, device, adapter, generation_config, template, isa=isa, weights=weights)
+    loaded = _loaded(
+        model,
+        device,
+        adapter,
+        generation_config,
+        template,
+        isa=isa,
+        weights=weights,
+        kv_cache_dtype=kv_cache_dtype,
+    )
     options = _options(
         loaded,
         _OF_GENERATE,
@@ -210,6 +220,7 @@ def chat(
     device: Device = "auto",
     isa: Isa = "auto",
     weights: Weights = "auto",
+    kv_cache_dtype: KVCacheDtype = "auto",
 ) -> None:
     """Talk with a model in the terminal. An empty line or Ctrl-D ends; /new forgets the
     conversation.
@@ -219,7 +230,16 @@ def chat(
     """
     from puna.tokenizer.chat_template import Message
 
-    loaded = _loaded(model, device, adapter, generation_config, template, isa=isa, weights=weights)
+    loaded = _loaded(
+        model,
+        device,
+        adapter,
+        generation_config,
+        template,
+        isa=isa,
+        weights=weights,
+        kv_cache_dtype=kv_cache_dtype,
+    )
     options = _options(
         loaded,
         _OF_CHAT,

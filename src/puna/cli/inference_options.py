@@ -24,6 +24,15 @@ Weights = Annotated[
         )
     ),
 ]
+KVCacheDtype = Annotated[
+    Literal["auto", "int8"],
+    typer.Option(
+        help=(
+            "Format of keys and values; auto: that of the model's arithmetic. int8 takes about half"
+            " of bfloat16's memory, and rounds."
+        )
+    ),
+]
 
 
 def say_passed_over(isa: str, *devices: str) -> None:

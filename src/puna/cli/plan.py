@@ -120,6 +120,10 @@ def memory(
         Literal["adamw", "muon", "sgd"],
         typer.Option(help="Whose moments are kept, with its defaults in recipes."),
     ] = "adamw",
+    kv_cache_dtype: Annotated[
+        Literal["auto", "int8"],
+        typer.Option(help="Of keys and values in inference; auto: bfloat16."),
+    ] = "auto",
 ) -> None:
     """Say what training and inference take in memory on one device, part by part.
 
@@ -156,7 +160,10 @@ def memory(
         checkpointing=activation_checkpointing,
         device=device,
     )
-    inference = inference_memory(config, batch, steps, bits=4 if bits == "4" else 16)
+    int8_cache = kv_cache_dtype == "int8"
+    inference = inference_memory(
+        config, batch, steps, bits=4 if bits == "4" else 16, int8_cache=int8_cache
+    )
 
     formats = {
         "weights": "float32",
@@ -169,7 +176,7 @@ def memory(
     }
     kept = {
         "weights": "bfloat16" if bits == "16" else "4 bits in the blocks, else bfloat16",
-        "kv_cache": "bfloat16",
+        "kv_cache": "int8 and scales in float32" if int8_cache else "bfloat16",
     }
     typer.echo(
         f"{model}: {count_parameters(config).total:,} parameters; {batch:,} x {steps:,} tokens"

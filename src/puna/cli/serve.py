@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from puna.cli.inference_options import Isa, Weights, say_passed_over
+from puna.cli.inference_options import Isa, KVCacheDtype, Weights, say_passed_over
 from puna.cli.model_specs import model_specs
 from puna.errors import ConfigError
 
@@ -131,6 +131,7 @@ def serve(
     ] = None,
     isa: Isa = "auto",
     weights: Weights = "auto",
+    kv_cache_dtype: KVCacheDtype = "auto",
     no_share: Annotated[
         bool,
         typer.Option("--no-share", help="No prefix caching: compute every prompt whole."),
@@ -207,6 +208,7 @@ def serve(
             "batch_invariant": batch_invariant,
             "isa": isa,
             "weights": weights,
+            "kv_cache_dtype": kv_cache_dtype,
         },
         "options of the engine",
     )

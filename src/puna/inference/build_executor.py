@@ -43,6 +43,7 @@ def build_executor(
     adapters: those attached to a Transformer; packed weights have their own. Raises ConfigError for
     a cache too small for one block.
     """
+    int8_cache = options.kv_cache_dtype == "int8"
     if isinstance(weights, PackedWeights):
         library, packed = weights.library, weights.packed
         layers = 2 * packed.shape.layers
@@ -51,12 +52,13 @@ def build_executor(
             packed,
             num_blocks=_cache_blocks(
                 options,
-                layers * block_bytes(library, packed, options.block_size),
+                layers * block_bytes(library, packed, options.block_size, int8_cache=int8_cache),
                 packed.shape.positions,
                 host.memory_bytes(),
             ),
             block_size=options.block_size,
             vocab_size=vocab_size,
+            int8_cache=int8_cache,
             threads=options.threads or host.processors(),
             adapters=weights.adapters,
         )
@@ -69,7 +71,7 @@ def build_executor(
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     weight = weights.output_weight
-    token_bytes = kv_bytes_per_token(weights.config, weight.element_size())
+    token_bytes = kv_bytes_per_token(weights.config, weight.element_size(), int8_cache=int8_cache)
     return TorchExecutor(
         weights,
         num_blocks=_cache_blocks(
@@ -81,6 +83,7 @@ def build_executor(
         block_size=options.block_size,
         vocab_size=vocab_size,
         batch_invariant=options.batch_invariant,
+        int8_cache=int8_cache,
         adapters=adapters,
     )
 

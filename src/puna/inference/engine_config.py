@@ -52,6 +52,13 @@ class EngineConfig(Config):
         default="auto",
         description="format of the matrices in the native core; auto: as they are stored",
     )
+    kv_cache_dtype: Literal["auto", "int8"] = Field(
+        default="auto",
+        description=(
+            "format of keys and values; auto: that of the model's arithmetic; int8: about half of"
+            " bfloat16's bytes, each head off by at most 1/254 of its largest entry"
+        ),
+    )
     threads: int | None = Field(
         default=None,
         gt=0,

@@ -3,7 +3,7 @@ in any order.
 
 Allocation and eviction of blocks are elsewhere (block_pool.py); here a sequence is a list of block
 numbers. Token p of a sequence lies in the slot p % block_size of its block p // block_size. Memory
-is taken once: 2 L K C elements for each slot.
+is taken once: 2 L K C elements for each slot, and in int8 2 L K scales.
 
 A step adds runs of tokens of several sequences, flattened into one row. What all layers share,
 namely slots and masks, is made once a step, in numpy, whose calls cost less than PyTorch's for so
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from puna.inference.input_cache import Windows
+from puna.inference.stored_heads import Int8Heads, PlainHeads, StoredHeads
 from puna.model.builders import build_slopes
 from puna.model.config import ModelConfig
 from puna.nn.attention import causal_attention
@@ -54,6 +55,9 @@ class PagedCache:
     """Keys and values of all layers, each [num_blocks, block_size, K, C], uninitialised until
     written.
 
+    int8_cache: keys and values as int8 codes, with float32 scales [num_blocks, block_size, K]; the
+    arithmetic is that of `dtype`.
+
     copies: always copy what attention reads, even where it lies in one piece. Results then do not
     depend on where a sequence's blocks are, to the last bit.
     """
@@ -66,14 +70,21 @@ class PagedCache:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         *,
+        int8_cache: bool = False,
         copies: bool = False,
     ) -> None:
+        kept = torch.int8 if int8_cache else dtype
         shape = (num_blocks, block_size, config.cached_heads, config.head_width)
         self.keys = [
-            torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)
+            torch.empty(shape, device=device, dtype=kept) for _ in range(config.num_layers)
         ]
         self.values = [
-            torch.empty(shape, device=device, dtype=dtype) for _ in range(config.num_layers)
+            torch.empty(shape, device=device, dtype=kept) for _ in range(config.num_layers)
+        ]
+        # of each layer's keys and values
+        self.scales = [
+            (torch.empty(shape[:3], device=device), torch.empty(shape[:3], device=device))
+            for _ in range(config.num_layers if int8_cache else 0)
         ]
         # of the feed-forward layers, where these look back
         self.inputs = [
@@ -116,14 +127,22 @@ class PagedCache:
             token = group.tokens.stop
         new = self._contiguous(np.concatenate(written))
         layers = [
-            LayerCache(keys.flatten(0, 1), values.flatten(0, 1), new, groups, self._dtype)
-            for keys, values in zip(self.keys, self.values, strict=True)
+            LayerCache(*self._heads(layer), new, groups, self._dtype)
+            for layer in range(len(self.keys))
         ]
         if self.inputs:
             seen = Windows.of(runs, self.block_size, self._kernel, self._device)
             for layer, inputs in zip(layers, self.inputs, strict=True):
                 layer.inputs, layer.seen = inputs.flatten(0, 1), seen
         return layers
+
+    def _heads(self, layer: int) -> tuple[StoredHeads, StoredHeads]:
+        """A layer's keys and values by slot."""
+        keys, values = self.keys[layer].flatten(0, 1), self.values[layer].flatten(0, 1)
+        if not self.scales:
+            return PlainHeads(keys), PlainHeads(values)
+        of_keys, of_values = (scales.flatten(0, 1) for scales in self.scales[layer])
+        return Int8Heads(keys, of_keys), Int8Heads(values, of_values)
 
     def _skipped(self, run: Run) -> int:
         """Number of the run's blocks before all that its queries see."""
@@ -251,16 +270,15 @@ class Group:
     def attend(
         self,
         q: Float[Tensor, "H N C"],
-        keys: Float[Tensor, "slots K C"],
-        values: Float[Tensor, "slots K C"],
+        keys: StoredHeads,
+        values: StoredHeads,
     ) -> Float[Tensor, "G*T H C"]:
         """Attention of this group's queries, token by token, in the dtype of q."""
-        heads, kv_heads, width = q.shape[0], keys.shape[1], q.shape[2]
+        heads, width = q.shape[0], q.shape[2]
         # One gather for all runs of the group: [G S, K, C] to [G, K, S, C]
-        k, v = (
-            _at(held, self.read).to(q.dtype).view(self.runs, -1, kv_heads, width).transpose(1, 2)
-            for held in (keys, values)
-        )
+        read = [held.read(self.read, q.dtype) for held in (keys, values)]
+        kv_heads = read[0].shape[1]
+        k, v = (each.view(self.runs, -1, kv_heads, width).transpose(1, 2) for each in read)
         q = q[:, self.tokens].view(heads, self.runs, -1, width).transpose(0, 1)
         if q.shape[2] > 1:
             return causal_attention(q, k, v, self.mask).transpose(1, 2).flatten(0, 1)
@@ -268,11 +286,6 @@ class Group:
         # enable_gqa
         q = q.reshape(self.runs, kv_heads, -1, width)
         return F.scaled_dot_product_attention(q, k, v, self.mask).reshape(self.runs, heads, width)
-
-
-def _at(held: Tensor, slots: slice | Tensor) -> Tensor:
-    # twice as fast as held[slots]
-    return held[slots] if isinstance(slots, slice) else held.index_select(0, slots)
 
 
 class LayerCache:
@@ -287,8 +300,8 @@ class LayerCache:
 
     def __init__(
         self,
-        keys: Float[Tensor, "slots K C"],
-        values: Float[Tensor, "slots K C"],
+        keys: StoredHeads,
+        values: StoredHeads,
         written: slice | Int[Tensor, "N"],
         groups: Sequence[Group],
         dtype: torch.dtype,
@@ -305,8 +318,8 @@ class LayerCache:
         self, q: Float[Tensor, "1 H N C"], k: Float[Tensor, "1 K N C"], v: Float[Tensor, "1 K N C"]
     ) -> Float[Tensor, "1 H N C"]:
         """Write all new keys and values, then let each run's queries see their own sequence's."""
-        self.keys[self.written] = k[0].transpose(0, 1)
-        self.values[self.written] = v[0].transpose(0, 1)
+        self.keys.write(self.written, k[0].transpose(0, 1))
+        self.values.write(self.written, v[0].transpose(0, 1))
         queries = q[0].to(self.dtype)
         parts = [group.attend(queries, self.keys, self.values) for group in self.groups]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(q.dtype).transpose(0, 1)[None]

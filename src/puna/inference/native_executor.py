@@ -28,9 +28,10 @@ class NativeExecutor:
     Its logits are numpy arrays. A row of them is the same to the last bit whatever else the step
     computes, wherever a prompt is cut, and on any number of threads.
 
-    vocab_size: the ids that have a text, which may be fewer than the model has rows for. adapters:
-    by the names that chunks choose them by; the rows of a chunk without one have the bits that they
-    have without any.
+    vocab_size: the ids that have a text, which may be fewer than the model has rows for.
+    int8_cache: keys and values in int8, with a scale for each token and head. adapters: by the
+    names that chunks choose them by; the rows of a chunk without one have the bits that they have
+    without any.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class NativeExecutor:
         block_size: int = 16,
         vocab_size: int | None = None,
         threads: int = 1,
+        int8_cache: bool = False,
         adapters: Mapping[str, PackedAdapter] = MappingProxyType({}),
     ) -> None:
         self.adapters: Collection[str] = tuple(adapters)
@@ -54,6 +56,7 @@ class NativeExecutor:
             num_blocks=num_blocks,
             block_size=block_size,
             threads=threads,
+            int8_cache=int8_cache,
             adapters=adapters,
         )
 
@@ -83,6 +86,7 @@ def random_native(
     threads: int = 1,
     num_blocks: int = 128,
     block_size: int = 16,
+    int8_cache: bool = False,
     isa: str | None = None,
 ) -> NativeExecutor:
     """An executor of random weights, for measuring."""
@@ -92,7 +96,12 @@ def random_native(
     for name, part in random_parts(shape, weights, library.lanes, tied=config.tie_embeddings):
         model.add(name, part)
     return NativeExecutor(
-        library, model, num_blocks=num_blocks, block_size=block_size, threads=threads
+        library,
+        model,
+        num_blocks=num_blocks,
+        block_size=block_size,
+        threads=threads,
+        int8_cache=int8_cache,
     )
 
 
@@ -103,6 +112,7 @@ def open_native(
     threads: int = 1,
     num_blocks: int = 128,
     block_size: int = 16,
+    int8_cache: bool = False,
     isa: str | None = None,
 ) -> NativeExecutor:
     """An executor of the model at `path`; its tokenizer is not asked for. Raises NativeError where
@@ -114,5 +124,10 @@ def open_native(
     if packed is None:
         raise NativeError(f"{path} has parts that the native core has no kernels for")
     return NativeExecutor(
-        library, packed, num_blocks=num_blocks, block_size=block_size, threads=threads
+        library,
+        packed,
+        num_blocks=num_blocks,
+        block_size=block_size,
+        threads=threads,
+        int8_cache=int8_cache,
     )

@@ -28,6 +28,8 @@ class TorchExecutor:
     pass for each token of the prompt. Sums of hidden states still depend on the cuts, in their last
     bits.
 
+    int8_cache: keys and values in int8, with a scale for each token and head.
+
     adapters: those attached to the model, which between steps is left as it is without them.
     """
 
@@ -39,6 +41,7 @@ class TorchExecutor:
         block_size: int = 16,
         vocab_size: int | None = None,
         batch_invariant: bool = False,
+        int8_cache: bool = False,
         adapters: Adapters | None = None,
     ) -> None:
         weight = model.output_weight
@@ -54,6 +57,7 @@ class TorchExecutor:
             block_size,
             weight.device,
             weight.dtype,
+            int8_cache=int8_cache,
             copies=batch_invariant,
         )
 

@@ -50,7 +50,9 @@ LEAST_RUNS = 5
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison to make. peers: their folder, and the names of those found there."""
+    """A comparison to make. peers: their folder, and the names of those found there. int8_cache:
+    keys and values of Puna's executors in int8.
+    """
 
     subject: Subject
     works: tuple[Workload, ...]
@@ -58,6 +60,7 @@ class Plan:
     threads: int
     runs: int
     peers: tuple[Path, tuple[str, ...]] | None = None
+    int8_cache: bool = False
 
 
 def check_plan(plan: Plan) -> Plan:
@@ -219,6 +222,7 @@ def _answering(
         num_blocks=blocks_for(plan.works, BLOCK_SIZE),
         config=plan.subject.config.model_dump(mode="json"),
         folder=str(plan.subject.folder.resolve()) if plan.subject.folder else None,
+        int8_cache=plan.int8_cache,
     )
     return AnsweringProgram(entry, setup.command(), works)
 

@@ -23,7 +23,9 @@ Computer = Literal["native", "bfloat16", "float32", "dynamic int8"]
 
 @dataclass(frozen=True)
 class Setup:
-    """An executor to measure. config: the shape, which has random weights without a folder."""
+    """An executor to measure. config: the shape, which has random weights without a folder.
+    int8_cache: keys and values in int8.
+    """
 
     computer: Computer
     weights: Format
@@ -31,6 +33,7 @@ class Setup:
     num_blocks: int
     config: dict[str, Any]
     folder: str | None
+    int8_cache: bool = False
 
     def command(self) -> list[str]:
         """The command that starts the process."""
@@ -60,7 +63,13 @@ def _opened(setup: Setup) -> Any:
     config = ModelConfig(**setup.config)
     folder = Path(setup.folder) if setup.folder else None
     if setup.computer == "native":
-        executor = native_executor(folder or config, setup.weights, setup.threads, setup.num_blocks)
+        executor = native_executor(
+            folder or config,
+            setup.weights,
+            setup.threads,
+            setup.num_blocks,
+            int8_cache=setup.int8_cache,
+        )
         return MeasuredExecutor(executor)
     from puna.inference_benchmark import torch_programs
 
@@ -68,7 +77,13 @@ def _opened(setup: Setup) -> Any:
         return torch_programs.DynamicInt8(config, setup.threads)
     return MeasuredExecutor(
         torch_programs.torch_executor(
-            config, folder, setup.computer, setup.threads, setup.num_blocks, BLOCK_SIZE
+            config,
+            folder,
+            setup.computer,
+            setup.threads,
+            setup.num_blocks,
+            BLOCK_SIZE,
+            int8_cache=setup.int8_cache,
         )
     )
 

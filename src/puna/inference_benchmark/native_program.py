@@ -23,10 +23,15 @@ WEIGHTS: Mapping[Format, str] = MappingProxyType(
 
 
 def native_executor(
-    source: "ModelConfig | Path", weights: Format, threads: int, num_blocks: int
+    source: "ModelConfig | Path",
+    weights: Format,
+    threads: int,
+    num_blocks: int,
+    *,
+    int8_cache: bool = False,
 ) -> Executor:
-    """The native executor of a folder's model, or of a shape's random weights. Raises NativeError
-    where the core does not run it.
+    """The native executor of a folder's model, or of a shape's random weights. int8_cache: keys and
+    values in int8. Raises NativeError where the core does not run it.
     """
     module = importlib.import_module("puna.inference.native_executor")
     make = module.open_native if isinstance(source, Path) else module.random_native
@@ -36,5 +41,6 @@ def native_executor(
         threads=threads,
         num_blocks=num_blocks,
         block_size=BLOCK_SIZE,
+        int8_cache=int8_cache,
     )
     return executor

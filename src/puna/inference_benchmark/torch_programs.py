@@ -18,13 +18,22 @@ STD = 0.02
 
 
 def torch_executor(
-    config: ModelConfig, folder: Path | None, dtype: str, threads: int, blocks: int, block_size: int
+    config: ModelConfig,
+    folder: Path | None,
+    dtype: str,
+    threads: int,
+    blocks: int,
+    block_size: int,
+    *,
+    int8_cache: bool,
 ) -> TorchExecutor:
-    """PyTorch's executor in a dtype by name, of a folder's model or of a shape's random weights."""
+    """PyTorch's executor in a dtype by name, of a folder's model or of a shape's random weights.
+    int8_cache: keys and values in int8.
+    """
     torch.set_num_threads(threads)
     chosen: torch.dtype = getattr(torch, dtype)
     model = open_model(folder, "cpu", chosen)[0] if folder else random_model(config, chosen)
-    return TorchExecutor(model, num_blocks=blocks, block_size=block_size)
+    return TorchExecutor(model, num_blocks=blocks, block_size=block_size, int8_cache=int8_cache)
 
 
 def random_model(config: ModelConfig, dtype: torch.dtype) -> Transformer:

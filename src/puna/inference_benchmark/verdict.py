@@ -106,17 +106,25 @@ class Verdict:
     met: bool | None
 
 
-def judge(row: Row, subject: Subject, tier: str) -> Verdict:
-    """Judge a row of this subject by the bar of the tier."""
+def judge(row: Row, subject: Subject, tier: str, *, int8_cache: bool = False) -> Verdict:
+    """Judge a row of this subject by the bar of the tier.
+
+    int8_cache: Puna's keys and values were in int8, for which there are no bars: the rivals keep
+    theirs in 16 bits.
+    """
     work, medians = row.work, row.medians
     ours = medians.get(OURS)
-    bar = find_bar(tier, subject.size, work.name, row.format)
+    bar = None if int8_cache else find_bar(tier, subject.size, work.name, row.format)
     names = RIVALS[bar.beside] if bar else RIVALS["plain" if work.kind == "lookup" else "peers"]
     speeds = {name: _speed(value, work.unit) for name, value in medians.items()}
     there = [name for name in names if ours and name in speeds]
     rival = max(there, key=speeds.__getitem__, default=None)
     ratio = speeds[OURS] / speeds[rival] if rival else None
-    share = share_of_limit(work, row.format, subject, ours, row.limits) if ours else None
+    share = (
+        share_of_limit(work, row.format, subject, ours, row.limits, int8_cache=int8_cache)
+        if ours
+        else None
+    )
     return Verdict(share, ratio, rival, bar, _meets(bar, ratio, share, ours))
 
 
@@ -139,20 +147,26 @@ def _meets(
 
 
 def share_of_limit(
-    work: Workload, weights: Format, subject: Subject, rate: float, limits: MachineLimits
+    work: Workload,
+    weights: Format,
+    subject: Subject,
+    rate: float,
+    limits: MachineLimits,
+    *,
+    int8_cache: bool = False,
 ) -> float | None:
     """Share of the machine's limit that `rate` tokens/s of all streams together come to.
 
     decode: bytes of the weights, which one step reads once for all streams, and of the keys and
-    values of each stream's context in 16 bits, times steps a second, over the speed of reading.
+    values of each stream's context in 16 bits, or in int8 with their scales, times steps a second,
+    over the speed of reading.
     prefill: operations of the products and of causal attention, output layer for one row, over the
     peak. Above 1 where a cache holds what is read. None for other works, and without the limit.
     """
     match work.kind:
         case "decode":
-            return _of_limit(
-                _step_bytes(work, weights, subject) * rate / work.streams, limits.reading
-            )
+            read = _step_bytes(work, weights, subject, int8_cache)
+            return _of_limit(read * rate / work.streams, limits.reading)
         case "prefill":
             return _of_limit(_token_operations(work, subject) * rate, limits.peak(weights))
         case _:
@@ -163,11 +177,12 @@ def _of_limit(value: float, limit: float | None) -> float | None:
     return value / limit if limit else None
 
 
-def _step_bytes(work: Workload, weights: Format, subject: Subject) -> float:
+def _step_bytes(work: Workload, weights: Format, subject: Subject, int8_cache: bool) -> float:
     config, parameters = subject.config, subject.parameters
     entries = parameters.attention + parameters.feed_forward + config.vocab_size * config.width
     context = work.context + work.tokens / 2  # on average over the measured steps
-    return entries * BITS[weights] / 8 + work.streams * context * kv_bytes_per_token(config)
+    kept = work.streams * context * kv_bytes_per_token(config, int8_cache=int8_cache)
+    return entries * BITS[weights] / 8 + kept
 
 
 def _token_operations(work: Workload, subject: Subject) -> float:

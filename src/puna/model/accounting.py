@@ -104,13 +104,17 @@ def training_flops_per_token(config: ModelConfig, context: int) -> float:
     return 3 * forward_flops_per_token(config, context)
 
 
-def kv_bytes_per_token(config: ModelConfig, element_bytes: int = 2) -> int:
+def kv_bytes_per_token(
+    config: ModelConfig, element_bytes: int = 2, *, int8_cache: bool = False
+) -> int:
     """Bytes that a key/value cache holds per token: 2 L K C elements, and L D where feed-forward
-    layers look back, whose inputs it keeps.
+    layers look back, whose inputs it keeps. int8_cache: keys and values in one byte an element, and
+    2 L K scales in float32.
     """
-    elements = 2 * config.cached_heads * config.head_width
-    elements += config.width if config.lookback else 0
-    return config.num_layers * elements * element_bytes
+    heads, width = 2 * config.cached_heads, config.head_width
+    kept = heads * (width + 4 if int8_cache else width * element_bytes)
+    kept += config.width * element_bytes if config.lookback else 0
+    return config.num_layers * kept
 
 
 def activation_bytes(
@@ -262,14 +266,21 @@ def training_memory(
 
 
 def inference_memory(
-    config: ModelConfig, batch: int, context: int, *, bits: Literal[4, 16] = 16
+    config: ModelConfig,
+    batch: int,
+    context: int,
+    *,
+    bits: Literal[4, 16] = 16,
+    int8_cache: bool = False,
 ) -> InferenceMemory:
     """Memory of generating `batch` sequences at once, each of up to `context` tokens with its
-    prompt. bits: of a weight in the blocks' matrices. Raises PlanError as `training_memory`.
+    prompt. bits: of a weight in the blocks' matrices. int8_cache: keys and values in int8. Raises
+    PlanError as `training_memory`.
     """
     check_sizes(config, batch, context)
     return InferenceMemory(
-        weights=weight_bytes(config, bits), kv_cache=batch * context * kv_bytes_per_token(config)
+        weights=weight_bytes(config, bits),
+        kv_cache=batch * context * kv_bytes_per_token(config, int8_cache=int8_cache),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from puna.errors import NativeError
 
 TIERS = ("scalar", "avx2", "avx512", "avx512_bf16", "neon")  # slowest first, by processor family
-VERSION = 3  # of the interface: puna_version of native/library.cpp
+VERSION = 4  # of the interface: puna_version of native/library.cpp
 
 
 class Library:

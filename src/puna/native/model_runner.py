@@ -60,7 +60,7 @@ class _Model(ctypes.Structure):
         ("norm", _pointer),
         ("layer", ctypes.POINTER(_Layer)),
         ("block_size", _long),
-        ("half_cache", _int),
+        ("cache_format", _int),
         ("input_levels", _float),
     )
 
@@ -107,7 +107,9 @@ class Chunk:
 
 class ModelRunner:
     """A model with a cache of `num_blocks` blocks of `block_size` tokens, a multiple of 16, on
-    `threads` threads, MOST_THREADS at most. adapters: by the names that chunks choose them by.
+    `threads` threads, MOST_THREADS at most. int8_cache: keys and values as codes of 8 bits with a
+    float32 scale for each token and head (native/paged_cache.h). adapters: by the names that chunks
+    choose them by.
 
     Raises NativeError for a model or adapter that the core cannot run, or where there is no memory
     or thread. A row of logits depends on its own sequence and adapter alone, to the last bit: not
@@ -122,6 +124,7 @@ class ModelRunner:
         num_blocks: int,
         block_size: int,
         threads: int,
+        int8_cache: bool = False,
         input_levels: float = 0.0,
         adapters: Mapping[str, PackedAdapter] = MappingProxyType({}),
     ) -> None:
@@ -130,7 +133,7 @@ class ModelRunner:
             _check_adapter(name, adapter, model)
         self.model, self.tier, self.threads = model, library.tier, min(threads, MOST_THREADS)
         shape = model.shape
-        bytes_ = num_blocks * block_bytes(library, model, block_size)
+        bytes_ = num_blocks * block_bytes(library, model, block_size, int8_cache=int8_cache)
         try:
             # pages that the system gives when they are first used
             self._cache = [np.empty(bytes_, np.uint8) for _ in range(2 * shape.layers)]
@@ -140,7 +143,7 @@ class ModelRunner:
                 " give cache_bytes"
             ) from None
         self._layers = (_Layer * shape.layers)(*map(self._layer, range(shape.layers)))
-        self._model = self._described(block_size, input_levels)
+        self._model = self._described(block_size, _cache_format(model, int8_cache), input_levels)
         self.adapters = dict(adapters)  # the arrays that the next line has the addresses of
         self._adapters = {name: _adapter(each, shape.layers) for name, each in adapters.items()}
         self._scratch_bytes = library.function("step_scratch")
@@ -153,7 +156,7 @@ class ModelRunner:
         self._pool = library.new_pool(self.threads)
         weakref.finalize(self, library.free_pool, self._pool)
 
-    def _described(self, block_size: int, input_levels: float) -> _Model:
+    def _described(self, block_size: int, cache_format: int, input_levels: float) -> _Model:
         model, shape = self.model, self.model.shape
         return _Model(
             shape.width,
@@ -174,7 +177,7 @@ class ModelRunner:
             self._vector("norm"),
             self._layers,
             block_size,
-            model.half,
+            cache_format,
             input_levels,
         )
 
@@ -239,11 +242,21 @@ class ModelRunner:
         return -(-self._scratch.ctypes.data // 64) * 64
 
 
-def block_bytes(library: Library, model: PackedModel, block_size: int) -> int:
+def block_bytes(
+    library: Library, model: PackedModel, block_size: int, *, int8_cache: bool = False
+) -> int:
     """Bytes that the keys, or the values, of a block of one layer take."""
     shape, of = model.shape, library.function("block_bytes")
     of.restype, of.argtypes = _long, (_long, _long, _long, _int)
-    return int(of(shape.kv_heads, shape.head_width, block_size, model.half))
+    format_ = _cache_format(model, int8_cache)
+    return int(of(shape.kv_heads, shape.head_width, block_size, format_))
+
+
+def _cache_format(model: PackedModel, int8_cache: bool) -> int:
+    """The number of the format of keys and values."""
+    if int8_cache:
+        return FORMATS.index("int8")
+    return FORMATS.index("bfloat16" if model.half else "float32")
 
 
 def _linear(packed: PackedLinear) -> _Linear:
