@@ -8,7 +8,8 @@
 //             next four in the high ones
 // Rows are filled up to whole panels and columns to whole steps, with zeros (puna/native/packing.py
 // packs). Scales [panel][group][LANES] are float16, for groups of 32 columns or multiples of that,
-// or float32 where one holds for a whole row (group = 0). x is quantized to int8 with a scale for each group, or for INPUT_GROUP columns.
+// or float32 where one holds for a whole row (group = 0). x is quantized to int8 with a scale for
+// each group, or for INPUT_GROUP columns.
 //
 // A row of y depends on its row of x alone, to the last bit: each sum is added up in one order,
 // whatever the number of rows. Whole-number sums are exact, so that all tiers agree on them.
@@ -98,8 +99,8 @@ PUNA_INLINE void float_tile(const PunaLinear& w, const Inputs& in, int64_t tile,
     for (int j = 0; j < PANELS; j++) store(out + i * stride + j * LANES, sums[i][j]);
 }
 
-// Units from `unit` to `end` of a tile of x (a, with `width` rows) and of PANELS panels (b). Of 4-bit
-// codes those of the next panels are asked for: they are used up faster than the processor foresees.
+// Units from `unit` to `end` of a tile of x (a, with `width` rows) and of PANELS panels (b). Codes
+// of 4 bits are asked for one tile ahead: they are used up faster than the processor foresees.
 template <int BITS, int ROWS, int PANELS>
 PUNA_INLINE void add_units(const uint8_t* b, const uint32_t* a, int64_t units, int64_t width,
                            int64_t unit, int64_t end, Partial (&runs)[ROWS][PANELS]) {

@@ -60,9 +60,9 @@ PUNA_INLINE void add_step(F32 (&sums)[ROWS][COLUMNS], const float* a, int64_t ab
   add_step(sums, a + 1, ab, half);
 }
 
-// C [ROWS, COLUMNS registers] = A B, in float32. `piece` rows of B follow one another, the DEPTH of a step
-// together and `bb` entries from step to step; at(row, j): where the first of them is, for the
-// register j of the columns.
+// C [ROWS, COLUMNS registers] = A B, in float32. `piece` rows of B follow one another, the DEPTH of
+// a step together and `bb` entries from step to step; at(row, j): where the first of them is, for
+// the register j of the columns.
 template <class T, int ROWS, int COLUMNS, class At>
 PUNA_INLINE void gathered_tile(int64_t k, const Operand<T>* a, int64_t ab, At at, int64_t piece,
                                int64_t bb, float* c, int64_t cb) {

@@ -1,0 +1,42 @@
+"""docs/inference-benchmark.md: its table of measured rows is that of the dated file it names."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from pages import ROOT
+
+PAGE = (ROOT / "docs" / "inference-benchmark.md").read_text(encoding="utf-8")
+(NAME,) = set(re.findall(r"benchmarks/results/([\d-]+-inference\.json)", PAGE))
+ROWS = json.loads((ROOT / "benchmarks" / "results" / NAME).read_text(encoding="utf-8"))["rows"]
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row as the page has it."""
+    form = ".2f" if row["unit"] == "s" else ",.0f"
+    medians, bar = row["medians"], row["bar"] or {}
+    share = "" if row["share"] is None else f"{row['share']:.0%}"
+    asked = [f"{bar['ratio']:g}x"] if bar else []
+    asked += [f"{bar['share']:.0%}"] if bar.get("share") else []
+    asked += [f"{bar['seconds']:g} s"] if bar.get("seconds") else []
+    cells = (
+        row["row"],
+        format(medians["puna"], form),
+        f"{format(medians[row['rival']], form)} ({row['rival']})",
+        f"{row['ratio']:.2f}x",
+        share,
+        ", ".join(asked),
+        {True: "met", False: "missed", None: ""}[row["met"]],
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["row"])
+def test_a_row_stands_on_the_page(row: dict[str, Any]) -> None:
+    assert line(row) in PAGE.splitlines()
+
+
+def test_the_page_has_no_other_rows() -> None:
+    measured = [text for text in PAGE.splitlines() if re.match(r"\| [\d.]+[MB] ", text)]
+    assert len(measured) == len(ROWS)
