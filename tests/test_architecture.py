@@ -44,6 +44,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "tokenizer": "durable errors",
             "choices": "config",
             "data": "durable errors config spawn tokenizer",
+            "corpus": "durable errors config spawn tokenizer data",
             "model": "durable errors nn config choices",
             "eval": "errors nn strict_json config statistics tokenizer data model inference",
             "formats": "durable errors config nn tokenizer model",
@@ -65,13 +66,13 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
                 " training"
             ),
             "api": "errors strict_json config tokenizer inference engine_process",
-            "report": "durable errors number_format run_log plan plots statistics study",
+            "report": "durable errors number_format run_log plan plots statistics corpus study",
             "server": "errors inference engine_process api",
             "cli": (
                 "durable errors host native nn number_format run_log strict_json config device"
-                " plan plots spawn statistics tokenizer choices data model formats quantization"
-                " eval inference training engine_process diagnosis inference_benchmark study"
-                " workflow api report server"
+                " plan plots spawn statistics tokenizer choices data corpus model formats"
+                " quantization eval inference training engine_process diagnosis"
+                " inference_benchmark study workflow api report server"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

@@ -14,6 +14,14 @@ from pages import ADDED_KEYS, DOCS, FILE_ENDINGS, PAGES, ROOT, named, read_page
 from pydantic_core import PydanticUndefined
 
 from puna.config import Config, dotted_keys, overlay, read_yaml, validate
+from puna.corpus.corpus_recipe import (
+    CorpusSource,
+    PreparationRecipe,
+    Stages,
+    load_preparation_recipe,
+)
+from puna.corpus.filter_task import DOCUMENT_STAGES
+from puna.corpus.near_duplicates import NearDuplicateOptions
 from puna.errors import ConfigError
 from puna.inference.engine_config import EngineConfig
 from puna.inference.request import GenerationOptions
@@ -23,7 +31,10 @@ from puna.study.definition import Study, read_study
 from puna.study.run_metrics import METRICS
 from puna.training.recipe import Recipe, read_recipe
 
-RECIPES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "studies").rglob("recipe.yaml")])
+CORPUS = ROOT / "recipes" / "corpus.yaml"
+RECIPES = sorted(
+    {*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "studies").rglob("recipe.yaml")} - {CORPUS}
+)
 SECTIONS = frozenset(key for key in dotted_keys(Recipe) if "." not in key)
 
 
@@ -68,6 +79,9 @@ def test_recipe_keys_exist(path: Path, tmp_path: Path) -> None:
         if "question" in values:
             validate(Study, values, origin=named(path))
             continue
+        if "stages" in values:
+            validate(PreparationRecipe, values, origin=named(path))
+            continue
         wrong += [key for key in written_keys(values) if not is_recipe_key(key)]
         if {"tokenizer", "data", "model", "train"} <= set(values):
             # read as a recipe file is, 1e-3 included
@@ -82,6 +96,36 @@ def test_recipes_validate_and_open_with_their_command(recipe: Path) -> None:
     assert first.startswith(f"# puna train {named(recipe)}"), (
         f"{named(recipe)} does not open with the command that runs it"
     )
+
+
+def test_the_corpus_recipe_validates_and_opens_with_its_command() -> None:
+    load_preparation_recipe(CORPUS)
+    assert CORPUS.read_text(encoding="utf-8").startswith(f"# puna data prepare {named(CORPUS)}\n")
+
+
+def test_the_table_of_stages_is_whole() -> None:
+    """docs/corpora.md has a row for each stage, in the order in which they run."""
+    rows = list(read_page(DOCS / "corpora.md").by_code("stage", "does"))
+    assert rows == list(Stages.model_fields)
+    assert rows[: len(DOCUMENT_STAGES)] == [name for name, _ in DOCUMENT_STAGES]
+
+
+def test_the_table_of_formats_is_whole() -> None:
+    rows = read_page(DOCS / "corpora.md").by_code("format", "is")
+    assert set(rows) == set(get_args(CorpusSource.model_fields["format"].annotation))
+
+
+def test_the_table_of_the_curve_is_the_curve() -> None:
+    """docs/corpora.md: the probability that a pair of near-duplicates shares a band."""
+    page = read_page(DOCS / "corpora.md").text
+    rows = re.findall(r"^\| (\d+) x (\d+).*?\|(.*)\|$", page, re.MULTILINE)
+    assert len(rows) == 3
+    for bands, minima, cells in rows:
+        options = NearDuplicateOptions(bands=int(bands), rows=int(minima))
+        for similarity, cell in zip(
+            (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9), cells.split("|"), strict=True
+        ):
+            assert cell.strip() == f"{options.match_probability(similarity):.3f}"
 
 
 def field_of(cls: type[Config], dotted: str) -> Any:

@@ -51,11 +51,11 @@ Sources = Annotated[
 def prepare(
     sources: Sources,
     tokenizer: Annotated[
-        Path, typer.Option(help="A folder that holds tokenizer.json.", show_default=False)
-    ],
+        Path | None, typer.Option(help="A folder that holds tokenizer.json.", show_default=False)
+    ] = None,
     out: Annotated[
-        Path, typer.Option(help="The folder to write the shards into.", show_default=False)
-    ],
+        Path | None, typer.Option(help="The folder to write the shards into.", show_default=False)
+    ] = None,
     validation_fraction: Annotated[
         float,
         typer.Option(help="Share of the documents for validation, by the hash of their text."),
@@ -72,6 +72,17 @@ def prepare(
         int | None,
         typer.Option(
             help="Processes that tokenise.", show_default="one a core; fewer for little text"
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help=(
+                "With a recipe: the Ray cluster that works, such as auto; local begins one on this"
+                " machine."
+            ),
+            show_default="the processes of this machine",
         ),
     ] = None,
     shard_tokens: Annotated[int, typer.Option(help="Tokens after which a shard ends.")] = 2**24,
@@ -92,7 +103,8 @@ def prepare(
     strict: Strict = False,
     bad_share: BadShare = 0.1,
 ) -> None:
-    """Tokenise text into a folder of shards that training reads.
+    """Tokenise text into a folder of shards that training reads; with the recipe of a corpus alone,
+    clean its sources first.
 
     Examples:
 
@@ -110,12 +122,21 @@ def prepare(
     """
     from rich.console import Console
 
+    from puna.cli.corpus import is_recipe, prepare_recipe
     from puna.cli.vocabulary_view import loaded_tokenizer
     from puna.cli.work_progress import preparation_progress
     from puna.data.prepare import prepare as prepare_shards
 
     messages = Console(stderr=True, markup=False, emoji=False)
     try:
+        if is_recipe(sources, tokenizer, out):
+            prepare_recipe(Path(sources[0]), workers, ray)
+            return
+        if tokenizer is None or out is None:
+            raise typer.BadParameter(
+                "--tokenizer DIR and --out DIR are needed, but for the recipe of a corpus, a .yaml"
+                " file that names both"
+            )
         with preparation_progress(messages) as on_progress:
             manifest = prepare_shards(
                 sources,
@@ -142,6 +163,32 @@ def prepare(
         raise typer.Exit(130) from None
     console = Console(markup=False, emoji=False)
     _print_manifest(console, out, manifest)
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="A folder that `prepare RECIPE` wrote.", show_default=False
+        ),
+    ],
+) -> None:
+    """Show what each stage of a corpus dropped, as a table and as a page with samples.
+
+    Examples:
+
+        puna data report runs/corpus
+    """
+    from rich.console import Console
+
+    from puna.cli.corpus import print_counts
+    from puna.corpus.summary import CorpusSummary
+    from puna.report.corpus_report import write_corpus_report
+
+    console = Console(markup=False, emoji=False)
+    print_counts(console, CorpusSummary.load(folder))
+    console.print(f"page: {write_corpus_report(folder)}", highlight=False, soft_wrap=True)
 
 
 @app.command()

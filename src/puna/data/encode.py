@@ -65,7 +65,7 @@ def encode_batches(
             yield _encode(tokenizer_folder, storage, texts), label
         return
     under_way: deque[tuple[Future[Encoded], Label]] = deque()
-    with SpawnedPool(workers, _start_worker) as pool:
+    with SpawnedPool(workers, start_worker) as pool:
         try:
             for texts, label in batches:
                 with _interrupts_held_back():  # a submission may start a worker
@@ -112,7 +112,7 @@ def _interrupts_held_back() -> Iterator[None]:
     """Hold SIGINT back in this thread and in processes that it starts meanwhile.
 
     A process inherits the mask. So Ctrl-C in the half second that a worker takes to start does not
-    end it with a traceback of its own before `_start_worker` ignores the signal.
+    end it with a traceback of its own before `start_worker` ignores the signal.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -121,8 +121,8 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker() -> None:
-    """Runs once in each worker process."""
+def start_worker() -> None:
+    """Prepare a process of a pool: one core, no Ctrl-C of its own, an end with its parent's."""
     # one core a worker: the pool is what is parallel
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Ctrl-C reaches the whole group; the parent decides what ends

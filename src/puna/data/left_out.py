@@ -90,6 +90,17 @@ class LeftOut:
             if len(self._first) < NAMED:
                 self._first.append(f"{name} is {KINDS[kind]}" if kind == "not_utf8" else name)
 
+    def include(
+        self, counts: Mapping[LeftOutKind, int], examples: Mapping[LeftOutKind, Sequence[str]]
+    ) -> None:
+        """Add what another process counted and named in the same source."""
+        for kind, names in examples.items():
+            ours = self.examples.setdefault(kind, [])
+            ours += [name for name in names if name not in ours][: NAMED - len(ours)]
+            if kind in _BAD:
+                self._first += names[: NAMED - len(self._first)]
+        self.counts.update(counts)
+
     def finish_source(self, name: str, documents: int, files: int) -> None:
         """Judge a source that was read to its end. Raises DataError where it held no text, or more
         bad files and rows than are allowed.

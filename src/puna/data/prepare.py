@@ -19,11 +19,7 @@ busy cores: 0.9 MB a second, at most 179 MiB here (83 MiB before the start) and 
 two workers.
 """
 
-import errno
-import fcntl
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -52,6 +48,7 @@ from puna.data.manifest import (
     dtype_of,
     storage_of,
 )
+from puna.data.output_folder import writing_folder
 from puna.data.reading import PIECE_CHARACTERS, Reading, broken_rules, checked_reading
 from puna.data.shards import ShardWriter
 from puna.data.sources import Source, find_sources
@@ -67,7 +64,6 @@ of each split.
 
 _BATCH_BYTES = 2**19
 _STORED_BYTES_PER_WORKER = 2**23  # below this a further worker takes longer to start than it saves
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class PreparationProgress(NamedTuple):
@@ -163,7 +159,7 @@ def prepare(
 
     complete = (out / MANIFEST_NAME).exists() and not replace
     plan = None if complete else split_plan(corpus, inputs, nothing_read())
-    with _writing(out):
+    with writing_folder(out):
         if replace:
             forget_others(out, inputs)
         if plan is None or (out / MANIFEST_NAME).exists():
@@ -304,35 +300,3 @@ def _records(sources: list[Source]) -> tuple[SourceRecord, ...]:
         )
         for source in sources
     )
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Make `out` and keep it to this process; a disk that is full or not writable becomes a
-    DataError.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out, os.O_RDONLY)
-        try:
-            # the kernel lets go of it however this process ends
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for leftover in out.glob(".*.partial"):
-                leftover.unlink()
-            yield
-        finally:
-            os.close(descriptor)
-    except BlockingIOError as error:
-        raise DataError(
-            f"another process is writing to {out}; wait for it, or give another folder"
-        ) from error
-    except OSError as error:
-        remedy = (
-            "free some space"
-            if error.errno in _NO_SPACE
-            else "make it a folder that can be written to"
-        )
-        raise DataError(
-            f"cannot write to {out}: {error.strerror}; {remedy} and run the same again, which"
-            " continues"
-        ) from error

@@ -239,6 +239,11 @@ def _find(source: str, reading: Reading, own: Sequence[Path]) -> Source:
     return Source(source, root, tuple(files), tuple(passed_over))
 
 
+def is_generated(source: str) -> bool:
+    """True for a source whose texts are made while it is read."""
+    return _generated(source) is not None
+
+
 def _generated(source: str) -> tuple[Path, Iterator[str]] | None:
     """The file that generates a source, and its texts; None for a source that is read."""
     if (sums := additions.read_additions(source)) is not None:
