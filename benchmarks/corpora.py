@@ -148,8 +148,7 @@ def row(
     return {
         "stage": stage,
         **{
-            f"{name} MB/s": size / statistics.median(taken) / 1e6
-            for name, taken in seconds.items()
+            f"{name} MB/s": size / statistics.median(taken) / 1e6 for name, taken in seconds.items()
         },
         "ratio": statistics.median(ratios),
         "ratio quartiles": [quartiles[0], quartiles[2]],

@@ -30,16 +30,16 @@ def make_recipe(tmp_path: Path, tokenizer_folder: Path) -> MakeRecipe:
     """A recipe of sources that are given as lists of texts, each written to a file of its own."""
 
     def make(
-        sources: Mapping[str, Sequence[str]],
+        texts: Mapping[str, Sequence[str]],
         stages: Mapping[str, Any],
         out: str = "out",
         **options: Any,
     ) -> PreparationRecipe:
         described = []
-        for name, texts in sources.items():
+        for name, own in texts.items():
             folder = tmp_path / name
             folder.mkdir(exist_ok=True)
-            for number, text in enumerate(texts):
+            for number, text in enumerate(own):
                 path = folder / f"{number:04d}.txt"
                 if not path.exists():
                     path.write_text(text, encoding="utf-8")

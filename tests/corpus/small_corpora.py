@@ -5,9 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from puna.corpus.corpus_recipe import PreparationRecipe
-from puna.data.manifest import SPLITS
+from puna.data.manifest import SPLITS, Manifest
 from puna.data.shards import TokenStream
-from puna.data.manifest import Manifest
 from puna.tokenizer.tokenizer import Tokenizer
 
 PROSE = (

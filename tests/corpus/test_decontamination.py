@@ -6,6 +6,7 @@ import pytest
 
 from puna.corpus.decontamination import DecontaminateOptions, decontaminate, evaluation_runs
 from puna.corpus.stages import CorpusDocument
+from puna.corpus.words import words_of
 from puna.errors import DataError
 
 QUESTION = "Which of these rivers flows through more than ten capitals: the Danube or the Nile?"
@@ -15,7 +16,8 @@ QUESTION = "Which of these rivers flows through more than ten capitals: the Danu
 def options(tmp_path: Path) -> DecontaminateOptions:
     path = tmp_path / "questions.jsonl"
     path.write_text(
-        f'{{"question": "{QUESTION}", "answer": "Neither."}}\n{{"question": "Why?", "answer": ""}}\n'
+        f'{{"question": "{QUESTION}", "answer": "Neither."}}\n'
+        '{"question": "Why?", "answer": ""}\n'
     )
     return DecontaminateOptions(texts=(str(path),), text_field="question,answer")
 
@@ -38,7 +40,7 @@ def test_a_run_of_twelve_words(options: DecontaminateOptions, text: str, is_drop
     assert bool(result.kept) != is_dropped
     for dropped in result.dropped:
         assert dropped.reason == "12 words of an evaluation text"
-        assert dropped.detail == "which of these rivers flows through more than ten capitals the danube"
+        assert dropped.detail.split() == words_of(QUESTION)[:12]
 
 
 def test_texts_that_are_too_short_are_counted(options: DecontaminateOptions) -> None:

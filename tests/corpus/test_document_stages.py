@@ -90,7 +90,7 @@ def unlike(count: int) -> list[str]:
     ("text", "reason"),
     [
         ("\n".join(["ab cd", *unlike(4), "ab cd", "ab cd", "ab cd"]), "30% of lines repeated"),
-        ("\n".join([*unlike(4), unlike(2)[1]] * 1 + unlike(1)), "characters in repeated lines"),
+        ("\n".join(["a", "b", "c", "d", *unlike(2)[:1] * 2]), "characters in repeated lines"),
         ("\n\n".join(["a", "a", "a", "b\n" + "\n".join(unlike(6))]), "paragraphs repeated"),
         (" ".join(unlike(2)) + " buy now" * 20, "run of 2 words"),
         (" ".join([*unlike(6), "a b c d e f g h i j k l m n"] * 2), "repeated runs"),
@@ -162,7 +162,7 @@ def test_code_keeps_what_people_write() -> None:
         ("from 8.8.8.8:53, and 8.8.4.4.", "from 192.0.2.1:53, and 192.0.2.1."),
         ("10.0.0.1 192.168.1.1 999.8.8.8 1.2.3.4.5", "10.0.0.1 192.168.1.1 999.8.8.8 1.2.3.4.5"),
         ("at 2606:4700:4700::1111 now", "at 2001:db8::1 now"),
-        ("at 12:30:45, a::b, fe80::1", "at 12:30:45, a::b, fe80::1"),
+        ("at 12:30:45, x::y, fe80::1", "at 12:30:45, x::y, fe80::1"),
         ("call +49 30 1234-5678 today", "call +1 202-555-0100 today"),
         ("call (212) 555-2368 or 212-555-2368.", "call +1 202-555-0100 or +1 202-555-0100."),
         ("2024-01-15, 1234567890, 3.14159", "2024-01-15, 1234567890, 3.14159"),

@@ -14,7 +14,7 @@ TEXTS = {
     "fr": "La rivière est montée pendant la nuit et les gens de la vallée sont partis.",
     "es": "El río creció durante la noche y la gente del valle subió a la colina.",
     "ru": "Ночью река поднялась, и жители долины унесли свои вещи на холм.",
-    "zh": "夜里河水上涨，山谷里的人们把东西搬到了山上。",
+    "zh": "夜里河水上涨山谷里的人们把东西搬到了山上。",
     "ja": "夜に川が増水し、谷の人々は荷物を丘へ運んだ。",
     "ar": "ارتفع النهر في الليل وحمل أهل الوادي ما لديهم إلى التل.",
 }

@@ -79,9 +79,7 @@ def test_an_interrupted_corpus_is_continued(make_recipe: MakeRecipe, part: str) 
 def test_another_recipe_or_text_is_rejected(make_recipe: MakeRecipe) -> None:
     prepare_corpus(make_recipe({"web": numbered_texts(20)}, {}), HERE)
     with pytest.raises(DataError, match=r"validation_fraction was 0\.005 and is 0\.3"):
-        prepare_corpus(
-            make_recipe({"web": numbered_texts(20)}, {}, validation_fraction=0.3), HERE
-        )
+        prepare_corpus(make_recipe({"web": numbered_texts(20)}, {}, validation_fraction=0.3), HERE)
     again = prepare_corpus(make_recipe({"web": numbered_texts(20)}, {}), HERE)
     assert again.stages["read"].documents_in == 20
     with pytest.raises(DataError, match="the files of web have changed"):

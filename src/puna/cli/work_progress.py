@@ -35,9 +35,7 @@ def corpus_progress(console: Console) -> Iterator[Callable[[CorpusProgress], Non
             begin, length = begins[now.part]
             fraction = now.done / now.total if now.total else 1.0
             amount = (
-                f"{now.total:,} keys"
-                if now.part == "compare"
-                else f"{now.total / 1e6:,.1f} MB"
+                f"{now.total:,} keys" if now.part == "compare" else f"{now.total / 1e6:,.1f} MB"
             )
             show(begin + length * fraction, now.done, f"{now.part} {fraction:.0%} of {amount}")
 

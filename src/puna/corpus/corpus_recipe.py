@@ -40,12 +40,14 @@ PIECE_BYTES = 2**26
 class CorpusSource(Reading):
     """One source of a corpus: what is read, how, and how much of it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of its folder of shards")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of its folder of shards"
+    )
     paths: tuple[str, ...] = Field(
         min_length=1, strict=False, description="files, folders, globs, and addresses of stores"
     )
-    format: Literal["by name", "web", "wiki", "latex", "stack_exchange", "code"] = Field(
-        default="by name", description="of the files, see `read_input.py`"
+    format: Literal["by_name", "web", "wiki", "latex", "stack_exchange", "code"] = Field(
+        default="by_name", description="of the files, see `read_input.py`"
     )
     weight: float = Field(default=1.0, gt=0, description="in the mixture that training reads")
     share: float = Field(

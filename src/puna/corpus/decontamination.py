@@ -85,4 +85,5 @@ def _are_in(
     if not sorted_set.size:
         return np.zeros(len(hashes), dtype=bool)
     at = np.searchsorted(sorted_set, hashes)
-    return sorted_set[np.minimum(at, len(sorted_set) - 1)] == hashes
+    found: npt.NDArray[np.bool_] = sorted_set[np.minimum(at, len(sorted_set) - 1)] == hashes
+    return found

@@ -55,9 +55,7 @@ def link_tasks(
     durable.write_text(names, "".join(f"{piece}\n" for piece in pieces))
     parts = max(1, -(-documents // _RANGE_DOCUMENTS))
     return [
-        LinkTask(
-            names, row, part, parts, folder / f"links-{row:03d}-{part:05d}.npy", documents
-        )
+        LinkTask(names, row, part, parts, folder / f"links-{row:03d}-{part:05d}.npy", documents)
         for row in rows
         for part in range(parts)
     ]
@@ -139,9 +137,7 @@ def _hook(labels: Numbers, ends: Numbers) -> bool:
 def _read_links(files: Sequence[Path]) -> Iterator[Numbers]:
     for file in files:
         links = np.load(file, mmap_mode="r")
-        for start, end in itertools.pairwise(
-            [*range(0, len(links), _LINKS_AT_ONCE), len(links)]
-        ):
+        for start, end in itertools.pairwise([*range(0, len(links), _LINKS_AT_ONCE), len(links)]):
             yield np.asarray(links[start:end])
 
 
@@ -150,4 +146,5 @@ def repeated(labels: Path, start: int, count: int) -> npt.NDArray[np.bool_]:
     group.
     """
     stored = np.load(labels, mmap_mode="r")
-    return np.asarray(stored[start : start + count]) != np.arange(start, start + count)
+    others: npt.NDArray[np.bool_] = stored[start : start + count] != np.arange(start, start + count)
+    return others

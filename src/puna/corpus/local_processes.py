@@ -13,23 +13,19 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-class Executor(Protocol):
+class TaskExecutor(Protocol):
     """Something that does tasks: `local_processes` or `ray_cluster.py`."""
 
-    def __call__(
-        self, function: Callable[[Any], Any], tasks: Sequence[Any]
-    ) -> Iterator[Any]:
+    def __call__(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         """Yield `function(task)` of each task, in the order in which they end. Raises what the
         function does.
         """
 
 
-def local_processes(workers: int) -> Executor:
+def local_processes(workers: int) -> TaskExecutor:
     """Tasks on so many processes; 1 is this one."""
 
-    def execute(
-        function: Callable[[Task], Result], tasks: Sequence[Task]
-    ) -> Iterator[Result]:
+    def execute(function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         if workers == 1 or len(tasks) < 2:
             yield from map(function, tasks)
             return

@@ -18,9 +18,7 @@ from puna.corpus.stages import CorpusDocument, StageResult, rewritten
 _LINE_ENDS = re.compile(r"\r\n?|\u0085|\u2028|\u2029")
 # C0 and C1 but for tab and line feed; NUL to U+001F hold form feed, escape and the like; byte order
 # marks inside a text, halves of surrogate pairs and non-characters say nothing either
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"
-)
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 class NormalizeOptions(Config):

@@ -41,9 +41,7 @@ class PersonalDataOptions(Config):
     phone: str | None = Field(default="+1 202-555-0100")
 
 
-def personal_data(
-    documents: Sequence[CorpusDocument], options: PersonalDataOptions
-) -> StageResult:
+def personal_data(documents: Sequence[CorpusDocument], options: PersonalDataOptions) -> StageResult:
     """Mask what was found, and count it by its kind; no document is dropped."""
 
     def rewrite(text: str, changed: Counter[str]) -> str:
@@ -68,9 +66,7 @@ def _literal(text: str) -> str:
     return text.replace("\\", r"\\")
 
 
-def _mask_addresses(
-    text: str, pattern: re.Pattern[str], mask: str, changed: Counter[str]
-) -> str:
+def _mask_addresses(text: str, pattern: re.Pattern[str], mask: str, changed: Counter[str]) -> str:
     def replace(match: re.Match[str]) -> str:
         try:
             public = ipaddress.ip_address(match[0]).is_global

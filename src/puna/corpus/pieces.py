@@ -1,5 +1,5 @@
-"""Pieces of a corpus on disk between two stages: documents as a Parquet file, and beside it the keys
-by which they are compared.
+"""Pieces of a corpus on disk between two stages: documents as a Parquet file, and beside it the
+keys by which they are compared.
 
     NAME.parquet     columns `text` and `origin`, a row a document
     NAME.keys.npy    uint64 [2 + bands, documents]: the halves of each text's 128-bit hash, then the
@@ -26,7 +26,6 @@ _BATCH_ROWS = 1024
 _HALF = 2**64 - 1
 
 Keys = npt.NDArray[np.uint64]
-
 
 PieceAppend = Callable[[Sequence[CorpusDocument], Keys], None]
 

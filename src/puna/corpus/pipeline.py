@@ -4,7 +4,7 @@
     compare   a band and a range of keys a task: links between documents of equal keys; then labels
     finish    a piece a task: repeated documents left out, the others tokenised, a shard a split
 
-    OUT/NAME/          shards of the source NAME, with manifest and tokenizer, as training reads them
+    OUT/NAME/          shards of the source NAME with manifest and tokenizer, as training reads them
     OUT/mixture.yaml   the sources and their weights, for a training recipe to extend
     OUT/corpus.json    inputs, and counts and samples of every stage (`CorpusSummary`); written last
     OUT/work/          pieces and records of tasks until then
@@ -28,7 +28,7 @@ from puna.corpus.duplicates import LinkTask, link, link_tasks, write_labels
 from puna.corpus.filter_task import FilterRecord, FilterTask, filter_files
 from puna.corpus.finish_task import FinishRecord, FinishTask, finish_piece
 from puna.corpus.input_files import InputFiles, find_files, task_files
-from puna.corpus.local_processes import Executor
+from puna.corpus.local_processes import TaskExecutor
 from puna.corpus.pieces import keys_file
 from puna.corpus.summary import (
     SUMMARY_NAME,
@@ -75,7 +75,7 @@ class _SourceWork:
 
 
 def prepare_corpus(
-    recipe: PreparationRecipe, executor: Executor, on_progress: OnProgress = lambda _: None
+    recipe: PreparationRecipe, executor: TaskExecutor, on_progress: OnProgress = lambda _: None
 ) -> CorpusSummary:
     """Prepare the corpus of a recipe, or continue what an interrupted call began.
 
@@ -108,7 +108,7 @@ def _filter(
     recipe: PreparationRecipe,
     found: Sequence[InputFiles],
     work: Path,
-    executor: Executor,
+    executor: TaskExecutor,
     on_progress: OnProgress,
 ) -> list[_SourceWork]:
     """Run the first part, and gather its records source by source. Raises DataError for a source
@@ -164,7 +164,7 @@ def _compare(
     recipe: PreparationRecipe,
     sources: Sequence[_SourceWork],
     work: Path,
-    executor: Executor,
+    executor: TaskExecutor,
     on_progress: OnProgress,
 ) -> tuple[tuple[str, Path], ...]:
     """Run the second part: the labels of each stage that compares documents."""
@@ -191,7 +191,7 @@ def _compare(
 
 
 def _finish(
-    sources: Sequence[_SourceWork], executor: Executor, on_progress: OnProgress
+    sources: Sequence[_SourceWork], executor: TaskExecutor, on_progress: OnProgress
 ) -> None:
     """Run the last part, and gather its records."""
     tasks = [task for source in sources for task in source.pieces]
@@ -241,9 +241,7 @@ def _conclude(
             examples={kind: tuple(names) for kind, names in source.left_out.examples.items()},
         )
         if tokenizer is not None:
-            write_manifest(
-                out / options.name, options, summary, inputs, source.shards, tokenizer
-            )
+            write_manifest(out / options.name, options, summary, inputs, source.shards, tokenizer)
         summaries.append(summary)
     if tokenizer is not None:
         mixture = [
@@ -260,7 +258,7 @@ def _run(
     part: str,
     tasks: Sequence[Any],
     function: Callable[[Any], Any],
-    executor: Executor,
+    executor: TaskExecutor,
     on_progress: OnProgress,
 ) -> None:
     """Do the tasks that have no record yet. A result has the task's `size`."""

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from puna.corpus.extra_packages import import_extra
-from puna.corpus.local_processes import Executor
+from puna.corpus.local_processes import TaskExecutor
 from puna.errors import DataError, PunaError
 
 
-def ray_cluster(address: str | None) -> Executor:
+def ray_cluster(address: str | None) -> TaskExecutor:
     """Tasks on the cluster at `address`, such as auto or ray://HOST:10001; None begins one on this
     machine. Raises DataError where Ray is not installed or nobody answers.
     """
@@ -31,27 +31,26 @@ def ray_cluster(address: str | None) -> Executor:
             ) from error
     data.DataContext.get_current().enable_progress_bars = False
 
-    def execute(
-        function: Callable[[Any], Any], tasks: Sequence[Any]
-    ) -> Iterator[Any]:
+    def execute(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         if not tasks:
             return
         rows = [{"task": pickle.dumps((function, task))} for task in tasks]
         # a block a task, so that each is scheduled for itself
         results = data.from_items(rows, override_num_blocks=len(rows)).map(_do)
-        try:
-            for row in results.iter_rows():
-                yield row["result"]
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, PunaError):
-                raise cause from error
-            raise
+        for row in results.iter_rows():
+            if row["error"]:
+                raise pickle.loads(row["error"])
+            yield row["result"]
 
     return execute
 
 
 def _do(row: dict[str, Any]) -> dict[str, Any]:
-    """Do one task on a machine of the cluster. The bytes come from this program's own driver."""
+    """Do one task on a machine of the cluster. The bytes come from this program's own driver. An
+    error that the user can mend goes back as a result, because Ray would bury it in its own.
+    """
     function, task = pickle.loads(row["task"])
-    return {"result": function(task)}
+    try:
+        return {"result": function(task), "error": b""}
+    except PunaError as error:
+        return {"result": 0, "error": pickle.dumps(error)}

@@ -1,11 +1,11 @@
 """The documents of a corpus' files, each with its origin, by the source's format:
 
-    by name         what `puna.data.file_formats` reads, and .warc, .wet and their .gz
-    web             web archives: WARC and WET (`web_archive.py`)
-    wiki            dumps of wikis in XML (`wiki_dump.py`)
-    latex           papers (`latex_papers.py`)
-    stack_exchange  the Posts.xml of a site (`stack_exchange.py`)
-    code            trees of source code: text files, without folders of other people's code
+by name         what `puna.data.file_formats` reads, and .warc, .wet and their .gz
+web             web archives: WARC and WET (`web_archive.py`)
+wiki            dumps of wikis in XML (`wiki_dump.py`)
+latex           papers (`latex_papers.py`)
+stack_exchange  the Posts.xml of a site (`stack_exchange.py`)
+code            trees of source code: text files, without folders of other people's code
 """
 
 import re
@@ -55,7 +55,7 @@ def _documents(
     path: Path, location: str, source: CorpusSource, left_out: LeftOut
 ) -> Iterator[FileDocument]:
     reader = _FORMATS.get(source.format)
-    if reader is None and source.format == "by name" and _WEB_ARCHIVE.search(location):
+    if reader is None and source.format == "by_name" and _WEB_ARCHIVE.search(location):
         reader = web_documents
     if reader is None:
         return read_file(path, source, left_out)

@@ -38,7 +38,7 @@ class StageResult(NamedTuple):
     """In the order of the batch; their texts may be changed."""
     dropped: list[DroppedDocument]
     changed: Counter[str]
-    """How often each kind of change was made, such as masked addresses."""
+    """Changes by their kind, such as masked addresses."""
 
 
 Stage = Callable[[Sequence[CorpusDocument], Any], StageResult]

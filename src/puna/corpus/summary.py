@@ -1,7 +1,7 @@
 """Summary of a corpus, written last: its inputs, and what every stage did to every source.
 
-    OUT/corpus.json          `CorpusSummary`
-    OUT/work/inputs.json     `CorpusInputs` of a corpus that is not finished
+OUT/corpus.json          `CorpusSummary`
+OUT/work/inputs.json     `CorpusInputs` of a corpus that is not finished
 """
 
 import json
@@ -117,7 +117,8 @@ class CorpusSummary(Config):
     @classmethod
     def load(cls, out: Path) -> Self:
         """Read `out`/corpus.json. Raises DataError where it is missing or damaged."""
-        return _read(cls, out / SUMMARY_NAME, f"{out} is no finished corpus")
+        summary: Self = _read(cls, out / SUMMARY_NAME, f"{out} is no finished corpus")
+        return summary
 
 
 def begun_inputs(work: Path, inputs: CorpusInputs, out: Path) -> None:
@@ -140,8 +141,8 @@ def _read(cls: Any, path: Path, problem: str) -> Any:
         return cls.model_validate_json(path.read_bytes())
     except OSError as error:
         raise DataError(
-            f"{problem}: cannot read {path}: {error.strerror}; run `puna data prepare RECIPE` to its"
-            " end first"
+            f"{problem}: cannot read {path}: {error.strerror}; run `puna data prepare RECIPE` to"
+            " its end first"
         ) from error
     except ValidationError as error:
         raise DataError(f"{path} is damaged; delete its folder and prepare it again") from error
@@ -157,6 +158,10 @@ def write_manifest(
 ) -> Manifest:
     """Write the manifest that makes a source's folder one of shards, as training reads them."""
     repeats = (summary.stages.get(name) for name in ("exact_duplicates", "near_duplicates"))
+    not_read: dict[str, Any] = {kind: summary.left_out.get(kind, 0) for kind in KINDS}
+    not_read["duplicates"] = sum(
+        count.documents_in - count.documents_out for count in repeats if count is not None
+    )
     manifest = Manifest(
         format=1,
         inputs=Inputs(
@@ -177,13 +182,8 @@ def write_manifest(
         ),
         dtype=dtype_of(tokenizer.vocab_size),
         splits={split: Split.of(tuple(found)) for split, found in shards.items()},
-        **{
-            **{str(kind): summary.left_out.get(kind, 0) for kind in KINDS},
-            "duplicates": sum(
-                count.documents_in - count.documents_out for count in repeats if count is not None
-            ),
-        },
         examples=summary.examples,
+        **not_read,
     )
     durable.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
     return manifest

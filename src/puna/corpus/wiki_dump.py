@@ -1,15 +1,16 @@
 """A dump of a wiki as documents: the current text of each article, without the marks of its markup.
 
-The dump is MediaWiki's export in XML, as Wikipedia publishes it (`pages-articles.xml.bz2`). Articles
-are the pages of namespace 0 that do not redirect; a document is the title, a blank line, and the
-text as mwparserfromhell (extra `web`) strips it: without templates, tables, references and files.
-Memory: that of one page.
+The dump is MediaWiki's export in XML, as Wikipedia publishes it (`pages-articles.xml.bz2`).
+Articles are the pages of namespace 0 that do not redirect; a document is the title, a blank line,
+and the text as mwparserfromhell (extra `web`) strips it: without templates, tables, references and
+files. Memory: that of one page.
 
 Source: the schema of mediawiki.org, Help:Export.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from puna.corpus.extra_packages import import_extra
@@ -36,10 +37,10 @@ def wiki_documents(path: Path, report: FileReport) -> Iterator[FileDocument]:
         report.add("damaged", f"cannot be read: {error}")
 
 
-def _articles(reader: object) -> Iterator[tuple[str, str]]:
+def _articles(reader: Any) -> Iterator[tuple[str, str]]:
     """Titles and markup."""
     root: Element | None = None
-    for event, element in iterparse(reader, events=("start", "end")):  # type: ignore[arg-type]
+    for event, element in iterparse(reader, events=("start", "end")):
         root = element if root is None else root
         if event == "end" and _name(element) == "page":
             values = {_name(child): child.text or "" for child in element.iter()}
@@ -54,20 +55,20 @@ def _name(element: Element) -> str:
     return element.tag.rpartition("}")[2]
 
 
-def _plain(code: object) -> str:
+def _plain(code: Any) -> str:
     """The text of a parsed page."""
-    for tag in code.filter_tags(recursive=True):  # type: ignore[attr-defined]
+    for tag in code.filter_tags(recursive=True):
         if str(tag.tag).lower() in _NO_TEXT:
             _remove(code, tag)
-    for link in code.filter_wikilinks(recursive=True):  # type: ignore[attr-defined]
+    for link in code.filter_wikilinks(recursive=True):
         if str(link.title).strip().lower().startswith(_NO_LINK):
             _remove(code, link)
-    text = str(code.strip_code(normalize=True, collapse=True))  # type: ignore[attr-defined]
+    text = str(code.strip_code(normalize=True, collapse=True))
     return text.strip()
 
 
-def _remove(code: object, node: object) -> None:
+def _remove(code: Any, node: Any) -> None:
     try:
-        code.remove(node)  # type: ignore[attr-defined]
+        code.remove(node)
     except ValueError:  # inside one that was removed
         return

@@ -45,4 +45,4 @@ def ngram_hashes(words: list[str], length: int) -> npt.NDArray[np.uint64]:
 
 @lru_cache(maxsize=2**17)
 def _word_hash(word: str) -> int:
-    return xxhash.xxh3_64_intdigest(word)
+    return xxhash.xxh3_64_intdigest(word.encode())
