@@ -33,7 +33,7 @@ def recipe(make_recipe: MakeRecipe, tmp_path: Path) -> Path:
 
 def test_a_corpus_and_its_page(recipe: Path, tmp_path: Path) -> None:
     printed = run("prepare", recipe, "--workers", 1)
-    assert "preparing 100%" in printed
+    assert "preparing 100%  finish 100% of" in printed
     assert "exact_duplicates" in printed
     page = (tmp_path / "out" / "report.html").read_text()
     assert "gopher: fewer than 10 words, 2 documents" in page

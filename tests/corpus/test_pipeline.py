@@ -124,6 +124,17 @@ def test_a_share_of_a_source_is_taken(make_recipe: MakeRecipe) -> None:
     assert list(count.dropped) == ["not in the share of 0.5"]
 
 
+def test_stages_stand_in_their_order_though_a_source_lacks_one(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(
+        {"all": numbered_texts(20), "some": numbered_texts(20, seed=1)},
+        {"normalize": {}, "exact_duplicates": {}},
+    )
+    first, second = recipe.sources
+    sources = (first, second.model_copy(update={"share": 0.5}))
+    summary = prepare_corpus(recipe.model_copy(update={"sources": sources}), HERE)
+    assert list(summary.stages) == ["read", "normalize", "sample", "exact_duplicates", "tokenize"]
+
+
 def test_damage_beyond_the_share_is_an_error(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe({"web": numbered_texts(15)}, {})
     for number in range(11):

@@ -29,15 +29,22 @@ def corpus_progress(console: Console) -> Iterator[Callable[[CorpusProgress], Non
     first, which read the text, are nine tenths.
     """
     begins = {"filter": (0.0, 0.6), "compare": (0.6, 0.1), "finish": (0.7, 0.3)}
-    with _progress(console, "preparing", lambda *_: "") as show:
+    now = CorpusProgress("filter", 0, 0)
 
-        def show_part(now: CorpusProgress) -> None:
+    def amount(done: int, _: float) -> str:
+        size = f"{now.total:,} keys" if now.part == "compare" else f"{now.total / 1e6:,.1f} MB"
+        return f"{now.part} {done / now.total if now.total else 1.0:.0%} of {size}"
+
+    with _progress(console, "preparing", amount) as show:
+
+        def show_part(progress: CorpusProgress) -> None:
+            nonlocal now
+            now = progress
             begin, length = begins[now.part]
             fraction = now.done / now.total if now.total else 1.0
-            amount = (
-                f"{now.total:,} keys" if now.part == "compare" else f"{now.total / 1e6:,.1f} MB"
+            show(
+                begin + length * fraction, now.done, f"part {list(begins).index(now.part) + 1} of 3"
             )
-            show(begin + length * fraction, now.done, f"{now.part} {fraction:.0%} of {amount}")
 
         yield show_part
 

@@ -6,6 +6,7 @@ version of Puna. A task of a machine that was lost is done again by Ray: it writ
 under the same names.
 """
 
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -30,6 +31,8 @@ def ray_cluster(address: str | None) -> TaskExecutor:
                 " or leave the address out"
             ) from error
     data.DataContext.get_current().enable_progress_bars = False
+    for logger in ("ray.data", "ray.data._internal"):
+        logging.getLogger(logger).setLevel(logging.ERROR)  # the progress line is Puna's
 
     def execute(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         if not tasks:

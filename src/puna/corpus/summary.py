@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from puna import durable
 from puna.config import Config
 from puna.corpus.corpus_recipe import CorpusSource, PreparationRecipe
-from puna.corpus.finish_task import NO_LIMIT
+from puna.corpus.filter_task import DOCUMENT_STAGES
+from puna.corpus.finish_task import NO_LIMIT, REASONS
 from puna.corpus.input_files import InputFiles
 from puna.corpus.tally import StageCounts, summed
 from puna.data.left_out import KINDS, LeftOutKind
@@ -33,6 +34,13 @@ from puna.data.sources import find_sources
 from puna.errors import DataError
 from puna.tokenizer.tokenizer import Tokenizer
 
+STAGE_ORDER = (
+    "read",
+    *(name for name, _ in DOCUMENT_STAGES),
+    "sample",
+    *REASONS,
+    "tokenize",
+)
 SUMMARY_NAME = "corpus.json"
 INPUTS_NAME = "inputs.json"
 EVALUATIONS = "the evaluations"
@@ -111,8 +119,10 @@ class CorpusSummary(Config):
 
     @property
     def stages(self) -> StageCounts:
-        """The counts of all sources together."""
-        return summed(source.stages for source in self.sources)
+        """The counts of all sources together, in the order of the stages."""
+        counts = summed(source.stages for source in self.sources)
+        # a source of which all is taken has no `sample`, and may be the first
+        return {name: counts[name] for name in STAGE_ORDER if name in counts}
 
     @classmethod
     def load(cls, out: Path) -> Self:
