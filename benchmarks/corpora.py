@@ -8,7 +8,8 @@ Two stages are measured, as each program runs them on one process with one threa
 memory to files on disk: tokenising with the same vocabulary, and the signatures of near-duplicates
 with the same bands and runs of words. Puna's are the functions that its tasks call. The programs
 take turns, round by round; shown are medians of processor time, since other programs on the machine
-lengthen any other, and the ratio's quartiles over the rounds.
+lengthen any other, and the ratio's quartiles over the rounds. Each round begins without remembered
+words.
 
 A terabyte's cost is arithmetic: 10^12 bytes / (bytes a second and core) / 3600 = hours of a core,
 times `--price` in dollars. What reading the disk and waiting for the network cost is not in it.
@@ -38,6 +39,7 @@ from puna.data.manifest import storage_of
 from puna.data.shards import ShardWriter
 from puna.data.sources import read_texts
 from puna.tokenizer.tokenizer import Tokenizer
+from puna.tokenizer.word_ids import DocumentEncoder
 
 VOCABULARY = 32_000
 TERABYTE = 1e12
@@ -91,10 +93,10 @@ def contestants(
 
     def tokens_of_puna(out: Path) -> None:
         writer = ShardWriter(out, "train", 2**62, 0, lambda *_: None)
-        storage = storage_of(tokenizer.vocab_size)
+        encoder = DocumentEncoder(tokenizer, storage_of(tokenizer.vocab_size))
         for batch in batches(texts):
-            for text, ids in zip(batch, tokenizer.encode_documents(batch, end=True), strict=True):
-                writer.add(np.array(ids, dtype=storage), len(text.encode()))
+            for text, ids in zip(batch, encoder.encode(batch), strict=True):
+                writer.add(ids, len(text.encode()))
         writer.finish()
 
     def tokens_of_datatrove(out: Path) -> None:

@@ -10,22 +10,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from said import said
 
-from puna.data.dedup import document_hash, split_of
+from puna.data.dedup import split_of
 from puna.data.split import MOST, SMALL_BYTES, DocumentSize, SplitPlan, cut_index, plan_split
 from puna.errors import DataError
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), unique=True)
 
 
-def sized(text: str) -> DocumentSize:
-    data = text.encode()
-    return DocumentSize(document_hash(data), len(data), len(text.strip().encode()))
-
-
 def split(texts: list[str], fraction: float) -> tuple[SplitPlan, list[str], list[str]]:
     """The plan, the training texts, and the validation texts."""
-    plan = plan_split([sized(text) for text in texts], fraction)
-    parts = [part for text in texts for part in plan.parts(sized(text).hash, text)]
+    plan = plan_split([DocumentSize.of(text) for text in texts], fraction)
+    parts = [part for text in texts for part in plan.parts(DocumentSize.of(text).hash, text)]
     train, validation = (
         [text for side, text in parts if side == name] for name in ("train", "validation")
     )
@@ -77,7 +72,7 @@ def test_both_sides_have_text_and_no_character_is_lost(texts: list[str], fractio
     assert sorted("".join(train + validation)) == sorted("".join(texts))
     if not plan.by_bytes:
         assert size_of(validation) <= MOST * fraction * size_of(texts)
-        assert train == [t for t in texts if split_of(sized(t).hash, fraction) == "train"]
+        assert train == [t for t in texts if split_of(DocumentSize.of(t).hash, fraction) == "train"]
 
 
 @given(TEXTS.filter(bool), st.floats(0.01, 0.5), st.randoms(use_true_random=False))
@@ -86,7 +81,9 @@ def test_the_order_of_the_documents_does_not_matter(
 ) -> None:
     texts = [text + " and enough to cut" for text in texts]
     shuffled = rng.sample(texts, len(texts))
-    assert plan_split(map(sized, texts), fraction) == plan_split(map(sized, shuffled), fraction)
+    assert plan_split(map(DocumentSize.of, texts), fraction) == plan_split(
+        map(DocumentSize.of, shuffled), fraction
+    )
 
 
 def test_a_large_corpus_is_read_no_further_than_it_takes() -> None:

@@ -65,7 +65,7 @@ def test_a_document_is_the_begin_token_and_the_ids(either: Tokenizer) -> None:
 
 def test_shards_hold_documents_and_their_ends(either: Tokenizer, tmp_path: Path) -> None:
     either.save(tmp_path)
-    ((encoded, label),) = encode_batches([(TEXTS, 7)], tmp_path, np.dtype(np.uint16), 1)
+    ((encoded, label),) = encode_batches([(TEXTS, 7)], tmp_path, 1)
     assert label == 7
     assert [ids.tolist() for ids in encoded.documents()] == either.encode_documents(TEXTS, end=True)
 

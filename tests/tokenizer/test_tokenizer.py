@@ -65,9 +65,19 @@ def test_a_long_text_has_the_ids_of_its_whole(
     text = "\n".join(stdlib_texts)
     backend = tokenizers.Tokenizer.from_str(tokenizer.to_json())
     whole = backend.encode(text, add_special_tokens=False).ids
-    assert len(tokenizer._cut(text)) > 1
+    assert len(tokenizer.cut(text)) > 1
     assert tokenizer.encode(text) == whole
     assert tokenizer.encode_batch(["", text, "a"]) == [[], whole, tokenizer.encode("a")]
+
+
+def test_a_space_in_front_of_a_text_stands_in_front_of_no_piece(tokenizer: Tokenizer) -> None:
+    """It stood before each piece of a long text that began with a comma."""
+    content = json.loads(tokenizer.to_json())
+    spaced = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}
+    other = json.dumps({**content, "pre_tokenizer": {**spaced, "use_regex": True}})
+    text = "river," * 60_000
+    whole = tokenizers.Tokenizer.from_str(other).encode(text, add_special_tokens=False).ids
+    assert Tokenizer(other).encode(text) == whole
 
 
 def test_lone_surrogates_are_rejected(tokenizer: Tokenizer) -> None:

@@ -5,10 +5,10 @@ A piece gives at most one shard a split, with the piece's number, so shards can 
 number of processes in any order. Memory: the ids of one piece, 2 or 4 bytes a token.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +20,11 @@ from puna.corpus.duplicates import repeated
 from puna.corpus.pieces import new_piece, read_piece
 from puna.corpus.stages import CorpusDocument, DroppedDocument, StageResult
 from puna.corpus.tally import StageCount, StageCounts
-from puna.data.dedup import document_hash, split_of
-from puna.data.manifest import SPLITS, Shard, SplitName, storage_of
+from puna.data.dedup import SeenDocuments, document_hash
+from puna.data.encode import load_encoder
+from puna.data.manifest import SPLITS, Shard, SplitName
 from puna.data.shards import ShardWriter
+from puna.data.split import DocumentSize, SplitPlan, plan_split
 from puna.errors import TokenizerError
 from puna.tokenizer.tokenizer import Tokenizer
 
@@ -46,7 +48,7 @@ class FinishTask(NamedTuple):
     number: int
     """Among the source's pieces."""
     tokenize: bool
-    validation_fraction: float
+    split: SplitPlan
 
     @property
     def record(self) -> Path:
@@ -72,6 +74,27 @@ def finish_piece(task: FinishTask) -> int:
     record = FinishRecord(stages=counts, shards=shards)
     durable.write_json(task.record, record.model_dump(mode="json"))
     return task.size
+
+
+def plan_source_split(pieces: Sequence[FinishTask], folder: Path, fraction: float) -> SplitPlan:
+    """The split of the source with these pieces, from its first documents (`split.py`); nothing is
+    held out of a source of which the stages left nothing. folder: the tokenizer's.
+
+    Raises DataError for a text too short to be cut.
+    """
+    seen = SeenDocuments()
+    tokenizer = load_encoder(folder).tokenizer
+    sizes = (
+        DocumentSize.of(document.text)
+        for piece in pieces
+        for documents in _without_repeats(piece, {})
+        for document in _in_vocabulary(documents, tokenizer).kept
+    )
+    distinct = (size for size in sizes if seen.add(size.hash))
+    first = next(distinct, None)
+    if first is None:
+        return SplitPlan(0.0)
+    return plan_split(itertools.chain([first], distinct), fraction)
 
 
 REASONS = {
@@ -112,8 +135,7 @@ def _without_repeats(task: FinishTask, counts: StageCounts) -> Iterator[list[Cor
 @contextmanager
 def _shards(task: FinishTask, shards: dict[SplitName, tuple[Shard, ...]]) -> Iterator[Write]:
     """Write token ids, one shard a split, into `shards`."""
-    tokenizer = _load(task.out)
-    storage = storage_of(tokenizer.vocab_size)
+    encoder = load_encoder(task.out)
 
     def remember(split: SplitName, shard: Shard) -> None:
         shards[split] = (shard,)
@@ -123,13 +145,16 @@ def _shards(task: FinishTask, shards: dict[SplitName, tuple[Shard, ...]]) -> Ite
     }
 
     def write(documents: list[CorpusDocument]) -> StageCounts:
-        result = _in_vocabulary(documents, tokenizer)
-        texts = [document.text for document in result.kept]
-        for text, ids in zip(texts, tokenizer.encode_documents(texts, end=True), strict=True):
-            encoded = text.encode()
-            split = split_of(document_hash(encoded), task.validation_fraction)
-            writers[split].add(np.array(ids, dtype=storage), len(encoded))
-            result.changed["tokens"] += len(ids)
+        result = _in_vocabulary(documents, encoder.tokenizer)
+        parts = [
+            part
+            for document in result.kept
+            for part in task.split.parts(document_hash(document.text.encode()), document.text)
+        ]
+        ids = encoder.encode([text for _, text in parts])
+        for (split, text), document_ids in zip(parts, ids, strict=True):
+            writers[split].add(document_ids, len(text.encode()))
+            result.changed["tokens"] += len(document_ids)
         return {"tokenize": StageCount.of(documents, result)}
 
     yield write
@@ -159,8 +184,3 @@ def _documents(task: FinishTask) -> Iterator[Write]:
             return {}
 
         yield write
-
-
-@lru_cache(maxsize=1)
-def _load(folder: Path) -> Tokenizer:
-    return Tokenizer.load(folder)

@@ -26,7 +26,7 @@ from puna.config import dump_yaml
 from puna.corpus.corpus_recipe import PreparationRecipe
 from puna.corpus.duplicates import LinkTask, link, link_tasks, write_labels
 from puna.corpus.filter_task import FilterRecord, FilterTask, filter_files
-from puna.corpus.finish_task import FinishRecord, FinishTask, finish_piece
+from puna.corpus.finish_task import FinishRecord, FinishTask, finish_piece, plan_source_split
 from puna.corpus.input_files import InputFiles, find_files, task_files
 from puna.corpus.local_processes import TaskExecutor
 from puna.corpus.pieces import keys_file
@@ -42,6 +42,8 @@ from puna.corpus.tally import StageCounts, summed
 from puna.data.left_out import LeftOut
 from puna.data.manifest import SPLITS, Shard, SplitName
 from puna.data.output_folder import writing_folder
+from puna.data.split import SplitPlan
+from puna.errors import DataError
 from puna.spawn import require_main_guard
 from puna.tokenizer.tokenizer import Tokenizer
 
@@ -151,7 +153,7 @@ def _filter(
                         recipe.out.resolve() / options.name,
                         len(source.pieces),
                         recipe.tokenizer is not None,
-                        recipe.validation_fraction,
+                        SplitPlan(0.0),
                     )
                 )
                 first += piece.documents
@@ -211,7 +213,7 @@ def _plan_finish(
     out: Path,
     tokenizer: Tokenizer | None,
 ) -> None:
-    """Give the tasks of the last part their labels, and their folders the tokenizer."""
+    """Give the tasks of the last part their labels and split, and their folders the tokenizer."""
     for options, source in zip(recipe.sources, sources, strict=True):
         source.pieces = [piece._replace(labels=labels) for piece in source.pieces]
         (out / options.name).mkdir(exist_ok=True)
@@ -219,6 +221,17 @@ def _plan_finish(
             leftover.unlink()
         if tokenizer is not None:
             tokenizer.save(out / options.name)
+            source.pieces = _with_split(source.pieces, options.name, recipe, out)
+
+
+def _with_split(
+    pieces: list[FinishTask], name: str, recipe: PreparationRecipe, out: Path
+) -> list[FinishTask]:
+    try:
+        split = plan_source_split(pieces, out / name, recipe.validation_fraction)
+    except DataError as error:
+        raise DataError(f"the source {name}: {error}; or make validation_fraction 0") from error
+    return [piece._replace(split=split) for piece in pieces]
 
 
 def _conclude(
@@ -241,7 +254,10 @@ def _conclude(
             examples={kind: tuple(names) for kind, names in source.left_out.examples.items()},
         )
         if tokenizer is not None:
-            write_manifest(out / options.name, options, summary, inputs, source.shards, tokenizer)
+            cut = any(piece.split.cut for piece in source.pieces)
+            write_manifest(
+                out / options.name, options, summary, inputs, source.shards, cut, tokenizer
+            )
         summaries.append(summary)
     if tokenizer is not None:
         mixture = [

@@ -164,9 +164,12 @@ def write_manifest(
     summary: SourceSummary,
     inputs: CorpusInputs,
     shards: dict[SplitName, list[Shard]],
+    cut: bool,
     tokenizer: Tokenizer,
 ) -> Manifest:
-    """Write the manifest that makes a source's folder one of shards, as training reads them."""
+    """Write the manifest that makes a source's folder one of shards, as training reads them. cut:
+    the end of one document was held out.
+    """
     repeats = (summary.stages.get(name) for name in ("exact_duplicates", "near_duplicates"))
     not_read: dict[str, Any] = {kind: summary.left_out.get(kind, 0) for kind in KINDS}
     not_read["duplicates"] = sum(
@@ -193,6 +196,7 @@ def write_manifest(
         dtype=dtype_of(tokenizer.vocab_size),
         splits={split: Split.of(tuple(found)) for split, found in shards.items()},
         examples=summary.examples,
+        cut=cut,
         **not_read,
     )
     durable.write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))

@@ -9,9 +9,9 @@ are on one side.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from puna.data.dedup import split_of
+from puna.data.dedup import document_hash, split_of
 from puna.data.manifest import SplitName
 from puna.errors import DataError
 
@@ -34,6 +34,12 @@ class DocumentSize(NamedTuple):
     """UTF-8 bytes of its text."""
     dense: int
     """Those without the white space around it."""
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """The document with this text."""
+        encoded = text.encode()
+        return cls(document_hash(encoded), len(encoded), len(text.strip().encode()))
 
 
 @dataclass(frozen=True)

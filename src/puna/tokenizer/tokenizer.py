@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import tokenizers
 
@@ -23,7 +23,7 @@ from puna.errors import PunaError, TokenizerError
 from puna.tokenizer.backend import without_prefix
 from puna.tokenizer.byte_level import reject_bytes
 from puna.tokenizer.folder import build_config, read_folder, reject_other, write_folder
-from puna.tokenizer.pretokenize import Digits, cut_text, encode_utf8
+from puna.tokenizer.pretokenize import SPLIT_PATTERNS, Digits, cut_text, encode_utf8
 from puna.tokenizer.roles import END_IDS_KEY, find_roles
 from puna.tokenizer.text_loss import describe_loss
 from puna.tokenizer.tokenizer_json import read_definition
@@ -32,6 +32,15 @@ from puna.tokenizer.vocabulary import Vocabulary
 
 _PIECE_CHARACTERS = 1 << 18
 _BATCH_CHARACTERS = 1 << 20
+
+
+class WordRule(NamedTuple):
+    """A vocabulary's words, each merged by itself."""
+
+    pattern: str
+    """A regular expression: its matches are the words of a text, one behind the other."""
+    model: tokenizers.models.Model
+    """The ids of one word, spelled in byte characters."""
 
 
 class Tokenizer(Vocabulary):
@@ -177,7 +186,7 @@ class Tokenizer(Vocabulary):
             return self._checked(
                 [
                     id_
-                    for piece in self._cut(text)
+                    for piece in self.cut(text)
                     for id_ in backend.encode(piece, add_special_tokens=False).ids
                 ]
             )
@@ -190,7 +199,7 @@ class Tokenizer(Vocabulary):
         standard error. Memory grows with the ids, at 8 to 40 bytes each, and with the longest
         stretch of text without a place to cut it.
         """
-        cuts = [self._cut(text) for text in texts]
+        cuts = [self.cut(text) for text in texts]
         with self._faults_of(texts):
             for text in texts:
                 self.reject_missing(text)
@@ -260,19 +269,39 @@ class Tokenizer(Vocabulary):
         """`text` as the beginning of a document: the begin token, where documents open with one,
         then its ids. Prompts and scored texts begin as the documents of training do.
         """
-        return self._begin + self.encode(text)
+        return self.begin_ids + self.encode(text)
 
     def encode_documents(self, texts: Sequence[str], end: bool = False) -> list[list[int]]:
         """`encode_document` of each text, by `encode_batch`; `end` appends `eos_id` to each."""
         closing = [self.eos_id] if end else []
-        return [self._begin + ids + closing for ids in self.encode_batch(texts)]
+        return [self.begin_ids + ids + closing for ids in self.encode_batch(texts)]
 
     @property
-    def _begin(self) -> list[int]:
+    def begin_ids(self) -> list[int]:
+        """The ids that open a document; none in many vocabularies."""
         return list(self._roles.begin)
 
-    def _cut(self, text: str) -> list[str]:
-        return list(cut_text(text, _PIECE_CHARACTERS)) if self._read.can_cut else [text]
+    @property
+    def word_rule(self) -> WordRule | None:
+        """The words that every text's ids are made of, or None where they are not: for a pattern
+        that is not known, a changed text (a normalizer, a space in front), and a vocabulary that
+        lacks bytes.
+        """
+        read = self._read
+        if read.digits is None or not self._can_cut or read.missing:
+            return None
+        return WordRule(SPLIT_PATTERNS[read.digits], read.backend.model)
+
+    def cut(self, text: str) -> list[str]:
+        """A long text in pieces whose ids together are those of the text, where that is known to
+        hold; they keep memory flat.
+        """
+        return list(cut_text(text, _PIECE_CHARACTERS)) if self._can_cut else [text]
+
+    @cached_property
+    def _can_cut(self) -> bool:
+        # a space in front of a text would stand in front of each piece
+        return self._read.can_cut and not self._puts_space
 
 
 def _batches(pieces: Iterable[str]) -> Iterator[list[str]]:
