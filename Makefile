@@ -6,10 +6,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# pip's own words go to a file, which a failure names.
-LOG := $(VENV)/install.log
-INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(1) >$(LOG) 2>&1 || \
-	{ tail -n 12 $(LOG) >&2; echo "The installation failed, as above; $(LOG) has all of it. The same command tries again" >&2; exit 1; }
+CORPORA := .corpora
+CORPORA_EXTRAS := -e '.[test,corpus,web,cloud,ray]'
+STORE_SERVERS := 'moto[s3,server]>=5.2' 'gcp-storage-emulator>=2026.7'
+# INSTALL into the environment $(1) the packages $(2). pip's own words go to a file, which a failure names.
+INSTALL = $(1)/bin/python -m pip install --disable-pip-version-check --progress-bar off $(2) >$(1)/install.log 2>&1 || \
+	{ tail -n 12 $(1)/install.log >&2; echo "The installation failed, as above; $(1)/install.log has all of it. The same command tries again" >&2; exit 1; }
 # What an install is made of, besides the Python source
 PACKAGE := pyproject.toml setup.py $(wildcard native/*.h native/*.cpp native/*.py)
 # Two workers with the threads of a whole machine each would wait for one another. Each begins with one half of the tests
@@ -18,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-slow test-gpu test-real test-llamacpp test-native test-native-arm soak real-clients fuzz check bench pictures study-worktree clean
+.PHONY: help quickstart test test-slow test-gpu test-real test-llamacpp test-corpora test-native test-native-arm soak real-clients fuzz check bench pictures study-worktree clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -43,6 +45,11 @@ test-real: $(VENV)/.installed-dev ## the tests with real models and vocabularies
 
 test-llamacpp: $(VENV)/.installed-dev ## GGUF files run by llama.cpp itself, where llama-cpp-python is installed
 	@$(PYTEST) -m real -rs tests/real/test_real_llamacpp.py $(ARGS) || { [ $$? -eq 5 ] && echo "Nothing was compared"; }
+
+# The servers speak S3's and Google's protocols; they stand apart, because they want other versions of what the extras want.
+test-corpora: $(CORPORA)/.installed ## the tests of corpora with all their extras, in an environment of their own
+	@PATH="$(CURDIR)/$(CORPORA)/servers/bin:$$PATH" OMP_NUM_THREADS=1 \
+		$(CORPORA)/bin/python -m pytest -q -rs -m "not gpu and not real" $(or $(ARGS),tests/corpus)
 
 # A compiler is all that these need.
 test-native: ## every tier of the native core against the scalar one: plain, then with sanitizers (ARGS='avx2' for one tier)
@@ -80,26 +87,32 @@ study-worktree: ## a checkout of TAG= beside this one, for runs of a study that 
 	@git worktree add --detach ../puna-$(TAG) $(TAG)
 
 clean: ## delete the environment and caches; runs/ and data/ stay
-	rm -rf $(VENV) .clients .fuzz build dist src/*.egg-info src/puna/native/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CORPORA) .clients .fuzz build dist src/*.egg-info src/puna/native/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-# The interpreter of the environment. One that was made half-way is removed, so that the next call does not trust it.
-$(BIN)/python:
+# The interpreter of an environment. One that was made half-way is removed, so that the next call does not trust it.
+%/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Puna needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) --version 2>&1): name another, such as make PYTHON=python3.12" >&2; exit 1; }
-	@echo "Making an environment in $(VENV) with $$($(PYTHON) --version)"
-	@$(PYTHON) -m venv $(VENV) || \
-		{ rm -rf $(VENV); echo "The environment could not be made: $(PYTHON) needs its venv module (on Debian and Ubuntu the package python3-venv)" >&2; exit 1; }
+	@echo "Making an environment in $* with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $* || \
+		{ rm -rf $*; echo "The environment could not be made: $(PYTHON) needs its venv module (on Debian and Ubuntu the package python3-venv)" >&2; exit 1; }
 
 # Stamps: installed again only when pyproject.toml or the native core is newer. The install is editable, so edits of the Python source
 # count at once.
 $(VENV)/.installed: $(PACKAGE) | $(BIN)/python
 	@echo "Installing Puna and what it runs on into $(VENV); the first time takes some minutes, most of them for PyTorch"
-	@$(call INSTALL,-e .)
+	@$(call INSTALL,$(VENV),-e .)
 	@touch $@
 
 $(VENV)/.installed-dev: $(PACKAGE) | $(BIN)/python
 	@echo "Installing Puna, its tests and its checks into $(VENV); the first time takes some minutes, most of them for PyTorch"
-	@$(call INSTALL,-e '.[dev]')
+	@$(call INSTALL,$(VENV),-e '.[dev]')
 	@touch $(VENV)/.installed $@
+
+$(CORPORA)/.installed: $(PACKAGE) | $(CORPORA)/bin/python $(CORPORA)/servers/bin/python
+	@echo "Installing Puna, the extras of corpora and servers of object stores into $(CORPORA); it takes some minutes"
+	@$(call INSTALL,$(CORPORA),$(CORPORA_EXTRAS))
+	@$(call INSTALL,$(CORPORA)/servers,$(STORE_SERVERS))
+	@touch $@

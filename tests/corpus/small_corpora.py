@@ -4,7 +4,10 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from puna.corpus.corpus_recipe import PreparationRecipe
+from puna.corpus.corpus_recipe import CorpusSource, PreparationRecipe
+from puna.corpus.input_files import find_files
+from puna.corpus.read_input import read_input
+from puna.data.left_out import LeftOut
 from puna.data.manifest import SPLITS, Manifest
 from puna.data.shards import TokenStream
 from puna.tokenizer.tokenizer import Tokenizer
@@ -42,3 +45,15 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "mixture.yaml"
     }
+
+
+def texts_of(*paths: object, left_out: LeftOut | None = None, **options: object) -> list[str]:
+    """The texts of a source with these paths and options."""
+    source = CorpusSource.model_validate(
+        {"name": "x", "paths": [str(path) for path in paths], **options}
+    )
+    files = find_files(source, ()).files
+    return [
+        document.text
+        for document in read_input(files, source, LeftOut() if left_out is None else left_out)
+    ]

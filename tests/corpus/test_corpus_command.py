@@ -57,6 +57,14 @@ def test_sources_still_need_a_tokenizer_and_a_folder(tmp_path: Path) -> None:
     assert "--tokenizer DIR and --out DIR are needed" in " ".join(printed.split())
 
 
+def test_an_option_that_would_be_ignored_is_rejected(recipe: Path, tmp_path: Path) -> None:
+    printed = " ".join(run("prepare", recipe, "--max-bytes", 10, "--strict", code=2).split())
+    assert "--max-bytes, --strict cannot go with the recipe" in printed
+    sources = ["prepare", tmp_path, "--tokenizer", tmp_path, "--out", tmp_path / "x"]
+    printed = " ".join(run(*sources, "--ray", "local", code=2).split())
+    assert "--ray local needs the recipe of a corpus" in printed
+
+
 def test_a_misspelt_stage_names_the_nearest(recipe: Path) -> None:
     recipe.write_text(recipe.read_text().replace("gopher:", "gofer:"))
     with pytest.raises(ConfigError, match=r"unknown key stages.gofer \(did you mean stages.gopher"):

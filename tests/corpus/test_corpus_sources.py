@@ -9,24 +9,10 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 import pytest
+from small_corpora import texts_of
 
-from puna.corpus.corpus_recipe import CorpusSource
-from puna.corpus.input_files import find_files
-from puna.corpus.read_input import read_input
 from puna.data.left_out import LeftOut
 from puna.errors import DataError
-
-
-def texts_of(*paths: object, left_out: LeftOut | None = None, **options: object) -> list[str]:
-    source = CorpusSource.model_validate(
-        {"name": "x", "paths": [str(path) for path in paths], **options}
-    )
-    files = find_files(source, ()).files
-    return [
-        document.text
-        for document in read_input(files, source, LeftOut() if left_out is None else left_out)
-    ]
-
 
 PAGE = (
     "<html><head><title>t</title></head><body><nav><a href='/'>Home</a></nav><main><article>"

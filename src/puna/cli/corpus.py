@@ -5,6 +5,8 @@ shows what they did.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -21,6 +23,24 @@ def is_recipe(sources: list[str], tokenizer: Path | None, out: Path | None) -> b
         and tokenizer is None
         and out is None
     )
+
+
+def reject_options_of_sources(context: typer.Context) -> None:
+    """Raise BadParameter for an option that says how sources are read, which the recipe of a corpus
+    says itself.
+    """
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in ("sources", "workers", "ray")
+        and (source := context.get_parameter_source(str(parameter.name))) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise typer.BadParameter(
+            f"{', '.join(given)} cannot go with the recipe of a corpus, which says it for each"
+            " source; write it into the recipe and leave it out"
+        )
 
 
 def prepare_recipe(path: Path, workers: int | None, ray: str | None) -> None:

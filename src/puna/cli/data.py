@@ -49,6 +49,7 @@ Sources = Annotated[
 
 @app.command()
 def prepare(
+    context: typer.Context,
     sources: Sources,
     tokenizer: Annotated[
         Path | None, typer.Option(help="A folder that holds tokenizer.json.", show_default=False)
@@ -122,7 +123,7 @@ def prepare(
     """
     from rich.console import Console
 
-    from puna.cli.corpus import is_recipe, prepare_recipe
+    from puna.cli.corpus import is_recipe, prepare_recipe, reject_options_of_sources
     from puna.cli.vocabulary_view import loaded_tokenizer
     from puna.cli.work_progress import preparation_progress
     from puna.data.prepare import prepare as prepare_shards
@@ -130,12 +131,18 @@ def prepare(
     messages = Console(stderr=True, markup=False, emoji=False)
     try:
         if is_recipe(sources, tokenizer, out):
+            reject_options_of_sources(context)
             prepare_recipe(Path(sources[0]), workers, ray)
             return
         if tokenizer is None or out is None:
             raise typer.BadParameter(
                 "--tokenizer DIR and --out DIR are needed, but for the recipe of a corpus, a .yaml"
                 " file that names both"
+            )
+        if ray is not None:
+            raise typer.BadParameter(
+                f"--ray {ray} needs the recipe of a corpus; sources are tokenised on the cores of"
+                " this machine: leave it out"
             )
         with preparation_progress(messages) as on_progress:
             manifest = prepare_shards(

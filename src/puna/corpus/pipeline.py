@@ -145,15 +145,15 @@ def _filter(
                 path = task.folder / f"{piece.name}.parquet"
                 source.pieces.append(
                     FinishTask(
-                        path,
-                        piece.bytes,
-                        first,
-                        piece.documents,
-                        (),
-                        recipe.out.resolve() / options.name,
-                        len(source.pieces),
-                        recipe.tokenizer is not None,
-                        SplitPlan(0.0),
+                        piece=path,
+                        size=piece.bytes,
+                        first=first,
+                        documents=piece.documents,
+                        labels=(),
+                        out=recipe.out.resolve() / options.name,
+                        number=len(source.pieces),
+                        tokenize=recipe.tokenizer is not None,
+                        split=SplitPlan(0.0),
                     )
                 )
                 first += piece.documents
