@@ -17,7 +17,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from puna.inference.language_model import LanguageModel
     from puna.training.recipe import Recipe
-    from puna.training.trainer import RunInputs
+    from puna.training.run_inputs import RunInputs
 
 # A deadline of hypothesis is a test of the machine: one fails where other programs run
 settings.register_profile("puna", deadline=None)

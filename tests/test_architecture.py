@@ -102,9 +102,11 @@ SHAPELESS = frozenset({"utils", "util", "common", "helpers", "helper", "misc", "
 
 
 def package_of(path: Path) -> str:
-    """The package of the table that a source file belongs to; src/puna/__init__.py is `puna`."""
+    """The package of the table that a source file belongs to; src/puna/__init__.py is `puna`, and
+    src/puna/__main__.py one more way into `cli`.
+    """
     parts = path.relative_to(SOURCE).with_suffix("").parts
-    return "puna" if parts == ("__init__",) else parts[0]
+    return {("__init__",): "puna", ("__main__",): "cli"}.get(parts, parts[0])
 
 
 def imported_modules(tree: ast.AST, dotted: str) -> Iterator[tuple[int, str]]:

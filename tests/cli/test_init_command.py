@@ -11,7 +11,7 @@ from said import said
 
 from puna.cli.init import recipe_text
 from puna.training.recipe import Recipe, read_recipe
-from puna.training.trainer import RunInputs
+from puna.training.run_inputs import RunInputs
 
 Puna = Callable[..., Any]
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -27,8 +27,9 @@ from puna.model.transformer import build_transformer
 from puna.model.weights import read_model
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.recipe import Recipe
+from puna.training.run_inputs import RunInputs
 from puna.training.stored_recipe import dump_recipe
-from puna.training.trainer import RunInputs, Trainer
+from puna.training.trainer import Trainer
 from puna.workflow.missing_data import make_missing_data
 from puna.workflow.run_data import open_data
 from puna.workflow.training_run import priming_bytes

@@ -18,9 +18,10 @@ from puna.model.weights import read_model
 from puna.native import library
 from puna.training import checkpoint
 from puna.training.recipe import Recipe
+from puna.training.run_inputs import RunInputs
 from puna.training.stored_recipe import read_stored_recipe, recipe_hash
 from puna.training.throughput import ThroughputMeter
-from puna.training.trainer import RunInputs, Trainer
+from puna.training.trainer import Trainer
 
 Puna = Callable[..., Any]
 

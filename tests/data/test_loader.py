@@ -43,13 +43,17 @@ def make_stream(folder: Path, tokenizer: Tokenizer, seed: int) -> TokenStream:
 
 
 def make_loader(
-    streams: dict[str, TokenStream], rank: int = 0, world_size: int = 1, seed: int = 5
+    streams: dict[str, TokenStream],
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 5,
+    batch_size: int = 8,
 ) -> Loader:
     return Loader(
         streams,
         WEIGHTS,
         context_length=CONTEXT,
-        batch_size=8,
+        batch_size=batch_size,
         seed=seed,
         rank=rank,
         world_size=world_size,
@@ -63,6 +67,18 @@ def test_the_order_is_that_of_one_rank(world_size: int, streams: dict[str, Token
     for step in (0, 1, 7, 10**6):
         together = np.concatenate([loader.batch(step) for loader in ranks])
         np.testing.assert_array_equal(together, alone.batch(step))
+
+
+@pytest.mark.parametrize("world_size", [3, 5])
+def test_uneven_shares_differ_by_one_window(
+    world_size: int, streams: dict[str, TokenStream]
+) -> None:
+    ranks = [make_loader(streams, rank, world_size, batch_size=7) for rank in range(world_size)]
+    batches = [loader.batch(3) for loader in ranks]
+    np.testing.assert_array_equal(
+        np.concatenate(batches), make_loader(streams, batch_size=7).batch(3)
+    )
+    assert {len(batch) for batch in batches} == {7 // world_size, 7 // world_size + 1}
 
 
 def test_a_restart_continues_exactly(streams: dict[str, TokenStream]) -> None:
@@ -102,7 +118,7 @@ def test_another_seed_is_another_order(streams: dict[str, TokenStream]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 6, "world_size": 4}, "rank 0 of 4 ... equal share ... 6"),
+        ({"batch_size": 3, "world_size": 4}, "rank 0 of 4 ... share of 3 windows"),
         ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
         ({"batch_size": 0}, "batch ... 0"),
         ({"context_length": 0}, "0 tokens"),

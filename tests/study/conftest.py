@@ -8,7 +8,7 @@ from small_study import Here, write_study
 from puna.cli.study import open_inputs
 from puna.study.definition import read_study
 from puna.study.runner import run_study
-from puna.training.trainer import RunInputs
+from puna.training.run_inputs import RunInputs
 
 
 @pytest.fixture

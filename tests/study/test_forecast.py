@@ -13,7 +13,7 @@ from puna.study.forecast import Forecast
 from puna.study.job import Job
 from puna.study.results import FILE, append_record
 from puna.study.tuning import FILE as TUNING
-from puna.training.trainer import RunInputs
+from puna.training.run_inputs import RunInputs
 
 STEP = 4 * 32  # tokens
 SHORT = ["train.steps=4", "optimizer.warmup_steps=1"]

@@ -17,7 +17,7 @@ from puna.study.job import Job, arm_hash
 from puna.study.results import append_record, read_records, read_results
 from puna.study.runner import run_study
 from puna.study.tuning import FILE, further_overrides, tuned_arms
-from puna.training.trainer import RunInputs
+from puna.training.run_inputs import RunInputs
 
 SLOW, FAST = ("optimizer.learning_rate=0.001",), ("optimizer.learning_rate=0.002",)
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from puna.training.recipe import Recipe
-from puna.training.trainer import RunInputs, Trainer
+from puna.training.run_inputs import RunInputs
+from puna.training.trainer import Trainer
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from puna.run_log import read_run_log
 from puna.training.checkpoint import checkpoints
 from puna.training.recipe import Recipe
-from puna.training.trainer import RunInputs, Trainer
+from puna.training.run_inputs import RunInputs
+from puna.training.trainer import Trainer
 
 DISK = 3 * 2**20
 LONG = (

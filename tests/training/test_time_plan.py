@@ -21,9 +21,10 @@ from puna.run_log import read_run_log
 from puna.training import trainer as trainer_module
 from puna.training.checkpoint import Progress, checkpoints, optimizer_tensors
 from puna.training.recipe import OptimizerRecipe, Recipe
+from puna.training.run_inputs import RunInputs, Validation
 from puna.training.stored_recipe import read_changes, recipe_hash
 from puna.training.time_plan import LEAST_WARM_DOWN, TimePlan, pace, plan_for, planned_steps
-from puna.training.trainer import RunInputs, Trainer, Validation
+from puna.training.trainer import Trainer
 
 Pace = Callable[[int, float], float]  # seconds of a step, by its number and the time
 

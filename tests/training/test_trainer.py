@@ -24,9 +24,10 @@ from puna.tokenizer.tokenizer import Tokenizer
 from puna.training import step_memory
 from puna.training import trainer as trainer_module
 from puna.training.checkpoint import checkpoints, optimizer_tensors
+from puna.training.run_inputs import RunInputs, Validation
 from puna.training.schedule import learning_rate_factor
 from puna.training.stored_recipe import read_changes, read_stored_recipe, recipe_hash
-from puna.training.trainer import MAX_NON_FINITE_STEPS, RunInputs, Trainer, Validation
+from puna.training.trainer import MAX_NON_FINITE_STEPS, Trainer
 
 Make = Callable[..., Trainer]
 

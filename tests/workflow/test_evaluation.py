@@ -22,7 +22,7 @@ from puna.eval.primed_baselines import primed_ppm_bytes
 from puna.eval.training_text import TrainingText
 from puna.inference.language_model import LanguageModel
 from puna.tokenizer.tokenizer import Tokenizer
-from puna.training.trainer import RunInputs
+from puna.training.run_inputs import RunInputs
 from puna.workflow.evaluation import primed_baselines, score_beside_baselines
 
 TEXT = "the llama reads old pages 🦙\n" * 9

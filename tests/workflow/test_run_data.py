@@ -17,7 +17,7 @@ from puna.errors import DataError
 from puna.inference.language_model import LanguageModel
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.recipe import CorpusRecipe, Recipe
-from puna.training.trainer import Validation
+from puna.training.run_inputs import Validation
 from puna.workflow.missing_data import make_missing_data
 from puna.workflow.observer import RunObserver
 from puna.workflow.run_data import open_data, sample_ids

@@ -12,7 +12,7 @@ import puna
 from puna.errors import ConfigError, DataError, TrainingError
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.recipe import Recipe
-from puna.training.trainer import RunInputs
+from puna.training.run_inputs import RunInputs
 from puna.workflow.observer import RunObserver
 from puna.workflow.training_run import read_summary, resolve_recipe
 

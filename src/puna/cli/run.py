@@ -13,6 +13,7 @@ from rich.text import Text
 from puna.cli.progress import RunProgress
 from puna.device import keep_freed_memory
 from puna.number_format import part_in_megabytes
+from puna.training.distributed import ALONE, Ranks
 from puna.training.recipe import Recipe
 from puna.workflow.observer import RunObserver
 from puna.workflow.training_run import train
@@ -100,8 +101,10 @@ def run_recipe(
     resume: bool,
     tensorboard: bool = False,
     again: str = "with --resume",
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Train a recipe to its end, measure it, write its page, and give its summary. A signal saves,
+    """Train a recipe to its end, measure it, write its page, and give its summary, empty on all
+    ranks but the first. A signal to one of them saves,
     says how to go on and exits with 128 + its number; a second one saves nothing, and says what is
     lost.
 
@@ -110,15 +113,15 @@ def run_recipe(
     keep_freed_memory()
     signals = StopSignals()
     observers: list[RunObserver] = [progress, signals]
-    if tensorboard:
+    if tensorboard and ranks.is_first:
         from puna.cli.tensorboard import TensorBoard
 
         observers.append(TensorBoard(Path(recipe.run or "") / "tensorboard"))
-    if resume:
+    if resume and ranks.is_first:
         observers.append(ResumeNotice(progress.console))
     try:
         with progress, signals:
-            run = train(recipe, resume=resume, stop=signals, observers=observers)
+            run = train(recipe, resume=resume, stop=signals, observers=observers, ranks=ranks)
     except KeyboardInterrupt:
         if not signals.lost:
             raise
@@ -128,7 +131,10 @@ def run_recipe(
         progress.console.print(
             f"stopped and saved at step {run.step}; the same command {again} goes on"
         )
-        raise SystemExit(128 + signals.received[0])
+        # another rank's signal may be all that there was
+        raise SystemExit(128 + (signals.received or [signal.SIGTERM])[0])
+    if not ranks.is_first:
+        return {}
     # matplotlib takes a second, which a run need not wait for at its start
     from puna.report.run_report import write_run_report
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from puna.study.run_metrics import StudyText
     from puna.study.runner import JobExecutor
     from puna.training.recipe import Recipe
-    from puna.training.trainer import RunInputs
+    from puna.training.run_inputs import RunInputs
 
 app = typer.Typer(
     name="study",

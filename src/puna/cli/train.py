@@ -1,5 +1,6 @@
 """`puna train` and `puna verify-resume`: from a recipe to a run."""
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,6 +44,21 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files too (the tensorboard extra).")
     ] = False,
+    processes: Annotated[
+        int,
+        typer.Option(help="Processes on this host that train together, one a CUDA device.", min=1),
+    ] = 1,
+    restarts: Annotated[
+        int,
+        typer.Option(help="Times that --processes go on after one of them has failed.", min=0),
+    ] = 0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds after which a process that does not answer the others counts as lost.",
+            min=1,
+        ),
+    ] = 600,
 ) -> None:
     """Train a model from a recipe. What the recipe's data and tokenizer lack is made first.
 
@@ -58,11 +74,16 @@ def train(
 
         puna train recipes/tiny.yaml train.steps=2000 train.minutes=5
 
+        puna train recipes/tiny.yaml --processes 2
+
+        torchrun --nproc-per-node 8 -m puna train recipes/tiny.yaml
+
     Ctrl-C and SIGTERM save and exit; --resume goes on, to the same weights as without the pause,
     and may change train.steps, minutes, log_every, keep_last, device, precision and isa.
     """
     from rich.console import Console
 
+    from puna.cli.processes import joined, launch, restarted
     from puna.training.recipe import read_recipe
 
     console = Console(markup=False, emoji=False)
@@ -70,11 +91,25 @@ def train(
     resolved = read_recipe(recipe, [*(overrides or []), *chosen])
     if dry_run:
         return _print_plan(resolved, console)
+    if processes > 1:
+        flags = ["--resume"] * resume + ["--tensorboard"] * tensorboard
+        command = ["train", str(recipe), *(overrides or []), *chosen, *flags]
+        return launch([*command, "--timeout", str(timeout)], processes, restarts)
     from puna.cli.progress import RunProgress
     from puna.cli.run import print_result, run_recipe
 
-    summary = run_recipe(resolved, RunProgress(console), resume=resume, tensorboard=tensorboard)
-    print_result(summary, Path(resolved.run or ""), console)
+    run = Path(resolved.run or "")
+    with joined(os.environ, resolved.train.device, timeout) as ranks:
+        console.quiet = not ranks.is_first
+        summary = run_recipe(
+            resolved,
+            RunProgress(console),
+            resume=resume or restarted(os.environ, run),
+            tensorboard=tensorboard,
+            ranks=ranks,
+        )
+    if ranks.is_first:
+        print_result(summary, run, console)
     return None
 
 

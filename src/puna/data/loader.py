@@ -37,19 +37,20 @@ class Loader:
 
         context_length: T, inputs a window. batch_size: windows a step, all ranks together, so that
         the order does not depend on how many ranks share it. rank, world_size: which part of each
-        step this process takes. Raises DataError for a batch that the ranks cannot share evenly,
-        for sources made with different tokenizers, and for what `Mixture` rejects: bad weights, and
-        a source shorter than one window.
+        step this process takes; parts differ by a window at most. Raises DataError for a batch of
+        fewer windows than ranks, for sources made with different tokenizers, and for what `Mixture`
+        rejects: bad weights, and a source shorter than one window.
         """
         if context_length < 1 or batch_size < 1:
             raise DataError(
                 f"a batch of {batch_size} windows of {context_length} tokens is empty; both are at"
                 " least 1"
             )
-        if not 0 <= rank < world_size or batch_size % world_size:
+        if not 0 <= rank < world_size <= batch_size:
             raise DataError(
-                f"rank {rank} of {world_size} cannot take an equal share of {batch_size} windows; "
-                "make the batch size a multiple of the number of ranks"
+                f"rank {rank} of {world_size} cannot take a share of {batch_size} windows: each of"
+                " the ranks, counted from 0, needs one; make train.batch_size larger, or start"
+                " fewer processes"
             )
         tokenizers = {
             name: stream.manifest.inputs.tokenizer_hash[:12] for name, stream in streams.items()
@@ -63,8 +64,8 @@ class Loader:
         self._streams = [streams[name] for name in self.mixture.names]
         self._context_length = context_length
         self._batch_size = batch_size
-        self._share = batch_size // world_size
-        self._first = rank * self._share
+        self._first, end = (batch_size * number // world_size for number in (rank, rank + 1))
+        self._share = end - self._first
 
     def batch(self, step: int) -> Int64[np.ndarray, "B T_plus_1"]:
         """This rank's windows of a step: inputs are [:, :-1], targets [:, 1:].

@@ -31,8 +31,9 @@ from puna.study.probes import PROBES
 from puna.study.results import code_hash
 from puna.study.run_metrics import METRICS, MeasuredModel, StudyText
 from puna.training.recipe import Recipe
+from puna.training.run_inputs import RunInputs
 from puna.training.stored_recipe import recipe_hash
-from puna.training.trainer import RunInputs, Trainer
+from puna.training.trainer import Trainer
 
 OpenInputs = Callable[[Recipe, Study], tuple[RunInputs, StudyText]]
 """From a recipe and its study to what a run needs, and to the text that it is measured on."""

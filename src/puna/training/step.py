@@ -10,6 +10,7 @@ from torch import Tensor
 
 from puna.model.transformer import Transformer
 from puna.nn.loss import IGNORE
+from puna.training.distributed import ALONE, Ranks, whole
 from puna.training.optimizer import Optimizers
 
 SummedLoss = Callable[[Int[Tensor, "B T+1"]], Float[Tensor, ""]]
@@ -34,21 +35,25 @@ def train_step(
     *,
     factor: float,
     clip_norm: float,
+    ranks: Ranks = ALONE,
 ) -> StepResult:
-    """One update from the mean loss over all target tokens of `micro_batches`; changes the weights
-    and the optimizers' state.
+    """One update from the mean loss over all target tokens of all ranks' `micro_batches`; changes
+    the weights and the optimizers' state.
 
     summed_loss: over the valid targets of a micro-batch, as `batch_loss` makes it. factor: of the
-    learning rate. A gradient that is not finite changes nothing and is reported. Usual mistake:
-    averaging each micro-batch, which weighs unequal ones equally.
+    learning rate. ranks: that make this step together, each with as many micro-batches; left out,
+    this process alone. A gradient that is not finite changes nothing and is reported. Usual
+    mistake: averaging each micro-batch, or each rank's part, which weighs unequal ones equally.
     """
-    targets = sum(int((ids[:, 1:] != IGNORE).sum()) for ids in micro_batches)
+    (targets,) = ranks.sum(sum(int((ids[:, 1:] != IGNORE).sum()) for ids in micro_batches))
     total = 0.0
     for ids in micro_batches:
         loss = summed_loss(ids) / targets
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
+    (total,) = ranks.sum(total)
+    ranks.sum_gradients(model)
+    norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)).item()
     finite = math.isfinite(norm) and math.isfinite(total)
     if finite:
         optimizers.step(factor)

@@ -7,14 +7,13 @@ packages is passed in: batches as a function of the step, validation as a functi
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from puna.device import (
@@ -27,15 +26,18 @@ from puna.device import (
 from puna.durable import write_json
 from puna.errors import TrainingError
 from puna.model.init import init_weights
-from puna.model.transformer import Transformer, build_transformer
+from puna.model.transformer import build_transformer
 from puna.nn.mask import document_numbers
 from puna.run_log import RunLog
 from puna.training import checkpoint
 from puna.training.batch_loss import batch_loss
 from puna.training.checkpoint import Progress
+from puna.training.distributed import ALONE, Ranks
 from puna.training.initial_weights import copy_weights
 from puna.training.optimizer import build_optimizers
+from puna.training.parallel_layout import micro_batches
 from puna.training.recipe import Recipe
+from puna.training.run_inputs import Observer, RunInputs
 from puna.training.run_lock import lock_run
 from puna.training.step import StepResult, train_step
 from puna.training.step_memory import reject_too_large
@@ -54,64 +56,27 @@ from puna.training.time_plan import plan_for
 MAX_NON_FINITE_STEPS = 20  # in a row, before the run gives up
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Result of a validation. loss: nats per token; bits_per_byte: over the text's UTF-8 bytes.
-
-    targets, all_targets: the tokens that were predicted, special ones included, and those that the
-    held-out text has.
-    """
-
-    loss: float
-    bits_per_byte: float
-    targets: int
-    all_targets: int
-
-
-@dataclass(frozen=True)
-class RunInputs:
-    """Inputs of a run from the data and tokenizer packages.
-
-    batch: (step) -> ids [batch_size, context + 1], a pure function. validation_tokens: that
-    `validate` scores, about. bytes_per_token: of the training text, to show bits per byte.
-    write_tokenizer: adds the tokenizer's files to a model
-    folder. special_ids: `bos_id` and `eos_ids` for `write_model`. tokenizer_hash: `Tokenizer.hash`.
-    """
-
-    batch: Callable[[int], Int[NDArray[Any], "B T+1"]]
-    validate: Callable[[Transformer], Validation]
-    validation_tokens: int
-    bytes_per_token: float
-    data_hash: str
-    write_tokenizer: Callable[[Path], None]
-    special_ids: dict[str, Any]
-    tokenizer_hash: str
-
-
-class Observer(Protocol):
-    """Receiver of a run's records and checkpoints."""
-
-    def logged(self, record: dict[str, Any]) -> None:
-        """A record was added to metrics.jsonl."""
-
-    def saved(self, path: Path) -> None:
-        """A checkpoint was written to this folder."""
-
-
 class Trainer:
     """One run of one recipe in one folder. `train` does it; `model` is then the trained model.
 
     peak: FLOP/s, the denominator of MFU. others_while_measured: the cores that other programs took
-    while it was measured; None off Linux. changes: what a resume changed. Raises TrainingError for
-    a recipe that does not fit in memory or with `train.init_from`, and ConfigError for a device
-    that is not there.
+    while it was measured; None off Linux. changes: what a resume changed. ranks: that train
+    together, each with a trainer and the inputs that are its part; all of them do the same but for
+    files, which the first writes. Raises TrainingError for a recipe that does not fit in memory or
+    with `train.init_from`, and ConfigError for a device that is not there.
     """
 
     def __init__(
-        self, recipe: Recipe, run: Path, inputs: RunInputs, observers: tuple[Observer, ...] = ()
+        self,
+        recipe: Recipe,
+        run: Path,
+        inputs: RunInputs,
+        observers: tuple[Observer, ...] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
         self.recipe, self.run, self.inputs, self.observers = recipe, run, inputs, observers
-        self.device = choose_device(recipe.train.device)
+        self.ranks = ranks
+        self.device = choose_device(ranks.device_name(recipe.train.device))
         self.precision = choose_precision(recipe.train.precision, self.device)
         reject_too_large(recipe, self.device, self.precision)
         self.model = build_transformer(recipe.model, self.device)
@@ -127,7 +92,7 @@ class Trainer:
         )
         self.changes: Changes = {}
         others = watch_others()
-        self.peak = measure_matmul_peak(self.device, self.precision)
+        (self.peak,) = ranks.sum(measure_matmul_peak(self.device, self.precision))
         self.others_while_measured = others()
         documents = self.documents if recipe.train.mask_documents else None
         self.loss = batch_loss(self.model, recipe, self.device, self.precision, documents)
@@ -145,6 +110,15 @@ class Trainer:
         The folder is this process's until the trainer has gone. Raises TrainingError where another
         process has it, and where it holds another run, or none to resume.
         """
+        self.changes, newest = self.ranks.on_first("start", lambda: self._take(resume))
+        # without one it was killed before its first: it begins again
+        if newest is not None:
+            self._continue(checkpoint.load_checkpoint(Path(newest), self.model, self.optimizers))
+        if self.ranks.is_first:
+            store_changes(self.run, self.recipe, self.progress.step, self.changes)
+
+    def _take(self, resume: bool) -> tuple[Changes, str | None]:
+        """The changes of a resume and the newest checkpoint, once the folder is this run's."""
         if resume and not (self.run / RECIPE).exists():
             raise TrainingError(
                 f"{self.run} holds no run to resume; leave out --resume to start one"
@@ -152,14 +126,10 @@ class Trainer:
         self._lock = lock_run(self.run)
         if not resume:
             store_recipe(self.run, self.recipe)
-            return
+            return {}, None
+        found = checkpoint.checkpoints(self.run)
         changes = changes_on_resume(self.run, self.recipe)
-        # without one it was killed before its first: it begins again
-        if found := checkpoint.checkpoints(self.run):
-            newest = list(found.values())[-1]
-            self._continue(checkpoint.load_checkpoint(newest, self.model, self.optimizers))
-        store_changes(self.run, self.recipe, self.progress.step, changes)
-        self.changes = changes
+        return changes, str(list(found.values())[-1]) if found else None
 
     def _continue(self, saved: Progress) -> None:
         if saved.data_hash != self.progress.data_hash:
@@ -193,7 +163,7 @@ class Trainer:
         However it returns, a checkpoint of the last step is on disk.
         """
         recipe = self.recipe
-        log = RunLog(self.run / "metrics.jsonl")
+        log = RunLog(self.run / "metrics.jsonl") if self.ranks.is_first else None
         meter = ThroughputMeter(recipe, self.peak)
         non_finite = 0
         self.model.train()
@@ -201,7 +171,8 @@ class Trainer:
             # a kill between a save and its validation: a resumed run catches up on it here
             if self._validation_due():
                 self._validate(log)
-            while self.progress.step < min(self.planned_steps, until or math.inf) and not stop():
+            last = until or math.inf
+            while self.progress.step < min(self.planned_steps, last) and not self.ranks.any(stop()):
                 factor, result = self._step(meter)
                 non_finite = 0 if result.applied else non_finite + 1
                 if non_finite == MAX_NON_FINITE_STEPS:
@@ -224,7 +195,8 @@ class Trainer:
                     self._validate(log)
             self.save()
         finally:
-            log.close()
+            if log is not None:
+                log.close()
         self.model.eval()
         return self.progress.step == self.planned_steps
 
@@ -238,12 +210,13 @@ class Trainer:
             self.model,
             self.loss.function,
             self.optimizers,
-            torch.split(ids, recipe.micro_batch_size),
+            torch.tensor_split(ids, micro_batches(recipe, self.ranks.size)),
             factor=factor,
             clip_norm=recipe.optimizer.clip_norm,
+            ranks=self.ranks,
         )
         synchronise(self.device)  # kernels run on after the call returns; the clock must not
-        seconds = time.perf_counter() - begin
+        seconds = self.ranks.largest(time.perf_counter() - begin)
         meter.add(seconds)
         self.progress = self.progress.stepped(seconds)
         return factor, result
@@ -265,7 +238,9 @@ class Trainer:
             **({"planned_steps": plan.steps} if (plan := self.progress.plan) else {}),
         }
 
-    def _record(self, log: RunLog, record: dict[str, Any]) -> None:
+    def _record(self, log: RunLog | None, record: dict[str, Any]) -> None:
+        if log is None:
+            return
         log.append(record)
         for observer in self.observers:
             observer.logged(record)
@@ -279,12 +254,12 @@ class Trainer:
         near = plan is not None and left < plan.validation
         return step % self.recipe.train.validate_every == 0 and not near
 
-    def _validate(self, log: RunLog) -> None:
+    def _validate(self, log: RunLog | None) -> None:
         begin = time.perf_counter()
         self.model.eval()
         found = self.inputs.validate(self.model)
         self.model.train()
-        self.progress = self.progress.validated(time.perf_counter() - begin)
+        self.progress = self.progress.validated(self.ranks.largest(time.perf_counter() - begin))
         step = self.progress.step
         tokens = step * self.recipe.tokens_per_step
         self._record(
@@ -297,15 +272,19 @@ class Trainer:
                 "seconds": self.progress.seconds,
             },
         )
+        if not self.ranks.is_first:
+            return
         # before pruning, which keeps the best checkpoint and deletes others
         if found.loss < checkpoint.best(self.run)[1]:
             write_json(self.run / "best.json", {"step": step, **asdict(found)})
         checkpoint.prune(self.run, self.recipe.train.keep_last)
 
-    def save(self) -> Path:
+    def save(self) -> None:
         """Write the checkpoint of this step, tell the observers, and delete what need not be
         kept.
         """
+        if not self.ranks.is_first:
+            return
         begin = time.perf_counter()
         path = checkpoint.save_checkpoint(
             self.run,
@@ -320,7 +299,6 @@ class Trainer:
         checkpoint.prune(self.run, self.recipe.train.keep_last)
         for observer in self.observers:
             observer.saved(path)
-        return path
 
     def provenance(self) -> dict[str, Any]:
         """Origin of the model, for puna.json: hashes, versions, steps, tokens, and the windows that

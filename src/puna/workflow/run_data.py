@@ -21,8 +21,9 @@ from puna.eval.held_out import HeldOutWindows, document_separator
 from puna.eval.training_text import TrainingText
 from puna.model.transformer import Transformer
 from puna.tokenizer.tokenizer import Tokenizer
+from puna.training.distributed import ALONE, Ranks
 from puna.training.recipe import Recipe
-from puna.training.trainer import RunInputs, Validation
+from puna.training.run_inputs import RunInputs, Validation
 from puna.workflow.missing_data import outdated
 
 
@@ -91,9 +92,9 @@ def _text_hash(text: str) -> int:
     return document_hash(text.encode())
 
 
-def open_data(recipe: Recipe) -> RunData:
+def open_data(recipe: Recipe, ranks: Ranks = ALONE) -> RunData:
     """Open tokenizer and shards, check that they belong together and to the model, and give the
-    trainer what it needs.
+    trainer what it needs: of several ranks, this one's part of each batch.
 
     Raises DataError where they do not, and for shards that are missing or damaged.
     """
@@ -125,6 +126,8 @@ def open_data(recipe: Recipe) -> RunData:
         context_length=recipe.context_length,
         batch_size=recipe.train.batch_size,
         seed=recipe.seed,
+        rank=ranks.rank,
+        world_size=ranks.size,
     )
     lengths = tokenizer.token_lengths()
     separator = document_separator(tokenizer) if recipe.train.mask_documents else None

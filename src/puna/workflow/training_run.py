@@ -17,6 +17,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from puna.model.weights import write_model
 from puna.run_log import read_run_log
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.checkpoint import Progress
+from puna.training.distributed import ALONE, Ranks
 from puna.training.recipe import Recipe, overridden_recipe, read_recipe
 from puna.training.stored_recipe import read_stored_recipe, recipe_hash
 from puna.training.trainer import Trainer
@@ -82,6 +84,7 @@ def train(
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
     observers: Sequence[RunObserver] = (),
+    ranks: Ranks = ALONE,
 ) -> TrainedRun:
     """Train a model from a recipe: make the tokenizer and data that are missing, train, measure,
     and write the model folder.
@@ -91,7 +94,9 @@ def train(
     run in the recipe's folder from its newest checkpoint, to the same weights as without the pause;
     `puna.training.stored_recipe.CHANGEABLE` are the keys that may differ from those it began with.
     stop: asked before every step; once it says True the run saves and returns. observers: told of
-    progress.
+    progress. ranks: the processes that train together, each of which calls this, as
+    `puna.training.distributed.join` gives them; the first alone prepares, writes, measures and
+    tells the observers, and the others return its model without a summary.
 
     Usual mistake: beside busy programs, torch's own setting of how long its threads poll for each
     other. The commands of `puna` limit it; here torch may have been imported, which reads it, so it
@@ -103,23 +108,36 @@ def train(
     that stay non-finite.
     """
     recipe = resolve_recipe(recipe, overrides)
-    make_missing_data(recipe, observers, again=_same_data(Path(recipe.run or ""), recipe))
-    data = open_data(recipe)
+    prepare = partial(_prepare, recipe, observers)
+    ranks.on_first("data", prepare)
+    data = open_data(recipe, ranks)
     recipe = data.recipe
+    ranks.require_same(
+        recipe=recipe_hash(recipe), data=data.inputs.data_hash, torch=torch.__version__
+    )
     _reject_other_tokenizer(recipe, data.tokenizer)
-    trainer = Trainer(recipe, Path(recipe.run or ""), data.inputs, tuple(observers))
+    trainer = Trainer(recipe, Path(recipe.run or ""), data.inputs, tuple(observers), ranks)
     trainer.start(resume)
-    if trainer.progress.step < trainer.planned_steps:  # a finished run may be resumed to more steps
+    # a finished run may be resumed to more steps
+    if ranks.is_first and trainer.progress.step < trainer.planned_steps:
         (trainer.run / "summary.json").unlink(missing_ok=True)
-    primed = _primed_baselines(trainer, data, observers)
+    measure = partial(_primed_baselines, trainer, data, observers)
+    primed, seconds = ranks.on_first("baselines", measure)
+    trainer.progress = trainer.progress.spent(seconds)
     for observer in observers:
         observer.training(trainer)
     finished = trainer.train(stop=stop)
     for observer in observers:
         observer.trained(finished)
     llama = LanguageModel(trainer.model, data.tokenizer)
-    summary = _measure(trainer, data, llama, primed, observers) if finished else {}
+    summary: dict[str, Any] = {}
+    if finished and ranks.is_first:
+        summary = _measure(trainer, data, llama, PrimedBaselines(**primed), observers)
     return TrainedRun(trainer.run, finished, trainer.progress.step, llama, summary)
+
+
+def _prepare(recipe: Recipe, observers: Sequence[RunObserver]) -> None:
+    make_missing_data(recipe, observers, again=_same_data(Path(recipe.run or ""), recipe))
 
 
 def _same_data(run: Path, recipe: Recipe) -> bool:
@@ -168,14 +186,15 @@ def priming_bytes(recipe: Recipe) -> int:
 
 def _primed_baselines(
     trainer: Trainer, data: RunData, observers: Sequence[RunObserver]
-) -> PrimedBaselines:
-    """The baselines that have read the training text, measured once for a run.
+) -> tuple[dict[str, Any], float]:
+    """The values of `PrimedBaselines` that have read the training text, measured once for a run,
+    and the seconds that it took.
 
     Before it trains: its time counts to a run's minutes, and is not known before.
     """
     path = trainer.run / BASELINES
     if path.exists():
-        return PrimedBaselines(**json.loads(path.read_text()))
+        return json.loads(path.read_text()), 0.0
     for observer in observers:
         observer.measuring_baselines()
     begin = time.perf_counter()
@@ -186,8 +205,7 @@ def _primed_baselines(
         BASELINE_BYTES,
     )
     write_json(path, asdict(measured))
-    trainer.progress = trainer.progress.spent(time.perf_counter() - begin)
-    return measured
+    return asdict(measured), time.perf_counter() - begin
 
 
 def _measure(
