@@ -47,7 +47,7 @@ class RankPool:
             process.kill()
             process.join()
 
-    def run(self, size: int, work: Work, *arguments: Any, timeout: float = 30) -> list[Any]:
+    def run(self, size: int, work: Work, *arguments: Any, timeout: float = 20) -> list[Any]:
         """What `work(ranks, *arguments)` returns on each rank, or the traceback's text of what it
         raised. timeout: of collectives, in seconds.
         """

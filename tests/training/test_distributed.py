@@ -27,6 +27,7 @@ def pool() -> Iterator[RankPool]:
 
 def assert_agree(log: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
     """Both logs have the same records, and numbers that agree to rounding."""
+    assert isinstance(log, list), log
     assert len(alone) > 3
     assert [record.keys() for record in log] == [record.keys() for record in alone]
     for ours, theirs in zip(log, alone, strict=True):
@@ -41,8 +42,10 @@ def assert_agree(log: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None
         ("optimizer.name=adamw",),
         ("optimizer.name=muon", "train.isa=torch", "train.micro_batch_size=1"),
         ("optimizer.name=sgd", "train.batch_size=6", "train.micro_batch_size=2"),
+        ("optimizer.name=muon", "train.shards=all", "train.batch_size=6"),
+        ("optimizer.name=adamw", "train.shards=2", "train.activation_checkpointing=true"),
     ],
-    ids=["adamw", "muon on torch", "sgd, uneven"],
+    ids=["adamw", "muon on torch", "sgd, uneven", "muon, sharded", "adamw, sharded in pairs"],
 )
 def test_any_number_of_ranks_logs_what_one_does(
     size: int,
@@ -53,7 +56,7 @@ def test_any_number_of_ranks_logs_what_one_does(
     tmp_path: Path,
 ) -> None:
     overrides = (*overrides, "train.steps=10", "train.validate_every=5", "train.log_every=1")
-    alone = train_alone(tiny_recipe_file, tmp_path / "alone", *overrides)
+    alone = train_alone(tiny_recipe_file, tmp_path / "alone", *overrides, "train.shards=1")
     log, *others = pool.run(size, train_run, tiny_recipe_file, tmp_path / "run", *overrides)
     assert_agree(log, alone)
     assert others == [[]] * (size - 1)

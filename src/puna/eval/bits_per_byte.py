@@ -59,7 +59,7 @@ class Score:
         return self.nats / math.log(2) / self.bytes
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference mode would leave its mark on the weights that FSDP2 gathers
 def window_losses(
     model: Transformer,
     windows: Sequence[NDArray[np.int64]],

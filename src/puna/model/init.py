@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from puna.model.parts import INITS
 from puna.model.transformer import Transformer
@@ -49,6 +49,19 @@ def mup(width: int) -> StandardDeviations:
     return StandardDeviations(1.0, lambda inputs: inputs**-0.5, 1 / width)
 
 
+def fill(weight: Tensor, values: Tensor) -> None:
+    """Copy whole values into a weight, in place and in its dtype; into a shard (a DTensor) those of
+    its part.
+    """
+    if hasattr(weight, "device_mesh"):
+        from torch.distributed.tensor import distribute_tensor
+
+        mesh, placements = weight.device_mesh, cast(Any, weight).placements
+        # every rank has the values: none are sent
+        values = distribute_tensor(values.to(weight.device), mesh, placements, src_data_rank=None)
+    weight.copy_(values)
+
+
 @torch.no_grad()
 def init_weights(model: Transformer, seed: int) -> None:
     """Fill every parameter in place, the same on any device: matrices normal with the standard
@@ -80,7 +93,7 @@ def init_weights(model: Transformer, seed: int) -> None:
                 added = module is model.embed_positions
                 std = embeddings * (config.embedding_scale if added else 1.0)
             values = torch.empty(module.weight.shape, dtype=torch.float32, device="cpu")
-            module.weight.copy_(values.normal_(0.0, std, generator=generator))
+            fill(module.weight, values.normal_(0.0, std, generator=generator))
             if isinstance(module, nn.Linear | nn.Conv1d) and module.bias is not None:
                 module.bias.zero_()
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:

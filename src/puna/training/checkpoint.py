@@ -26,8 +26,9 @@ from puna.model.transformer import Transformer
 from puna.model.weights import read_model, write_model, write_tensors
 from puna.training.optimizer import Optimizers
 from puna.training.time_plan import TimePlan
+from puna.training.weight_sharding import copy_state, placed_as
 
-OPTIMIZER, PROGRESS = "optimizer.safetensors", "training.json"
+OPTIMIZER, PROGRESS, SHARDS = "optimizer.safetensors", "training.json", "shards"
 NAME = re.compile(r"step-(\d{8})")
 
 
@@ -94,7 +95,7 @@ def save_checkpoint(
 def load_checkpoint(path: Path, model: Transformer, optimizers: Optimizers) -> Progress:
     """Fill the model and the optimizers from a checkpoint, in place."""
     try:
-        progress = _read_progress(path / PROGRESS)
+        progress = read_progress(path / PROGRESS)
         tensors = load_file(path / OPTIMIZER)
         weights = read_model(path)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError, ModelFolderError) as error:
@@ -102,21 +103,24 @@ def load_checkpoint(path: Path, model: Transformer, optimizers: Optimizers) -> P
             f"the checkpoint {path} cannot be read ({error}); delete it to resume from the one"
             " before"
         ) from error
-    model.load_state_dict(weights.state_dict())
+    copy_state(model, weights)
     names = {id(weight): name for name, weight in model.named_parameters()}
     for optimizer in optimizers.optimizers:
         for group in optimizer.param_groups:
             for weight in group["params"]:
                 prefix = f"{names[id(weight)]}:"
                 optimizer.state[weight] = {
-                    key.removeprefix(prefix): value.to(weight.device)
+                    key.removeprefix(prefix): placed_as(weight, value)
                     for key, value in tensors.items()
                     if key.startswith(prefix)
                 }
     return progress
 
 
-def _read_progress(path: Path) -> Progress:
+def read_progress(path: Path) -> Progress:
+    """The progress that a checkpoint's training.json holds. Raises OSError, ValueError, TypeError
+    and KeyError.
+    """
     values = json.loads(path.read_text())
     # a checkpoint of an earlier release has no plan
     if plan := values.pop("plan", None):
@@ -148,16 +152,16 @@ def checkpoints(run: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def prune(run: Path, keep_last: int) -> None:
+def prune(run: Path, keep_last: int, writing: Path | None = None) -> None:
     """Delete all checkpoints but the newest `keep_last` and the best, and what a kill left half
-    written.
+    written. writing: the folder that is being written, which stays.
     """
     found = checkpoints(run)
     keep = {*list(found)[-keep_last:], best(run)[0]}
     for step, path in found.items():
         if step not in keep:
             shutil.rmtree(path)
-    for leftover in (run / "checkpoints").glob(".step-*"):
+    for leftover in set((run / "checkpoints").glob(".step-*")) - {writing}:
         shutil.rmtree(leftover, ignore_errors=True)
 
 

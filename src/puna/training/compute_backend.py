@@ -40,8 +40,8 @@ def choose_backend(recipe: Recipe, device: torch.device) -> Backend:
     """The backend of a recipe on this device.
 
     Left to itself (`train.isa: auto`) a CPU takes the fastest tier that it runs, unless the recipe
-    wants torch.compile or activation checkpointing. Raises ConfigError for a tier where the core
-    does not compute, and NativeError for one that cannot run.
+    wants torch.compile, activation checkpointing or shards. Raises ConfigError for a tier where the
+    core does not compute, and NativeError for one that cannot run.
     """
     train = recipe.train
     obstacle = (
@@ -51,6 +51,8 @@ def choose_backend(recipe: Recipe, device: torch.device) -> Backend:
         if train.compile
         else "with train.activation_checkpointing"
         if train.activation_checkpointing
+        else "with train.shards"
+        if train.shards != 1
         else ""
     )
     tiers = () if obstacle or train.isa == "torch" else available_tiers()

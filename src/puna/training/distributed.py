@@ -36,12 +36,14 @@ ANSWER_SECONDS = 5.0  # that a failed run waits for the others to say how they f
 class Ranks:
     """One process of those that train together. rank: from 0 to size - 1; local_rank: on its host.
 
-    store: the key-value store of all ranks; None of a process alone.
+    timeout: of collectives and of checkpoints. store: the key-value store of all ranks; None of a
+    process alone.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    timeout: timedelta = timedelta(seconds=600)
     store: "Store | None" = None
 
     @property
@@ -185,6 +187,12 @@ def whole(tensor: Tensor) -> Tensor:
     return found
 
 
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor, in the same memory; of one that is not sharded, itself."""
+    found: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return found
+
+
 def is_sharded(weight: Tensor) -> bool:
     """True of a tensor of which each rank holds a part (a DTensor)."""
     return hasattr(weight, "device_mesh")
@@ -236,7 +244,7 @@ def join(environment: Mapping[str, str], device: str, timeout: timedelta) -> Ran
     )
     ours = prefixed("puna", store)
     ours.set(f"where/{rank}", f"host {socket.gethostname()}, process {os.getpid()}")
-    return Ranks(rank, size, local_rank, ours)
+    return Ranks(rank, size, local_rank, timeout, ours)
 
 
 def leave(ranks: Ranks) -> None:

@@ -9,6 +9,7 @@ from puna.model.config import ModelConfig
 from puna.model.parts import INITS
 from puna.model.transformer import Transformer
 from puna.model.weights import read_model
+from puna.training.weight_sharding import copy_state
 
 # keys that decide how weights are made or trained, not which there are and what is done with them
 _FREE = frozenset(
@@ -36,7 +37,7 @@ def copy_weights(model: Transformer, folder: Path) -> None:
     source = read_model(folder, dtype=dtype)
     # Of the model that was read: its file decides where config.json leaves the output layer open
     _reject_other_shape(model.config, source.config, folder)
-    model.load_state_dict(source.state_dict())
+    copy_state(model, source)
 
 
 def _reject_other_shape(wanted: ModelConfig, found: ModelConfig, folder: Path) -> None:

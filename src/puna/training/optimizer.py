@@ -16,6 +16,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from puna.model.config import ModelConfig
 from puna.model.transformer import Transformer, build_transformer
 from puna.native.kernels import Kernels
+from puna.training.distributed import ALONE, Ranks, local
+from puna.training.matrix_owners import on_owners
 from puna.training.recipe import OPTIMIZERS, OptimizerRecipe
 
 Quintic = tuple[float, float, float]
@@ -85,7 +87,7 @@ class Muon(Optimizer):
 
     steps: of the orthogonalisation. cautious_decay: decay entries alone whose weight the update
     shrinks or leaves. kernels: of the native core, for matrices of at most `NATIVE_WIDTH`; without
-    them `orthogonalise` has all.
+    them `orthogonalise` has all. ranks: that update the same weights, each some whole matrices.
 
     Source: Jordan et al. 2024, Muon; Chen et al. 2025, arXiv 2510.12402, Cautious Weight Decay:
     decay where u w >= 0. Embeddings and norms are not for it: give those to AdamW.
@@ -101,36 +103,44 @@ class Muon(Optimizer):
         steps: Sequence[Quintic] = quintic_steps("jordan", 5),
         cautious_decay: bool = False,
         kernels: Kernels | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.steps, self.cautious_decay, self.kernels = tuple(steps), cautious_decay, kernels
+        self.steps, self.cautious_decay = tuple(steps), cautious_decay
+        self.kernels, self.ranks = kernels, ranks
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every matrix that has a gradient, computing in the memory of the gradients."""
         assert closure is None, "the gradients are there already"
         for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            if not weights:
+            whole = [weight for weight in group["params"] if weight.grad is not None]
+            if not whole:
                 continue
-            updates = [weight.grad for weight in weights]
-            momenta = [self._momentum(weight) for weight in weights]
+            weights = [local(weight) for weight in whole]
+            updates = [local(weight.grad) for weight in whole]
+            momenta = [local(self._momentum(weight)) for weight in whole]
             torch._foreach_lerp_(momenta, updates, 1 - group["momentum"])
             torch._foreach_lerp_(updates, momenta, group["momentum"])
-            native = [update for update in updates if self._is_native(update)]
-            if self.kernels is not None and native:
-                self.kernels.orthogonalise(native, torch.tensor(self.steps))
+            updates = on_owners(self.ranks, self._orthogonalised, whole, updates)
             # decay is decoupled, as in AdamW: it does not pass through the momentum
             decay = group["lr"] * group["weight_decay"]
             if not self.cautious_decay:
                 torch._foreach_mul_(weights, 1 - decay)
-            for weight, update in zip(weights, updates, strict=True):
-                if not self._is_native(update):
-                    update = orthogonalise(update, self.steps)
+            shapes = [weight.shape for weight in whole]
+            for weight, update, (rows, columns) in zip(weights, updates, shapes, strict=True):
                 if self.cautious_decay:
                     weight.mul_(1 - decay * (weight * update >= 0))
-                rows, columns = weight.shape
                 weight.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+
+    def _orthogonalised(self, matrices: list[Tensor]) -> list[Tensor]:
+        native = [matrix for matrix in matrices if self._is_native(matrix)]
+        if self.kernels is not None and native:
+            self.kernels.orthogonalise(native, torch.tensor(self.steps))
+        return [
+            matrix if self._is_native(matrix) else orthogonalise(matrix, self.steps)
+            for matrix in matrices
+        ]
 
     def _is_native(self, matrix: Tensor) -> bool:
         return self.kernels is not None and min(matrix.shape) <= NATIVE_WIDTH
@@ -289,13 +299,18 @@ def sgd(
 
 
 def build_optimizers(
-    model: Transformer, recipe: OptimizerRecipe, kernels: Kernels | None = None
+    model: Transformer,
+    recipe: OptimizerRecipe,
+    kernels: Kernels | None = None,
+    ranks: Ranks = ALONE,
 ) -> Optimizers:
-    """The recipe's optimizers, each of the model's weights with one of them. kernels: Muon's."""
+    """The recipe's optimizers, each of the model's weights with one of them. kernels, ranks:
+    Muon's.
+    """
     optimizers: list[Optimizer] = OPTIMIZERS[recipe.name].build(recipe, model)
     for optimizer in optimizers:
         if isinstance(optimizer, Muon):
-            optimizer.kernels = kernels
+            optimizer.kernels, optimizer.ranks = kernels, ranks
     return Optimizers(optimizers)
 
 

@@ -236,6 +236,12 @@ class TrainRecipe(Config):
         "auto",
         description="code of the native core on a CPU: auto takes the fastest tier, torch none",
     )
+    shards: Annotated[int, Field(gt=0)] | Literal["all"] = _later_key(
+        1, description="processes that share the weights of one model: 1 holds them whole"
+    )
+    replicas: int | None = _later_key(
+        None, gt=0, description="such groups; left out: as many as there are processes for"
+    )
     mask_documents: bool = Field(
         default=False, description="attention stays inside a document, where a window holds several"
     )

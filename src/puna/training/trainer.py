@@ -17,6 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from puna.device import (
+    autocast,
     choose_device,
     choose_precision,
     measure_matmul_peak,
@@ -25,20 +26,19 @@ from puna.device import (
 )
 from puna.durable import write_json
 from puna.errors import TrainingError
-from puna.model.init import init_weights
-from puna.model.transformer import build_transformer
 from puna.nn.mask import document_numbers
 from puna.run_log import RunLog
 from puna.training import checkpoint
 from puna.training.batch_loss import batch_loss
 from puna.training.checkpoint import Progress
-from puna.training.distributed import ALONE, Ranks
+from puna.training.distributed import ALONE, Ranks, is_sharded
 from puna.training.initial_weights import copy_weights
 from puna.training.optimizer import build_optimizers
 from puna.training.parallel_layout import micro_batches
 from puna.training.recipe import Recipe
 from puna.training.run_inputs import Observer, RunInputs
 from puna.training.run_lock import lock_run
+from puna.training.sharded_checkpoint import ShardedCheckpoints, load
 from puna.training.step import StepResult, train_step
 from puna.training.step_memory import reject_too_large
 from puna.training.stored_recipe import (
@@ -52,6 +52,7 @@ from puna.training.stored_recipe import (
 )
 from puna.training.throughput import ThroughputMeter
 from puna.training.time_plan import plan_for
+from puna.training.weight_sharding import build_model, gather_model
 
 MAX_NON_FINITE_STEPS = 20  # in a row, before the run gives up
 
@@ -79,8 +80,7 @@ class Trainer:
         self.device = choose_device(ranks.device_name(recipe.train.device))
         self.precision = choose_precision(recipe.train.precision, self.device)
         reject_too_large(recipe, self.device, self.precision)
-        self.model = build_transformer(recipe.model, self.device)
-        init_weights(self.model, recipe.seed)
+        self.model = build_model(recipe, ranks, self.device, self.precision)
         # a run that has checkpoints has weights of its own
         if recipe.train.init_from and not checkpoint.checkpoints(run):
             copy_weights(self.model, Path(recipe.train.init_from))
@@ -96,7 +96,11 @@ class Trainer:
         self.others_while_measured = others()
         documents = self.documents if recipe.train.mask_documents else None
         self.loss = batch_loss(self.model, recipe, self.device, self.precision, documents)
-        self.optimizers = build_optimizers(self.model, recipe.optimizer, self.loss.kernels)
+        # shards are gathered in the format of the products, also where nothing else is cast
+        sharded = is_sharded(self.model.output_weight)
+        self.sharded_autocast = autocast(self.device, self.precision if sharded else "float32")
+        self.shards = ShardedCheckpoints(run, ranks) if ranks.size > 1 else None
+        self.optimizers = build_optimizers(self.model, recipe.optimizer, self.loss.kernels, ranks)
 
     def documents(self, ids: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
         """The document of each position, for attention that does not cross from one to another."""
@@ -113,7 +117,7 @@ class Trainer:
         self.changes, newest = self.ranks.on_first("start", lambda: self._take(resume))
         # without one it was killed before its first: it begins again
         if newest is not None:
-            self._continue(checkpoint.load_checkpoint(Path(newest), self.model, self.optimizers))
+            self._continue(load(Path(newest), self.model, self.optimizers, self.ranks))
         if self.ranks.is_first:
             store_changes(self.run, self.recipe, self.progress.step, self.changes)
 
@@ -193,10 +197,13 @@ class Trainer:
                     self.save()
                 if self._validation_due():
                     self._validate(log)
+                self._collect()
             self.save()
+            self._collect(wait=True)
         finally:
             if log is not None:
                 log.close()
+        self.model = gather_model(self.model, self.ranks, self.device)
         self.model.eval()
         return self.progress.step == self.planned_steps
 
@@ -257,7 +264,8 @@ class Trainer:
     def _validate(self, log: RunLog | None) -> None:
         begin = time.perf_counter()
         self.model.eval()
-        found = self.inputs.validate(self.model)
+        with self.sharded_autocast():
+            found = self.inputs.validate(self.model)
         self.model.train()
         self.progress = self.progress.validated(self.ranks.largest(time.perf_counter() - begin))
         step = self.progress.step
@@ -277,16 +285,29 @@ class Trainer:
         # before pruning, which keeps the best checkpoint and deletes others
         if found.loss < checkpoint.best(self.run)[1]:
             write_json(self.run / "best.json", {"step": step, **asdict(found)})
-        checkpoint.prune(self.run, self.recipe.train.keep_last)
+        writing = None if self.shards is None else self.shards.aside
+        checkpoint.prune(self.run, self.recipe.train.keep_last, writing)
 
     def save(self) -> None:
         """Write the checkpoint of this step, tell the observers, and delete what need not be
         kept.
         """
-        if not self.ranks.is_first:
-            return
+        self._collect(wait=True)
         begin = time.perf_counter()
-        path = checkpoint.save_checkpoint(
+        path = self._write_checkpoint()
+        self.progress = self.progress.spent(self.ranks.largest(time.perf_counter() - begin))
+        self._saved(path)
+
+    def _collect(self, *, wait: bool = False) -> None:
+        """See to a checkpoint that was written beside training."""
+        if self.shards is not None:
+            self._saved(self.shards.finished(wait=wait))
+
+    def _write_checkpoint(self) -> Path | None:
+        if self.shards is not None:
+            self.shards.save(self.model, self.optimizers, self.progress)
+            return None
+        return checkpoint.save_checkpoint(
             self.run,
             self.model,
             self.optimizers,
@@ -295,7 +316,10 @@ class Trainer:
             special_ids=self.inputs.special_ids,
             provenance=self.provenance(),
         )
-        self.progress = self.progress.spent(time.perf_counter() - begin)
+
+    def _saved(self, path: Path | None) -> None:
+        if path is None or not self.ranks.is_first:
+            return
         checkpoint.prune(self.run, self.recipe.train.keep_last)
         for observer in self.observers:
             observer.saved(path)
