@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from puna.cli import plan_size
+from puna.cli import plan_shards, plan_size
 
 if TYPE_CHECKING:
     from puna.model.accounting import Memory
@@ -124,6 +124,12 @@ def memory(
         Literal["auto", "int8"],
         typer.Option(help="Of keys and values in inference; auto: bfloat16."),
     ] = "auto",
+    gpus: Annotated[int, typer.Option(help="GPUs that train together, with --shard.", min=1)] = 1,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Their weights are shared out (train.shards=all).")
+    ] = False,
+    gpu: Annotated[str, typer.Option(help="Their kind, such as h100; see plan size.")] = "h100",
+    mfu: Annotated[float, typer.Option(help="Share of its peak that one reaches.")] = 0.4,
 ) -> None:
     """Say what training and inference take in memory on one device, part by part.
 
@@ -139,6 +145,8 @@ def memory(
         puna plan memory llama-7b --batch 4 --context 2048 --activation-checkpointing
 
         puna plan memory llama-65b --bits 4
+
+        puna plan memory llama-7b --gpus 8 --shard --activation-checkpointing
     """
     from puna.cli.columns import print_columns
     from puna.model.accounting import count_parameters, inference_memory
@@ -182,7 +190,10 @@ def memory(
         f"{model}: {count_parameters(config).total:,} parameters; {batch:,} x {steps:,} tokens"
     )
     title = f"training on {device}" + (f", by {backend.words}" if device == "cpu" else "")
-    print_columns([*_parts(title, training, formats), *_parts("inference", inference, kept)])
+    rows = [*_parts(title, training, formats), *_parts("inference", inference, kept)]
+    if shard:
+        rows += plan_shards.sharded_rows(config, training, batch * steps, steps, gpus, gpu, mfu)
+    print_columns(rows)
 
 
 def _parts(title: str, memory: "Memory", formats: dict[str, str]) -> list[tuple[str, ...]]:

@@ -79,7 +79,8 @@ def train(
         torchrun --nproc-per-node 8 -m puna train recipes/tiny.yaml
 
     Ctrl-C and SIGTERM save and exit; --resume goes on, to the same weights as without the pause,
-    and may change train.steps, minutes, log_every, keep_last, device, precision and isa.
+    and may change train.steps, minutes, log_every, keep_last, device, precision, isa, shards and
+    replicas.
     """
     from rich.console import Console
 

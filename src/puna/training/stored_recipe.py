@@ -22,9 +22,11 @@ CHANGEABLE = (
     "train.device",
     "train.precision",
     "train.isa",
+    "train.shards",
+    "train.replicas",
 )
-"""Keys that a resume may change. Of these the first two and the last three change the weights that
-come out, so they are kept with the run.
+"""Keys that a resume may change. Of these all but `log_every` and `keep_last` change the weights
+that come out, so they are kept with the run.
 """
 Changes = dict[str, tuple[Any, Any]]
 """By dotted key: the value before, and after."""
