@@ -239,9 +239,7 @@ class TrainRecipe(Config):
     shards: Annotated[int, Field(gt=0)] | Literal["all"] = _later_key(
         1, description="processes that share the weights of one model: 1 holds them whole"
     )
-    replicas: int | None = _later_key(
-        None, gt=0, description="such groups; left out: as many as there are processes for"
-    )
+    replicas: int | None = _later_key(None, gt=0, description="such groups of processes")
     mask_documents: bool = Field(
         default=False, description="attention stays inside a document, where a window holds several"
     )
