@@ -429,7 +429,7 @@ def test_what_does_not_fit_in_memory_is_rejected_before_it_is_made(
         trainer(tmp_path / "run")
         return
     # calling it would fail otherwise
-    monkeypatch.setattr(trainer_module, "build_transformer", None)
+    monkeypatch.setattr(trainer_module, "build_model", None)
     with pytest.raises(
         TrainingError,
         match=said("0.0 GB ... cpu ... 0.0 GB ... lower train.micro_batch_size"),

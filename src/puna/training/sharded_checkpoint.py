@@ -14,6 +14,7 @@ model folder. A run ends with one, made from the weights that the first rank gat
 
 import shutil
 import time
+import warnings
 from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
@@ -92,6 +93,8 @@ class ShardedCheckpoints:
         wait: for the one that is being written. Raises TrainingError for one that cannot be written
         within the ranks' timeout, or at all.
         """
+        from torch.distributed.checkpoint.api import CheckpointException
+
         if self._writing is None:
             return None
         left = self._ranks.timeout.total_seconds() - (time.monotonic() - self._begin)
@@ -105,7 +108,7 @@ class ShardedCheckpoints:
                 f" {self._ranks.timeout.total_seconds():g} s: a disk hangs, or is too slow for"
                 " --timeout"
             ) from error
-        except Exception as error:
+        except (Exception, CheckpointException) as error:  # the latter is a BaseException
             raise TrainingError(
                 f"checkpoint step {self._step} could not be written: {_reasons(error)}; the one"
                 " before is whole"
@@ -183,4 +186,7 @@ def _load_shards(path: Path, model: Transformer, optimizers: Optimizers, ranks: 
         whole = stored[name] != tuple(weight.shape)
         value = torch.zeros(stored[name]) if whole else torch.zeros_like(weight.detach())
         owner[id(weight)].state[weight][key] = state[name] = value
-    load_state(state, storage_reader=reader, no_dist=ranks.size == 1)
+    with warnings.catch_warnings():
+        # a process alone is meant
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        load_state(state, storage_reader=reader, no_dist=ranks.size == 1)
