@@ -197,3 +197,20 @@ def test_a_text_that_cannot_be_scored(
         path.write_bytes(content)
     with pytest.raises(DataError, match=said(message)):
         encode_sources([str(path)], tiny_llama.tokenizer)
+
+
+@given(st.integers(2, 400), st.integers(1, 500), st.integers(1, 40), st.integers(1, 5))
+def test_parts_are_shaped_alike_and_count_each_target_once(
+    num_tokens: int, limit: int, context: int, size: int
+) -> None:
+    """Processes whose weights are gathered from all wait for ever where one asks more often."""
+    splits = [split(np.arange(num_tokens)), split(1000 + np.arange(2 * num_tokens + 3))]
+    whole = HeldOutWindows.of_splits(splits, 2 * limit, context=context)
+    parts = [whole.part(rank, size) for rank in range(size)]
+    targets = np.concatenate([part.targets for part in parts])
+    assert sorted(targets.tolist()) == sorted(whole.targets.tolist())
+    shapes = [[len(window) for window in part.windows] for part in parts]
+    assert shapes == [shapes[0]] * size
+    longest = -(-len(whole.windows) // size)
+    assert len(shapes[0]) <= longest + len({len(window) for window in whole.windows})
+    assert {part.all_targets for part in parts} == {whole.all_targets}

@@ -299,8 +299,8 @@ def test_a_run_starts_from_the_weights_of_a_model(trainer: Make, tmp_path: Path)
 def test_a_model_of_another_shape_is_rejected_with_the_first_key_that_differs(
     override: str, message: str, trainer: Make, tmp_path: Path
 ) -> None:
-    source = trainer(tmp_path / "source")
-    folder = source.save()
+    trainer(tmp_path / "source").save()
+    folder = checkpoints(tmp_path / "source")[0]
     with pytest.raises(TrainingError, match=said(f"train.init_from {folder} ... {message}")):
         trainer(tmp_path / "run", override, f"train.init_from={folder}")
 

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -42,6 +43,15 @@ class Score:
     nats: float
     tokens: int
     bytes: int
+
+    def of_text(self) -> Self:
+        """Itself. Raises DataError where nothing counts."""
+        if not self.bytes:
+            raise DataError(
+                "of the tokens that count none is text (special tokens are not), so there are no"
+                " bytes to score"
+            )
+        return self
 
     @property
     def loss(self) -> float:
@@ -143,15 +153,11 @@ def sum_target_losses(
     """The score of target tokens [M] from their losses [M].
 
     token_lengths [V]: UTF-8 bytes of each token, 0 for special ones. only [M]: the targets that
-    count, as loss and as bytes; left out, all of them. Raises DataError where none is text.
+    count, as loss and as bytes; left out, all of them. Of a part of a text it may be empty: see
+    `Score.of_text`.
     """
     lengths = token_lengths[targets]
     counted = lengths > 0 if only is None else (lengths > 0) & only
-    if not counted.any():
-        raise DataError(
-            "of the tokens that count none is text (special tokens are not), so there are no bytes"
-            " to score"
-        )
     # float64: millions of float32 losses would not add up exactly
     return Score(
         float(losses[counted].sum(dtype=np.float64)),
@@ -166,10 +172,10 @@ def sum_losses(
     token_lengths: NDArray[np.int32],
     only: NDArray[np.bool_] | None = None,
 ) -> Score:
-    """The score of a text from the losses [N - 1] of its ids [N]; other arguments and errors are
-    those of `sum_target_losses`.
+    """The score of a text from the losses [N - 1] of its ids [N]; other arguments are those of
+    `sum_target_losses`, the error that of `Score.of_text`.
     """
-    return sum_target_losses(losses, ids[1:], token_lengths, only)
+    return sum_target_losses(losses, ids[1:], token_lengths, only).of_text()
 
 
 def score_tokens(

@@ -108,8 +108,43 @@ class HeldOutWindows:
         batch_size: int = 16,
     ) -> Score:
         """The model's score on the targets; arguments and errors are those of `window_losses` and
-        `sum_target_losses`.
+        `Score.of_text`.
         """
+        return self.part_score(
+            model, token_lengths, separator=separator, batch_size=batch_size
+        ).of_text()
+
+    def part(self, rank: int, size: int) -> Self:
+        """The windows that one of `size` processes scores, counted from 0, where all score a part.
+
+        They take turns among the windows of each length. Where turns are left over, they have a
+        window again of which nothing counts: the model is asked as often, with ids of the same
+        shapes, on each, as one needs whose weights are gathered from all.
+        """
+        if size == 1:
+            return self
+        chosen: list[tuple[NDArray[np.int64], int]] = []
+        for length in sorted({len(window) for window in self.windows}):
+            equal = [
+                (window, seen)
+                for window, seen in zip(self.windows, self.seen, strict=True)
+                if len(window) == length
+            ]
+            own = equal[rank::size]
+            turns = -(-len(equal) // size)
+            chosen += own + [(equal[0][0], length - 1)] * (turns - len(own))
+        windows, seen = zip(*chosen, strict=True)
+        return type(self)(list(windows), list(seen), self.all_targets)
+
+    def part_score(
+        self,
+        model: Transformer,
+        token_lengths: NDArray[np.int32],
+        *,
+        separator: int | None = None,
+        batch_size: int = 16,
+    ) -> Score:
+        """`score` of a part, in which nothing may count."""
         found = window_losses(model, self.windows, separator=separator, batch_size=batch_size)
         losses = np.concatenate(
             [losses[seen:] for losses, seen in zip(found, self.seen, strict=True)]

@@ -22,7 +22,7 @@ def micro_batches(recipe: Recipe, ranks: int) -> int:
 
 
 @dataclass(frozen=True)
-class Layout:
+class MeshShape:
     """Ranks as a grid: `replicas` groups, each with the whole model, of `shards` ranks, each with a
     part of it.
     """
@@ -31,7 +31,7 @@ class Layout:
     shards: int
 
 
-def layout(recipe: Recipe, ranks: int) -> Layout:
+def mesh_shape(recipe: Recipe, ranks: int) -> MeshShape:
     """The grid of so many ranks. Raises ConfigError where they are no such grid."""
     replicas = recipe.train.replicas
     shards = ranks // (replicas or 1) if recipe.train.shards == "all" else recipe.train.shards
@@ -42,4 +42,4 @@ def layout(recipe: Recipe, ranks: int) -> Layout:
             f" {recipe.train.replicas or 'as many as there are'}: start as many processes as their"
             " product, or say train.shards=all"
         )
-    return Layout(replicas, shards)
+    return MeshShape(replicas, shards)

@@ -19,7 +19,7 @@ from puna.device import Precision
 from puna.model.init import fill, init_weights
 from puna.model.transformer import Transformer, build_transformer
 from puna.training.distributed import Ranks, is_sharded
-from puna.training.parallel_layout import Layout, layout
+from puna.training.parallel_layout import MeshShape, mesh_shape
 from puna.training.recipe import Recipe
 
 
@@ -27,9 +27,9 @@ def build_model(
     recipe: Recipe, ranks: Ranks, device: torch.device, precision: Precision
 ) -> Transformer:
     """The recipe's model with the weights that its seed gives, the same for any number of ranks.
-    Raises as `layout`.
+    Raises as `mesh_shape`.
     """
-    found = layout(recipe, ranks.size)
+    found = mesh_shape(recipe, ranks.size)
     if found.shards == 1:
         model = build_transformer(recipe.model, device)
     else:
@@ -40,7 +40,9 @@ def build_model(
     return model
 
 
-def _shard(model: Transformer, layout: Layout, device: torch.device, precision: Precision) -> None:
+def _shard(
+    model: Transformer, shape: MeshShape, device: torch.device, precision: Precision
+) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import (
         FSDPModule,
@@ -50,8 +52,8 @@ def _shard(model: Transformer, layout: Layout, device: torch.device, precision: 
     )
 
     names = ("replica", "shard")
-    mesh = init_device_mesh(device.type, (layout.replicas, layout.shards), mesh_dim_names=names)
-    if layout.replicas == 1:
+    mesh = init_device_mesh(device.type, (shape.replicas, shape.shards), mesh_dim_names=names)
+    if shape.replicas == 1:
         mesh = mesh["shard"]
     half = torch.bfloat16 if precision == "bfloat16" else None
     # the residual stream stays float32 from block to block, as without shards

@@ -17,6 +17,7 @@ from puna.data.manifest import Manifest
 from puna.data.shards import TokenStream, open_split
 from puna.data.sources import read_texts
 from puna.errors import DataError
+from puna.eval.bits_per_byte import Score
 from puna.eval.held_out import HeldOutWindows, document_separator
 from puna.eval.training_text import TrainingText
 from puna.model.transformer import Transformer
@@ -44,6 +45,18 @@ class RunData:
         """The windows of validation text that every validation of the run scores."""
         return HeldOutWindows.of_splits(
             self.validation, recipe.train.validation_tokens, context=recipe.context_length
+        )
+
+    def validate(self, model: Transformer, recipe: Recipe, ranks: Ranks) -> Validation:
+        """The model's score on these windows, of which each rank scores a part."""
+        windows, tokenizer = self.held_out(recipe), self.tokenizer
+        separator = document_separator(tokenizer) if recipe.train.mask_documents else None
+        part = windows.part(ranks.rank, ranks.size)
+        own = part.part_score(model, tokenizer.token_lengths(), separator=separator)
+        nats, tokens, size = ranks.sum(own.nats, own.tokens, own.bytes)
+        score = Score(nats, int(tokens), int(size)).of_text()
+        return Validation(
+            score.loss, score.bits_per_byte, len(windows.targets), windows.all_targets
         )
 
     def training_text(self, max_bytes: int) -> TrainingText:
@@ -129,23 +142,14 @@ def open_data(recipe: Recipe, ranks: Ranks = ALONE) -> RunData:
         rank=ranks.rank,
         world_size=ranks.size,
     )
-    lengths = tokenizer.token_lengths()
-    separator = document_separator(tokenizer) if recipe.train.mask_documents else None
     hashes = "\n".join(stream.manifest.content_hash for stream in train.values())
     # a generation ends at a turn's end too; the first id closes a document
     ends = (tokenizer.eos_id, *sorted(tokenizer.end_ids - {tokenizer.eos_id}))
     special: dict[str, Any] = {"bos_id": tokenizer.bos_id, "eos_ids": ends}
 
-    def validate(model: Transformer) -> Validation:
-        held_out = data.held_out(recipe)
-        score = held_out.score(model, lengths, separator=separator)
-        return Validation(
-            score.loss, score.bits_per_byte, len(held_out.targets), held_out.all_targets
-        )
-
     inputs = RunInputs(
         batch=loader.batch,
-        validate=validate,
+        validate=lambda model: data.validate(model, recipe, ranks),
         validation_tokens=min(
             recipe.train.validation_tokens, sum(split.num_tokens for split in validation)
         ),
