@@ -61,6 +61,7 @@ class RankPool:
                 "WORLD_SIZE": str(size),
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
+                "LOCAL_WORLD_SIZE": str(size),
             }
             pipe.send((environment, timeout, work, arguments))
         found = []

@@ -1,4 +1,4 @@
-"""Bytes and time of training with shared weights, against sums by hand."""
+"""Traffic and time of training with shared weights, against sums by hand."""
 
 import pytest
 from said import said
@@ -8,15 +8,8 @@ from puna.plan.sharding import NETWORK_BYTES, NODE_BYTES, ShardedStep, bandwidth
 
 
 def step(gpus: int) -> ShardedStep:
-    """Ten blocks of 90 parameters and 100 more, with AdamW's moments."""
-    return ShardedStep(1000, 90, 100, gpus, moment_bytes=8000, activation_bytes=7)
-
-
-def test_each_gpu_keeps_its_share_and_what_is_gathered() -> None:
-    found = step(4)
-    assert found.state == 16 * 1000 // 4
-    assert found.gathered == 8 * 100 + 8 * 90
-    assert found.total == 4000 + 1520 + 7
+    """Ten blocks of 90 parameters and 100 more."""
+    return ShardedStep(1000, 900, gpus)
 
 
 def test_the_ring_sends_all_but_ones_own_share() -> None:

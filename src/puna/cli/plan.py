@@ -126,8 +126,11 @@ def memory(
     ] = "auto",
     gpus: Annotated[int, typer.Option(help="GPUs that train together, with --shard.", min=1)] = 1,
     shard: Annotated[
-        bool, typer.Option("--shard", help="Their weights are shared out (train.shards=all).")
+        bool, typer.Option("--shard", help="The GPUs share the weights (train.shards=all).")
     ] = False,
+    gpu_memory: Annotated[
+        float, typer.Option(help="Gigabytes of one of them, of 10^9 bytes.", min=1)
+    ] = 80,
     gpu: Annotated[str, typer.Option(help="Their kind, such as h100; see plan size.")] = "h100",
     mfu: Annotated[float, typer.Option(help="Share of its peak that one reaches.")] = 0.4,
 ) -> None:
@@ -149,11 +152,14 @@ def memory(
         puna plan memory llama-7b --gpus 8 --shard --activation-checkpointing
     """
     from puna.cli.columns import print_columns
+    from puna.errors import PlanError
     from puna.model.accounting import count_parameters, inference_memory
     from puna.training.compute_backend import Backend, fastest_backend
     from puna.training.recipe import OptimizerRecipe
-    from puna.training.step_memory import planned_memory
+    from puna.training.step_memory import planned_memory, sharded_memory
 
+    if gpus > 1 and not shard:
+        raise PlanError(f"--gpus {gpus} is about shared weights: add --shard, or leave it out")
     config = _shape(model)
     steps = config.context_length if context is None else context
     on_core = device == "cpu" and not activation_checkpointing
@@ -192,7 +198,11 @@ def memory(
     title = f"training on {device}" + (f", by {backend.words}" if device == "cpu" else "")
     rows = [*_parts(title, training, formats), *_parts("inference", inference, kept)]
     if shard:
-        rows += plan_shards.sharded_rows(config, training, batch * steps, steps, gpus, gpu, mfu)
+        each = sharded_memory(training, config, gpus, half=precision == "bfloat16")
+        formats["gathered"] = f"two blocks in {precision}, the rest float32"
+        rows += _parts(f"training, each of {gpus} GPUs that share the weights", each, formats)
+        rows.append(plan_shards.fitting(each, gpu_memory * 1e9))
+        rows += plan_shards.sending(config, batch * steps, steps, gpus, gpu, mfu)
     print_columns(rows)
 
 

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,13 +58,9 @@ def _first_failure(error: "ChildFailedError") -> str:
     )
 
 
-def restarted(environment: Mapping[str, str], run: Path) -> bool:
-    """True where torchrun started this process again after a failure, and there is a run to
-    continue.
-    """
-    from puna.training.stored_recipe import RECIPE
-
-    return environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and (run / RECIPE).exists()
+def restarted(environment: Mapping[str, str]) -> bool:
+    """True where torchrun started this process again after a failure on its host."""
+    return environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 @contextmanager
@@ -74,14 +69,16 @@ def joined(environment: Mapping[str, str], device: str, timeout: float) -> Itera
 
     timeout: seconds. What is raised among several ranks is said with its rank and ends the process.
     """
-    from puna.training.distributed import join, leave
+    from puna.training.distributed import ALONE, join, leave
 
-    ranks = join(environment, device, timedelta(seconds=timeout))
+    ranks = ALONE
     try:
+        ranks = join(environment, device, timedelta(seconds=timeout))
         yield ranks
     except Exception as error:
-        if ranks.size == 1:
+        if environment.get("WORLD_SIZE", "1") == "1":
             raise
-        print(f"error: {ranks.explain(error)}", file=sys.stderr, flush=True)  # noqa: T201
+        reason = f"rank {environment['RANK']}: {error}" if ranks is ALONE else ranks.explain(error)
+        print(f"error: {reason}", file=sys.stderr, flush=True)  # noqa: T201
         os._exit(1)
     leave(ranks)

@@ -98,14 +98,17 @@ def train(
         return launch([*command, "--timeout", str(timeout)], processes, restarts)
     from puna.cli.progress import RunProgress
     from puna.cli.run import print_result, run_recipe
+    from puna.training.stored_recipe import RECIPE
 
     run = Path(resolved.run or "")
     with joined(os.environ, resolved.train.device, timeout) as ranks:
         console.quiet = not ranks.is_first
+        # one host's failure starts all hosts again
+        again = ranks.any(restarted(os.environ)) and (run / RECIPE).exists()
         summary = run_recipe(
             resolved,
             RunProgress(console),
-            resume=resume or restarted(os.environ, run),
+            resume=resume or again,
             tensorboard=tensorboard,
             ranks=ranks,
         )

@@ -62,6 +62,12 @@ def count_parameters(config: ModelConfig) -> Parameters:
     )
 
 
+def block_parameters(config: ModelConfig) -> int:
+    """Parameters of all blocks together, norms included."""
+    with torch.device("meta"):
+        return config.num_layers * _size(build_block(config))
+
+
 def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 

@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,7 +35,8 @@ ANSWER_SECONDS = 5.0  # that a failed run waits for the others to say how they f
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process of those that train together. rank: from 0 to size - 1; local_rank: on its host.
+    """One process of those that train together. rank: from 0 to size - 1; local_rank: on its host,
+    which has local_size of them.
 
     timeout: of collectives and of checkpoints. store: the key-value store of all ranks; None of a
     process alone.
@@ -43,6 +45,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
     timeout: timedelta = timedelta(seconds=600)
     store: "Store | None" = None
 
@@ -221,7 +224,7 @@ def join(environment: Mapping[str, str], device: str, timeout: timedelta) -> Ran
     where it tells of none, or of one.
 
     device: the recipe's `train.device`. timeout: of every collective, after which a rank that does
-    not answer counts as lost. Leave with `leave`.
+    not answer counts as lost. Leave with `leave`. Raises TrainingError for ranks that do not come.
     """
     size = int(environment.get("WORLD_SIZE", 1))
     if size == 1:
@@ -235,16 +238,46 @@ def join(environment: Mapping[str, str], device: str, timeout: timedelta) -> Ran
     # both are documented, but not in the list of exports that type checkers read
     rendezvous, prefixed = distributed.rendezvous, distributed.PrefixStore  # type: ignore[attr-defined]
     store, rank, size = next(rendezvous("env://"))
+    start = _start(prefixed("start", store), rank, size, timeout)
+    ours = prefixed(f"puna/{start}", store)
+    ours.set(f"where/{rank}", f"host {socket.gethostname()}, process {os.getpid()}")
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if on_cuda else "gloo",
-        store=prefixed("groups", store),
+        store=prefixed(f"groups/{start}", store),
         rank=rank,
         world_size=size,
         timeout=timeout,
     )
-    ours = prefixed("puna", store)
-    ours.set(f"where/{rank}", f"host {socket.gethostname()}, process {os.getpid()}")
-    return Ranks(rank, size, local_rank, timeout, ours)
+    return Ranks(rank, size, local_rank, int(environment["LOCAL_WORLD_SIZE"]), timeout, ours)
+
+
+def _start(store: "Store", rank: int, size: int, timeout: timedelta) -> str:
+    """A name for this start of the ranks, the same on all and on no earlier one.
+
+    torchrun keeps a store from one start to the next, with all that the ended processes left in it,
+    such as their addresses. So rank 0 names the start, and greets each other rank by a word that
+    only its present process knows. Raises TrainingError for ranks that do not come.
+    """
+    own = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"hello/{rank}", own)
+        store.wait([f"welcome/{own}"], timeout)
+        name: str = store.get(f"welcome/{own}").decode()
+        store.set(f"here/{name}/{rank}", "")
+        return name
+    end, missing = time.monotonic() + timeout.total_seconds(), set(range(1, size))
+    while missing:
+        for other in missing:
+            if store.check([f"hello/{other}"]):
+                store.set(f"welcome/{store.get(f'hello/{other}').decode()}", own)
+        time.sleep(0.01)
+        missing = {other for other in missing if not store.check([f"here/{own}/{other}"])}
+        if missing and time.monotonic() > end:
+            raise TrainingError(
+                f"ranks {', '.join(map(str, sorted(missing)))} did not join within"
+                f" {timeout.total_seconds():g} s: look for what their hosts say"
+            )
+    return own
 
 
 def leave(ranks: Ranks) -> None:

@@ -2,7 +2,7 @@
 optimizers.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -10,6 +10,7 @@ from puna.device import Precision, memory_bytes
 from puna.errors import TrainingError
 from puna.model.accounting import (
     TrainingMemory,
+    block_parameters,
     check_sizes,
     count_parameters,
     training_memory,
@@ -17,22 +18,62 @@ from puna.model.accounting import (
 from puna.model.config import ModelConfig
 from puna.native.autograd import LOGIT_BYTES
 from puna.training.compute_backend import Backend, choose_backend
+from puna.training.distributed import ALONE, Ranks
 from puna.training.optimizer import state_bytes
+from puna.training.parallel_layout import mesh_shape
 from puna.training.recipe import OptimizerRecipe, Recipe
 
 
-def step_memory(recipe: Recipe, device: torch.device, precision: Precision) -> TrainingMemory:
-    """Bytes of a step of a recipe by part: `planned_memory` of its micro-batch on its backend."""
-    return planned_memory(
+@dataclass(frozen=True)
+class ShardedMemory(TrainingMemory):
+    """The same of one of several ranks that share the weights (FSDP): its part of weights,
+    gradients and moments. gathered: the weights that are whole for a while, with their gradients.
+    """
+
+    gathered: int
+
+
+def sharded_memory(
+    memory: TrainingMemory, config: ModelConfig, shards: int, *, half: bool
+) -> ShardedMemory:
+    """Bytes on each of so many ranks that share the weights of a model, from those of the same step
+    on one alone.
+
+    Gathered at once are the embeddings, last norm and output layer in float32 with their gradients,
+    and the weights of two blocks, the one that computes and the next, with the gradients of one.
+    half: those weights in bfloat16. Arithmetic; no test has measured it.
+    """
+    blocks = block_parameters(config)
+    rest = count_parameters(config).total - blocks
+    block = blocks // config.num_layers
+    return ShardedMemory(
+        weights=memory.weights // shards,
+        gradients=memory.gradients // shards,
+        optimizer_moments=memory.optimizer_moments // shards,
+        activations=memory.activations,
+        logits=memory.logits,
+        gathered=8 * rest + (2 * (2 if half else 4) + 4) * block,
+    )
+
+
+def step_memory(
+    recipe: Recipe, device: torch.device, precision: Precision, shards: int = 1
+) -> TrainingMemory:
+    """Bytes of a step of a recipe by part: `planned_memory` of its micro-batch on its backend; of
+    one of several ranks that share the weights, `sharded_memory` of that.
+    """
+    half = precision == "bfloat16"
+    memory = planned_memory(
         recipe.model,
         recipe.micro_batch_size,
         recipe.context_length,
         choose_backend(recipe, device),
         recipe.optimizer,
-        half=precision == "bfloat16",
+        half=half,
         checkpointing=recipe.train.activation_checkpointing,
         device=device.type,
     )
+    return memory if shards == 1 else sharded_memory(memory, recipe.model, shards, half=half)
 
 
 def planned_memory(
@@ -64,12 +105,20 @@ def planned_memory(
     return replace(memory, optimizer_moments=state_bytes(config, optimizer))
 
 
-def reject_too_large(recipe: Recipe, device: torch.device, precision: Precision) -> None:
-    """Raise TrainingError where a step of the recipe needs more memory than the device has."""
-    needed, available = step_memory(recipe, device, precision).total, memory_bytes(device)
+def reject_too_large(
+    recipe: Recipe, device: torch.device, precision: Precision, ranks: Ranks = ALONE
+) -> None:
+    """Raise TrainingError where a step of the recipe needs more memory than the device has, on a
+    CPU of all the ranks of this host. Raises ConfigError as `mesh_shape`.
+    """
+    shards = mesh_shape(recipe, ranks.size).shards
+    together = ranks.local_size if device.type == "cpu" else 1
+    needed = together * step_memory(recipe, device, precision, shards).total
+    available = memory_bytes(device)
     if available is not None and needed > available:
+        of_all = f", for {together} processes together" if together > 1 else ""
         raise TrainingError(
-            f"this recipe needs about {needed / 1e9:.1f} GB on {device}, which has"
+            f"this recipe needs about {needed / 1e9:.1f} GB on {device}{of_all}, which has"
             f" {available / 1e9:.1f} GB: lower train.micro_batch_size, set"
             " train.activation_checkpointing=true, or choose a smaller model"
         )

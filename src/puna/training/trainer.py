@@ -52,7 +52,7 @@ from puna.training.stored_recipe import (
 )
 from puna.training.throughput import ThroughputMeter
 from puna.training.time_plan import plan_for
-from puna.training.weight_sharding import build_model, gather_model
+from puna.training.weight_sharding import build_model, gather_model, reshard
 
 MAX_NON_FINITE_STEPS = 20  # in a row, before the run gives up
 
@@ -79,7 +79,7 @@ class Trainer:
         self.ranks = ranks
         self.device = choose_device(ranks.device_name(recipe.train.device))
         self.precision = choose_precision(recipe.train.precision, self.device)
-        reject_too_large(recipe, self.device, self.precision)
+        reject_too_large(recipe, self.device, self.precision, ranks)
         self.model = build_model(recipe, ranks, self.device, self.precision)
         # a run that has checkpoints has weights of its own
         if recipe.train.init_from and not checkpoint.checkpoints(run):
@@ -266,6 +266,7 @@ class Trainer:
         self.model.eval()
         with self.sharded_autocast():
             found = self.inputs.validate(self.model)
+        reshard(self.model, self.ranks)
         self.model.train()
         self.progress = self.progress.validated(self.ranks.largest(time.perf_counter() - begin))
         step = self.progress.step

@@ -71,6 +71,18 @@ def _shard(
         cast(FSDPModule, module).set_force_sum_reduction_for_comms(True)
 
 
+def reshard(model: Transformer, ranks: Ranks) -> None:
+    """Cut again what a forward pass without a backward pass, as in a validation, left gathered."""
+    if ranks.size == 1:
+        return
+    from torch.distributed.fsdp import FSDPModule
+
+    if isinstance(model, FSDPModule):
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
 def gather_model(model: Transformer, ranks: Ranks, device: torch.device) -> Transformer:
     """The whole model on the first rank; the others keep their shards. All ranks have to call it.
 
