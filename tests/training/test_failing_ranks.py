@@ -105,6 +105,20 @@ def test_a_killed_rank_is_named_and_all_go_on_from_the_last_checkpoint(
     assert not list((run / "checkpoints").glob(".*")), "what the kills left half written is gone"
 
 
+def test_a_signal_to_the_launcher_saves_and_stops_all(
+    tiny_recipe_file: Path, alone: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    launcher = launched(tiny_recipe_file, run)
+    wait_for_checkpoint(launcher, run, after=0)
+    launcher.send_signal(signal.SIGINT)
+    _, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 128 + signal.SIGINT, errors
+    assert untimed(run)[-1]["step"] == max(checkpoints(run)) < 60
+    assert train_alone(tiny_recipe_file, run, *STEPS, SAVING, *SHARED)
+    assert_as(run, alone)
+
+
 @pytest.mark.slow  # torchrun's launcher waits half a minute for a process that does not end
 def test_a_rank_that_hangs_is_named_within_the_timeout(
     tiny_recipe_file: Path, alone: Path, tmp_path: Path

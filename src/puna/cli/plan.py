@@ -196,14 +196,14 @@ def memory(
         f"{model}: {count_parameters(config).total:,} parameters; {batch:,} x {steps:,} tokens"
     )
     title = f"training on {device}" + (f", by {backend.words}" if device == "cpu" else "")
-    rows = [*_parts(title, training, formats), *_parts("inference", inference, kept)]
+    rows = _parts(title, training, formats)
     if shard:
         each = sharded_memory(training, config, gpus, half=precision == "bfloat16")
         formats["gathered"] = f"two blocks in {precision}, the rest float32"
         rows += _parts(f"training, each of {gpus} GPUs that share the weights", each, formats)
         rows.append(plan_shards.fitting(each, gpu_memory * 1e9))
         rows += plan_shards.sending(config, batch * steps, steps, gpus, gpu, mfu)
-    print_columns(rows)
+    print_columns([*rows, *_parts("inference", inference, kept)])
 
 
 def _parts(title: str, memory: "Memory", formats: dict[str, str]) -> list[tuple[str, ...]]:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from math import ceil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from puna.training.distributed import Ranks
 
 
-def launch(arguments: Sequence[str], processes: int, restarts: int) -> None:
+def launch(arguments: Sequence[str], processes: int, restarts: int, timeout: float) -> None:
     """Run `puna` with these arguments in so many processes that know of each other, as torchrun
     does. After a failure all are started again, up to `restarts` times.
 
-    Exits with 1 and the rank that failed first, or with 128 + a signal's number.
+    timeout: seconds that a process has after a signal, to save. Exits with 1 and the rank that
+    failed first, or with 128 + a signal's number.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -30,6 +32,7 @@ def launch(arguments: Sequence[str], processes: int, restarts: int) -> None:
 
     # as many threads in each as make one a core of them all
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(ceil(timeout)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

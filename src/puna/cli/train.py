@@ -95,7 +95,7 @@ def train(
     if processes > 1:
         flags = ["--resume"] * resume + ["--tensorboard"] * tensorboard
         command = ["train", str(recipe), *(overrides or []), *chosen, *flags]
-        return launch([*command, "--timeout", str(timeout)], processes, restarts)
+        return launch([*command, "--timeout", str(timeout)], processes, restarts, timeout)
     from puna.cli.progress import RunProgress
     from puna.cli.run import print_result, run_recipe
     from puna.training.stored_recipe import RECIPE
