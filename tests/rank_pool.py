@@ -47,23 +47,27 @@ class RankPool:
             process.kill()
             process.join()
 
-    def run(self, size: int, work: Work, *arguments: Any, timeout: float = 20) -> list[Any]:
+    def run(
+        self, size: int, work: Work, *arguments: Any, timeout: float = 20, **environment: str
+    ) -> list[Any]:
         """What `work(ranks, *arguments)` returns on each rank, or the traceback's text of what it
-        raised. timeout: of collectives, in seconds.
+        raised. timeout: of collectives, in seconds. environment: in place of what torchrun says
+        where rank 0 keeps the store.
         """
         with socket.socket() as probe:
             probe.bind(("localhost", 0))
             port = probe.getsockname()[1]
         for rank, pipe in enumerate(self._pipes[:size]):
-            environment = {
+            launched = {
                 "MASTER_ADDR": "localhost",
                 "MASTER_PORT": str(port),
                 "WORLD_SIZE": str(size),
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "LOCAL_WORLD_SIZE": str(size),
+                "TORCHELASTIC_USE_AGENT_STORE": "False",
             }
-            pipe.send((environment, timeout, work, arguments))
+            pipe.send((launched | environment, timeout, work, arguments))
         found = []
         for pipe in self._pipes[:size]:
             assert pipe.poll(ANSWER_SECONDS), "a rank did not answer"

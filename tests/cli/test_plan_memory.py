@@ -209,3 +209,36 @@ def test_every_plan_teaches_with_an_example(command: str, puna: Puna) -> None:
     result = puna("plan", command, "--help")
     assert result.code == 0
     assert f"puna plan {command} " in result.out.partition("Example")[2]
+
+
+def test_gpus_that_share_the_weights(puna: Puna) -> None:
+    arguments = ("plan", "memory", "llama-7b", "--activation-checkpointing")
+    result = puna(*arguments, "--gpus", 8, "--shard")
+    assert (result.code, result.err) == (0, "")
+    alone, shared = gigabytes(result.out, "total")[:2]
+    assert gigabytes(result.out, "gradients") == [26.954, 3.369]
+    kept = 7 / 8 * (26.954 + 26.954 + 53.907)
+    assert shared == pytest.approx(alone - kept + gigabytes(result.out, "gathered")[0], abs=0.01)
+    assert f"fits in 80.000 GB (--gpu-memory) {80 - shared:.3f} GB to spare" in " ".join(
+        result.out.split()
+    )
+    small = puna(*arguments, "--gpus", 8, "--shard", "--gpu-memory", 20).out
+    assert f"fits in 20.000 GB (--gpu-memory) {shared - 20:.3f} GB too many" in " ".join(
+        small.split()
+    )
+    assert "efficiency, at best 100%" in " ".join(small.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--gpus", 8), "--gpus 8 is about shared weights: add --shard, or leave it out"),
+        (("--shard",), "1 GPU shares weights with no other: give --gpus 2 or more"),
+    ],
+)
+def test_gpus_that_share_nothing_are_rejected(
+    options: tuple[Any, ...], message: str, puna: Puna
+) -> None:
+    result = puna("plan", "memory", "llama-7b", *options)
+    assert result.code == 1
+    assert re.search(said(message), result.err)

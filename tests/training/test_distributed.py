@@ -1,6 +1,7 @@
 """Several processes that train one model: what one alone would have trained."""
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from rank_pool import RankPool, train_alone, train_run
 from said import said
+from torch.distributed import TCPStore
 
 from puna.errors import ConfigError
 from puna.nn.loss import IGNORE
@@ -17,6 +19,8 @@ from puna.training.distributed import ALONE, Ranks
 from puna.training.parallel_layout import micro_batches
 from puna.training.recipe import read_recipe
 from puna.training.run_inputs import RunInputs
+from puna.training.trainer import Trainer
+from puna.workflow.run_data import open_data
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,60 @@ def test_any_number_of_ranks_logs_what_one_does(
     log, *others = pool.run(size, train_run, tiny_recipe_file, tmp_path / "run", *overrides)
     assert_agree(log, alone)
     assert others == [[]] * (size - 1)
+
+
+def _trained_whole(ranks: Ranks, recipe: Path, run: Path, *overrides: str) -> list[int] | None:
+    """The ids that the first rank's model finds likeliest once the others have done their part."""
+    resolved = read_recipe(recipe, [f"run={run}", *overrides])
+    trainer = Trainer(resolved, run, open_data(resolved, ranks).inputs, ranks=ranks)
+    trainer.start(resume=False)
+    assert trainer.train()
+    if not ranks.is_first:
+        return None
+    ids = torch.arange(32).view(1, 32)
+    found: list[int] = trainer.model(ids).argmax(-1).flatten().tolist()
+    return found
+
+
+def test_the_trained_model_is_whole_on_the_first_rank(
+    pool: RankPool, tiny_recipe_file: Path, tmp_path: Path
+) -> None:
+    """A validation leaves weights gathered: those that it left so were once taken for all."""
+    overrides = ("train.steps=6", "train.validate_every=3", "optimizer.name=adamw")
+    arguments = (tiny_recipe_file, tmp_path / "run", *overrides, "train.shards=all")
+    found, none = pool.run(2, _trained_whole, *arguments)
+    alone = _trained_whole(ALONE, tiny_recipe_file, tmp_path / "alone", *overrides)
+    assert (found, none) == (alone, None)
+
+
+def test_weights_that_are_gathered_in_bfloat16_train_as_those_that_are_cast(
+    pool: RankPool, tiny_recipe_file: Path, tiny_inputs: RunInputs, tmp_path: Path
+) -> None:
+    overrides = ("train.steps=10", "train.log_every=1", "train.precision=bfloat16")
+    alone = train_alone(tiny_recipe_file, tmp_path / "alone", *overrides, "train.isa=torch")
+    sharded = (tiny_recipe_file, tmp_path / "run", *overrides, "train.shards=all")
+    log, _ = pool.run(2, train_run, *sharded)
+    assert [record["loss"] for record in log] == pytest.approx(
+        [record["loss"] for record in alone], rel=5e-3
+    )
+
+
+def _started_again(ranks: Ranks) -> tuple[str, float]:
+    """What rank 0 says at this start, and the last rank."""
+    return ranks.on_first("work", lambda: os.urandom(8).hex()), ranks.largest(ranks.rank)
+
+
+def test_a_start_knows_nothing_of_the_one_before(pool: RankPool) -> None:
+    """torchrun's store outlives a start: addresses and answers of dead processes stay in it."""
+    store = TCPStore("localhost", 0, is_master=True)
+    environment = {"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    said = []
+    for size in (2, 2, 4):
+        first, *others = pool.run(size, _started_again, **environment)
+        assert others == [first] * (size - 1)
+        assert first[1] == size - 1
+        said.append(first[0])
+    assert len({*said}) == 3
 
 
 def _sums(ranks: Ranks) -> tuple[Any, ...]:

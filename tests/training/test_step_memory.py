@@ -9,7 +9,9 @@ import pytest
 import torch
 from kept_bytes import SHAPES, kept_bytes
 from measured_peak import measurable, measured_peak
+from said import said
 
+from puna.errors import TrainingError
 from puna.model.accounting import count_parameters, training_memory
 from puna.model.config import ModelConfig
 from puna.model.init import init_weights
@@ -17,10 +19,17 @@ from puna.model.transformer import build_transformer
 from puna.native.kernels import Kernels
 from puna.native.library import available_tiers, load
 from puna.training.compute_backend import Backend, fastest_backend
+from puna.training.distributed import Ranks
 from puna.training.native_model import NativeModel
 from puna.training.optimizer import build_optimizers, state_bytes
 from puna.training.recipe import OPTIMIZERS, OptimizerRecipe, Recipe
-from puna.training.step_memory import native_memory, planned_memory, step_memory
+from puna.training.step_memory import (
+    native_memory,
+    planned_memory,
+    reject_too_large,
+    sharded_memory,
+    step_memory,
+)
 
 built = pytest.mark.skipif(not available_tiers(), reason="the native core is not built")
 
@@ -89,6 +98,37 @@ def test_the_state_is_that_of_the_optimizers_after_a_step(name: str) -> None:
 
 
 @measurable
+def test_shards_divide_what_is_kept_and_not_what_is_gathered() -> None:
+    config = ModelConfig.model_validate({"preset": "puna-4m"})
+    whole = training_memory(config, 4, 64, half=True)
+    parameters = count_parameters(config)
+    block = (parameters.attention + parameters.feed_forward) // config.num_layers
+    block += 2 * config.width  # its norms
+    rest = parameters.total - config.num_layers * block
+    for half, gathered in ((True, 2 * 2), (False, 2 * 4)):
+        found = sharded_memory(whole, config, 4, half=half)
+        kept = (whole.weights, whole.gradients, whole.optimizer_moments)
+        assert (found.weights, found.gradients, found.optimizer_moments) == tuple(
+            part // 4 for part in kept
+        )
+        assert (found.activations, found.logits) == (whole.activations, whole.logits)
+        assert found.gathered == (4 + 4) * rest + (gathered + 4) * block
+
+
+def test_the_ranks_of_a_host_are_counted_together(
+    tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, cpu = tiny_recipe("train.shards=all"), torch.device("cpu")
+    one = step_memory(recipe, cpu, "float32", 2).total
+    assert one < step_memory(recipe, cpu, "float32").total
+    ranks = Ranks(0, 2, local_size=2)
+    monkeypatch.setattr("puna.training.step_memory.memory_bytes", lambda _: 2 * one)
+    reject_too_large(recipe, cpu, "float32", ranks)
+    monkeypatch.setattr("puna.training.step_memory.memory_bytes", lambda _: 2 * one - 1)
+    with pytest.raises(TrainingError, match=said("on cpu, for 2 processes together ... lower")):
+        reject_too_large(recipe, cpu, "float32", ranks)
+
+
 @pytest.mark.parametrize(
     ("preset", "batch", "precision", "backend", "optimizer"),
     [
