@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import socket
+import subprocess
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -113,3 +115,15 @@ def untimed(run: Path) -> list[dict[str, Any]]:
         {key: value for key, value in record.items() if key not in timed}
         for record in read_run_log(run / "metrics.jsonl")
     ]
+
+
+def process_of(launcher: subprocess.Popen[str], rank: int) -> int:
+    """The process that has this rank."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        for child in map(int, children):
+            if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                return child
+        time.sleep(0.05)
+    raise AssertionError(f"no rank {rank}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rank_pool import RankPool, train_alone, train_run, untimed
+from rank_pool import RankPool, process_of, train_alone, train_run, untimed
 
 from puna.errors import TrainingError
 from puna.training.checkpoint import checkpoints
@@ -56,18 +56,6 @@ def launched(recipe: Path, run: Path, *options: str) -> subprocess.Popen[str]:
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
     )
-
-
-def process_of(launcher: subprocess.Popen[str], rank: int) -> int:
-    """The process that has this rank."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-        for child in map(int, children):
-            if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-                return child
-        time.sleep(0.05)
-    raise AssertionError(f"no rank {rank}")
 
 
 def wait_for_checkpoint(launcher: subprocess.Popen[str], run: Path, after: int) -> int:

@@ -13,9 +13,11 @@ What it is not: no sharding of weights (weight_sharding.py), no files (sharded_c
 import json
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -145,21 +147,29 @@ class Ranks:
         failed first, asked for some seconds.
         """
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        broken = _is_collective(error)
         if self.store is None:
             return reason
-        try:
-            word = {"reason": reason, "broken": broken}
-            self.store.set(f"end/{self.rank}", json.dumps(word))
-            return f"rank {self.rank}: {reason}" + (self._others() if broken else "")
-        except Exception:  # the store's host is gone, whatever it raises
-            return (
-                f"rank {self.rank}: {reason}; the store of the ranks, on the first host, does not"
-                " answer"
-            )
+        others = [
+            "; the store of the ranks, which the first host or torchrun keeps, does not answer"
+        ]
 
-    def _others(self) -> str:
+        def ask() -> None:
+            # the store may be gone, whatever it raises then
+            with suppress(Exception):
+                others.append(self._others(reason, _is_collective(error)))
+
+        # a connection that was cut has no end: it is not waited for
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(2 * ANSWER_SECONDS)
+        return f"rank {self.rank}: {reason}{others[-1]}"
+
+    def _others(self, reason: str, broken: bool) -> str:
+        """Tell the others why this rank failed; where a collective broke, ask them for the same."""
         assert self.store is not None
+        self.store.set(f"end/{self.rank}", json.dumps({"reason": reason, "broken": broken}))
+        if not broken:
+            return ""
         end, names = time.monotonic() + ANSWER_SECONDS, [f"end/{r}" for r in range(self.size)]
         while not self.store.check(names) and time.monotonic() < end:
             time.sleep(0.1)
