@@ -2,9 +2,10 @@
 
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -155,6 +156,24 @@ def test_ranks_with_other_data_are_named(pool: RankPool) -> None:
     assert one is None
     assert "TrainingError: rank 2 on" in two
     assert "another data than rank 0" in three
+
+
+class SilentStore:
+    """A store behind a connection that was cut: it neither answers nor raises."""
+
+    def set(self, _name: str, _value: str) -> None:
+        time.sleep(60)
+
+
+def test_a_rank_that_is_cut_off_from_the_store_does_not_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distributed, "ANSWER_SECONDS", 0.1)
+    ranks = Ranks(1, 2, store=cast(Any, SilentStore()))
+    begin = time.monotonic()
+    said = ranks.explain(RuntimeError("gloo: timed out"))
+    assert said.startswith("rank 1: RuntimeError: gloo: timed out; the store of the ranks")
+    assert time.monotonic() - begin < 5
 
 
 def _failing_first(ranks: Ranks) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,15 @@ from puna.training.run_inputs import RunInputs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc says which process is who")
 
-STEPS = ("train.steps=60", "train.validate_every=30", "train.log_every=1")
-SAVING = "train.checkpoint_every=3"
-SHARED = ("optimizer.name=muon", "train.shards=all")
+KEYS = (
+    "train.steps=60",
+    "train.validate_every=30",
+    "train.log_every=1",
+    "train.checkpoint_every=3",
+    "optimizer.name=muon",
+    "train.shards=all",
+)
+Launch = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +40,7 @@ def alone(
 ) -> Path:
     """The run that nothing ends."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    train_alone(tiny_recipe_file, run, *STEPS, SAVING, SHARED[0])
+    train_alone(tiny_recipe_file, run, *KEYS[:-1])
     return run
 
 
@@ -46,16 +53,29 @@ def assert_as(run: Path, alone: Path) -> None:
         assert one == pytest.approx(other, rel=1e-3)
 
 
-def launched(recipe: Path, run: Path, *options: str) -> subprocess.Popen[str]:
-    """`puna train` in two processes that share the weights."""
-    command = [sys.executable, "-m", "puna", "train", str(recipe), f"run={run}", *STEPS, SAVING]
-    return subprocess.Popen(
-        [*command, *SHARED, "--processes", "2", *options],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-    )
+@pytest.fixture
+def launch(tiny_recipe_file: Path) -> Iterator[Launch]:
+    """Start `puna train` in two processes that share the weights; ended with the test."""
+    launchers = []
+
+    def start(run: Path, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "puna", "train", str(tiny_recipe_file), f"run={run}"]
+        launchers.append(
+            subprocess.Popen(
+                [*command, *KEYS, "--processes", "2", *options],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+            )
+        )
+        return launchers[-1]
+
+    yield start
+    for launcher in launchers:
+        if launcher.poll() is None:
+            launcher.terminate()  # it ends its processes within the timeout
+        launcher.communicate()
 
 
 def wait_for_checkpoint(launcher: subprocess.Popen[str], run: Path, after: int) -> int:
@@ -69,11 +89,11 @@ def wait_for_checkpoint(launcher: subprocess.Popen[str], run: Path, after: int) 
 
 
 def test_a_killed_rank_is_named_and_all_go_on_from_the_last_checkpoint(
-    tiny_recipe_file: Path, alone: Path, tmp_path: Path
+    launch: Launch, tiny_recipe_file: Path, alone: Path, tmp_path: Path
 ) -> None:
     """Killed twice: the first time all are started again, the second time the command ends."""
     run = tmp_path / "run"
-    launcher = launched(tiny_recipe_file, run, "--restarts", "1", "--timeout", "60")
+    launcher = launch(run, "--restarts", "1", "--timeout", "60")
     newest = wait_for_checkpoint(launcher, run, after=0)
     os.kill(process_of(launcher, 1), signal.SIGKILL)
     wait_for_checkpoint(launcher, run, after=newest + 3)
@@ -88,32 +108,32 @@ def test_a_killed_rank_is_named_and_all_go_on_from_the_last_checkpoint(
     steps = [record["step"] for record in untimed(run)]
     assert steps == list(range(1, len(steps) + 1)), "what was done again is there once"
     assert len(steps) < 60
-    assert train_alone(tiny_recipe_file, run, *STEPS, SAVING, *SHARED)
+    assert train_alone(tiny_recipe_file, run, *KEYS)
     assert_as(run, alone)
     assert not list((run / "checkpoints").glob(".*")), "what the kills left half written is gone"
 
 
 def test_a_signal_to_the_launcher_saves_and_stops_all(
-    tiny_recipe_file: Path, alone: Path, tmp_path: Path
+    launch: Launch, tiny_recipe_file: Path, alone: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    launcher = launched(tiny_recipe_file, run)
+    launcher = launch(run)
     wait_for_checkpoint(launcher, run, after=0)
     launcher.send_signal(signal.SIGINT)
     _, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 128 + signal.SIGINT, errors
     assert untimed(run)[-1]["step"] == max(checkpoints(run)) < 60
-    assert train_alone(tiny_recipe_file, run, *STEPS, SAVING, *SHARED)
+    assert train_alone(tiny_recipe_file, run, *KEYS)
     assert_as(run, alone)
 
 
 @pytest.mark.slow  # torchrun's launcher waits half a minute for a process that does not end
 def test_a_rank_that_hangs_is_named_within_the_timeout(
-    tiny_recipe_file: Path, alone: Path, tmp_path: Path
+    launch: Launch, tiny_recipe_file: Path, alone: Path, tmp_path: Path
 ) -> None:
     """A stopped process keeps its connections: only the clock tells."""
     run = tmp_path / "run"
-    launcher = launched(tiny_recipe_file, run, "--timeout", "6")
+    launcher = launch(run, "--timeout", "6")
     wait_for_checkpoint(launcher, run, after=0)
     process, begin = process_of(launcher, 1), time.monotonic()
     os.kill(process, signal.SIGSTOP)
@@ -123,7 +143,7 @@ def test_a_rank_that_hangs_is_named_within_the_timeout(
     assert "error: rank 0: RuntimeError: " in errors
     assert f"rank 1 (host {socket.gethostname()}, process {process}) did not answer" in errors
     assert not Path(f"/proc/{process}").exists(), "no process stays behind"
-    train_alone(tiny_recipe_file, run, *STEPS, SAVING, *SHARED)
+    train_alone(tiny_recipe_file, run, *KEYS)
     assert_as(run, alone)
 
 
@@ -146,7 +166,7 @@ def test_a_full_disk_of_one_rank_ends_the_run_and_the_last_checkpoint_serves(
     tiny_recipe_file: Path, alone: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    arguments = (tiny_recipe_file, run, *STEPS, SAVING, *SHARED)
+    arguments = (tiny_recipe_file, run, *KEYS)
     with RankPool(2) as pool:
         assert pool.run(2, _out_of_room, 7, -1, *arguments) == ["no error"] * 2
         for rank, said in enumerate(pool.run(2, _out_of_room, 30, 1, *arguments)):

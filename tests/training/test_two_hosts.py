@@ -3,6 +3,7 @@ off, both end in time, and go on from the last checkpoint once they see each oth
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +49,9 @@ def hosts() -> Iterator[None]:
 
 def remove_hosts() -> None:
     for name in NAMES:
+        within = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+        for process in within.stdout.split():
+            os.kill(int(process), signal.SIGKILL)
         subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=10)
 
 
