@@ -55,17 +55,22 @@ def remove_hosts() -> None:
         subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=10)
 
 
-def started(recipe: Path, run: Path, *options: str) -> list[subprocess.Popen[str]]:
+def started(
+    recipe: Path, run: Path, *options: str, nodes: str = "2", restarts: int = 0
+) -> list[subprocess.Popen[str]]:
     """torchrun on each host, with one process of `puna train`."""
     processes = []
     for name, address in zip(NAMES, ADDRESSES, strict=True):
         command = ["ip", "netns", "exec", name, "unshare", "--uts", "sh", "-c"]
         command += [f'hostname {name} && exec "$@"', "sh", sys.executable]
         command += ["-m", "torch.distributed.run"]
-        command += ["--nnodes", "2", "--nproc-per-node", "1", "--local-addr", address]
+        command += ["--nnodes", nodes, "--max-restarts", str(restarts), "--local-addr", address]
         command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{ADDRESSES[0]}:29577"]
         # else each looks for itself among the addresses of its host's name, which has none here
-        command += ["--rdzv-conf", f"is_host={int(name == NAMES[0])},join_timeout=90"]
+        command += [
+            "--rdzv-conf",
+            f"is_host={int(name == NAMES[0])},join_timeout=90,last_call_timeout=5",
+        ]
         command += ["--rdzv-id", run.name, "-m", "puna", "train", str(recipe), f"run={run}"]
         command += [*KEYS, "--timeout", str(TIMEOUT), *options]
         processes.append(
@@ -85,10 +90,7 @@ def test_a_host_that_is_cut_off_ends_the_run_and_comes_back(
 ) -> None:
     run = tmp_path / "run"
     one, two = started(tiny_recipe_file, run)
-    end = time.monotonic() + 120
-    while max(checkpoints(run), default=0) == 0 and time.monotonic() < end:
-        time.sleep(0.02)
-    assert max(checkpoints(run), default=0), [one.poll(), two.poll()]
+    wait_for_checkpoint(run)
     lost = process_of(two, 1)
     ip("-n", NAMES[1], "link", "set", "cable", "down")
     cut = time.monotonic()
@@ -110,7 +112,35 @@ def test_a_host_that_is_cut_off_ends_the_run_and_comes_back(
     for again in started(tiny_recipe_file, run, "--resume"):
         _, said = again.communicate(timeout=200)
         assert again.returncode == 0, said
-    alone = train_alone(tiny_recipe_file, tmp_path / "alone", *KEYS[:-1])
+    assert_as_alone(run, tiny_recipe_file)
+
+
+def test_a_host_that_leaves_is_gone_on_without(
+    hosts: None, tiny_recipe_file: Path, tiny_inputs: RunInputs, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    one, two = started(tiny_recipe_file, run, nodes="1:2", restarts=2)
+    wait_for_checkpoint(run)
+    for process in process_of(two, 1), two.pid:
+        os.kill(process, signal.SIGKILL)
+    two.communicate(timeout=10)
+    _, said = one.communicate(timeout=200)
+    assert one.returncode == 0, said
+    assert "error: rank 0: RuntimeError" in said
+    assert_as_alone(run, tiny_recipe_file)
+
+
+def wait_for_checkpoint(run: Path) -> None:
+    """Return when there is one after a step."""
+    end = time.monotonic() + 120
+    while max(checkpoints(run), default=0) == 0:
+        assert time.monotonic() < end, "no checkpoint within two minutes"
+        time.sleep(0.02)
+
+
+def assert_as_alone(run: Path, recipe: Path) -> None:
+    """The log has the records of a run that one process trains, and its numbers to rounding."""
+    alone = train_alone(recipe, run.with_name("alone"), *KEYS[:-1])
     for ours, theirs in zip(untimed(run), alone, strict=True):
         assert ours.pop("kind") == theirs.pop("kind")
         assert ours == pytest.approx(theirs, rel=1e-3)
