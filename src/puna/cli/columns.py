@@ -1,9 +1,14 @@
 """Tables of the plans: columns that line up."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 from rich.cells import cell_len
+
+if TYPE_CHECKING:
+    from puna.model.accounting import Memory
 
 
 def padding(text: str, width: int) -> str:
@@ -39,3 +44,14 @@ def print_columns(rows: Iterable[Sequence[str]]) -> None:
                 ]
             )
         )
+
+
+def memory_rows(title: str, memory: "Memory", formats: dict[str, str]) -> list[tuple[str, ...]]:
+    """Rows of `print_columns` on memory by part, and its total. formats: words on each part."""
+    from puna.number_format import gigabytes
+
+    rows = [
+        (f"  {name.replace('_', ' ')} ({formats[name]})", gigabytes(size))
+        for name, size in asdict(memory).items()
+    ]
+    return [(f"\n{title}",), *rows, ("  total", gigabytes(memory.total))]

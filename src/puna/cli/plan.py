@@ -13,7 +13,6 @@ import typer
 from puna.cli import plan_shards, plan_size
 
 if TYPE_CHECKING:
-    from puna.model.accounting import Memory
     from puna.model.config import ModelConfig
 
 Model = Annotated[
@@ -151,7 +150,7 @@ def memory(
 
         puna plan memory llama-7b --gpus 8 --shard --activation-checkpointing
     """
-    from puna.cli.columns import print_columns
+    from puna.cli.columns import memory_rows, print_columns
     from puna.errors import PlanError
     from puna.model.accounting import count_parameters, inference_memory
     from puna.training.compute_backend import Backend, fastest_backend
@@ -196,26 +195,14 @@ def memory(
         f"{model}: {count_parameters(config).total:,} parameters; {batch:,} x {steps:,} tokens"
     )
     title = f"training on {device}" + (f", by {backend.words}" if device == "cpu" else "")
-    rows = _parts(title, training, formats)
+    rows = memory_rows(title, training, formats)
     if shard:
         each = sharded_memory(training, config, gpus, half=precision == "bfloat16")
         formats["gathered"] = f"two blocks in {precision}, the rest float32"
-        rows += _parts(f"training, each of {gpus} GPUs that share the weights", each, formats)
+        rows += memory_rows(f"training, each of {gpus} GPUs that share the weights", each, formats)
         rows.append(plan_shards.fitting(each, gpu_memory * 1e9))
         rows += plan_shards.sending(config, batch * steps, steps, gpus, gpu, mfu)
-    print_columns([*rows, *_parts("inference", inference, kept)])
-
-
-def _parts(title: str, memory: "Memory", formats: dict[str, str]) -> list[tuple[str, ...]]:
-    from dataclasses import asdict
-
-    from puna.number_format import gigabytes
-
-    rows = [
-        (f"  {name.replace('_', ' ')} ({formats[name]})", gigabytes(size))
-        for name, size in asdict(memory).items()
-    ]
-    return [(f"\n{title}",), *rows, ("  total", gigabytes(memory.total))]
+    print_columns([*rows, *memory_rows("inference", inference, kept)])
 
 
 @app.command()
