@@ -40,6 +40,9 @@ LONG = {
     "stream": True,
 }
 
+# PyTorch's executor is slow enough for a signal to meet an answer midway
+SLOW = ("--isa", "torch")
+
 
 class Served:
     """A running `puna serve`."""
@@ -176,7 +179,7 @@ def test_it_loads_serves_and_drains(serve: Callable[..., Served], model: Path) -
 
     The engine is stopped meanwhile, so that the stream is there for as long as the test looks.
     """
-    served = serve(model, "--isa", "torch")  # slow enough to be stopped amid a stream
+    served = serve(model, *SLOW)
     wait_until(lambda: listening(served))
     assert served.health() == (503, "loading")
     rejected = httpx.post(f"{served.url}/v1/completions", json=LONG)
@@ -216,7 +219,7 @@ def test_it_loads_serves_and_drains(serve: Callable[..., Served], model: Path) -
 
 
 def test_a_second_signal_ends_at_once(serve: Callable[..., Served], model: Path) -> None:
-    served = serve(model)
+    served = serve(model, *SLOW)
     served.announced()
     with served.stream() as stream:
         engine = served.engine
@@ -234,7 +237,7 @@ def test_a_second_signal_ends_at_once(serve: Callable[..., Served], model: Path)
 
 
 def test_draining_has_an_end(serve: Callable[..., Served], model: Path) -> None:
-    served = serve(model, "--drain-seconds", "0.3")
+    served = serve(model, *SLOW, "--drain-seconds", "0.3")
     served.announced()
     with served.stream():
         served.engine.send_signal(signal.SIGSTOP)
@@ -243,7 +246,7 @@ def test_draining_has_an_end(serve: Callable[..., Served], model: Path) -> None:
 
 
 def test_it_ends_with_its_engine_and_says_why(serve: Callable[..., Served], model: Path) -> None:
-    served = serve(model)
+    served = serve(model, *SLOW)
     served.announced()
     with served.stream() as stream:
         served.engine.send_signal(signal.SIGSTOP)
