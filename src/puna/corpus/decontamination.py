@@ -4,11 +4,12 @@ dropped.
 Source: Brown et al. 2020, Language Models are Few-Shot Learners, appendix C, which takes runs of 8
 to 13 words; here 12, compared in lower case and without punctuation. The evaluation's text is to be
 given as it is asked: question and answer together, for shorter ones may be in no run. Texts of
-fewer words than a run cannot be looked for; `evaluation_runs` counts them. Cost: 8 bytes of memory
-a word of the evaluations. Runs are compared by 64-bit hashes: of 10^12 runs of a corpus and 10^6 of
-evaluations one accidental match is to be expected in 18 corpora.
+fewer words than a run cannot be looked for; `warn_of_short_texts` says how many there are. Cost: 8
+bytes of memory a word of the evaluations. Runs are compared by 64-bit hashes: of 10^12 runs of a
+corpus and 10^6 of evaluations one accidental match is to be expected in 18 corpora.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -23,6 +24,8 @@ from puna.corpus.stages import CorpusDocument, DroppedDocument, StageResult
 from puna.corpus.words import ngram_hashes, words_of
 from puna.data.reading import Reading
 from puna.data.sources import read_texts
+
+log = logging.getLogger("puna.corpus")
 
 
 class DecontaminateOptions(Config):
@@ -77,6 +80,19 @@ def evaluation_runs(options: DecontaminateOptions) -> EvaluationRuns:
         too_short += not hashes.size
         parts.append(hashes)
     return EvaluationRuns(np.unique(np.concatenate(parts)), texts, too_short)
+
+
+def warn_of_short_texts(options: DecontaminateOptions) -> None:
+    """Log how many evaluation texts are not looked for. Raises as `evaluation_runs` does."""
+    runs = evaluation_runs(options)
+    if runs.too_short:
+        log.warning(
+            "decontaminate: %d of %d evaluation texts have fewer than %d words and are not looked"
+            " for; lower `words`, or join more fields with `text_field`",
+            runs.too_short,
+            runs.texts,
+            options.words,
+        )
 
 
 def _are_in(

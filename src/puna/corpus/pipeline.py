@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from puna import durable
 from puna.config import dump_yaml
 from puna.corpus.corpus_recipe import PreparationRecipe
+from puna.corpus.decontamination import warn_of_short_texts
 from puna.corpus.duplicates import LinkTask, link, link_tasks, write_labels
 from puna.corpus.filter_task import FilterRecord, FilterTask, filter_files
 from puna.corpus.finish_task import FinishRecord, FinishTask, finish_piece, plan_source_split
@@ -97,6 +98,8 @@ def prepare_corpus(
             return summary
         work = out / WORK_NAME
         begun_inputs(work, inputs, out)
+        if recipe.stages.decontaminate is not None:
+            warn_of_short_texts(recipe.stages.decontaminate)
         sources = _filter(recipe, found, work, executor, on_progress)
         labels = _compare(recipe, sources, work, executor, on_progress)
         _plan_finish(recipe, sources, labels, out, tokenizer)
