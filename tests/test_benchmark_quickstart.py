@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -41,8 +42,15 @@ def test_every_variant_is_a_recipe_with_its_overrides_in_effect(
     assert (default.seed, default.train.steps, default.train.validate_every) == (4, 300, 300)
     assert default.tokenizer.path == str(tmp_path / "cpp" / "2048" / "tokenizer")
     assert default.optimizer.warmup_steps == 15
-    hashes = {recipe.fingerprint() for recipe in recipes.values()}
-    assert len(hashes) == len(recipes), "two variants are one recipe"
+    for name in variants.LATER:
+        later = variants.variant_recipe(
+            name, corpus="cpp", seed=4, steps=300, folder=tmp_path, later=True
+        )
+        assert later.model == recipes[name].model
+        assert later.tokens_per_step == recipes[name].tokens_per_step
+    changing = variants.LATER.keys()
+    hashes = {recipe.fingerprint() for name, recipe in recipes.items() if name not in changing}
+    assert len(hashes) == len(recipes) - len(changing), "two variants are one recipe"
     for recipe in recipes.values():
         assert recipe.model.head_width * recipe.model.num_heads == recipe.model.width
         assert recipe.model.vocab_size == recipe.tokenizer.vocab_size
@@ -92,6 +100,35 @@ def test_steps_follow_from_the_costs_and_not_from_the_load(
     ]
     with pytest.raises(SystemExit, match=r"no cost of cosine, to 0: run calibrate"):
         search.planned(options(tmp_path, variants=["cosine, to 0"]))
+
+
+def test_a_variant_that_changes_on_the_way_goes_on_from_where_it_was(
+    program: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other windows from the fifth of seven steps on: one schedule, one optimizer state. With the
+    same windows as before it is the run that does not change.
+    """
+    search, variants = program("search"), program("variants")
+    shutil.copy(argparse.__file__, tmp_path / "text.txt")
+    small = (
+        *("model.width=32", "model.head_width=16", "model.num_heads=2", "model.num_kv_heads=2"),
+        *("model.num_layers=1", "model.vocab_size=300", "tokenizer.vocab_size=300"),
+        *("train.batch_size=4", "train.context_length=16"),
+    )
+    changes = {"to 2 x 32": ("train.batch_size=2", "train.context_length=32"), "to the same": ()}
+    for module in (search, variants):
+        monkeypatch.setattr(module, "VARIANTS", {"plain": small, **dict.fromkeys(changes, small)})
+        monkeypatch.setattr(module, "LATER", {name: (0.6, to) for name, to in changes.items()})
+        monkeypatch.setattr(module, "CORPORA", {"python": (str(tmp_path / "text.txt"),)})
+    monkeypatch.setattr(search, "FOLDER", tmp_path)
+    runs = [search.Run(name, "python", 0, 7, 7) for name in ("plain", *changes)]
+    search.prepare(runs)
+    plain, changed, same = (search.execute(run, "code", nice=0) for run in runs)
+    assert [step for step, _ in changed["curve"]] == [step for step, _ in plain["curve"]]
+    assert changed["curve"][:4] == plain["curve"][:4]
+    assert changed["curve"][4:] != plain["curve"][4:]
+    assert changed["tokens"] == plain["tokens"] == 7 * 64
+    assert (same["curve"], same["bits_per_byte"]) == (plain["curve"], plain["bits_per_byte"])
 
 
 def test_a_result_is_found_again_and_a_line_that_a_kill_cut_off_is_not(

@@ -22,14 +22,14 @@ import statistics
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from report import read_results
-from variants import CORPORA, DEFAULT, VARIANTS, variant_recipe
+from variants import CORPORA, DEFAULT, LATER, VARIANTS, variant_recipe
 
 from puna.device import processor_name
 from puna.errors import TrainingError
@@ -80,8 +80,10 @@ def calibrate(names: Iterable[str], threads: int, rounds: int) -> dict[str, Any]
     """
     torch.set_num_threads(threads)
 
-    def timer(name: str) -> tuple[StepTimer, torch.Tensor]:
-        recipe = variant_recipe(name, corpus="python", seed=0, steps=100, folder=FOLDER)
+    def timer(name: str, later: bool = False) -> tuple[StepTimer, torch.Tensor]:
+        recipe = variant_recipe(
+            name, corpus="python", seed=0, steps=100, folder=FOLDER, later=later
+        )
         return StepTimer(recipe), random_batch(recipe)
 
     default, ids = timer(DEFAULT)
@@ -89,13 +91,16 @@ def calibrate(names: Iterable[str], threads: int, rounds: int) -> dict[str, Any]
     for name in names:
         if name == DEFAULT:
             continue
-        other, others_ids = timer(name)
-        ratios = []
-        for _ in range(2 + rounds):
-            seconds = default.seconds(ids.clone)
-            ratios.append(other.seconds(others_ids.clone) / seconds)
-            fastest = min(fastest, seconds)
-        costs[name] = round(statistics.median(ratios[2:]), 4)
+        costs[name] = 0.0
+        for later, share in enumerate(_shares(name)):
+            other, others_ids = timer(name, bool(later))
+            ratios = []
+            for _ in range(2 + rounds):
+                seconds = default.seconds(ids.clone)
+                ratios.append(other.seconds(others_ids.clone) / seconds)
+                fastest = min(fastest, seconds)
+            costs[name] += share * statistics.median(ratios[2:])
+        costs[name] = round(costs[name], 4)
         print(f"{costs[name]:6.2f}  {name}", flush=True)
     return {
         "processor": processor_name(),
@@ -104,6 +109,11 @@ def calibrate(names: Iterable[str], threads: int, rounds: int) -> dict[str, Any]
         "seconds": round(fastest, 5),
         "costs": costs,
     }
+
+
+def _shares(name: str) -> tuple[float, ...]:
+    """Of a variant's steps, those of its recipe, and of the one that it changes to (`LATER`)."""
+    return (LATER[name][0], 1 - LATER[name][0]) if name in LATER else (1.0,)
 
 
 def planned(options: argparse.Namespace) -> list[Run]:
@@ -134,15 +144,30 @@ def execute(run: Run, version: str, nice: int) -> dict[str, Any]:
     """Train and measure; bits per byte are None where the run diverged."""
     os.nice(nice)
     torch.set_num_threads(1)
-    recipe = variant_recipe(
-        run.variant, corpus=run.corpus, seed=run.seed, steps=run.steps, folder=FOLDER
-    )
     folder, curve = FOLDER / "run" / str(os.getpid()), Curve()
     shutil.rmtree(folder, ignore_errors=True)
-    trainer = Trainer(recipe, folder, open_data(recipe).inputs, (curve,))
-    try:
+
+    def trainer_of(later: bool) -> Trainer:
+        recipe = variant_recipe(
+            run.variant,
+            corpus=run.corpus,
+            seed=run.seed,
+            steps=run.steps,
+            folder=FOLDER,
+            later=later,
+        )
+        trainer = Trainer(recipe, folder / str(later), open_data(recipe).inputs, (curve,))
         trainer.start(resume=False)
-        trainer.train()
+        return trainer
+
+    trainer = trainer_of(later=False)
+    try:
+        first, *rest = _shares(run.variant)
+        trainer.train(until=round(run.steps * first))
+        if rest:
+            before, trainer = trainer, trainer_of(later=True)
+            _take_over(trainer, before)
+            trainer.train()
         diverged = ""
     except TrainingError as error:
         diverged = str(error)
@@ -152,7 +177,7 @@ def execute(run: Run, version: str, nice: int) -> dict[str, Any]:
     return {
         **vars(run),
         "overrides": VARIANTS[run.variant],
-        "tokens": run.steps * recipe.tokens_per_step,
+        "tokens": run.steps * trainer.recipe.tokens_per_step,
         "bits_per_byte": None if diverged else ends[-1]["bits_per_byte"],
         **({"diverged": diverged} if diverged else {}),
         "curve": [
@@ -165,6 +190,16 @@ def execute(run: Run, version: str, nice: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "code": version,
     }
+
+
+def _take_over(trainer: Trainer, before: Trainer) -> None:
+    """Go on from where another trainer of the same model is: weights, optimizer state, step."""
+    trainer.model.load_state_dict(before.model.state_dict())
+    pairs = zip(trainer.optimizers.optimizers, before.optimizers.optimizers, strict=True)
+    for optimizer, others in pairs:
+        optimizer.load_state_dict(others.state_dict())
+    done = before.progress
+    trainer.progress = replace(trainer.progress, step=done.step, seconds=done.seconds)
 
 
 def prepare(runs: Iterable[Run]) -> None:

@@ -86,6 +86,7 @@ _SHORT = (*_SHORTER, "train.batch_size=16")
 _LAYERS_2, _LAYERS_3 = ("model.num_layers=2",), ("model.num_layers=3",)
 # what gained most by itself, besides a shape and a vocabulary
 _TOGETHER = (*_quintic("jordan", 3), "optimizer.muon_momentum=0.9")
+_KEPT = (*_TOGETHER, *_LAYERS_3, *_vocabulary(4096), *_rates(1.4), *_SHORT)
 VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         DEFAULT: (),
@@ -170,13 +171,9 @@ VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "together, vocabulary 6,144": (*_TOGETHER, *_LAYERS_3, *_vocabulary(6144)),
         "together, batch 16 x 128": (*_TOGETHER, *_LAYERS_3, *_vocabulary(4096), *_SHORT),
         "together, rates x 1.4": (*_TOGETHER, *_LAYERS_3, *_vocabulary(4096), *_rates(1.4)),
-        "together, rates x 1.4, batch 16 x 128": (
-            *_TOGETHER,
-            *_LAYERS_3,
-            *_vocabulary(4096),
-            *_rates(1.4),
-            *_SHORT,
-        ),
+        KEPT: _KEPT,
+        f"{KEPT}, embedding rate x 2": (*_KEPT, "optimizer.embedding_learning_rate=2.24e-2"),
+        f"{KEPT}, then 8 x 256": _KEPT,
         "together, 192 x 4, rates x 1.4, batch 16 x 128": (
             *_TOGETHER,
             *_vocabulary(4096),
@@ -206,19 +203,31 @@ VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
+LATER: Mapping[str, tuple[float, tuple[str, ...]]] = MappingProxyType(
+    {
+        f"{KEPT}, then 8 x 256": (0.7, ("train.batch_size=8", "train.context_length=256")),
+    }
+)
+"""Variants that change on the way: the share of the steps after which they do, and to what."""
 
-def variant_recipe(name: str, *, corpus: str, seed: int, steps: int, folder: Path) -> Recipe:
-    """The default with the variant's overrides, for a run of `steps` that measures its end alone.
-    Tokenizer and shards are those of the corpus and the vocabulary below `folder`.
+
+def variant_recipe(
+    name: str, *, corpus: str, seed: int, steps: int, folder: Path, later: bool = False
+) -> Recipe:
+    """The default with the variant's overrides, for a run of `steps` that measures its end alone;
+    with `later` that of its last steps (`LATER`). Tokenizer and shards are those of the corpus and
+    the vocabulary below `folder`.
 
     Raises ConfigError for overrides that are no recipe, and ValueError for one that the variant's
     other choices ignore.
     """
     source: dict[str, Any] = {"sources": list(CORPORA[corpus])}
     default = quickstart_recipe(folder / "run", source, steps)
-    overridden = apply_overrides(default.model_dump(), [*_BEFORE, *VARIANTS[name]])
+    overrides = (*VARIANTS[name], *(LATER[name][1] if later else ()))
+    overridden = apply_overrides(default.model_dump(), [*_BEFORE, *overrides])
     recipe = validate(Recipe, overridden, origin=name)
-    if idle := [each for each in VARIANTS[name] if not _in_effect(each, recipe)]:
+    chosen = LATER[name][1] if later else overrides
+    if idle := [each for each in chosen if not _in_effect(each, recipe)]:
         raise ValueError(
             f"the variant {name!r} sets {', '.join(idle)}, which its other choices ignore: leave"
             " that out"
