@@ -2,13 +2,13 @@
 machine and beside programs that each keep a core busy.
 
     python benchmarks/busy.py
-    python benchmarks/busy.py --programs 4 default OMP_WAIT_POLICY=PASSIVE,GOMP_SPINCOUNT=0
+    python benchmarks/busy.py --programs 4 puna OMP_WAIT_POLICY=PASSIVE,GOMP_SPINCOUNT=0
 
-A setting is `default`, which is the OpenMP library's own, or variables joined by commas; left out:
-`default`, and the one that the commands set. Every round measures every setting once in each state,
-each in a process of its own, and medians are compared, because a machine's speed drifts. On a
-machine where others compute the figures say nothing, so their load is printed too, that of the busy
-programs included.
+A setting is `puna`, which follows the machine's load (`puna.spinning`), or variables joined by
+commas, which are obeyed; left out: libgomp's default, and `puna`. Every round measures every
+setting once in each state, each in a process of its own, and medians are compared, because a
+machine's speed drifts. On a machine where others compute the figures say nothing, so their load is
+printed too, that of the busy programs included.
 """
 
 import argparse
@@ -21,11 +21,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from puna.cli.spinning import SETTINGS, SPIN_COUNT
 from puna.device import watch_others
+from puna.spinning import SETTINGS
 
 HERE = Path(__file__).parent
-OURS = f"GOMP_SPINCOUNT={SPIN_COUNT}"
+OURS = "puna"
+DEFAULT = "GOMP_SPINCOUNT=300000"  # libgomp's
 # the quickstart's
 STEP = (
     "--preset puna-2m --layers 3 --vocabulary 4096 --batch 16 --time 128 --optimizer muon"
@@ -39,7 +40,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "settings", nargs="*", default=["default", OURS], help=f"left out: default {OURS}"
+        "settings", nargs="*", default=[DEFAULT, OURS], help=f"left out: {DEFAULT} {OURS}"
     )
     parser.add_argument("--programs", type=int, default=2, help="busy ones, one thread each")
     parser.add_argument("--rounds", type=int, default=5)
@@ -77,7 +78,7 @@ def busy_programs(count: int) -> Iterator[None]:
 def tokens_per_second(setting: str, steps: int) -> float:
     """Tokens a second of the median training step of a fresh process with this setting alone."""
     environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-    if setting != "default":
+    if setting != OURS:
         environment |= dict(part.split("=", 1) for part in setting.split(","))
     done = subprocess.run(
         [sys.executable, str(HERE / "train_step.py"), *STEP.split(), "--steps", str(steps)],

@@ -21,6 +21,7 @@ from puna.device import (
     measure_matmul_peak,
 )
 from puna.model.accounting import count_parameters, training_flops_per_token
+from puna.spinning import limit_spinning
 from puna.training.recipe import Recipe
 from puna.training.step_time import StepTimer
 
@@ -70,7 +71,8 @@ recipe = validate(
     origin="benchmark",
 )
 config = recipe.model
-keep_freed_memory()  # as `puna train` does
+keep_freed_memory()  # as `puna train` does, and
+limit_spinning()
 device = choose_device(options.device)
 timer = StepTimer(recipe)
 size = (options.batch, options.time + 1)

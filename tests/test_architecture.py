@@ -40,6 +40,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "plan": "errors",
             "plots": "durable errors number_format run_log",
             "spawn": "errors",
+            "spinning": "host",
             "statistics": "errors",
             "tokenizer": "durable errors",
             "choices": "config",
@@ -54,7 +55,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
                 " quantization"
             ),
             "training": "durable errors native nn run_log config device choices model",
-            "engine_process": "errors host tokenizer formats inference",
+            "engine_process": "errors host spinning tokenizer formats inference",
             "diagnosis": "device host native engine_process",
             "inference_benchmark": "errors native diagnosis model formats inference",
             "study": (
@@ -62,15 +63,15 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
                 " training"
             ),
             "workflow": (
-                "durable errors run_log tokenizer data model formats quantization eval inference"
-                " training"
+                "durable errors run_log spinning tokenizer data model formats quantization eval"
+                " inference training"
             ),
             "api": "errors strict_json config tokenizer inference engine_process",
             "report": "durable errors number_format run_log plan plots statistics corpus study",
             "server": "errors inference engine_process api",
             "cli": (
                 "durable errors host native nn number_format run_log strict_json config device"
-                " plan plots spawn statistics tokenizer choices data corpus model formats"
+                " plan plots spawn spinning statistics tokenizer choices data corpus model formats"
                 " quantization eval inference training engine_process diagnosis"
                 " inference_benchmark study workflow api report server"
             ),

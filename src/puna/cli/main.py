@@ -3,7 +3,6 @@
 Imports of torch and its friends wait inside the commands, so that `puna --help` answers at once.
 """
 
-import os
 import sys
 from typing import Annotated
 
@@ -27,8 +26,8 @@ from puna.cli import (
     tokenizer,
     train,
 )
-from puna.cli.spinning import limit_spinning
 from puna.errors import PunaError
+from puna.spinning import limit_spinning
 
 app = typer.Typer(
     name="puna",
@@ -73,7 +72,7 @@ def main() -> None:
     """Run the command line. What the user can mend is one line on standard error and exit code 1;
     the rest is a traceback.
     """
-    limit_spinning(os.environ)
+    limit_spinning()
     try:
         app()
     except PunaError as error:

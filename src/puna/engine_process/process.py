@@ -7,8 +7,7 @@ Run as `python -m puna.engine_process.process FD`, where FD is one end of a pair
 client.py does, and holds the other. It speaks messages.py and nothing else. It ends when it is told
 to, when the other end is closed (so an API server that was killed leaves nothing behind, even if a
 step hangs), or when the engine cannot go on. SIGINT and SIGTERM are for the API server, which
-drains; here they are ignored. How long its threads poll for each other is the setting of the
-command that started it (`puna.cli.spinning`), which it inherits.
+drains; here they are ignored.
 
 Cost, measured on one core beside a step's milliseconds: looking for commands and reporting take
 0.02 ms a step with one sequence, 0.22 ms with 64.
@@ -48,6 +47,7 @@ from puna.engine_process.messages import (
 from puna.errors import PunaError, RequestError
 from puna.host import physical_processors, processors
 from puna.inference.request import Event
+from puna.spinning import limit_spinning
 
 if TYPE_CHECKING:
     import torch
@@ -272,6 +272,7 @@ def main() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    limit_spinning()
     connection = socket.socket(fileno=int(sys.argv[1]))
     threading.Thread(
         target=_end_with_the_api_server, args=(connection.fileno(),), daemon=True

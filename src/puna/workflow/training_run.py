@@ -31,6 +31,7 @@ from puna.inference.language_model import LanguageModel
 from puna.model.accounting import count_parameters
 from puna.model.weights import write_model
 from puna.run_log import read_run_log
+from puna.spinning import limit_spinning
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.training.checkpoint import Progress
 from puna.training.distributed import ALONE, Ranks
@@ -98,15 +99,12 @@ def train(
     `puna.training.distributed.join` gives them; the first alone prepares, writes, measures and
     tells the observers, and the others return its model without a summary.
 
-    Usual mistake: beside busy programs, torch's own setting of how long its threads poll for each
-    other. The commands of `puna` limit it; here torch may have been imported, which reads it, so it
-    is for the caller to set, as docs/python.md says.
-
     Raises ConfigError for a recipe that breaks a rule or a device that is not there, DataError for
     sources or shards that cannot be read, TrainingError for a model that does not fit in memory, a
     folder that holds another run or is in use, a `train.init_from` that does not fit, and gradients
     that stay non-finite.
     """
+    limit_spinning()
     recipe = resolve_recipe(recipe, overrides)
     prepare = partial(_prepare, recipe, observers)
     ranks.on_first("data", prepare)
