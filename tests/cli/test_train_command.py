@@ -16,6 +16,7 @@ from puna.cli.progress import matmul_peak_words
 from puna.model.accounting import count_parameters
 from puna.model.weights import read_model
 from puna.native import library
+from puna.run_log import read_run_log
 from puna.training import checkpoint
 from puna.training.recipe import Recipe
 from puna.training.run_inputs import RunInputs
@@ -206,6 +207,25 @@ def test_a_resume_says_where_it_goes_on_and_what_changed(
     result = puna(*command, "--resume", "train.steps=14")
     assert "goes on after step 13, from its checkpoint\n" in result.out
     assert "train.steps: 40 before, 14 now" in result.out
+
+
+def test_a_scheduler_gives_one_command_for_the_start_and_for_all_that_follow(
+    puna: Puna,
+    tiny_recipe_file: Path,
+    tiny_inputs: RunInputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ("train", tiny_recipe_file, f"run={tmp_path / 'run'}", "--auto-resume")
+    monkeypatch.setattr(Trainer, "_step", interrupted({13: 1}))
+    assert "stopped and saved at step 13" in puna(*command).out
+    monkeypatch.setattr(Trainer, "_step", STEP)
+    assert "goes on after step 13, from its checkpoint\n" in puna(*command).out
+    log = read_run_log(tmp_path / "run" / "metrics.jsonl")
+    assert puna(*command).code == 0, "started once more after its end, it has nothing to train"
+    again = read_run_log(tmp_path / "run" / "metrics.jsonl")
+    trained = [[record for record in kept if record["kind"] == "train"] for kept in (log, again)]
+    assert trained[0] == trained[1]
 
 
 def test_an_output_that_cannot_be_written_is_one_line(

@@ -36,6 +36,14 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run from its newest checkpoint.")
     ] = False,
+    auto_resume: Annotated[
+        bool,
+        typer.Option(
+            "--auto-resume",
+            help="Continue the run if it has begun, else start it: for schedulers that start a"
+            " command again.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print sizes, memory, time and epochs, and spend nothing."),
@@ -93,7 +101,8 @@ def train(
     if dry_run:
         return _print_plan(resolved, console)
     if processes > 1:
-        flags = ["--resume"] * resume + ["--tensorboard"] * tensorboard
+        flags = ["--resume"] * resume + ["--auto-resume"] * auto_resume
+        flags += ["--tensorboard"] * tensorboard
         command = ["train", str(recipe), *(overrides or []), *chosen, *flags]
         return launch([*command, "--timeout", str(timeout)], processes, restarts, timeout)
     from puna.cli.progress import RunProgress
@@ -104,11 +113,11 @@ def train(
     with joined(os.environ, resolved.train.device, timeout) as ranks:
         console.quiet = not ranks.is_first
         # one host's failure starts all hosts again
-        again = ranks.any(restarted(os.environ)) and (run / RECIPE).exists()
+        again = ranks.any(restarted(os.environ)) or auto_resume
         summary = run_recipe(
             resolved,
             RunProgress(console),
-            resume=resume or again,
+            resume=resume or (again and (run / RECIPE).exists()),
             tensorboard=tensorboard,
             ranks=ranks,
         )

@@ -1,0 +1,75 @@
+"""deploy/: what the validators of others say of its files, each where it is installed, as `make
+test-deploy` does.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from launchers import (
+    DOCKERFILE,
+    KUBERNETES,
+    ROOT,
+    SKY,
+    SKY_VOLUME,
+    SLURM,
+    kubernetes_script,
+    sky_task,
+)
+
+SKY_READS = """
+import sys
+import sky
+from sky.utils import schemas
+from sky.volumes.volume import Volume
+import yaml
+
+task = sky.Task.from_yaml(sys.argv[1])
+task.validate()
+with open(sys.argv[2]) as file:
+    Volume.from_yaml_config(yaml.safe_load(file)).validate(skip_cloud_compatibility=True)
+print(task.num_nodes, next(iter(task.resources)).accelerators, task.envs["RECIPE"])
+"""
+
+
+def program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: make test-deploy installs it in .deploy/")
+    return found
+
+
+def ran(*words: str | Path) -> str:
+    """What a program says that must succeed."""
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_shellcheck_on_the_scripts(tmp_path: Path) -> None:
+    found = program("shellcheck")
+    scripts = {
+        "kubernetes": kubernetes_script(),
+        "setup": sky_task()["setup"],
+        "run": sky_task()["run"],
+    }
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(text)
+        ran(found, "--shell", "bash", tmp_path / name)
+    ran(found, "--shell", "bash", SLURM)
+
+
+@pytest.mark.parametrize("version", ["1.33", "1.35"])
+def test_kubernetes_schemas_on_the_job(version: str) -> None:
+    ran(program("kubernetes-validate"), "--strict", "--kubernetes-version", version, KUBERNETES)
+
+
+def test_hadolint_on_the_dockerfile() -> None:
+    ran(program("hadolint"), DOCKERFILE)
+
+
+def test_skypilot_reads_the_task_and_its_volume() -> None:
+    python = Path(program("sky")).with_name("python")
+    said = ran(python, "-c", SKY_READS, SKY, SKY_VOLUME)
+    assert said.splitlines()[-1] == "2 {'H100': 8} recipes/tiny.yaml"
