@@ -2,6 +2,7 @@
 test-deploy` does.
 """
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,10 +21,17 @@ from launchers import (
 
 SKY_READS = """
 import sys
+from pathlib import Path
+
 import sky
-from sky.utils import schemas
-from sky.volumes.volume import Volume
 import yaml
+from sky.skylet import constants
+from sky.volumes.volume import Volume
+
+# the names of accelerators, which it would fetch
+names = Path.home() / ".sky" / "catalogs" / constants.CATALOG_SCHEMA_VERSION / "common"
+names.mkdir(parents=True)
+(names / "accelerators.csv").write_text("AcceleratorName,Clouds\\nH100,['Kubernetes']\\n")
 
 task = sky.Task.from_yaml(sys.argv[1])
 task.validate()
@@ -40,9 +48,11 @@ def program(name: str) -> str:
     return found
 
 
-def ran(*words: str | Path) -> str:
+def ran(*words: str | Path, **environment: str) -> str:
     """What a program says that must succeed."""
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        words, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -69,7 +79,8 @@ def test_hadolint_on_the_dockerfile() -> None:
     ran(program("hadolint"), DOCKERFILE)
 
 
-def test_skypilot_reads_the_task_and_its_volume() -> None:
+def test_skypilot_reads_the_task_and_its_volume(tmp_path: Path) -> None:
     python = Path(program("sky")).with_name("python")
-    said = ran(python, "-c", SKY_READS, SKY, SKY_VOLUME)
+    own = {"HOME": str(tmp_path), "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
+    said = ran(python, "-c", SKY_READS, SKY, SKY_VOLUME, **own)
     assert said.splitlines()[-1] == "2 {'H100': 8} recipes/tiny.yaml"
