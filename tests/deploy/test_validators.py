@@ -37,7 +37,8 @@ task = sky.Task.from_yaml(sys.argv[1])
 task.validate()
 with open(sys.argv[2]) as file:
     Volume.from_yaml_config(yaml.safe_load(file)).validate(skip_cloud_compatibility=True)
-print(task.num_nodes, next(iter(task.resources)).accelerators, task.envs["RECIPE"])
+(wanted,) = task.resources
+print(task.num_nodes, wanted.accelerators, wanted.job_recovery, task.envs["RECIPE"])
 """
 
 
@@ -83,4 +84,5 @@ def test_skypilot_reads_the_task_and_its_volume(tmp_path: Path) -> None:
     python = Path(program("sky")).with_name("python")
     own = {"HOME": str(tmp_path), "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
     said = ran(python, "-c", SKY_READS, SKY, SKY_VOLUME, **own)
-    assert said.splitlines()[-1] == "2 {'H100': 8} recipes/tiny.yaml"
+    restarts = "{'max_restarts_on_errors': 3, 'strategy': None}"
+    assert said.splitlines()[-1] == f"2 {{'H100': 8}} {restarts} recipes/tiny.yaml"

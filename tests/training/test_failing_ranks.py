@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,34 @@ def test_a_rank_that_hangs_is_named_within_the_timeout(
     assert f"rank 1 (host {socket.gethostname()}, process {process}) did not answer" in errors
     assert not Path(f"/proc/{process}").exists(), "no process stays behind"
     train_alone(tiny_recipe_file, run, *KEYS)
+    assert_as(run, alone)
+
+
+def _train_until(ranks: Ranks, until: int, *arguments: Any) -> str:
+    """What a rank's training up to a step says."""
+    try:
+        train_run(ranks, *arguments, until=until)
+    except Exception as error:  # as the command does
+        return ranks.explain(error)
+    return "no error"
+
+
+def test_a_disk_that_is_full_ends_the_run_until_there_is_room(
+    tiny_recipe_file: Path, alone: Path, small_disk: Path
+) -> None:
+    """The kernel's own refusal: a stranger's file takes what is left."""
+    run, filler = small_disk / "run", small_disk / "filler"
+    arguments = (tiny_recipe_file, run, *KEYS)
+    with RankPool(2) as pool:
+        assert pool.run(2, _train_until, 7, *arguments) == ["no error"] * 2
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        for said in pool.run(2, _train_until, 30, *arguments):
+            assert "No space left on device" in said
+        assert max(checkpoints(run)) == 7
+        filler.unlink()
+        assert pool.run(2, _train_until, 60, *arguments) == ["no error"] * 2
     assert_as(run, alone)
 
 

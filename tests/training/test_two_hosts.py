@@ -22,7 +22,7 @@ STEPS = ("train.steps=120", "train.validate_every=60", "train.log_every=1")
 KEYS = (*STEPS, "train.checkpoint_every=3", "optimizer.name=muon", "train.shards=all")
 NAMES, ADDRESSES = ("puna-one", "puna-two"), ("10.213.77.1", "10.213.77.2")
 TIMEOUT = 8
-# TCP gives a connection up after so many tries: 6 take about 25 s, and 15, as Linux has it, 15 minutes
+# TCP gives a connection up after so many tries: 6 take about 25 s, and the usual 15 take 15 minutes
 RETRIES = 6
 TCP_SECONDS = 60
 
