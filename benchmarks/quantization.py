@@ -3,7 +3,7 @@ the same model on the same text, in one table.
 
     python benchmarks/quantization.py MODEL --calibrate TEXT [--measure TEXT]
         [--tokens 16384] [--calibration-tokens 32768] [--group 64] [--quantize LLAMA_QUANTIZE]
-        [--types q8_0 q4_0 q4_k_m] [--name NAME]
+        [--types q8_0 q4_0 q4_k_m] [--int8 down_proj] [--name NAME]
 
 The weights of llama.cpp's types are dequantized and run in float32 through the same model, so that
 only the rounding of the weights is compared; all matrices of a type are as its file has them,
@@ -59,12 +59,18 @@ def main() -> None:
             bits = _bits(path)
             rows.append(_row(f"llama.cpp {type_.upper()}", bits, score(open_model(path)[0]), base))
     outside = [EMBEDDING] + [HEAD] * (model.lm_head is not None)
-    for label, grid, windows in (
-        ("Puna int8", Grid(8, 0), None),
-        (f"Puna int4, group {options.group}", Grid(4, options.group), None),
-        (f"Puna int4, group {options.group}, calibrated", Grid(4, options.group), texts.windows),
+    four = f"Puna int4, group {options.group}"
+    for label, grid, windows, eight in (
+        ("Puna int8", Grid(8, 0), None, ()),
+        (four, Grid(4, options.group), None, ()),
+        (f"{four}, calibrated", Grid(4, options.group), texts.windows, ()),
+        *(
+            (f"{four}, calibrated, {end} int8", Grid(4, options.group), texts.windows, (end,))
+            for end in options.int8
+        ),
     ):
         grids = dict.fromkeys(linear_names(model), grid) | dict.fromkeys(outside, Grid(8, 0))
+        grids |= {name: Grid(8, 0) for name in grids if name.endswith(eight)}
         model.load_state_dict(original)
         made = quantize_model(model, grids, windows)
         bits = sum(
@@ -97,6 +103,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=16_384)
     parser.add_argument("--calibration-tokens", type=int, default=32_768)
     parser.add_argument("--group", type=int, default=64)
+    parser.add_argument("--int8", nargs="*", default=[], help="ends of names, a row each")
     parser.add_argument("--quantize", help="llama.cpp's llama-quantize")
     parser.add_argument("--types", nargs="*", default=TYPES, choices=TYPES)
     return parser.parse_args()

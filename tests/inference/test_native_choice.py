@@ -229,10 +229,12 @@ def test_an_executor_is_opened_without_a_tokenizer(tmp_path: Path) -> None:
     assert open_native(tmp_path / "model").vocab_size == build_llama().config.vocab_size
 
 
-@pytest.mark.parametrize("to", ["int8", "int4"])
-def test_a_quantized_folder_gives_its_own_codes(to: Any, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("to", "eight"), [("int8", ()), ("int4", ()), ("int4", ("down_proj",))])
+def test_a_quantized_folder_gives_its_own_codes(
+    to: Any, eight: tuple[str, ...], folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    plan = QuantizePlan(group=32, measure=("python-stdlib",), to=to, measured_tokens=64)
+    plan = QuantizePlan(group=32, measure=("python-stdlib",), to=to, int8=eight, measured_tokens=64)
     quantize(folder, out, plan)
     packed = open_native(out).runner.model
     stored, lanes = quantized_matrices(out), packed.lanes
@@ -255,8 +257,9 @@ def test_a_quantized_folder_gives_its_own_codes(to: Any, folder: Path, tmp_path:
     }
     for name, wanted in pairs.items():
         found = packed.linears[name]
+        kind = "int8" if eight and name == "1.down" else to
         # one group that is the whole row is read as one
-        assert (found.kind, found.group) == (to, 32 if (to, name) == ("int4", "1.down") else 0)
+        assert (found.kind, found.group) == (kind, 32 if (kind, name) == ("int4", "1.down") else 0)
         assert np.array_equal(found.weights, wanted.weights)
         assert found.scales is not None
         assert np.array_equal(found.scales, wanted.scales)

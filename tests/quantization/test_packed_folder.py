@@ -3,6 +3,7 @@ read as they were written.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,22 @@ def test_the_configuration_names_grids_and_modules() -> None:
     }
 
 
+def test_matrices_with_other_bits_than_most_are_named() -> None:
+    grids = {
+        "embed_tokens": Grid(8, 0),
+        "layers.0.mlp.up_proj": Grid(4, 64),
+        "layers.0.mlp.gate_proj": Grid(4, 64),
+        "layers.0.mlp.down_proj": Grid(8, 0),
+    }
+    groups = quantization_config(grids, [])["config_groups"].values()
+    targets = {group["weights"]["num_bits"]: group["targets"] for group in groups}
+    assert targets[4] == ["Linear"]
+    assert targets[8] == ["re:.*embed_tokens$", r"re:.*layers\.0\.mlp\.down_proj$"]
+    (pattern,) = (target.removeprefix("re:") for target in targets[8] if "down" in target)
+    assert re.match(pattern, "model.layers.0.mlp.down_proj")
+    assert not re.match(pattern, "model.layers.10.mlp.down_proj")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return save_llama_folder(tmp_path / "model", build_llama(tie_embeddings=True))
@@ -92,6 +109,16 @@ def test_codes_times_scales_are_the_weights_that_the_model_has(
     assert matrix.scales.dtype == (np.float32 if to == "int8" else np.float16)
     assert matrix.scales.shape == ((32, 1) if to == "int8" else (32, 2))
     assert stored["model.embed_tokens.weight"].bits == 8
+
+
+def test_some_matrices_have_eight_bits_among_four(folder: Path, tmp_path: Path) -> None:
+    options = {"int8": ("down_proj", "layers.1"), "keep": ("layers.1.mlp.up_proj",)}
+    out = quantized(folder, tmp_path / "out", to="int4", measured_tokens=64, **options)
+    bits = {name: matrix.bits for name, matrix in quantized_matrices(out).items()}
+    assert "model.layers.1.mlp.up_proj.weight" not in bits
+    eight = {name for name, each in bits.items() if each == 8}
+    assert {name for name in bits if "down_proj" in name or ".layers.1." in name} <= eight
+    assert bits["model.layers.0.mlp.up_proj.weight"] == 4
 
 
 def test_a_plain_folder_has_no_quantized_matrices(folder: Path) -> None:

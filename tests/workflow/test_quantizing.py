@@ -109,6 +109,8 @@ def test_kept_modules_are_untouched(folder: Path) -> None:
         ({"group": 48}, ConfigError, "--group 48 ... 32, 64, 128"),
         ({"group": 64}, ModelFolderError, "group 64 ... 32 inputs ... choose"),
         ({"keep": ("nothing",)}, ConfigError, "--keep nothing ... down_proj"),
+        ({"int8": ("nothing",)}, ConfigError, "--int8 nothing ... down_proj"),
+        ({"to": "int8", "int8": ("down_proj",)}, ConfigError, "--int8 down_proj ... --to int4"),
         ({"calibrate": ("EMPTY",)}, DataError, "empty"),
         ({"calibrate": ("ABSENT",)}, DataError, "absent"),
         ({"measure": ("EMPTY",)}, DataError, "empty"),

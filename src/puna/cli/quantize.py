@@ -63,6 +63,13 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    int8: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The same of a matrix or a layer that has 8 bits, with --to int4.",
+            show_default=False,
+        ),
+    ] = None,
     calibration_tokens: Annotated[
         int, typer.Option(help="Tokens to calibrate with at most.", min=2)
     ] = 32_768,
@@ -90,7 +97,7 @@ def quantize(
 
         puna quantize runs/quickstart/model quickstart-int8 --to int8
 
-        puna quantize models/smollm2 smollm2-int4 --to int4 --calibrate docs
+        puna quantize models/smollm2 smollm2-int4 --to int4 --calibrate docs --int8 down_proj
 
         puna quantize runs/quickstart/model small --to int4 --calibrate runs/quickstart/data
     """
@@ -106,6 +113,7 @@ def quantize(
         embedding=embedding,
         head=head,
         keep=tuple(keep or ()),
+        int8=tuple(int8 or ()),
         calibrate=tuple(calibrate or ()),
         calibration_tokens=calibration_tokens,
         measure=tuple(measure or ()),

@@ -8,7 +8,9 @@ code + 2^(b-1) of input i in the bits from b (i mod 32/b) on of word i // (32/b)
 Source: compressed-tensors 0.20, compressors/pack_quantized and quantization/quant_config.py.
 """
 
+import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,10 +105,15 @@ def _linear_modules(model: Transformer) -> list[str]:
 def quantization_config(grids: Mapping[str, Grid], kept: Sequence[str]) -> dict[str, Any]:
     """The entry of config.json that says the layout. grids: by module. kept: linear layers that
     are not quantized.
+
+    A module of its own name comes before the class "Linear", which is the commonest grid's.
     """
+    linear = Counter(grid for name, grid in grids.items() if name not in (EMBEDDING, HEAD))
+    commonest = max(linear, key=linear.__getitem__, default=None)
     targets: dict[Grid, list[str]] = {}
     for name, grid in grids.items():
-        target = f"re:.*{name}$" if name in (EMBEDDING, HEAD) else "Linear"
+        named = name in (EMBEDDING, HEAD) or grid != commonest
+        target = f"re:.*{re.escape(name)}$" if named else "Linear"
         if target not in targets.setdefault(grid, []):
             targets[grid].append(target)
     return {

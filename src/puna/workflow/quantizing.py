@@ -2,7 +2,7 @@
 on text that the quantization has not seen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -47,6 +47,7 @@ class QuantizePlan:
     to: codes of the linear layers of the blocks. group: inputs that share a scale in 4 bits.
     embedding, head: of the table and the output layer; head left out, as the embedding. keep: ends
     of the names of modules that stay as they are, such as down_proj, or layers, such as layers.0.
+    int8: the same of those that have 8 bits where the others have 4.
     calibrate: sources, or one prepared data folder, whose training split calibrates and whose
     validation split is measured; empty: rounding to nearest. measure: sources.
     """
@@ -56,6 +57,7 @@ class QuantizePlan:
     embedding: Treatment = "int8"
     head: Treatment | None = None
     keep: tuple[str, ...] = ()
+    int8: tuple[str, ...] = ()
     calibrate: tuple[str, ...] = ()
     calibration_tokens: int = CALIBRATION_TOKENS
     measure: tuple[str, ...] = ()
@@ -177,6 +179,8 @@ def _check_plan(plan: QuantizePlan) -> None:
             f"--group {plan.group} is none that kernels know: choose one of"
             f" {', '.join(map(str, GROUPS))}"
         )
+    if plan.int8 and plan.to == "int8":
+        raise ConfigError(f"--int8 {plan.int8[0]} is for --to int4: with --to int8 all have 8 bits")
     if min(plan.calibration_tokens, plan.measured_tokens) < 2:
         raise ConfigError("a text has at least 2 tokens: raise the number of tokens")
 
@@ -204,7 +208,7 @@ def _matrices(model: Transformer) -> list[str]:
 
 
 def _grids(model: Transformer, plan: QuantizePlan) -> dict[str, Grid]:
-    """The grid of each module that does not stay. Raises ConfigError for a name to keep that no
+    """The grid of each module that does not stay. Raises ConfigError for the end of a name that no
     module has, and for a choice for the output layer where the embedding is it.
     """
     names = _matrices(model)
@@ -213,26 +217,28 @@ def _grids(model: Transformer, plan: QuantizePlan) -> dict[str, Grid]:
             f"--head {plan.head}: this model's output layer is its embedding, which is"
             f" {plan.embedding}: leave --head out, or choose --embedding {plan.head}"
         )
-    unknown = [end for end in plan.keep if not any(_ends_in(name, end) for name in names)]
-    if unknown:
-        raise ConfigError(
-            f"--keep {unknown[0]} names no matrix of this model: give the end of a name such as"
-            f" {', '.join(sorted({name.split('.')[-1] for name in names}))}"
-        )
+    for option, ends in (("--keep", plan.keep), ("--int8", plan.int8)):
+        for end in ends:
+            if not any(_named(name, [end]) for name in names):
+                raise ConfigError(
+                    f"{option} {end} names no matrix of this model: give the end of a name such as"
+                    f" {', '.join(sorted({name.split('.')[-1] for name in names}))}"
+                )
     kinds: dict[str, Treatment] = {
         EMBEDDING: plan.embedding,
         HEAD: plan.head or plan.embedding,
     }
     grids: dict[str, Grid] = {}
     for name in names:
-        kind = kinds.get(name, plan.to)
-        if kind != "keep" and not any(_ends_in(name, end) for end in plan.keep):
+        kind = "int8" if _named(name, plan.int8) else kinds.get(name, plan.to)
+        if kind != "keep" and not _named(name, plan.keep):
             grids[name] = _grid(kind, plan.group)
     return grids
 
 
-def _ends_in(name: str, end: str) -> bool:
-    return f".{name}".endswith(f".{end}") or name.startswith(f"{end}.")
+def _named(name: str, ends: Iterable[str]) -> bool:
+    """True where one of these is the end of a module's name, or its layer."""
+    return any(f".{name}".endswith(f".{end}") or name.startswith(f"{end}.") for end in ends)
 
 
 def _notes(
@@ -281,6 +287,7 @@ def _provenance(
         "embedding": plan.embedding,
         "head": plan.head or plan.embedding,
         "keep": list(plan.keep),
+        "int8": list(plan.int8),
         "calibration": calibration,
         "bits_per_byte": list(found.bits_per_byte),
         "measured": {"text": found.measured, "tokens": found.measured_tokens},
