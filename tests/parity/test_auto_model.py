@@ -160,7 +160,9 @@ def test_a_module_that_is_put_in_place_takes_part(tmp_path: Path) -> None:
 
 def test_a_model_that_looks_back_is_refused(tmp_path: Path) -> None:
     write_model(tmp_path, large_model(feed_forward="convolution", feed_forward_kernel=3))
-    with pytest.raises(ModelFolderError, match=r"convolution with feed_forward_kernel 3 .*puna serve"):
+    with pytest.raises(
+        ModelFolderError, match=r"convolution with feed_forward_kernel 3 .*puna serve"
+    ):
         AutoConfig.from_pretrained(tmp_path)
 
 

@@ -1,8 +1,9 @@
-"""vLLM itself on models of type `puna`: `make test-vllm`, in an environment that has vLLM and, without
-its dependencies, Puna. Each part is a folder that vLLM opens through the installed plugin; its greedy
-text and the log-probabilities of the whole vocabulary are held against those of `Transformer`.
+"""vLLM itself on models of type `puna`: `make test-vllm`, in an environment that has vLLM and,
+without its dependencies, Puna. Each part is a folder that vLLM opens through the installed plugin;
+its greedy text and the log-probabilities of the whole vocabulary are held against `Transformer`.
 """
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -84,18 +85,20 @@ def verdict(name: str, options: dict[str, Any]) -> str:
     return f"not refused: {found}" if name in REFUSED else found
 
 
-def main(names: list[str]) -> int:
-    """Compare the parts of these names, or all; 1 where one is off. --compile: in vLLM's compiled
-    form, which takes minutes.
-    """
-    options = {"enforce_eager": "--compile" not in names}
-    chosen = [name for name in names if name != "--compile"] or list(PARTS)
+def main() -> int:
+    """Compare the parts that are named, or all; 1 where one is off."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("--compile", action="store_true", help="in vLLM's compiled form")
+    parser.add_argument("--processes", type=int, default=1, help="share the layers out (tensors)")
+    asked = parser.parse_args()
+    options = {"enforce_eager": not asked.compile, "tensor_parallel_size": asked.processes}
     found = {}
-    for name in chosen:
+    for name in asked.parts:
         found[name] = verdict(name, options)
         print(f"{name:22} {found[name]}", flush=True)
     return int(not all(said.startswith("ok") for said in found.values()))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

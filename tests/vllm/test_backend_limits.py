@@ -24,9 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 def reasons(tensor_parallel: int = 1, pipeline_parallel: int = 1, **parts: Any) -> str:
     shape = ModelConfig.model_validate({**SHAPE, **parts})
-    found = unsupported(
-        shape, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel
-    )
+    found = unsupported(shape, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel)
     return "; ".join(found)
 
 
@@ -64,7 +62,7 @@ def test_the_entry_point_is_the_plugin() -> None:
     value = project["entry-points"]["vllm.general_plugins"]["puna"]
     module, name = value.split(":")
     assert getattr(import_module(module), name) is puna.vllm.register
-    assert puna.vllm.ARCHITECTURE == PunaForCausalLM.__name__
+    assert PunaForCausalLM.__name__ == puna.vllm.ARCHITECTURE
     file, cls = puna.vllm.BACKEND.split(":")
     source = (ROOT / "src" / f"{file.replace('.', '/')}.py").read_text(encoding="utf-8")
     assert re.search(rf"^class {cls}\(", source, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The limits of vLLM's Transformers modeling backend for models of type `puna`, by name. No vLLM."""
+"""The limits of vLLM's Transformers modeling backend for models of type `puna`; without vLLM."""
 
 from collections.abc import Iterator
 
