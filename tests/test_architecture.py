@@ -49,6 +49,8 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
             "model": "durable errors nn config choices",
             "eval": "errors nn strict_json config statistics tokenizer data model inference",
             "formats": "durable errors config nn tokenizer model",
+            "auto_model": "errors nn model",
+            "vllm": "errors model auto_model",
             "quantization": "durable errors formats model",
             "inference": (
                 "errors host native nn strict_json config device tokenizer model formats"
@@ -73,7 +75,7 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
                 "durable errors host native nn number_format run_log strict_json config device"
                 " plan plots spawn spinning statistics tokenizer choices data corpus model formats"
                 " quantization eval inference training engine_process diagnosis"
-                " inference_benchmark study workflow api report server"
+                " inference_benchmark study workflow api report server auto_model vllm"
             ),
             # src/puna/__init__.py, and only when a name is asked for
             "puna": "workflow data inference tokenizer nn model errors",

@@ -88,13 +88,15 @@ def verdict(name: str, options: dict[str, Any]) -> str:
 def main() -> int:
     """Compare the parts that are named, or all; 1 where one is off."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; left out: all")
     parser.add_argument("--compile", action="store_true", help="in vLLM's compiled form")
     parser.add_argument("--processes", type=int, default=1, help="share the layers out (tensors)")
     asked = parser.parse_args()
+    if unknown := set(asked.parts) - set(PARTS):
+        parser.error(f"no part is called {', '.join(unknown)}: name one of {', '.join(PARTS)}")
     options = {"enforce_eager": not asked.compile, "tensor_parallel_size": asked.processes}
     found = {}
-    for name in asked.parts:
+    for name in asked.parts or PARTS:
         found[name] = verdict(name, options)
         print(f"{name:22} {found[name]}", flush=True)
     return int(not all(said.startswith("ok") for said in found.values()))

@@ -5,7 +5,7 @@ With it vLLM serves folders of type `puna` through its Transformers modeling bac
 published family needs no plugin. vLLM is imported by `register` alone, and by the class it names.
 """
 
-ARCHITECTURE, BACKEND = "PunaForCausalLM", "puna.vllm.backend:PunaBackend"
+ARCHITECTURE, BACKEND = "PunaForCausalLM", "puna.vllm.transformers_backend:PunaBackend"
 
 
 def register() -> None:
