@@ -1,4 +1,4 @@
-"""deploy/: a fleet of vLLM servers behind nginx, with Prometheus. The files name the same servers
+"""deploy/fleet: vLLM of vLLM servers behind nginx, with Prometheus. The files name the same servers
 and ports, mount files that exist, and pass the linters of their programs where there are any.
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
-DEPLOY = ROOT / "deploy"
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy" / "fleet"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
 SERVERS = {f"{name}:8000" for name in COMPOSE["services"] if name.startswith("vllm-")}
 NGINX = (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
