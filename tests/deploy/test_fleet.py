@@ -1,4 +1,4 @@
-"""deploy/fleet: vLLM of vLLM servers behind nginx, with Prometheus. The files name the same servers
+"""deploy/fleet: vLLM servers behind nginx, with Prometheus. The files name the same servers
 and ports, mount files that exist, and pass the linters of their programs where there are any.
 """
 
