@@ -35,8 +35,6 @@ CROWDED = 0.2
 cores: 0.02 to 0.1 with nothing else running, 0.4 and more beside one busy program.
 """
 
-LIBRARIES = ctypes.CDLL(None)  # all that this process has loaded
-
 _THREADS = Path("/proc/self/task")
 
 
@@ -51,6 +49,7 @@ def limit_spinning() -> None:
 
 
 def _watch() -> None:
+    libraries = ctypes.CDLL(None)  # all that this process has loaded, when it is asked
     waited, since = _seconds_waited(), time.monotonic()
     quiet: Event | None = None  # while threads poll little: set to end that
     while True:
@@ -59,20 +58,22 @@ def _watch() -> None:
         waited, since = _seconds_waited(), time.monotonic()
         longest = max((now - before.get(thread, now) for thread, now in waited.items()), default=0)
         crowded = longest > CROWDED * (since - begin)
-        if crowded and quiet is None and hasattr(LIBRARIES, "GOMP_parallel"):  # libgomp is there
+        if crowded and quiet is None and hasattr(libraries, "GOMP_parallel"):  # torch has come
             quiet = Event()
-            Thread(target=_hold_team, args=(quiet,), name="spin limit team", daemon=True).start()
+            held = Thread(target=_hold_team, args=(libraries, quiet), daemon=True)
+            held.name = "spin limit team"
+            held.start()
         elif quiet is not None and not crowded:
             quiet.set()
             quiet = None
 
 
-def _hold_team(released: Event) -> None:
+def _hold_team(libraries: ctypes.CDLL, released: Event) -> None:
     """Have a second team of as many OpenMP threads as there are cores, asleep, until `released`:
     it belongs to the thread that runs this, and ends with it.
     """
     # each thread of the team runs free(NULL), which does nothing
-    LIBRARIES.GOMP_parallel(LIBRARIES.free, None, processors(), 0)
+    libraries.GOMP_parallel(libraries.free, None, processors(), 0)
     released.wait()
 
 
