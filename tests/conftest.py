@@ -1,8 +1,10 @@
 """Fixtures of the tests above data and tokenizer: the `puna` command within this process, a corpus
-of made-up sentences, a recipe that trains in a second, and one run of it.
+of made-up sentences, a recipe that trains in a second, one run of it, and a small disk.
 """
 
+import ctypes
 import io
+import os
 import random
 import signal
 import sys
@@ -163,3 +165,16 @@ def tiny_llama(tiny_run: Path) -> "LanguageModel":
     from puna.inference.language_model import load
 
     return load(tiny_run / "model", "cpu")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 3 MiB, of which a checkpoint of the tiny recipe takes about a tenth."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    target = os.fsencode(folder)
+    if not hasattr(libc, "umount") or libc.mount(b"tmpfs", target, b"tmpfs", 0, b"size=3m") != 0:
+        pytest.skip("mounting a small disk needs root on Linux")
+    yield folder
+    libc.umount(target)

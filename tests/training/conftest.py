@@ -1,8 +1,6 @@
-"""A way to make trainers of the tiny recipe, and a small disk."""
+"""A way to make trainers of the tiny recipe."""
 
-import ctypes
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,16 +24,3 @@ def trainer(tiny_recipe: Callable[..., Recipe], tiny_inputs: RunInputs) -> Calla
         return made
 
     return make
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 3 MiB: a checkpoint of the tiny recipe takes about a tenth of it."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
-    target = os.fsencode(folder)
-    if not hasattr(libc, "umount") or libc.mount(b"tmpfs", target, b"tmpfs", 0, b"size=3m") != 0:
-        pytest.skip("mounting a small disk needs root on Linux")
-    yield folder
-    libc.umount(target)
