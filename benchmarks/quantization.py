@@ -1,5 +1,5 @@
-"""The price of few bits: Puna's int8 and int4, rounded and calibrated, beside llama.cpp's types of
-the same model on the same text, in one table.
+"""The price of few bits: Puna's int8 and int4, rounded, calibrated and distilled, beside
+llama.cpp's types of the same model on the same text, in one table.
 
     python benchmarks/quantization.py MODEL --calibrate TEXT [--measure TEXT]
         [--tokens 16384] [--calibration-tokens 32768] [--group 64] [--quantize LLAMA_QUANTIZE]
@@ -26,9 +26,11 @@ from puna.formats.gguf_model import write_gguf
 from puna.formats.model_path import open_model
 from puna.model.transformer import Transformer
 from puna.quantization.calibration import EMBEDDING, HEAD, linear_names, quantize_model
+from puna.quantization.distillation import distil, original_predictions
 from puna.quantization.grid import Grid
 from puna.tokenizer.tokenizer import Tokenizer
 from puna.workflow.calibration_text import calibration_text
+from puna.workflow.trainable_states import trainable_states
 
 TYPES = ("q8_0", "q4_0", "q4_k_m")
 
@@ -50,6 +52,7 @@ def main() -> None:
     def score(found: Transformer) -> float:
         return texts.held_out.score(found, lengths, batch_size=2).bits_per_byte
 
+    predicted = original_predictions(model, texts.windows)
     original = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     base = score(model)
     rows = [_row("float32", 32.0, base, base)]
@@ -78,6 +81,9 @@ def main() -> None:
             for error in made.errors
         ) / sum(error.entries for error in made.errors)
         rows.append(_row(label, bits, score(model), base))
+        if windows is not None:
+            distil(model, made, windows, predicted, trainable_states(model))
+            rows.append(_row(f"{label}, distilled", bits, score(model), base))
     name = options.name or Path(options.model).stem
     calibrated = Path(options.calibrate).name
     measured = (
@@ -111,7 +117,7 @@ def _options() -> argparse.Namespace:
 
 def _row(name: str, bits: float, found: float, base: float) -> dict[str, object]:
     row = {"weights": name, "bits": bits, "bits per byte": found, "change": found / base - 1}
-    print(f"{name:34}  {bits:6.3f} bits  {found:.5f}  {found / base - 1:+.3%}", flush=True)
+    print(f"{name:52}  {bits:6.3f} bits  {found:.5f}  {found / base - 1:+.3%}", flush=True)
     return row
 
 

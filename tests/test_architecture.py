@@ -65,8 +65,8 @@ ALLOWED: Mapping[str, frozenset[str]] = MappingProxyType(
                 " training"
             ),
             "workflow": (
-                "durable errors run_log spinning tokenizer data model formats quantization eval"
-                " inference training"
+                "durable errors native run_log spinning device tokenizer data model formats"
+                " quantization eval inference training"
             ),
             "api": "errors strict_json config tokenizer inference engine_process",
             "report": "durable errors number_format run_log plan plots statistics corpus study",

@@ -33,6 +33,17 @@ def test_the_price_is_printed_and_the_folder_runs(folder: Path, puna: Puna) -> N
     assert again.code == 0
 
 
+def test_distillation_shows_its_progress_after_that_of_the_layers(folder: Path, puna: Puna) -> None:
+    text = folder.parent / "text.txt"
+    options = ("--to", "int4", "--group", 32, "--calibrate", text)
+    done = puna("quantize", folder, folder.parent / "out", *options, "--distil")
+    assert done.code == 0, done.err
+    assert 0 < done.err.index("quantizing 100%") < done.err.index("distilling 100%")
+    assert "--distil would lower" not in done.out.replace("\n", " ")
+    plain = puna("quantize", folder, folder.parent / "plain", *options)
+    assert "--distil would lower the error of 4 bits" in plain.out.replace("\n", " ")
+
+
 def test_a_prepared_folder_calibrates_and_is_measured(folder: Path, puna: Puna) -> None:
     data, text = folder.parent / "data", folder.parent / "text.txt"
     prepared = puna(

@@ -3,6 +3,7 @@ written at all where something is wrong.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,33 @@ def test_calibration_lowers_the_errors_of_outputs(folder: Path, text: str) -> No
     assert sum(row.output < row.weight for row in rows if row.output is not None) > 10
 
 
+def test_a_distillation_is_written_and_said(folder: Path, text: str) -> None:
+    """Scales and norms of the folder are the trained ones, and its price is theirs."""
+    windows: list[tuple[int, int]] = []
+    plan = QuantizePlan(group=32, calibrate=(text,), measure=(text,))
+    plain = quantize(folder, folder.parent / "plain", plan)
+    found = quantize(
+        folder,
+        folder.parent / "out",
+        replace(plan, distil=True),
+        on_window=lambda *now: windows.append(now),
+    )
+    assert windows[-1][0] == windows[-1][1] > 1
+    before, after = (load_file(folder.parent / n / "model.safetensors") for n in ("plain", "out"))
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(before[f"{name}_packed"], after[f"{name}_packed"])
+    assert not torch.equal(before[f"{name}_scale"], after[f"{name}_scale"])
+    assert not torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+    assert found.errors == plain.errors
+    again = evaluate(folder.parent / "out", file=text, context=96).bits_per_byte
+    assert again == pytest.approx(found.bits_per_byte[1], rel=1e-5)
+    said_ = [
+        json.loads((folder.parent / n / "puna.json").read_text())["quantized"]["distilled"]
+        for n in ("plain", "out")
+    ]
+    assert said_ == [False, True]
+
+
 def test_everything_beside_the_weights_is_the_sources(folder: Path) -> None:
     (folder / "LICENSE").write_text("free")
     run(folder, measured_tokens=64)
@@ -111,6 +139,7 @@ def test_kept_modules_are_untouched(folder: Path) -> None:
         ({"keep": ("nothing",)}, ConfigError, "--keep nothing ... down_proj"),
         ({"int8": ("nothing",)}, ConfigError, "--int8 nothing ... down_proj"),
         ({"to": "int8", "int8": ("down_proj",)}, ConfigError, "--int8 down_proj ... --to int4"),
+        ({"distil": True}, ConfigError, "--distil ... --calibrate TEXT"),
         ({"calibrate": ("EMPTY",)}, DataError, "empty"),
         ({"calibrate": ("ABSENT",)}, DataError, "absent"),
         ({"measure": ("EMPTY",)}, DataError, "empty"),

@@ -75,6 +75,13 @@ def layers_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def windows_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """The progress of a distillation; takes how many of how many windows of text are done."""
+    with _progress(console, "distilling", lambda done, _: f"{done} windows") as show:
+        yield lambda done, total: show(done / max(total, 1), done, f"of {total}")
+
+
+@contextmanager
 def _progress(
     console: Console, work: str, amount: Callable[[int, float], str] | None = None
 ) -> Iterator[Callable[[float, int, str], None]]:

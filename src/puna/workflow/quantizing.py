@@ -21,9 +21,11 @@ from puna.quantization.calibration import (
     HEAD,
     Done,
     MatrixError,
+    QuantizedMatrices,
     linear_names,
     quantize_model,
 )
+from puna.quantization.distillation import distil, original_predictions
 from puna.quantization.grid import GROUPS, Grid
 from puna.quantization.packed_folder import config_of, copy_others, write_packed
 from puna.tokenizer.tokenizer import Tokenizer
@@ -34,6 +36,7 @@ from puna.workflow.calibration_text import (
     calibration_text,
 )
 from puna.workflow.importing import Steps, provenance_of, reject_present
+from puna.workflow.trainable_states import trainable_states
 
 MEASURED_AT_ONCE = 2  # windows; the logits of one of 512 tokens and 128,000 ids are 260 MB
 Kind = Literal["int8", "int4"]
@@ -49,7 +52,8 @@ class QuantizePlan:
     of the names of modules that stay as they are, such as down_proj, or layers, such as layers.0.
     int8: the same of those that have 8 bits where the others have 4.
     calibrate: sources, or one prepared data folder, whose training split calibrates and whose
-    validation split is measured; empty: rounding to nearest. measure: sources.
+    validation split is measured; empty: rounding to nearest. distil: whether scales and norms are
+    then trained on that text to predict what the original does. measure: sources.
     """
 
     to: Kind = "int4"
@@ -60,15 +64,16 @@ class QuantizePlan:
     int8: tuple[str, ...] = ()
     calibrate: tuple[str, ...] = ()
     calibration_tokens: int = CALIBRATION_TOKENS
+    distil: bool = False
     measure: tuple[str, ...] = ()
     measured_tokens: int = MEASURED_TOKENS
 
 
 @dataclass(frozen=True)
 class QuantizedFolder:
-    """The price of a quantization. errors: a row a matrix. before, after: bytes of the files of
-    the weights. parameters: of the model. bits_per_byte: before and after. measured: the text, its
-    tokens. kept: modules that stayed. notes: what to know.
+    """The price of a quantization. errors: a row a matrix, before a distillation. before, after:
+    bytes of the files of the weights. parameters: of the model. bits_per_byte: before and after.
+    measured: the text, its tokens. kept: modules that stayed. notes: what to know.
     """
 
     errors: tuple[MatrixError, ...]
@@ -103,6 +108,7 @@ def quantize(
     *,
     on_step: Steps = lambda _: None,
     on_layer: Done = lambda _done, _all: None,
+    on_window: Done = lambda _done, _all: None,
 ) -> QuantizedFolder:
     """Write the model folder `out`: that at `model` with its matrices on a grid of 8 or 4 bits.
 
@@ -132,7 +138,7 @@ def quantize(
     on_step(f"measuring it on {texts.name}")
     first = texts.held_out.score(opened, lengths, batch_size=MEASURED_AT_ONCE).bits_per_byte
     on_step("quantizing")
-    made = quantize_model(opened, grids, texts.windows, on_layer)
+    made = _quantized(opened, grids, texts.windows, plan, on_layer, on_window)
     on_step("measuring again")
     second = texts.held_out.score(opened, lengths, batch_size=MEASURED_AT_ONCE).bits_per_byte
     files = [source] if is_gguf(source) else weight_files(source)
@@ -173,11 +179,30 @@ def quantize(
     return replace(found, after=after)
 
 
+def _quantized(
+    model: Transformer,
+    grids: Mapping[str, Grid],
+    windows: torch.Tensor | None,
+    plan: QuantizePlan,
+    on_layer: Done,
+    on_window: Done,
+) -> QuantizedMatrices:
+    if windows is None or not plan.distil:
+        return quantize_model(model, grids, windows, on_layer)
+    original = original_predictions(model, windows)
+    made = quantize_model(model, grids, windows, on_layer)
+    return distil(model, made, windows, original, trainable_states(model), on_window)
+
+
 def _check_plan(plan: QuantizePlan) -> None:
     if plan.group not in GROUPS:
         raise ConfigError(
             f"--group {plan.group} is none that kernels know: choose one of"
             f" {', '.join(map(str, GROUPS))}"
+        )
+    if plan.distil and not plan.calibrate:
+        raise ConfigError(
+            "--distil trains on a text, and there is none: give it with --calibrate TEXT"
         )
     if plan.int8 and plan.to == "int8":
         raise ConfigError(f"--int8 {plan.int8[0]} is for --to int4: with --to int8 all have 8 bits")
@@ -258,8 +283,9 @@ def _notes(
             f"{texts.windows.numel()} tokens calibrate matrices of {widest} inputs: give a text of"
             f" {4 * widest} or more"
         )
-    if plan.to == "int4" and texts.windows is None:
-        notes.append("--calibrate TEXT would lower the error of 4 bits")
+    if plan.to == "int4" and not plan.distil:
+        option = "--distil" if plan.calibrate else "--calibrate TEXT, and --distil besides,"
+        notes.append(f"{option} would lower the error of 4 bits")
     return notes
 
 
@@ -289,6 +315,7 @@ def _provenance(
         "keep": list(plan.keep),
         "int8": list(plan.int8),
         "calibration": calibration,
+        "distilled": plan.distil,
         "bits_per_byte": list(found.bits_per_byte),
         "measured": {"text": found.measured, "tokens": found.measured_tokens},
         "errors": [
