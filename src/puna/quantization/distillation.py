@@ -5,7 +5,7 @@ the weights of the norms move.
     W_oi = code_oi s_og m_og        norm weight_i = w_i m_i        every m is 1 at first
 
 GPTQ makes each matrix do what the original's did; here all layers make up together for what is
-left. Codes are not trained, so a few hundred windows are enough text.
+left. Factors are few beside weights, so that some thousand tokens of text teach them.
 
 Source: Hinton et al. 2015, Distilling the Knowledge in a Neural Network, section 2, at temperature
 1; Chen et al. 2024, EfficientQAT, section 3.3, for scales trained through all layers with their
