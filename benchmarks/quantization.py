@@ -117,7 +117,7 @@ def _options() -> argparse.Namespace:
 
 def _row(name: str, bits: float, found: float, base: float) -> dict[str, object]:
     row = {"weights": name, "bits": bits, "bits per byte": found, "change": found / base - 1}
-    print(f"{name:52}  {bits:6.3f} bits  {found:.5f}  {found / base - 1:+.3%}", flush=True)
+    print(f"{name:58}  {bits:6.3f} bits  {found:.5f}  {found / base - 1:+.3%}", flush=True)
     return row
 
 

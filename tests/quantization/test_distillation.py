@@ -2,7 +2,6 @@
 nothing else moves.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -32,7 +31,6 @@ from puna.workflow import trainable_states as chosen
 from puna.workflow.trainable_states import trainable_states
 
 WINDOWS = torch.randint(0, 320, (96, 32), generator=torch.Generator().manual_seed(0))
-States = Callable[[torch.Tensor], torch.Tensor]
 
 
 def quantized(

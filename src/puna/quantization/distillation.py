@@ -71,12 +71,12 @@ def distil(
     backward pass of one window needs. Raises ModelFolderError where the divergence is no number.
     """
     scales = {
-        name: _Scales(model.get_submodule(name).get_parameter("weight"), first)
+        name: _of_scales(model.get_submodule(name).get_parameter("weight"), first)
         for name, first in made.weights.items()
         if name not in (EMBEDDING, HEAD)
     }
     norms = [
-        _NormWeight(parameter)
+        _of_norm(parameter)
         for name, parameter in model.named_parameters()
         if name.endswith("norm.weight")
     ]
@@ -92,8 +92,7 @@ def distil(
     with _gradients_of_these_alone(model, [one.parameter for one in factors]):
         for chosen in steps:
             nats = sum(
-                _backward(model, windows[i], original.states[i], original, hidden_states)
-                for i in chosen.tolist()
+                _backward(model, windows, original, i, hidden_states) for i in chosen.tolist()
             )
             if not math.isfinite(nats):
                 raise ModelFolderError(
@@ -108,21 +107,24 @@ def distil(
                 one.put_in()
             done += len(chosen)
             on_window(done, len(windows))
-    weights = {**made.weights, **{name: one.made() for name, one in scales.items()}}
-    return replace(made, weights=weights)
+    rescaled = {name: _rescaled(made.weights[name], one.m) for name, one in scales.items()}
+    return replace(made, weights={**made.weights, **rescaled})
 
 
 def _backward(
     model: Transformer,
-    ids: Int[Tensor, " T"],
-    original_states: Float[Tensor, "T D"],
+    windows: Int[Tensor, "N T"],
     original: Original,
+    number: int,
     hidden_states: HiddenStates,
 ) -> float:
     """Add the gradients of one window's divergence, which is returned, to the weights'."""
-    states = hidden_states(ids[None])[0]
+    states = hidden_states(windows[number : number + 1])[0]
     nats, gradient = divergence(
-        states.detach(), model.output_weight.detach(), original_states, original.output_weight
+        states.detach(),
+        model.output_weight.detach(),
+        original.states[number],
+        original.output_weight,
     )
     states.backward(gradient)  # type: ignore[no-untyped-call]
     return nats
@@ -153,15 +155,15 @@ def divergence(
 
 
 class _Factors:
-    """The factors m of what a parameter is made of, and how their gradient follows from its own."""
+    """The factors m of one parameter, and how their gradient follows from its own. value: of the
+    parameter with factors m, of this shape.
+    """
 
-    def __init__(self, parameter: nn.Parameter, shape: torch.Size) -> None:
-        self.parameter = parameter
+    def __init__(
+        self, parameter: nn.Parameter, shape: torch.Size, value: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.parameter, self.value = parameter, value
         self.m = torch.ones(shape)
-
-    def value(self) -> Tensor:
-        """The parameter with these factors."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def take_gradient(self) -> None:
@@ -175,36 +177,25 @@ class _Factors:
     @torch.no_grad()
     def put_in(self) -> None:
         """Give the parameter its value."""
-        self.parameter.copy_(self.value())
+        self.parameter.copy_(self.value(self.m))
 
 
-class _Scales(_Factors):
+def _of_scales(parameter: nn.Parameter, first: QuantizedWeight) -> _Factors:
     """One for each scale of a matrix."""
-
-    def __init__(self, parameter: nn.Parameter, first: QuantizedWeight) -> None:
-        super().__init__(parameter, first.scales.shape)
-        self._first = first
-
-    def made(self) -> QuantizedWeight:
-        """The matrix, its scales rounded as they are stored."""
-        first = self._first.scales
-        limit = torch.finfo(first.dtype).max
-        scales = (first * self.m).clamp(-limit, limit).to(first.dtype)
-        return replace(self._first, scales=scales)
-
-    def value(self) -> Tensor:
-        return self.made().dequantize()
+    return _Factors(parameter, first.scales.shape, lambda m: _rescaled(first, m).dequantize())
 
 
-class _NormWeight(_Factors):
+def _of_norm(parameter: nn.Parameter) -> _Factors:
     """One for each entry of a norm's weight."""
+    first = parameter.detach().clone()
+    return _Factors(parameter, parameter.shape, lambda m: first * m)
 
-    def __init__(self, parameter: nn.Parameter) -> None:
-        super().__init__(parameter, parameter.shape)
-        self._first = parameter.detach().clone()
 
-    def value(self) -> Tensor:
-        return self._first * self.m
+def _rescaled(first: QuantizedWeight, m: Float[Tensor, "O G"]) -> QuantizedWeight:
+    """The matrix with its scales times m, rounded as they are stored."""
+    limit = torch.finfo(first.scales.dtype).max
+    scales = (first.scales * m).clamp(-limit, limit).to(first.scales.dtype)
+    return replace(first, scales=scales)
 
 
 @contextmanager
