@@ -47,7 +47,7 @@ def test_every_variant_is_a_recipe_with_its_overrides_in_effect(
             name, corpus="cpp", seed=4, steps=300, folder=tmp_path, later=True
         )
         assert later.model == recipes[name].model
-        assert later.tokens_per_step == recipes[name].tokens_per_step
+        assert later.train.batch_size != recipes[name].train.batch_size
     changing = variants.LATER.keys()
     hashes = {recipe.fingerprint() for name, recipe in recipes.items() if name not in changing}
     assert len(hashes) == len(recipes) - len(changing), "two variants are one recipe"
@@ -102,6 +102,19 @@ def test_steps_follow_from_the_costs_and_not_from_the_load(
         search.planned(options(tmp_path, variants=["cosine, to 0"]))
 
 
+def test_costs_measured_again_leave_those_of_other_variants(
+    program: Callable[[str], ModuleType],
+) -> None:
+    search = program("search")
+    machine = {"processor": "one", "threads": 2, "isa": "avx2"}
+    known = {**machine, "seconds": 0.5, "costs": {"default": 1.0, "a": 0.6, "b": 2.0}}
+    found = {**machine, "seconds": 0.4, "costs": {"default": 1.0, "b": 1.5}}
+    expected = {**machine, "seconds": 0.5, "costs": {"default": 1.0, "a": 0.6, "b": 1.5}}
+    assert search.with_known(known, found) == expected
+    elsewhere = found | {"isa": "avx512"}
+    assert search.with_known(known, elsewhere) == elsewhere
+
+
 def test_a_variant_that_changes_on_the_way_goes_on_from_where_it_was(
     program: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +128,11 @@ def test_a_variant_that_changes_on_the_way_goes_on_from_where_it_was(
         *("model.num_layers=1", "model.vocab_size=300", "tokenizer.vocab_size=300"),
         *("train.batch_size=4", "train.context_length=16"),
     )
-    changes = {"to 2 x 32": ("train.batch_size=2", "train.context_length=32"), "to the same": ()}
+    changes = {
+        "to 2 x 32": ("train.batch_size=2", "train.context_length=32"),
+        "to 8 x 16": ("train.batch_size=8",),
+        "to the same": (),
+    }
     for module in (search, variants):
         monkeypatch.setattr(module, "VARIANTS", {"plain": small, **dict.fromkeys(changes, small)})
         monkeypatch.setattr(module, "LATER", {name: (0.6, to) for name, to in changes.items()})
@@ -123,11 +140,13 @@ def test_a_variant_that_changes_on_the_way_goes_on_from_where_it_was(
     monkeypatch.setattr(search, "FOLDER", tmp_path)
     runs = [search.Run(name, "python", 0, 7, 7) for name in ("plain", *changes)]
     search.prepare(runs)
-    plain, changed, same = (search.execute(run, "code", nice=0) for run in runs)
+    plain, changed, grown, same = (search.execute(run, "code", nice=0) for run in runs)
     assert [step for step, _ in changed["curve"]] == [step for step, _ in plain["curve"]]
-    assert changed["curve"][:4] == plain["curve"][:4]
-    assert changed["curve"][4:] != plain["curve"][4:]
-    assert changed["tokens"] == plain["tokens"] == 7 * 64
+    for other in (changed, grown):
+        assert other["curve"][:4] == plain["curve"][:4]
+        assert other["curve"][4:] != plain["curve"][4:]
+    assert changed["tokens"] == plain["tokens"] == same["tokens"] == 7 * 64
+    assert grown["tokens"] == 4 * 64 + 3 * 128
     assert (same["curve"], same["bits_per_byte"]) == (plain["curve"], plain["bits_per_byte"])
 
 

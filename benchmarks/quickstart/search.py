@@ -1,6 +1,7 @@
 """The search for what the quickstart should be: calibrate, then run.
 
-    python benchmarks/quickstart/search.py calibrate --threads 2        on a quiet machine, once
+    python benchmarks/quickstart/search.py calibrate --threads 2
+        on a quiet machine, once; with --variants, those alone are measured again
     python benchmarks/quickstart/search.py run --minutes 2.5 --seeds 0
     python benchmarks/quickstart/search.py run --variants default 'batch 4 x 256' --seeds 0 1 2 \\
         --corpus cpp --jobs 2 --nice 10
@@ -111,6 +112,16 @@ def calibrate(names: Iterable[str], threads: int, rounds: int) -> dict[str, Any]
     }
 
 
+def with_known(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The new costs beside those of variants that were not measured again, and the known seconds
+    of a step, so that the same minutes stay the same steps. Of another machine nothing is known.
+    """
+    machine = ("processor", "threads", "isa")
+    if any(known[key] != found[key] for key in machine):
+        return found
+    return known | {"costs": known["costs"] | found["costs"]}
+
+
 def _shares(name: str) -> tuple[float, ...]:
     """Of a variant's steps, those of its recipe, and of the one that it changes to (`LATER`)."""
     return (LATER[name][0], 1 - LATER[name][0]) if name in LATER else (1.0,)
@@ -161,12 +172,15 @@ def execute(run: Run, version: str, nice: int) -> dict[str, Any]:
         return trainer
 
     trainer = trainer_of(later=False)
+    first, *rest = _shares(run.variant)
+    change = round(run.steps * first)
+    tokens = change * trainer.recipe.tokens_per_step
     try:
-        first, *rest = _shares(run.variant)
-        trainer.train(until=round(run.steps * first))
+        trainer.train(until=change)
         if rest:
             before, trainer = trainer, trainer_of(later=True)
             _take_over(trainer, before)
+            tokens += (run.steps - change) * trainer.recipe.tokens_per_step
             trainer.train()
         diverged = ""
     except TrainingError as error:
@@ -177,7 +191,7 @@ def execute(run: Run, version: str, nice: int) -> dict[str, Any]:
     return {
         **vars(run),
         "overrides": VARIANTS[run.variant],
-        "tokens": run.steps * trainer.recipe.tokens_per_step,
+        "tokens": tokens,
         "bits_per_byte": None if diverged else ends[-1]["bits_per_byte"],
         **({"diverged": diverged} if diverged else {}),
         "curve": [
@@ -278,6 +292,8 @@ def main() -> None:
         run_all(options)
         return
     found = calibrate(options.variants, options.threads, options.rounds)
+    if options.costs.exists():
+        found = with_known(json.loads(options.costs.read_text()), found)
     options.costs.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

@@ -86,6 +86,7 @@ _SHORT = (*_SHORTER, "train.batch_size=16")
 _LAYERS_2, _LAYERS_3 = ("model.num_layers=2",), ("model.num_layers=3",)
 # what gained most by itself, besides a shape and a vocabulary
 _TOGETHER = (*_quintic("jordan", 3), "optimizer.muon_momentum=0.9")
+_GROWING = "together, rates x 1.4, batch 8 x 128, then 16 x 128"
 _KEPT = (*_TOGETHER, *_LAYERS_3, *_vocabulary(4096), *_rates(1.4), *_SHORT)
 VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -174,6 +175,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         KEPT: _KEPT,
         f"{KEPT}, embedding rate x 2": (*_KEPT, "optimizer.embedding_learning_rate=2.24e-2"),
         f"{KEPT}, then 8 x 256": _KEPT,
+        _GROWING: (*_TOGETHER, *_LAYERS_3, *_vocabulary(4096), *_rates(1.4), *_SHORTER),
         "together, 192 x 4, rates x 1.4, batch 16 x 128": (
             *_TOGETHER,
             *_vocabulary(4096),
@@ -206,6 +208,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 LATER: Mapping[str, tuple[float, tuple[str, ...]]] = MappingProxyType(
     {
         f"{KEPT}, then 8 x 256": (0.7, ("train.batch_size=8", "train.context_length=256")),
+        _GROWING: (0.5, ("train.batch_size=16",)),
     }
 )
 """Variants that change on the way: the share of the steps after which they do, and to what."""
