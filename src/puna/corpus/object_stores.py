@@ -44,7 +44,7 @@ def find_objects(address: str, reading: Reading) -> list[StoredObject]:
             found = {path: system.info(path)}
         else:
             found = system.find(path, detail=True)
-    except OSError as error:
+    except Exception as error:  # an unreachable store: each package has a kind of its own
         raise DataError(f"{address} cannot be listed: {error}; check name and access") from error
     names = sorted(
         name
@@ -74,7 +74,7 @@ def local_copy(location: str) -> Iterator[Path]:
         copy = Path(folder) / posixpath.basename(path)
         try:
             system.get_file(path, str(copy))
-        except OSError as error:
+        except Exception as error:  # as above
             raise DataError(f"{location} cannot be read: {error}; run the same again") from error
         yield copy
 
