@@ -56,8 +56,8 @@ def _first_failure(error: "ChildFailedError") -> str:
     rank, failure = error.get_first_failure()
     how = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
     return (
-        f"of the processes rank {rank} (process {failure.pid}) failed first, with {how}; the same"
-        " command with --resume goes on from the last checkpoint"
+        f"of the processes rank {rank} (process {failure.pid}) failed first, with {how}: its reason"
+        " is above; with that mended, --resume goes on from the last checkpoint"
     )
 
 
