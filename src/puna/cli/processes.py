@@ -54,10 +54,12 @@ def launch(arguments: Sequence[str], processes: int, restarts: int, timeout: flo
 
 def _first_failure(error: "ChildFailedError") -> str:
     rank, failure = error.get_first_failure()
-    how = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
+    killed = failure.exitcode < 0
+    how = failure.signal_name() if killed else "the reason above"
+    when = "" if killed else " once that is mended"
     return (
-        f"of the processes rank {rank} (process {failure.pid}) failed first, with {how}: its reason"
-        " is above; with that mended, --resume goes on from the last checkpoint"
+        f"of the processes rank {rank} (process {failure.pid}) failed first, with {how}; the same"
+        f" command with --resume goes on from the last checkpoint{when}"
     )
 
 
