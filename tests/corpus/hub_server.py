@@ -25,7 +25,7 @@ class HubServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """What HF_ENDPOINT has to be."""
+        """The endpoint, as the Hub's clients call it."""
         return f"http://127.0.0.1:{self.server_port}"
 
     def entries(self, folder: str, recursive: bool) -> list[dict[str, Any]]:
