@@ -24,6 +24,9 @@ constexpr int64_t INPUT_GROUP = 128;
 constexpr int64_t BLOCK_ROWS = 96;  // of x at a time, which stay in the second-level cache
 constexpr int MOST_PANELS = 4;      // of a tile
 constexpr int MOST_ROWS = 12;       // likewise, of the tier with the most registers
+// One row uses weights up as fast as memory gives them, and the processor foresees no further than
+// the end of a page: they are asked for half a page before.
+constexpr int64_t AHEAD_BYTES = 2048;
 
 PUNA_INLINE int64_t up_to_multiple(int64_t n, int64_t of) { return (n + of - 1) / of * of; }
 PUNA_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -88,8 +91,11 @@ PUNA_INLINE void float_tile(const PunaLinear& w, const Inputs& in, int64_t tile,
     for (int j = 0; j < PANELS; j++) sums[i][j] = zero();
   for (int64_t unit = 0; unit < units; unit++) {
     decltype(load_step(b)) weights[PANELS];
-    for (int j = 0; j < PANELS; j++)
-      weights[j] = load_step(b + (j * units + unit) * DEPTH<T> * LANES);
+    for (int j = 0; j < PANELS; j++) {
+      const T* step = b + (j * units + unit) * DEPTH<T> * LANES;
+      weights[j] = load_step(step);
+      if constexpr (ROWS == 1) prefetch(step + AHEAD_BYTES / sizeof(T));
+    }
     for (int i = 0; i < ROWS; i++) {
       const auto x = broadcast_step(reinterpret_cast<const T*>(a + unit * width + i));
       for (int j = 0; j < PANELS; j++) sums[i][j] = dot(sums[i][j], x, weights[j]);
@@ -100,7 +106,7 @@ PUNA_INLINE void float_tile(const PunaLinear& w, const Inputs& in, int64_t tile,
 }
 
 // Units from `unit` to `end` of a tile of x (a, with `width` rows) and of PANELS panels (b). Codes
-// of 4 bits are asked for one tile ahead: they are used up faster than the processor foresees.
+// of 4 bits are asked for a tile ahead: they are used up faster than those of 8.
 template <int BITS, int ROWS, int PANELS>
 PUNA_INLINE void add_units(const uint8_t* b, const uint32_t* a, int64_t units, int64_t width,
                            int64_t unit, int64_t end, Partial (&runs)[ROWS][PANELS]) {
@@ -108,7 +114,9 @@ PUNA_INLINE void add_units(const uint8_t* b, const uint32_t* a, int64_t units, i
   for (; unit < end; unit += 8 / BITS) {
     Unsigned low[PANELS], high[PANELS];
     for (int j = 0; j < PANELS; j++) {
-      low[j] = load_unsigned(b + (j * units + unit) * UNIT);
+      const uint8_t* step = b + (j * units + unit) * UNIT;
+      low[j] = load_unsigned(step);
+      if constexpr (BITS == 8 && ROWS == 1) prefetch(step + AHEAD_BYTES);
       if constexpr (BITS == 4) {
         prefetch(b + ((PANELS + j) * units + unit) * UNIT);
         high[j] = high_nibbles(low[j]);

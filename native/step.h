@@ -22,7 +22,8 @@ namespace PUNA_TIER {
 constexpr int64_t OWN_ROWS = 4;  // so many rows each member takes in for itself
 constexpr int MOST_MEMBERS = 256;
 
-constexpr int64_t ITEM_BYTES = 1 << 16;  // of weights, about
+// Of weights, about: several tiles, or a member would begin a new place in memory with each.
+constexpr int64_t ITEM_BYTES = 1 << 19;
 constexpr int64_t LAYER_PHASES = 14, OTHER_PHASES = 4;
 
 // The matrices of a layer, in the order of an adapter's updates.
