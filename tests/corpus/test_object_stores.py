@@ -151,6 +151,8 @@ def test_an_altered_object_has_another_fingerprint(store: Store) -> None:
     before = find_files(source, ())
     assert [file.size for file in before.files] == [5, 6, 5]
     assert all(file.version for file in before.files)
+    alone = CorpusSource(name="x", paths=(f"{store.address}/crawl/a.txt",))
+    assert find_files(alone, ()).files == before.files[:1]
     assert find_files(source, ()).files_hash == before.files_hash
     store.write("crawl/a.txt", b"other")
     assert find_files(source, ()).files_hash != before.files_hash
