@@ -54,11 +54,13 @@ def _watch() -> None:
     quiet: Event | None = None  # while threads poll little: set to end that
     while True:
         time.sleep(PERIOD)
+        if not hasattr(libraries, "GOMP_parallel"):  # torch has not come
+            continue
         before, begin = waited, since
         waited, since = _seconds_waited(), time.monotonic()
         longest = max((now - before.get(thread, now) for thread, now in waited.items()), default=0)
         crowded = longest > CROWDED * (since - begin)
-        if crowded and quiet is None and hasattr(libraries, "GOMP_parallel"):  # torch has come
+        if crowded and quiet is None:
             quiet = Event()
             held = Thread(target=_hold_team, args=(libraries, quiet), daemon=True)
             held.name = "spin limit team"
