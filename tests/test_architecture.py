@@ -324,6 +324,12 @@ def test_a_file_name_has_one_meaning() -> None:
     judge(shared, SHARED_FILE_NAMES, "several files of one name")
 
 
+def test_a_test_file_has_a_name_of_its_own() -> None:
+    """Folders of tests are no packages, so pytest knows a file by its name alone."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert not [name for name, count in names.items() if count > 1]
+
+
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_files_open_with_what_they_are(path: Path) -> None:
     """A docstring in every module; an empty `__init__.py` only marks a folder and has nothing to
