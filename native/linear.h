@@ -1,84 +1,16 @@
 // Products with the weights of a model: y = x W^T, W [rows, columns] in four formats.
 //
-// W lies in panels of LANES rows, so that the lanes of a register are rows and the entries of x are
-// broadcast. A panel is its columns, step by step:
-//   float32   [columns][LANES]           bfloat16   [columns / 2][LANES][2]
-//   int8      [columns / 4][LANES][4], code + 128
-//   int4      [columns / 8][LANES][4], code + 8: four columns in the low halves of the bytes, the
-//             next four in the high ones
-// Rows are filled up to whole panels and columns to whole steps, with zeros (puna/native/packing.py
-// packs). Scales [panel][group][LANES] are float16, for groups of 32 columns or multiples of that,
-// or float32 where one holds for a whole row (group = 0). x is quantized to int8 with a scale for
-// each group, or for INPUT_GROUP columns.
-//
 // A row of y depends on its row of x alone, to the last bit: each sum is added up in one order,
 // whatever the number of rows. Whole-number sums are exact, so that all tiers agree on them.
 #pragma once
 
-#include "inference.h"
+#include "linear_layout.h"
 #include "tile.h"
+#if defined(__AMX_TILE__)
+#include "linear_amx.h"
+#endif
 
 namespace PUNA_TIER {
-
-constexpr int64_t INPUT_GROUP = 128;
-constexpr int64_t BLOCK_ROWS = 96;  // of x at a time, which stay in the second-level cache
-constexpr int MOST_PANELS = 4;      // of a tile
-constexpr int MOST_ROWS = 12;       // likewise, of the tier with the most registers
-// One row uses weights up as fast as memory gives them, and the processor foresees no further than
-// the end of a page: they are asked for half a page before.
-constexpr int64_t AHEAD_BYTES = 2048;
-
-PUNA_INLINE int64_t up_to_multiple(int64_t n, int64_t of) { return (n + of - 1) / of * of; }
-PUNA_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// Columns of W and of x with their filling.
-PUNA_INLINE int64_t filled_columns(const PunaLinear& w) {
-  const int64_t steps[] = {1, 2, 4, 8};
-  return up_to_multiple(w.columns, steps[w.format]);
-}
-PUNA_INLINE int64_t panels_of(const PunaLinear& w) { return (w.rows + LANES - 1) / LANES; }
-PUNA_INLINE int64_t input_group(const PunaLinear& w) { return w.group ? w.group : INPUT_GROUP; }
-PUNA_INLINE int64_t input_groups(const PunaLinear& w) {
-  return (filled_columns(w) + input_group(w) - 1) / input_group(w);
-}
-
-// Rows of x in the format that its product reads, in tiles of `width` rows: a tile is [units][width]
-// with units of four bytes, a float32, two bfloat16 or four int8, so that the rows of one unit lie
-// beside each other. The last tile may have fewer rows.
-struct Inputs {
-  const uint32_t* units;
-  const float* scales;         // [tiles][groups][width]
-  const int32_t* corrections;  // likewise: the sum of x times what is added to the codes of W
-  int64_t width;
-};
-
-PUNA_INLINE int64_t units_of(const PunaLinear& w) {
-  const int64_t columns[] = {1, 2, 4, 4};  // of a unit
-  return filled_columns(w) / columns[w.format];
-}
-
-#if defined(__AVX2__) && !defined(__AVX512F__)
-constexpr int INTEGER_ROWS = 3, FLOAT_ROWS = 6;  // of a tile, at most: what 16 registers hold
-constexpr int MANY_INTEGER_ROWS = 3;             // of each of several tiles
-template <int ROWS>
-constexpr int INTEGER_PANELS = ROWS == 1 ? 4 : 2;
-template <int ROWS>
-constexpr int FLOAT_PANELS = ROWS == 1 ? 4 : 2;
-#elif defined(PUNA_SCALAR)
-constexpr int INTEGER_ROWS = 1, FLOAT_ROWS = 1;
-constexpr int MANY_INTEGER_ROWS = 1;
-template <int ROWS>
-constexpr int INTEGER_PANELS = 1;
-template <int ROWS>
-constexpr int FLOAT_PANELS = 1;
-#else
-constexpr int INTEGER_ROWS = 8, FLOAT_ROWS = 12;
-constexpr int MANY_INTEGER_ROWS = 6;
-template <int ROWS>
-constexpr int INTEGER_PANELS = ROWS <= 2 ? 4 : 2;
-template <int ROWS>
-constexpr int FLOAT_PANELS = ROWS <= 2 ? 4 : 2;
-#endif
 
 template <class T, int ROWS, int PANELS>
 PUNA_INLINE void float_tile(const PunaLinear& w, const Inputs& in, int64_t tile, int64_t panel,
@@ -246,22 +178,15 @@ static void product_of(const PunaLinear& w, const Inputs& in, int64_t rows, int6
 template <class Take>
 static void product_with(const PunaLinear& w, const Inputs& in, int64_t rows, int64_t begin,
                          int64_t end, Take take) {
+#if defined(__AMX_TILE__)
+  if (by_amx(w, rows)) return amx_product(w, in, rows, begin, end, take);
+#endif
   switch (w.format) {
     case PUNA_FLOAT32: return product_of<FloatWeights<float>>(w, in, rows, begin, end, take);
     case PUNA_BFLOAT16: return product_of<FloatWeights<bf16>>(w, in, rows, begin, end, take);
     case PUNA_INT8: return product_of<IntegerWeights<8>>(w, in, rows, begin, end, take);
     default: return product_of<IntegerWeights<4>>(w, in, rows, begin, end, take);
   }
-}
-
-// The rows of a tile of x: of 13 rows 7, so that tiles are alike. Rows that fit in one tile read the
-// weights once, which counts for more than the fastest tile where memory is the limit.
-PUNA_INLINE int64_t tile_width(const PunaLinear& w, int64_t rows) {
-  const int64_t most = w.format < PUNA_INT8 ? FLOAT_ROWS
-                       : rows > INTEGER_ROWS ? MANY_INTEGER_ROWS
-                                             : INTEGER_ROWS;
-  const int64_t tiles = rows > most ? (rows + most - 1) / most : 1;
-  return rows > 0 ? (rows + tiles - 1) / tiles : 1;
 }
 
 // y[row, :] = sums, or y[row, :] += sums.

@@ -48,7 +48,7 @@ static void softmax(int64_t rows, float scale, float* scores, Operand<T>* weight
                     [[maybe_unused]] const Scales& scales, Seen seen, float* highest,
                     float* total) {
   const F32 factor = broadcast(scale);
-  const int64_t high = height(rows);
+  const int64_t high = BY_AMX<T> ? rows : height(rows);
   for (int64_t i = 0; i < rows; i++) {
     float* row = scores + i * RANGE;
     const int64_t last = i / high * high + high - 1;
@@ -200,7 +200,7 @@ class Attention {
     const Scales scales{query_scales_ + first, scales_[0], scales_[1], weight_scales_};
     if constexpr (SCALED<T>)
       take_scales(begin, keys);  // 0 times a code that may be any is 0
-    else if (keys % DEPTH<T>)
+    else if (keys % (BY_AMX<T> ? SLICE : DEPTH<T>))
       value_slices[slices - 1] = last_slice(value_slices[slices - 1], keys);
 
     const Partial own = from_row(to, first);
@@ -223,7 +223,7 @@ class Attention {
       return value_slices[slice] + column * DEPTH<T>;
     };
     gathered<T>(rows, wide_, weights_, RANGE, value_at, SLICE, wide_ * DEPTH<T>, own.heads, wide_,
-                all, seen);
+                all, [&](int64_t i) { return BY_AMX<T> ? padded(seen(i)) : seen(i); });
     for (int64_t i = 0; SCALED<T> && i < rows; i++)
       for (int64_t c = 0; c < wide_; c += LANES)
         store(own.heads + i * wide_ + c,
@@ -241,12 +241,14 @@ class Attention {
     for (int64_t i = keys; i % SLICE; i++) scales_[1][i] = 0.0f;
   }
 
-  // A copy of the slice that holds the last of `keys` values, with zeros in its second half of the
-  // last step: that slot may hold anything, and 0 times not a number is none either.
+  // A copy of the slice that holds the last of `keys` values, with zeros after them: those slots may
+  // hold anything, and 0 times not a number is none either.
   const T* last_slice(const T* slice, int64_t keys) {
-    const int64_t last = keys % SLICE / DEPTH<T> * DEPTH<T> * wide_;
-    std::memcpy(tail_, slice, (last + DEPTH<T> * wide_) * sizeof(T));
-    for (int64_t c = 0; c < wide_; c++) tail_[last + c * DEPTH<T> + 1] = T{};
+    const int64_t whole = keys % SLICE / DEPTH<T> * DEPTH<T> * wide_;  // entries of whole steps
+    std::memset(static_cast<void*>(tail_), 0, SLICE * wide_ * sizeof(T));
+    std::memcpy(static_cast<void*>(tail_), slice, whole * sizeof(T));
+    for (int64_t c = 0; keys % DEPTH<T> && c < wide_; c++)
+      tail_[whole + c * DEPTH<T>] = slice[whole + c * DEPTH<T>];
     return tail_;
   }
 

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "amx.h"
 #include "tile.h"
 
 namespace PUNA_TIER {
@@ -96,6 +97,50 @@ static void gathered_rows(int rows, int64_t k, const Operand<T>* a, int64_t ab, 
   }
 }
 
+// Whether gathered() is by AMX for B in format T.
+#if defined(__AMX_TILE__)
+template <class T>
+constexpr bool BY_AMX = std::is_same_v<T, bf16>;
+#else
+template <class T>
+constexpr bool BY_AMX = false;
+#endif
+
+// C [m, n] = A [m, k] B of at most 48 rows, k a multiple of 16: B in pieces of 16 rows, or in one.
+template <class At>
+PUNA_INLINE void gathered_by_amx(int64_t m, int64_t n, int64_t k, const bf16* a, int64_t ab, At at,
+                                 int64_t piece, int64_t bb, float* c, int64_t cb) {
+  const int64_t tiles = (m + AMX_ROWS - 1) / AMX_ROWS, high = (m + tiles - 1) / tiles;
+  const int64_t units = k <= piece && k % 32 == 0 ? AMX_UNITS : AMX_UNITS / 2;
+  AmxShapes shapes;
+  for (int64_t i = 0; i < tiles; i++) {
+    const int64_t rows = i + 1 < tiles ? high : m - i * high;
+    shapes.set(int(i), int(i), rows, 64);             // C
+    shapes.set(int(3 + i), int(3 + i), rows, 4 * units);  // A
+  }
+  shapes.set(6, 6, units, 64);  // B
+  const AmxRegisters registers(shapes);
+  for (int64_t j = 0; j < n; j += LANES) {
+    clear_register<0>();
+    if (tiles > 1) clear_register<1>();
+    if (tiles > 2) clear_register<2>();
+    for (int64_t begin = 0; begin < k; begin += piece) {
+      const bf16* b = at(begin, j);
+      const int64_t end = k - begin < piece ? k : begin + piece;
+      for (int64_t step = begin; step < end; step += 2 * units, b += units * bb) {
+        load_register<6>(b, 2 * bb);
+        load_register<3>(a + step, 2 * ab);
+        add_pairs<0, 3, 6>();
+        if (tiles > 1) load_register<4>(a + high * ab + step, 2 * ab), add_pairs<1, 4, 6>();
+        if (tiles > 2) load_register<5>(a + 2 * high * ab + step, 2 * ab), add_pairs<2, 5, 6>();
+      }
+    }
+    store_register<0>(c + j, 4 * cb);
+    if (tiles > 1) store_register<1>(c + high * cb + j, 4 * cb);
+    if (tiles > 2) store_register<2>(c + 2 * high * cb + j, 4 * cb);
+  }
+}
+
 // Rows of one step of the product of m rows, as equal as can be: few rows wait for their own sums.
 PUNA_INLINE int64_t height(int64_t m) {
   const int64_t steps = (m + TILE_ROWS - 1) / TILE_ROWS;
@@ -110,6 +155,13 @@ PUNA_INLINE void gathered(int64_t m, int64_t n, const Operand<T>* a, int64_t ab,
                           Depth depth) {
   constexpr int64_t panel = TILE_COLUMNS * LANES;
   const int64_t high = height(m);
+#if defined(__AMX_TILE__)
+  if constexpr (BY_AMX<T>) {
+    const int64_t needed = limit(m - 1) < n ? limit(m - 1) : n, most = depth(m - 1);
+    const auto place = [&](int64_t row, int64_t column) { return at(row, column, true); };
+    if (most % 16 == 0) return gathered_by_amx(m, needed, most, a, ab, place, piece, bb, c, cb);
+  }
+#endif
   for (int64_t j = 0; j < n; j += panel) {
     bool first_time = true;
     for (int64_t i = 0; i < m; i += high) {

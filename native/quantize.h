@@ -62,9 +62,11 @@ PUNA_INLINE void quantized_group(const float* x, int64_t columns, int64_t filled
 // weights' inputs, 0 for this tier's own.
 PUNA_INLINE void take_input(const PunaLinear& w, const float* x, int64_t row, int64_t rows,
                             float levels, const InputMemory& memory) {
-  const int64_t filled = filled_columns(w), units = units_of(w);
+  const int64_t units = by_amx(w, rows) ? amx_stride(w) : units_of(w);
+  const int64_t filled = filled_columns(w) / units_of(w) * units;
   const int64_t width = tile_width(w, rows), tile = row / width, lane = row % width;
-  uint32_t* own = width == 1 ? memory.units + tile * units : memory.row;
+  const bool in_place = width == 1 || by_amx(w, rows);
+  uint32_t* own = in_place ? memory.units + row * units : memory.row;
   if (w.format == PUNA_FLOAT32) {
     rounded_row(x, w.columns, filled, reinterpret_cast<float*>(own));
   } else if (w.format == PUNA_BFLOAT16) {
@@ -73,7 +75,8 @@ PUNA_INLINE void take_input(const PunaLinear& w, const float* x, int64_t row, in
     const int64_t size = input_group(w), groups = input_groups(w);
     int8_t* codes = reinterpret_cast<int8_t*>(own);
     for (int64_t group = 0; group < groups; group++) {
-      const int64_t begin = group * size, end = smaller(begin + size, filled);
+      const int64_t begin = group * size;
+      const int64_t end = group + 1 < groups ? begin + size : filled;
       const int64_t columns = smaller(end, w.columns) - begin;
       const int64_t at = (tile * groups + group) * width + lane;
       if (w.format == PUNA_INT8)
@@ -84,7 +87,7 @@ PUNA_INLINE void take_input(const PunaLinear& w, const float* x, int64_t row, in
                            memory.scales + at, memory.corrections + at);
     }
   }
-  if (width == 1) return;
+  if (in_place) return;
   uint32_t* spread = memory.units + tile * units * width + lane;
   for (int64_t unit = 0; unit < units; unit++) spread[unit * width] = own[unit];
 }

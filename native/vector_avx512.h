@@ -106,7 +106,10 @@ template <int BITS>
 constexpr int64_t RUN = 1 << 20;  // the products are added up in 32 bits
 
 PUNA_INLINE I32 broadcast_whole(int32_t x) { return {_mm512_set1_epi32(x)}; }
+PUNA_INLINE I32 load_whole(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+PUNA_INLINE I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.value, b.value)}; }
 PUNA_INLINE F32 as_float(I32 x) { return {_mm512_cvtepi32_ps(x.value)}; }
+PUNA_INLINE void store(uint8_t* p, Unsigned x) { _mm512_storeu_si512(p, x.value); }
 PUNA_INLINE Unsigned load_unsigned(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 PUNA_INLINE Unsigned low_nibbles(Unsigned x) {
   return {_mm512_and_si512(x.value, _mm512_set1_epi8(15))};

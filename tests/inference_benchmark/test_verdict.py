@@ -191,7 +191,7 @@ def test_bfloat16_prefill_on_avx2_is_beside_float32() -> None:
 def test_the_tier_chooses_the_bar(
     size: str, work: str, weights: Format, avx2: float, vnni: float
 ) -> None:
-    for tier, ratio in {"avx2": avx2, "avx512": vnni, "avx512_bf16": vnni}.items():
+    for tier, ratio in {"avx2": avx2, "avx512": vnni, "avx512_bf16": vnni, "amx": vnni}.items():
         bar = find_bar(tier, size, work, weights)  # type: ignore[arg-type]
         assert bar is not None
         assert bar.ratio == ratio

@@ -69,6 +69,7 @@ def test_the_processor_decides_what_it_runs() -> None:
         "avx2": {"avx2", "fma"},
         "avx512": avx512,
         "avx512_bf16": {*avx512, "avx512_bf16"},
+        "amx": {*avx512, "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"},
     }
     assert available_tiers() == tuple(t for t in compiled_tiers() if needs[t] <= flags)
 

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from puna.native import library
+
 Isa = Annotated[
-    Literal["auto", "torch", "scalar", "avx2", "avx512", "avx512_bf16", "neon"],
+    library.Isa,
     typer.Option(
         help=(
             "On a CPU: a tier of the native core, or torch; auto takes the fastest that runs the"

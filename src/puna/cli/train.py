@@ -23,8 +23,8 @@ Overrides = Annotated[
 Isa = Annotated[
     str | None,
     typer.Option(
-        help="Instructions of the native core: scalar, avx2, avx512, avx512_bf16 or neon; torch"
-        " leaves the core out.",
+        help="Instructions of the native core: scalar, avx2, avx512, avx512_bf16, amx or neon;"
+        " torch leaves the core out.",
         show_default="the fastest here",
     ),
 ]

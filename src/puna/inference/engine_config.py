@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from puna.config import Config
+from puna.native.library import Isa
 
 
 class EngineConfig(Config):
@@ -41,7 +42,7 @@ class EngineConfig(Config):
         default=False,
         description="equal bits whatever else is in the batch: each token by itself, so slower",
     )
-    isa: Literal["auto", "torch", "scalar", "avx2", "avx512", "avx512_bf16", "neon"] = Field(
+    isa: Isa = Field(
         default="auto",
         description=(
             "on a CPU: a tier of the native core, or torch; auto takes the fastest that runs the"

@@ -66,7 +66,7 @@ _VNNI: _Bars = MappingProxyType(
     }
 )
 _BY_TIER: Mapping[str, _Bars] = MappingProxyType(
-    {"avx2": _AVX2, "avx512": _VNNI, "avx512_bf16": _VNNI}
+    {"avx2": _AVX2, "avx512": _VNNI, "avx512_bf16": _VNNI, "amx": _VNNI}
 )
 _LOOKUPS = MappingProxyType(
     {"lookup-repeating": SpeedBar(1.5, "plain"), "lookup-misleading": SpeedBar(0.97, "plain")}

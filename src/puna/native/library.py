@@ -9,10 +9,13 @@ import ctypes
 import struct
 from functools import cache
 from pathlib import Path
+from typing import Literal, get_args
 
 from puna.errors import NativeError
 
-TIERS = ("scalar", "avx2", "avx512", "avx512_bf16", "neon")  # slowest first, by processor family
+Tier = Literal["scalar", "avx2", "avx512", "avx512_bf16", "amx", "neon"]
+TIERS: tuple[Tier, ...] = get_args(Tier)  # slowest first, by processor family
+Isa = Literal["auto", "torch", Tier]  # what a user can choose
 VERSION = 4  # of the interface: puna_version of native/library.cpp
 
 

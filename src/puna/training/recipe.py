@@ -11,6 +11,7 @@ from puna.choices import Choice, ChoosingConfig, Table, ignored_overrides, named
 from puna.config import Config, apply_overrides, read_yaml, validate
 from puna.errors import ConfigError
 from puna.model.config import ModelConfig
+from puna.native.library import Isa
 from puna.training.schedule import SCHEDULES, learning_rate_factor
 
 
@@ -232,7 +233,7 @@ class TrainRecipe(Config):
     compile: bool = Field(
         default=False, description="torch.compile the model: slower to start, then faster"
     )
-    isa: Literal["auto", "torch", "scalar", "avx2", "avx512", "avx512_bf16", "neon"] = _later_key(
+    isa: Isa = _later_key(
         "auto",
         description="code of the native core on a CPU: auto takes the fastest tier, torch none",
     )
