@@ -16,14 +16,20 @@ PUNA_EXPORT int puna_version() { return 4; }
 #if defined(__x86_64__)
 namespace {
 
-// Whether the processor has AMX for bytes and bfloat16, and the system lets this process use it:
-// Linux grants its registers to who asks (Documentation/arch/x86/xstate.rst).
-bool has_amx() {
-  constexpr unsigned BF16 = 1u << 22, TILE = 1u << 24, INT8 = 1u << 25, ALL = BF16 | TILE | INT8;
-  constexpr long REQUEST = 0x1023, REGISTERS = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  unsigned a, b, c, d;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & ALL) != ALL) return false;
+enum Register { EAX, EBX, ECX, EDX };
+
+// Whether cpuid sets all of `bits`; for what compilers have no name yet, or older ones had none.
+bool has(unsigned leaf, Register where, unsigned bits) {
+  unsigned found[4];
+  return __get_cpuid_count(leaf, 0, found, found + 1, found + 2, found + 3) &&
+         (found[where] & bits) == bits;
+}
+
+// Whether the system lets this process use the registers of AMX: Linux grants them to who asks
+// (Documentation/arch/x86/xstate.rst).
+bool granted_amx() {
 #if defined(__linux__)
+  constexpr long REQUEST = 0x1023, REGISTERS = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return syscall(SYS_arch_prctl, REQUEST, REGISTERS) == 0;
 #else
   return false;
@@ -38,8 +44,8 @@ PUNA_EXPORT int puna_runs(const char* tier) {
   if (std::strcmp(tier, "scalar") == 0) return 1;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
-      !__builtin_cpu_supports("f16c"))
+  constexpr unsigned F16C = 1u << 29, AMX = 1u << 22 | 1u << 24 | 1u << 25;  // bf16, tiles, int8
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has(1, ECX, F16C))
     return 0;
   if (std::strcmp(tier, "avx2") == 0) return 1;
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
@@ -49,7 +55,7 @@ PUNA_EXPORT int puna_runs(const char* tier) {
   if (std::strcmp(tier, "avx512") == 0) return 1;
   if (!__builtin_cpu_supports("avx512bf16")) return 0;
   if (std::strcmp(tier, "avx512_bf16") == 0) return 1;
-  return std::strcmp(tier, "amx") == 0 && has_amx();
+  return std::strcmp(tier, "amx") == 0 && has(7, EDX, AMX) && granted_amx();
 #elif defined(__aarch64__)
   return std::strcmp(tier, "neon") == 0;
 #else

@@ -6,7 +6,7 @@
 
 #include "linear_layout.h"
 #include "tile.h"
-#if defined(__AMX_TILE__)
+#if defined(PUNA_AMX)
 #include "linear_amx.h"
 #endif
 
@@ -178,7 +178,7 @@ static void product_of(const PunaLinear& w, const Inputs& in, int64_t rows, int6
 template <class Take>
 static void product_with(const PunaLinear& w, const Inputs& in, int64_t rows, int64_t begin,
                          int64_t end, Take take) {
-#if defined(__AMX_TILE__)
+#if defined(PUNA_AMX)
   if (by_amx(w, rows)) return amx_product(w, in, rows, begin, end, take);
 #endif
   switch (w.format) {

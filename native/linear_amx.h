@@ -205,7 +205,8 @@ static void integer_product(const PunaLinear& w, const Inputs& in, int64_t rows,
     product.last = last;
     for (int64_t j = 0; j < product.PANELS; j++)
       product.panel[j] = panel + smaller(j, panels - 1);
-    std::memset(product.sums, 0, sizeof(product.sums));
+    const int64_t whole = up_to_multiple(last - first, in.width);  // rows of its tiles
+    std::memset(product.sums, 0, size_t(whole * product.STRIDE) * sizeof(float));
     for (int64_t group = 0; group < product.groups; group++) product.add_group(group);
     if (!GROUPED) product.scale_rows();
     for (int64_t row = first; row < last; row += in.width)

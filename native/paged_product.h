@@ -98,7 +98,7 @@ static void gathered_rows(int rows, int64_t k, const Operand<T>* a, int64_t ab, 
 }
 
 // Whether gathered() is by AMX for B in format T.
-#if defined(__AMX_TILE__)
+#if defined(PUNA_AMX)
 template <class T>
 constexpr bool BY_AMX = std::is_same_v<T, bf16>;
 #else
@@ -155,7 +155,7 @@ PUNA_INLINE void gathered(int64_t m, int64_t n, const Operand<T>* a, int64_t ab,
                           Depth depth) {
   constexpr int64_t panel = TILE_COLUMNS * LANES;
   const int64_t high = height(m);
-#if defined(__AMX_TILE__)
+#if defined(PUNA_AMX)
   if constexpr (BY_AMX<T>) {
     const int64_t needed = limit(m - 1) < n ? limit(m - 1) : n, most = depth(m - 1);
     const auto place = [&](int64_t row, int64_t column) { return at(row, column, true); };

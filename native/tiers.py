@@ -32,7 +32,12 @@ _X86 = {
     "avx2": ("-mavx2", "-mfma", "-mf16c"),
     "avx512": _AVX512,
     "avx512_bf16": (*_AVX512, "-mavx512bf16"),
-    "amx": (*_AVX512, "-mavx512bf16", *(f"-mamx-{part}" for part in ("tile", "int8", "bf16"))),
+    "amx": (
+        "-DPUNA_AMX",
+        *(f"-mamx-{part}" for part in ("tile", "int8", "bf16")),
+        *_AVX512,
+        "-mavx512bf16",
+    ),
 }
 _ARM: dict[str, tuple[str, ...]] = {"neon": ()}
 _FAMILIES = {"x86_64": _X86, "AMD64": _X86, "aarch64": _ARM, "arm64": _ARM}
