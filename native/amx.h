@@ -41,6 +41,19 @@ class AmxRegisters {
   ~AmxRegisters() { asm volatile("tilerelease" ::: "memory"); }
 };
 
+#if defined(PUNA_AMX)
+// Vectors round as AMX does while it lives: numbers below the smallest normal one are 0.
+class AmxRounding {
+ public:
+  AmxRounding() : before_(_mm_getcsr()) { _mm_setcsr(before_ | _MM_FLUSH_ZERO_ON | 0x40); }
+  AmxRounding(const AmxRounding&) = delete;
+  ~AmxRounding() { _mm_setcsr(before_); }
+
+ private:
+  const unsigned before_;
+};
+#endif
+
 template <int N>
 PUNA_INLINE void clear_register() {
   asm volatile("tilezero %%tmm%c0" ::"i"(N));
