@@ -2,9 +2,10 @@
 //
 //   C [rows, LANES] += A [rows, units] B [units, LANES]
 //
-// where a unit is four bytes: two bfloat16, or four whole numbers. Sums of these are exact in 32 bits;
-// of bfloat16, those of the even and of the odd columns of A are added up apart in float32, and then
-// together to C. Written as instructions, since GCC 12's intrinsics let writes to memory pass them.
+// where a unit is four bytes: two bfloat16, or four whole numbers. Sums of these are exact in 32
+// bits; of bfloat16, those of the even and of the odd columns of A are added up apart in float32, and
+// then together to C. Written as instructions, since GCC 12's intrinsics let writes to memory pass
+// them.
 //
 // Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, TDPBF16PS and
 // TDPBSUD; volume 1, chapter 18.

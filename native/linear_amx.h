@@ -1,5 +1,5 @@
-// Products with the weights of a model by AMX: 16 units of a panel of W follow one another and are a B
-// as they lie there (codes of 4 bits become bytes first), an A is a piece of the rows of x. Sums of
+// Products with the weights of a model by AMX: 16 units of a panel of W follow one another and are a
+// B as they lie there (codes of 4 bits become bytes first), an A is a piece of the rows of x. Sums of
 // whole numbers go to the float32 sums with every group of columns.
 #pragma once
 

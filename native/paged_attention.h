@@ -97,6 +97,7 @@ __attribute__((noinline)) static void fold(int64_t rows, int64_t wide, const Par
 // How many slices before they are read keys and values are asked for: what lies in blocks here and
 // there is not foreseen by the processor.
 constexpr int64_t AHEAD = 4;
+static_assert(ROWS <= AMX_GATHERED, "a tile is one product of AMX");
 
 // A tile on its way through a member's scratch memory.
 template <class T>

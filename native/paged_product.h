@@ -106,7 +106,9 @@ template <class T>
 constexpr bool BY_AMX = false;
 #endif
 
-// C [m, n] = A [m, k] B of at most 48 rows, k a multiple of 16: B in pieces of 16 rows, or in one.
+// C [m, n] = A [m, k] B of at most AMX_GATHERED rows, k a multiple of 16: B in pieces of 16 rows, or
+// in one.
+constexpr int64_t AMX_GATHERED = 3 * AMX_ROWS;
 template <class At>
 PUNA_INLINE void gathered_by_amx(int64_t m, int64_t n, int64_t k, const bf16* a, int64_t ab, At at,
                                  int64_t piece, int64_t bb, float* c, int64_t cb) {
@@ -115,7 +117,7 @@ PUNA_INLINE void gathered_by_amx(int64_t m, int64_t n, int64_t k, const bf16* a,
   AmxShapes shapes;
   for (int64_t i = 0; i < tiles; i++) {
     const int64_t rows = i + 1 < tiles ? high : m - i * high;
-    shapes.set(int(i), int(i), rows, 64);             // C
+    shapes.set(int(i), int(i), rows, 64);                 // C
     shapes.set(int(3 + i), int(3 + i), rows, 4 * units);  // A
   }
   shapes.set(6, 6, units, 64);  // B

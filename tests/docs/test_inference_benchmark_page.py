@@ -1,4 +1,5 @@
 """docs/inference-benchmark.md: a table of measured rows is that of the dated file before it."""
+
 import json
 import re
 from typing import Any
