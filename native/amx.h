@@ -17,6 +17,8 @@ namespace PUNA_TIER {
 
 // Rows and units of a whole register.
 constexpr int64_t AMX_ROWS = 16, AMX_UNITS = 16;
+
+#if defined(PUNA_AMX)
 constexpr int64_t REGISTER_BYTES = 1024;
 
 // The shapes of the eight registers: rows and bytes of a row.
@@ -42,7 +44,6 @@ class AmxRegisters {
   ~AmxRegisters() { asm volatile("tilerelease" ::: "memory"); }
 };
 
-#if defined(PUNA_AMX)
 // Vectors round as AMX does while it lives: numbers below the smallest normal one are 0.
 class AmxRounding {
  public:
@@ -53,7 +54,6 @@ class AmxRounding {
  private:
   const unsigned before_;
 };
-#endif
 
 template <int N>
 PUNA_INLINE void clear_register() {
@@ -77,5 +77,6 @@ template <int C, int A, int B>
 PUNA_INLINE void add_bytes() {
   asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
 }
+#endif
 
 }  // namespace PUNA_TIER

@@ -142,9 +142,9 @@ template <int BITS, int N>
 PUNA_INLINE void load_codes(const uint8_t* panel, int64_t unit, int64_t left, int64_t size) {
   alignas(64) uint8_t bytes[REGISTER_BYTES];
   if (BITS == 8 && left >= size) return load_register<N>(panel + unit * 64, 64);
-  if (left > size) left = size;
-  if (left < size) std::memset(bytes, 0, REGISTER_BYTES);
-  if (BITS == 8 && left > 0) std::memcpy(bytes, panel + unit * 64, size_t(64 * left));
+  left = left < 0 ? 0 : smaller(left, size);
+  if (BITS == 8) filled_up(panel + unit * 64, left, bytes);
+  if (BITS == 4 && left < size) std::memset(bytes, 0, REGISTER_BYTES);
   for (int64_t i = 0; BITS == 4 && i < left; i += 2) {
     const Unsigned both = load_unsigned(panel + (unit + i) * 32);
     store(bytes + i * 64, low_nibbles(both));

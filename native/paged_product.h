@@ -97,7 +97,7 @@ static void gathered_rows(int rows, int64_t k, const Operand<T>* a, int64_t ab, 
   }
 }
 
-// Whether gathered() is by AMX for B in format T.
+// Whether gathered() is by AMX for B in format T, and the most rows of A that it then takes.
 #if defined(PUNA_AMX)
 template <class T>
 constexpr bool BY_AMX = std::is_same_v<T, bf16>;
@@ -105,10 +105,11 @@ constexpr bool BY_AMX = std::is_same_v<T, bf16>;
 template <class T>
 constexpr bool BY_AMX = false;
 #endif
+constexpr int64_t AMX_GATHERED = 3 * AMX_ROWS;
 
+#if defined(PUNA_AMX)
 // C [m, n] = A [m, k] B of at most AMX_GATHERED rows, k a multiple of 16: B in pieces of 16 rows, or
 // in one.
-constexpr int64_t AMX_GATHERED = 3 * AMX_ROWS;
 template <class At>
 PUNA_INLINE void gathered_by_amx(int64_t m, int64_t n, int64_t k, const bf16* a, int64_t ab, At at,
                                  int64_t piece, int64_t bb, float* c, int64_t cb) {
@@ -142,6 +143,7 @@ PUNA_INLINE void gathered_by_amx(int64_t m, int64_t n, int64_t k, const bf16* a,
     if (tiles > 2) store_register<2>(c + 2 * high * cb + j, 4 * cb);
   }
 }
+#endif
 
 // Rows of one step of the product of m rows, as equal as can be: few rows wait for their own sums.
 PUNA_INLINE int64_t height(int64_t m) {
