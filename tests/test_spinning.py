@@ -24,7 +24,7 @@ from puna import spinning
 def threads(name):
     return sum(thread.name == name for thread in threading.enumerate())
 
-def work(products=100):
+def work(products=20):
     import torch
     torch.set_num_threads(2)
     weight = torch.ones(256, 256)
@@ -33,10 +33,13 @@ def work(products=100):
         weight @ weight
     return (resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before) / products
 
+def least(rounds=50):
+    return min(work() for _ in range(rounds))
+
 def until(condition, seconds=30):
     end = time.monotonic() + seconds
     while not (found := condition()) and time.monotonic() < end:
-        work(products=20)
+        work()
     return found
 """
 
@@ -63,15 +66,15 @@ spinning.PERIOD, spinning._seconds_waited = 0.01, seconds_waited
 work()
 spinning.limit_spinning()
 time.sleep(0.3)
-found = [[threads("spin limit team"), work()]]
+found = [[threads("spin limit team"), least()]]
 load = 50.0
 until(lambda: threads("spin limit team"))
 time.sleep(0.3)
-found.append([threads("spin limit team"), work()])
+found.append([threads("spin limit team"), least()])
 load = 0.0
 until(lambda: not threads("spin limit team"))
 time.sleep(0.3)
-found.append([threads("spin limit team"), work()])
+found.append([threads("spin limit team"), least()])
 print(json.dumps(found))
 """
 
@@ -96,7 +99,7 @@ def test_busy_programs_are_noticed() -> None:
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="threads that wait for each other")
 def test_threads_give_up_their_cores_while_others_want_them() -> None:
     """Voluntary switches of a product: of threads that sleep at its barriers, and of those that
-    poll.
+    poll. The least of many rounds, since beside another program even those that poll end up asleep.
     """
     (_, before), (team, crowded), (no_team, after) = observed(WHEN_THE_LOAD_CHANGES)
     assert (team, no_team) == (1, 0)
