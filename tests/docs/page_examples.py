@@ -80,6 +80,8 @@ class Reader:
                 curl(shlex.split(line)) for line in source.replace("\\\n", " ").splitlines()
             )
         printed = io.StringIO()
+        if "client = " in source:
+            self.close()
         with contextlib.redirect_stdout(printed):
             exec(compile(source, "a page of docs/", "exec"), self.names)
         return printed.getvalue()
