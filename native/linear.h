@@ -48,7 +48,7 @@ PUNA_INLINE void add_units(const uint8_t* b, const uint32_t* a, int64_t units, i
     for (int j = 0; j < PANELS; j++) {
       const uint8_t* step = b + (j * units + unit) * UNIT;
       low[j] = load_unsigned(step);
-      if constexpr (BITS == 8 && ROWS == 1) prefetch(step + AHEAD_BYTES);
+      if constexpr (BITS == 8) prefetch(step + AHEAD_BYTES);
       if constexpr (BITS == 4) {
         prefetch(b + ((PANELS + j) * units + unit) * UNIT);
         high[j] = high_nibbles(low[j]);
@@ -83,6 +83,8 @@ PUNA_INLINE void integer_tile(const PunaLinear& w, const Inputs& in, int64_t til
     for (int i = 0; i < ROWS; i++)
       for (int j = 0; j < PANELS; j++)
         totals[i][j] = broadcast_whole(corrections[group * width + i]);
+    for (int j = 0; ROWS == 1 && w.group && j < PANELS; j++)
+      prefetch(scales_of(w, (panel + j) * groups + group) + SCALES_AHEAD);
     for (int64_t unit = group * size; unit < end; unit += RUN<BITS>) {
       Partial runs[ROWS][PANELS];
       for (int i = 0; i < ROWS; i++)
@@ -92,9 +94,7 @@ PUNA_INLINE void integer_tile(const PunaLinear& w, const Inputs& in, int64_t til
         for (int j = 0; j < PANELS; j++) totals[i][j] = end_run(totals[i][j], runs[i][j]);
     }
     for (int j = 0; j < PANELS; j++) {
-      const F32 scale = w.group ? load_half(static_cast<const uint16_t*>(w.scales) +
-                                            ((panel + j) * groups + group) * LANES)
-                                : one();
+      const F32 scale = w.group ? load_half(scales_of(w, (panel + j) * groups + group)) : one();
       for (int i = 0; i < ROWS; i++) {
         float* sum = out + i * stride + j * LANES;
         const F32 factor = broadcast(scales[group * width + i]) * scale;

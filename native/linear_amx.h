@@ -205,8 +205,7 @@ struct IntegerProduct {
     const float* const scales = in.scales + at;
     for (int64_t j = 0; j < PANELS; j++) {
       const int32_t* const panel_totals = totals[turn][j];
-      const auto* const halves = static_cast<const uint16_t*>(w.scales);
-      const F32 scale = GROUPED ? load_half(halves + (panel[j] * groups + group) * LANES) : one();
+      const F32 scale = GROUPED ? load_half(scales_of(w, panel[j] * groups + group)) : one();
       float* const to = sums + (row - first) * STRIDE + j * LANES;
       for (int64_t i = 0; i < width; i++) {
         const F32 total =

@@ -21,9 +21,9 @@ constexpr int64_t INPUT_GROUP = 128;
 constexpr int64_t BLOCK_ROWS = 96;  // of x at a time, which stay in the second-level cache
 constexpr int MOST_PANELS = 4;      // of a tile
 constexpr int MOST_ROWS = 16;       // likewise, in any tier
-// One row uses weights up as fast as memory gives them, and the processor foresees no further than
-// the end of a page: they are asked for half a page before.
-constexpr int64_t AHEAD_BYTES = 2048;
+// Few rows use weights up as fast as memory gives them, and the processor foresees no further than
+// the end of a page: they are asked for half a page before, and scales of groups 256 bytes.
+constexpr int64_t AHEAD_BYTES = 2048, SCALES_AHEAD = 128;
 
 PUNA_INLINE int64_t up_to_multiple(int64_t n, int64_t of) { return (n + of - 1) / of * of; }
 PUNA_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -37,6 +37,11 @@ PUNA_INLINE int64_t panels_of(const PunaLinear& w) { return (w.rows + LANES - 1)
 PUNA_INLINE int64_t input_group(const PunaLinear& w) { return w.group ? w.group : INPUT_GROUP; }
 PUNA_INLINE int64_t input_groups(const PunaLinear& w) {
   return (filled_columns(w) + input_group(w) - 1) / input_group(w);
+}
+
+// The float16 scales of a group: of all panels, groups one after the other.
+PUNA_INLINE const uint16_t* scales_of(const PunaLinear& w, int64_t group) {
+  return static_cast<const uint16_t*>(w.scales) + group * LANES;
 }
 
 // Rows of x in the format that its product reads, in tiles of `width` rows: a tile is [units][width]

@@ -81,6 +81,8 @@ def distil(
         if name.endswith("norm.weight")
     ]
     factors = [*scales.values(), *norms]
+    if not factors:  # without norms, where only the embedding and the output layer have codes
+        return made
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))
     steps = torch.split(order, WINDOWS_A_STEP)
     optimizer = torch.optim.Adam([one.m for one in factors], lr=RATE, betas=BETAS)
