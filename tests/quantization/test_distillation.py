@@ -135,11 +135,12 @@ def test_codes_embedding_and_output_layer_stay_and_the_model_has_what_is_returne
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_without_norms_or_matrices_with_codes_nothing_moves() -> None:
+def test_nothing_to_train_is_an_error() -> None:
     model = build_llama(norm="none")
     made = quantize_model(model, {EMBEDDING: Grid(8, 0), HEAD: Grid(8, 0)}, WINDOWS)
     original = original_predictions(model, WINDOWS)
-    assert distil(model, made, WINDOWS, original, model.hidden_states) is made
+    with pytest.raises(ModelFolderError, match="has neither: quantize it without distillation"):
+        distil(model, made, WINDOWS, original, model.hidden_states)
 
 
 def test_no_number_is_an_error_and_frees_the_gradients() -> None:

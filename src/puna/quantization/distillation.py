@@ -68,7 +68,8 @@ def distil(
     layer stay, and so do the errors of `made`, which are of the codes.
 
     hidden_states: of this model. Memory holds the gradients of all trained weights and what the
-    backward pass of one window needs. Raises ModelFolderError where the divergence is no number.
+    backward pass of one window needs. Raises ModelFolderError where there is nothing to train, and
+    where the divergence is no number.
     """
     scales = {
         name: _of_scales(model.get_submodule(name).get_parameter("weight"), first)
@@ -81,8 +82,11 @@ def distil(
         if name.endswith("norm.weight")
     ]
     factors = [*scales.values(), *norms]
-    if not factors:  # without norms, where only the embedding and the output layer have codes
-        return made
+    if not factors:
+        raise ModelFolderError(
+            "distillation trains the scales of matrices inside the layers and the weights of norms,"
+            " and this model has neither: quantize it without distillation, or keep fewer matrices"
+        )
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))
     steps = torch.split(order, WINDOWS_A_STEP)
     optimizer = torch.optim.Adam([one.m for one in factors], lr=RATE, betas=BETAS)
